@@ -66,8 +66,10 @@ class TeacherSpec:
         if odd:
             found = f"fields that this version does not share: {', '.join(sorted(odd))}"
             raise SettingError("teacher attributes", [Problem(place="spec", found=found)])
-        values: dict[str, Any] = dict(attributes)
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
+        }
+        return cls(**values)
 
 
 def _problems(spec: TeacherSpec) -> Iterator[Problem]:

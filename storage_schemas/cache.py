@@ -1,0 +1,161 @@
+"""The cache, open for reading: what `trainer` sees of it, and `pipeline` between its stages."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+
+from storage_schemas import layout
+from storage_schemas.commits import ShardRecord, read_commits
+from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.phi_s import PhiS
+from storage_schemas.shard_format import parse_array_metadata
+from storage_schemas.sharded_array import ShardedArray
+from storage_schemas.small_arrays import read_small_array
+from storage_schemas.stats import ChannelStats, TeacherStats
+from storage_schemas.store import Store
+from storage_schemas.tables import PLACEMENTS, VIEWS, from_parquet
+from storage_schemas.views import ViewSet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """A cache of some format version this code reads. It holds nothing open and may be sent to other processes."""
+
+    store: Store
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe that made the cache.
+
+        Raises:
+            MissingError: there is no cache here.
+            ContractError: it is of another format version.
+        """
+        attributes = self.attributes("")
+        if attributes is None:
+            fix = "run `make extract` first, or point CACHE at a cache"
+            raise MissingError("cache", [Problem(place=self.store.uri, found="holds no features.zarr", fix=fix)])
+        if attributes.get("format") != layout.FORMAT_VERSION:
+            found = f"is of format {attributes.get('format')}, this version reads {layout.FORMAT_VERSION}"
+            raise ContractError("cache", [Problem(place=self.store.uri, found=found, fix="use a matching Stillhouse")])
+        return attributes["recipe"]
+
+    def attributes(self, group: str) -> dict[str, Any] | None:
+        """Return our attribute of a group (`""` for the root), or None when there is no such group."""
+        name = "/".join(part for part in (layout.FEATURES, group, "zarr.json") if part)
+        if not self.store.exists(name):
+            return None
+        try:
+            return json.loads(self.store.read(name))["attributes"][layout.ATTRIBUTE]
+        except (ValueError, KeyError) as error:
+            raise CorruptionError("group", [Problem(place=name, found=f"cannot be read: {error!r}")]) from error
+
+    def views_manifest(self) -> ViewsManifest | None:
+        """Return what `views` says of itself, or None before any view was cut."""
+        attributes = self.attributes("views")
+        return None if attributes is None else ViewsManifest.from_attributes(attributes)
+
+    def teacher_manifest(self, teacher: str) -> TeacherManifest | None:
+        """Return what a teacher's group says of itself, or None when it has none yet."""
+        attributes = self.attributes(f"teachers/{teacher}")
+        return None if attributes is None else TeacherManifest.from_attributes(attributes)
+
+    def teachers(self) -> list[str]:
+        """Return the names of the teachers that the cache has features or a start of them for, sorted."""
+        prefix = f"{layout.FEATURES}/teachers/"
+        root = self.store.path(prefix.rstrip("/"))
+        if not self.store.filesystem.isdir(root):
+            return []
+        names = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.store.filesystem.ls(root, detail=False)]
+        return sorted(name for name in names if self.store.exists(f"{prefix}{name}/zarr.json"))
+
+    def records(self, unit: str, identity: str) -> dict[int, list[ShardRecord]]:
+        """Return a unit's commit records by shard number.
+
+        Args:
+            unit: see `layout`.
+            identity: digest that every record must carry.
+
+        Raises:
+            ContractError: a record is of another identity.
+        """
+        commits = read_commits(self.store, unit)
+        odd = [shard for shard, records in commits.items() if any(record.identity != identity for record in records)]
+        if odd:
+            found = f"shards {', '.join(map(str, odd))} were computed from something else than the group says"
+            raise ContractError("commit log", [Problem(place=unit, found=found)])
+        return commits
+
+    def array(self, path: str, commits: dict[int, list[ShardRecord]]) -> ShardedArray:
+        """Open a sharded array over the given commit records."""
+        name = f"{layout.FEATURES}/{path}/zarr.json"
+        spec = parse_array_metadata(path, json.loads(self.store.read(name)))
+        records = {shard: one for shard, parts in commits.items() for one in parts if one.array == path}
+        return ShardedArray(store=self.store, spec=spec, records=records)
+
+    def views(self, view_set: ViewSet, commits: dict[int, list[ShardRecord]]) -> pa.Table:
+        """Return the `views` table of a set, over its committed shards, in order of row."""
+        return self._table("views", view_set.name, VIEWS, commits)
+
+    def placements(self, view_set: ViewSet, teacher: str, commits: dict[int, list[ShardRecord]]) -> pa.Table:
+        """Return the `placements` table of a teacher and a set, over the committed shards, in order of row."""
+        return self._table("placements", f"{teacher}/{view_set.name}", PLACEMENTS, commits)
+
+    def phi_s(self, teacher: str) -> PhiS | None:
+        """Return a teacher's frozen PHI-S map, or None before it was fitted.
+
+        Raises:
+            CorruptionError: its arrays are not those that were frozen.
+        """
+        group = f"teachers/{teacher}/phi_s"
+        attributes = self.attributes(group)
+        if attributes is None:
+            return None
+        mean, rotation, scale = (
+            read_small_array(self.store, f"{group}/{name}") for name in ("mean", "rotation", "scale")
+        )
+        phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
+        if phi_s_digest(phi_s) != attributes["sha256"]:
+            raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
+        return phi_s
+
+    def stats(self, teacher: str) -> TeacherStats | None:
+        """Return a teacher's statistics, or None before they were measured."""
+        group = f"teachers/{teacher}/stats"
+        attributes = self.attributes(group)
+        if attributes is None:
+            return None
+        sets = {
+            ViewSet.parse(name): self._channels(f"{group}/{name}", count) for name, count in attributes["sets"].items()
+        }
+        summarised = attributes["summarised"]
+        return TeacherStats(
+            identity=attributes["identity"],
+            views=attributes["views"],
+            pooled=self._channels(group, attributes["tokens"]),
+            sets=sets,
+            dispersion=float(read_small_array(self.store, f"{group}/dispersion")) if summarised else None,
+            mean_direction=read_small_array(self.store, f"{group}/mean_direction") if summarised else None,
+        )
+
+    def _channels(self, group: str, tokens: int) -> ChannelStats:
+        mean, variance = (read_small_array(self.store, f"{group}/{name}") for name in ("mean", "variance"))
+        return ChannelStats(tokens=tokens, mean=mean, variance=variance)
+
+    def _table(self, table: str, where: str, schema: pa.Schema, commits: dict[int, list[ShardRecord]]) -> pa.Table:
+        names = [layout.table_part(table, where, shard) for shard in sorted(commits)]
+        return pa.concat_tables(
+            [schema.empty_table(), *(from_parquet(self.store.read(name), schema, name) for name in names)]
+        )
+
+
+def phi_s_digest(phi_s: PhiS) -> str:
+    """Return the SHA-256 (hexadecimal) of a PHI-S map's float64 bytes: mean, rotation, scale."""
+    parts = (phi_s.mean, phi_s.rotation, np.float64(phi_s.scale))
+    return hashlib.sha256(b"".join(np.asarray(part, dtype="<f8").tobytes() for part in parts)).hexdigest()

@@ -1,0 +1,73 @@
+"""The commit log: a shard counts once its record is written, and the record is written last."""
+
+from dataclasses import dataclass
+from typing import final
+
+import pyarrow as pa
+
+from storage_schemas.errors import ContractError, Problem
+from storage_schemas.layout import table_part
+from storage_schemas.store import Store
+from storage_schemas.tables import SHARDS, from_parquet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """One object of a committed shard."""
+
+    path: str
+    """The object, relative to the cache."""
+    array: str
+    """The array inside `features.zarr` that it holds a shard of; empty for a table's part."""
+    first_row: int
+    """First row slot of the shard."""
+    rows: int
+    """Views in the shard: they fill its first slots."""
+    bytes: int
+    """Size of the object (bytes)."""
+    sha256: str
+    """SHA-256 of the object's bytes, hexadecimal."""
+    identity: str
+    """Digest of what the shard was computed from."""
+
+
+def record_path(unit: str, shard: int) -> str:
+    """Return where a shard's commit record lies, relative to the cache."""
+    return table_part("shards", unit, shard)
+
+
+def to_table(records: list[ShardRecord]) -> pa.Table:
+    """Return a shard's records as the table of its commit file."""
+    return pa.Table.from_pylist([{name: getattr(record, name) for name in SHARDS.names} for record in records], SHARDS)
+
+
+def committed_shards(store: Store, unit: str) -> list[int]:
+    """Return the numbers of a unit's committed shards, sorted, from the names alone."""
+    prefix = f"tables/shards/{unit}"
+    names = [name.removeprefix(f"{prefix}/") for name in store.listing(prefix)]
+    return sorted(int(name.removesuffix(".parquet")) for name in names if _is_record(name))
+
+
+def read_commit(store: Store, unit: str, shard: int) -> list[ShardRecord]:
+    """Read one shard's commit record.
+
+    Raises:
+        ContractError: it holds no object, or names one outside the cache's own folders.
+    """
+    place = record_path(unit, shard)
+    table = from_parquet(store.read(place), SHARDS, place)
+    records = [ShardRecord(**row) for row in table.to_pylist()]
+    if not records or any(not record.path.startswith(("features.zarr/", "tables/")) for record in records):
+        raise ContractError("commit record", [Problem(place=place, found="names no object of this cache")])
+    return records
+
+
+def read_commits(store: Store, unit: str) -> dict[int, list[ShardRecord]]:
+    """Read all of a unit's commit records, by shard number."""
+    return {shard: read_commit(store, unit, shard) for shard in committed_shards(store, unit)}
+
+
+def _is_record(name: str) -> bool:
+    # a unit's folder may hold those of a unit below it (detail), and a writer's temporary files
+    return name.endswith(".parquet") and name.removesuffix(".parquet").isdecimal()

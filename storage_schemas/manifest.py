@@ -1,0 +1,99 @@
+"""What the cache says of itself, in the attributes of its Zarr groups: the view sets, the teachers, their
+identities."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+from storage_schemas.geometry import CanvasGeometry
+from storage_schemas.identity import Identity, digest
+from storage_schemas.layout import ShardGrid
+from storage_schemas.teacher import TeacherSpec
+from storage_schemas.views import ViewSet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSetManifest:
+    """Shape of one view set."""
+
+    grid: ShardGrid
+    geometry: CanvasGeometry
+
+    def attributes(self) -> dict[str, int]:
+        """Return it as JSON-ready values."""
+        return {
+            "rows": self.grid.rows,
+            "rows_per_shard": self.grid.rows_per_shard,
+            "resolution": self.geometry.resolution,
+            "patch": self.geometry.patch,
+            "margin": self.geometry.margin,
+        }
+
+    @classmethod
+    def from_attributes(cls, values: Mapping[str, int]) -> Self:
+        """Read `attributes()` back."""
+        return cls(
+            grid=ShardGrid(rows=values["rows"], rows_per_shard=values["rows_per_shard"]),
+            geometry=CanvasGeometry(resolution=values["resolution"], patch=values["patch"], margin=values["margin"]),
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewsManifest:
+    """Attributes of `views`: what was cut, from what."""
+
+    identity: Identity
+    """Recipe, settings of the views, digest of the image list."""
+    sets: Mapping[ViewSet, ViewSetManifest]
+    """The view sets that hold views, in order of name."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the identity: every view shard and every feature carries it."""
+        return digest(self.identity)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {"identity": self.identity, "sets": {key.name: one.attributes() for key, one in self.sets.items()}}
+
+    @classmethod
+    def from_attributes(cls, values: Mapping[str, Any]) -> Self:
+        """Read `attributes()` back."""
+        sets = {ViewSet.parse(name): ViewSetManifest.from_attributes(one) for name, one in values["sets"].items()}
+        return cls(identity=values["identity"], sets=sets)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherManifest:
+    """Attributes of `teachers/<teacher>`: what computed the features."""
+
+    spec: TeacherSpec
+    identity: Identity
+    """Views, spec, weights, precision, placements, encoding, PHI-S: all that the stored values depend on."""
+    tokens: Mapping[ViewSet, int]
+    """Tokens along one side of a window, for each view set."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the identity: every feature shard carries it."""
+        return digest(self.identity)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {
+            "spec": self.spec.attributes(),
+            "identity": self.identity,
+            "tokens": {key.name: tokens for key, tokens in self.tokens.items()},
+        }
+
+    @classmethod
+    def from_attributes(cls, values: Mapping[str, Any]) -> Self:
+        """Read `attributes()` back."""
+        return cls(
+            spec=TeacherSpec.from_attributes(values["spec"]),
+            identity=values["identity"],
+            tokens={ViewSet.parse(name): tokens for name, tokens in values["tokens"].items()},
+        )

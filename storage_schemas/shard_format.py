@@ -1,0 +1,174 @@
+"""The bytes of a shard: Zarr v3 `sharding_indexed`, one view per chunk, index at the end, CRC32C on everything.
+
+    chunk 0 | crc32c | chunk 1 | crc32c | … | (offset, length) of every chunk slot, uint64 little-endian | crc32c
+
+Each chunk's bytes are its array in C order, little-endian, compressed where the encoding says so, then four bytes of
+CRC32C (Castagnoli, little-endian). A slot without a view has offset and length 2⁶⁴ − 1. Source: the Zarr v3
+specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, final, get_args
+
+import google_crc32c
+import numpy as np
+from jaxtyping import UInt64
+from numcodecs.zstd import Zstd
+
+from storage_schemas.errors import ContractError, CorruptionError, Problem
+
+Compression = Literal["none", "zstd"]
+StoredType = Literal["uint8", "float16", "float32"]
+NO_CHUNK = np.uint64(2**64 - 1)
+CHECKSUM_BYTES = 4
+ZSTD_LEVEL = 3
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySpec:
+    """An array of the cache: its name, its shape, and how its shards are written."""
+
+    path: str
+    """Path inside `features.zarr`."""
+    shape: tuple[int, ...]
+    """Row slots first, then the shape of one view's entry."""
+    dtype: StoredType
+    """Stored type."""
+    rows_per_shard: int
+    """Row slots in one shard (views)."""
+    compression: Compression = "none"
+    """Codec of each chunk. Features look like noise to it: zstd gains a few percent on float16."""
+
+    @property
+    def entry_shape(self) -> tuple[int, ...]:
+        """Shape of one view's entry."""
+        return self.shape[1:]
+
+    @property
+    def entry_bytes(self) -> int:
+        """Size of one view's entry before compression and checksum (bytes)."""
+        return int(np.prod(self.entry_shape)) * np.dtype(self.dtype).itemsize
+
+
+def index_bytes(rows_per_shard: int) -> int:
+    """Return the size of a shard's index with its checksum (bytes)."""
+    return 16 * rows_per_shard + CHECKSUM_BYTES
+
+
+def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> bytes:
+    """Return one view's entry as the bytes of a chunk.
+
+    Raises:
+        ContractError: the entry's shape or dtype is not the array's.
+    """
+    if entry.shape != spec.entry_shape or entry.dtype != np.dtype(spec.dtype):
+        found = f"an entry is {entry.dtype} {entry.shape}, expected {spec.dtype} {spec.entry_shape}"
+        raise ContractError("entry", [Problem(place=spec.path, found=found)])
+    body = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False).tobytes()
+    if spec.compression == "zstd":
+        body = bytes(Zstd(level=ZSTD_LEVEL).encode(body))
+    return body + _checksum(body)
+
+
+def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str) -> None:
+    """Check a chunk and write its entry into `out`.
+
+    Args:
+        chunk: the chunk's bytes, checksum included.
+        spec: the array's.
+        out: the caller's buffer, `spec.entry_shape`, contiguous.
+        place: array, shard and row, for the error.
+
+    Raises:
+        CorruptionError: checksum or length is wrong.
+    """
+    body, checksum = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
+    if len(chunk) < CHECKSUM_BYTES or _checksum(body) != bytes(checksum):
+        raise CorruptionError("chunk", [Problem(place=place, found="its CRC32C does not match its bytes")])
+    if spec.compression == "zstd":
+        body = memoryview(_inflate(body, spec, place))
+    if len(body) != spec.entry_bytes:
+        found = f"{len(body)} bytes, expected {spec.entry_bytes}"
+        raise CorruptionError("chunk", [Problem(place=place, found=found)])
+    out.reshape(-1)[:] = np.frombuffer(body, dtype=np.dtype(spec.dtype).newbyteorder("<"))
+
+
+def encode_index(spans: list[tuple[int, int]], rows_per_shard: int) -> bytes:
+    """Return a shard's index: (offset, length) of each chunk written, empty slots after them."""
+    index = np.full((rows_per_shard, 2), NO_CHUNK, dtype="<u8")
+    index[: len(spans)] = np.array(spans, dtype="<u8").reshape(-1, 2)
+    body = index.tobytes()
+    return body + _checksum(body)
+
+
+def decode_index(index: bytes, rows_per_shard: int, place: str) -> UInt64[np.ndarray, "slots 2"]:
+    """Check a shard's index and return (offset, length) of every slot.
+
+    Raises:
+        CorruptionError: length or checksum is wrong.
+    """
+    body, checksum = index[:-CHECKSUM_BYTES], index[-CHECKSUM_BYTES:]
+    if len(index) != index_bytes(rows_per_shard) or _checksum(body) != checksum:
+        raise CorruptionError("shard index", [Problem(place=place, found="its CRC32C does not match its bytes")])
+    return np.frombuffer(body, dtype="<u8").reshape(rows_per_shard, 2).astype(np.uint64, copy=False)
+
+
+def array_metadata(spec: ArraySpec) -> dict[str, Any]:
+    """Return the `zarr.json` of an array, as the Zarr v3 specification writes it."""
+    byte_order = {"name": "bytes", "configuration": {"endian": "little"}}
+    one_byte = {"name": "bytes"}  # an array of single bytes has no byte order to state
+    zstd = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
+    sharding = {
+        "chunk_shape": [1, *spec.entry_shape],
+        "codecs": [
+            one_byte if spec.dtype == "uint8" else byte_order,
+            *([zstd] if spec.compression == "zstd" else []),
+            {"name": "crc32c"},
+        ],
+        "index_codecs": [byte_order, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(spec.shape),
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [spec.rows_per_shard, *spec.entry_shape]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0 if spec.dtype == "uint8" else "NaN",
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+
+
+def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
+    """Read an array's `zarr.json`, refusing every layout but the one that `array_metadata` writes."""
+    try:
+        chunk_codecs = metadata["codecs"][0]["configuration"]["codecs"]
+        spec = ArraySpec(
+            path=path,
+            shape=tuple(metadata["shape"]),
+            dtype=metadata["data_type"],
+            rows_per_shard=metadata["chunk_grid"]["configuration"]["chunk_shape"][0],
+            compression="zstd" if len(chunk_codecs) == 3 else "none",
+        )
+        understood = spec.dtype in get_args(StoredType) and array_metadata(spec) == metadata
+    except (KeyError, IndexError, TypeError):
+        understood = False
+    if not understood:
+        fix = "it was not written by Stillhouse, or by another version"
+        raise ContractError("array", [Problem(place=f"{path}/zarr.json", found="names another layout", fix=fix)])
+    return spec
+
+
+def _inflate(body: memoryview, spec: ArraySpec, place: str) -> bytes:
+    # The buffer is sized by the array's own shape: a chunk that would inflate beyond it is refused, not followed.
+    try:
+        return bytes(Zstd().decode(bytes(body), out=bytearray(spec.entry_bytes)))
+    except (RuntimeError, ValueError) as error:
+        raise CorruptionError("chunk", [Problem(place=place, found=f"zstd: {error}")]) from error
+
+
+def _checksum(body: bytes | memoryview) -> bytes:
+    return google_crc32c.value(np.frombuffer(body, dtype=np.uint8)).to_bytes(CHECKSUM_BYTES, "little")

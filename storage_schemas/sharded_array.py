@@ -1,0 +1,97 @@
+"""Reading views from a sharded array: indices cached, neighbours read at once, every chunk checked."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from storage_schemas.commits import ShardRecord
+from storage_schemas.errors import CorruptionError, MissingError, Problem
+from storage_schemas.shard_format import NO_CHUNK, ArraySpec, decode_chunk, decode_index, index_bytes
+from storage_schemas.store import Store
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShardedArray:
+    """One array of the cache, open for reading. It trusts the commit log, never what happens to lie in the store."""
+
+    store: Store
+    spec: ArraySpec
+    records: Mapping[int, ShardRecord]
+    """Commit record of each shard, by shard number."""
+    indices: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
+    """Decoded shard indices, kept once read."""
+
+    def read(self, rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Return the entries of the given rows, in their order.
+
+        Args:
+            rows: row slots, in any order, repeats allowed.
+            out: a buffer `[len(rows), *entry shape]` of the array's dtype to write into; made when not given.
+
+        Raises:
+            MissingError: a row lies in a shard that was never committed, or in a slot without a view.
+            CorruptionError: stored bytes fail a check, or an object is shorter than its record says.
+        """
+        if out is None:
+            out = np.empty((len(rows), *self.spec.entry_shape), dtype=self.spec.dtype)
+        for shard, positions in _by_shard(rows, self.spec.rows_per_shard).items():
+            self._read_shard(shard, [(position, rows[position]) for position in positions], out)
+        return out
+
+    def _read_shard(self, shard: int, wanted: list[tuple[int, int]], out: np.ndarray) -> None:
+        index = self._index(shard)
+        spans = [self._span(shard, index, row) for _, row in wanted]
+        runs = coalesce(spans)
+        bodies = self.store.read_ranges(self.records[shard].path, runs)
+        bodies_by_start = sorted(zip(runs, bodies, strict=True))
+        starts = [start for (start, _), _ in bodies_by_start]
+        for (position, row), (start, stop) in zip(wanted, spans, strict=True):
+            (first, _), body = bodies_by_start[int(np.searchsorted(starts, start, side="right")) - 1]
+            chunk = memoryview(body)[start - first : stop - first]
+            decode_chunk(chunk, self.spec, out[position], self._place(shard, row))
+
+    def _index(self, shard: int) -> np.ndarray:
+        if shard not in self.indices:
+            record, length = self._record(shard), index_bytes(self.spec.rows_per_shard)
+            [body] = self.store.read_ranges(record.path, [(record.bytes - length, record.bytes)])
+            self.indices[shard] = decode_index(body, self.spec.rows_per_shard, f"{self.spec.path} shard {shard}")
+        return self.indices[shard]
+
+    def _record(self, shard: int) -> ShardRecord:
+        if shard not in self.records:
+            found, fix = f"shard {shard} was never committed", "run the stage that writes it again: it resumes"
+            raise MissingError("shard", [Problem(place=self.spec.path, found=found, fix=fix)])
+        return self.records[shard]
+
+    def _span(self, shard: int, index: np.ndarray, row: int) -> tuple[int, int]:
+        offset, length = index[row % self.spec.rows_per_shard]
+        if offset == NO_CHUNK:
+            raise MissingError("view", [Problem(place=self._place(shard, row), found="no view fills this row slot")])
+        if int(offset) + int(length) > self._record(shard).bytes:
+            found = f"its index points beyond the shard's {self._record(shard).bytes} bytes"
+            raise CorruptionError("shard", [Problem(place=self._place(shard, row), found=found)])
+        return int(offset), int(offset) + int(length)
+
+    def _place(self, shard: int, row: int) -> str:
+        return f"{self.spec.path} shard {shard} row {row}"
+
+
+def coalesce(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Merge byte ranges that touch or overlap, so that neighbouring chunks cost one read."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _by_shard(rows: Sequence[int], rows_per_shard: int) -> dict[int, list[int]]:
+    positions: dict[int, list[int]] = {}
+    for position, row in enumerate(rows):
+        positions.setdefault(int(row) // rows_per_shard, []).append(position)
+    return positions
