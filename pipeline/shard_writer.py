@@ -1,0 +1,111 @@
+"""Writing shards: whole ones only, streamed view by view, committed last."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.publish import Sink, publish, publish_bytes, publish_group, publish_json
+from storage_schemas.commits import ShardRecord, record_path, to_table
+from storage_schemas.errors import ContractError, Problem
+from storage_schemas.layout import FEATURES, array_object
+from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
+from storage_schemas.store import Store
+from storage_schemas.tables import to_parquet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardKey:
+    """Which shard, of what."""
+
+    unit: str
+    """The unit it commits with; see `storage_schemas.layout`."""
+    shard: int
+    """Its number."""
+    identity: str
+    """Digest of what it is computed from."""
+
+
+@final
+@dataclass(slots=True, eq=False)
+class ShardWriter:
+    """One shard of one array on its way out: entries are appended in order of row, each checked and checksummed."""
+
+    spec: ArraySpec
+    sink: Sink
+    spans: list[tuple[int, int]]
+
+    def append(self, entry: np.ndarray) -> None:
+        """Write the next view's entry.
+
+        Raises:
+            ContractError: wrong shape or dtype, a value that is not finite, or more entries than the shard has slots.
+        """
+        problem = None
+        if len(self.spans) == self.spec.rows_per_shard:
+            problem = f"has {self.spec.rows_per_shard} row slots, and all are filled"
+        elif entry.dtype.kind == "f" and not np.isfinite(entry).all():
+            problem = f"entry {len(self.spans)} of the shard holds NaN or infinity"
+        if problem:
+            raise ContractError("shard", [Problem(place=self.spec.path, found=problem)])
+        start = self.sink.size
+        self.sink.write(encode_chunk(entry, self.spec))
+        self.spans.append((start, self.sink.size - start))
+
+
+@contextmanager
+def open_shard(store: Store, spec: ArraySpec, shard: int) -> Iterator[ShardWriter]:
+    """Open one shard of an array for writing. It appears whole when the block ends, or not at all."""
+    with publish(store, array_object(spec.path, shard, len(spec.shape))) as sink:
+        writer = ShardWriter(spec, sink, [])
+        yield writer
+        sink.write(encode_index(writer.spans, spec.rows_per_shard))
+
+
+def array_record(writer: ShardWriter, key: ShardKey) -> ShardRecord:
+    """Return the commit record of a shard that was written."""
+    return ShardRecord(
+        path=array_object(writer.spec.path, key.shard, len(writer.spec.shape)),
+        array=writer.spec.path,
+        first_row=key.shard * writer.spec.rows_per_shard,
+        rows=len(writer.spans),
+        bytes=writer.sink.size,
+        sha256=writer.sink.sha256,
+        identity=key.identity,
+    )
+
+
+def write_table_part(store: Store, name: str, table: pa.Table, first_row: int, key: ShardKey) -> ShardRecord:
+    """Publish a table's part and return its commit record."""
+    sink = publish_bytes(store, name, to_parquet(table))
+    return ShardRecord(
+        path=name,
+        array="",
+        first_row=first_row,
+        rows=table.num_rows,
+        bytes=sink.size,
+        sha256=sink.sha256,
+        identity=key.identity,
+    )
+
+
+def commit(store: Store, key: ShardKey, records: Sequence[ShardRecord]) -> None:
+    """Publish a shard's commit record. Call it last: from here on the shard counts."""
+    publish_bytes(store, record_path(key.unit, key.shard), to_parquet(to_table(list(records))))
+
+
+def create_array(store: Store, spec: ArraySpec) -> None:
+    """Publish an array's metadata and that of the groups above it, where they are not there yet."""
+    publish_json(store, f"{FEATURES}/{spec.path}/zarr.json", array_metadata(spec))
+    for group in _groups_above(spec.path):
+        if not store.exists(f"{FEATURES}/{group}/zarr.json"):
+            publish_group(store, group)
+
+
+def _groups_above(path: str) -> Iterable[str]:
+    parts = path.split("/")
+    return ("/".join(parts[:depth]) for depth in range(1, len(parts)))
