@@ -3,7 +3,7 @@ identities."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, final
+from typing import Any, final
 
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.identity import Identity, digest
@@ -31,7 +31,7 @@ class ViewSetManifest:
         }
 
     @classmethod
-    def from_attributes(cls, values: Mapping[str, int]) -> Self:
+    def from_attributes(cls, values: Mapping[str, int]) -> "ViewSetManifest":
         """Read `attributes()` back."""
         return cls(
             grid=ShardGrid(rows=values["rows"], rows_per_shard=values["rows_per_shard"]),
@@ -59,7 +59,7 @@ class ViewsManifest:
         return {"identity": self.identity, "sets": {key.name: one.attributes() for key, one in self.sets.items()}}
 
     @classmethod
-    def from_attributes(cls, values: Mapping[str, Any]) -> Self:
+    def from_attributes(cls, values: Mapping[str, Any]) -> "ViewsManifest":
         """Read `attributes()` back."""
         sets = {ViewSet.parse(name): ViewSetManifest.from_attributes(one) for name, one in values["sets"].items()}
         return cls(identity=values["identity"], sets=sets)
@@ -90,7 +90,7 @@ class TeacherManifest:
         }
 
     @classmethod
-    def from_attributes(cls, values: Mapping[str, Any]) -> Self:
+    def from_attributes(cls, values: Mapping[str, Any]) -> "TeacherManifest":
         """Read `attributes()` back."""
         return cls(
             spec=TeacherSpec.from_attributes(values["spec"]),

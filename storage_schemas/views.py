@@ -1,7 +1,7 @@
 """Views: the names of view sets, the splits, and the draws that place a teacher's window in a view."""
 
 from dataclasses import dataclass
-from typing import Literal, Self, final, get_args
+from typing import Literal, final, get_args
 
 from storage_schemas.errors import ContractError, Problem
 from storage_schemas.geometry import CanvasGeometry, Offset
@@ -28,7 +28,7 @@ class ViewSet:
         return f"{self.partition}-{self.resolution}"
 
     @classmethod
-    def parse(cls, name: str) -> Self:
+    def parse(cls, name: str) -> "ViewSet":
         """Read a set's name back; anything else is refused."""
         partition, _, resolution = name.partition("-")
         if (

@@ -1,0 +1,18 @@
+"""Before any of our packages is imported: shapes and types in signatures are checked at every call."""
+
+import sys
+
+import hypothesis
+from jaxtyping import install_import_hook
+
+PACKAGES = ("pipeline", "storage_schemas", "teachers", "trainer")
+
+if early := [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
+    raise RuntimeError(f"imported before their checks were switched on: {', '.join(early)}")
+
+# the numeric tower: an int may stand where a float is asked for, as it may for mypy
+install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+# the same examples in every run, and no limit on the time of one: the machine may be busy
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
