@@ -1,0 +1,93 @@
+"""A teacher that can be checked by eye: each token is the mean colour of each quarter of its patch.
+
+Twelve channels, because an exact Hadamard matrix of order 12 exists and of order 3 none; quarters, because a plain mean
+would not betray a flip. It has no parameters and adds no noise, so a student that is the same function has no loss.
+"""
+
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from storage_schemas.teacher import Precision, SizeRule, TeacherSpec
+from teachers.base import AbstractTeacher, TeacherOutput
+
+
+def _spec(name: str, *, patch: int, native: int, size_rule: SizeRule) -> TeacherSpec:
+    return TeacherSpec(
+        name=name,
+        model="quarter_mean",
+        dim=12,
+        summary_dim=None if size_rule == "canvas" else 12,
+        patch=patch,
+        size_rule=size_rule,
+        native=native,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        licence="Apache-2.0",
+    )
+
+
+def quarter_means(
+    images: Float[Tensor, "batch 3 height width"], patch: int
+) -> Float[Tensor, "batch rows cols channels"]:
+    """Return the mean colour of each quarter of each patch.
+
+    Args:
+        images: sides that are multiples of `patch`.
+        patch: side (pixels), even.
+
+    Returns:
+        `[batch, rows, cols, 12]`: top left, top right, bottom left, bottom right, each red, green, blue.
+    """
+    half = patch // 2
+    quarters = nn.functional.avg_pool2d(images, half).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+    # batch, colour, rows, down, cols, across -> batch, rows, cols, down, across, colour
+    return quarters.permute(0, 2, 4, 3, 5, 1).flatten(3)
+
+
+@final
+class QuarterMean(AbstractTeacher):
+    """Any size, patch 16."""
+
+    declared = _spec("quarter-mean", patch=16, native=256, size_rule="any")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        """Hold no weights."""
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
+        """Average quarters; the summary is the mean over all patches."""
+        spatial = quarter_means(images, self.spec.patch)
+        return TeacherOutput(summary=spatial.mean(dim=(1, 2)), spatial=spatial)
+
+
+@final
+class QuarterMeanFixed(AbstractTeacher):
+    """192 px alone, patch 16: 12 × 12 tokens."""
+
+    declared = _spec("quarter-mean-fixed", patch=16, native=192, size_rule="fixed")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        """Hold no weights."""
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
+        """Average quarters; the summary is the mean over all patches."""
+        spatial = quarter_means(images, self.spec.patch)
+        return TeacherOutput(summary=spatial.mean(dim=(1, 2)), spatial=spatial)
+
+
+@final
+class QuarterMeanCanvas(AbstractTeacher):
+    """One 336 px canvas, patch 14: 24 × 24 tokens; no summary."""
+
+    declared = _spec("quarter-mean-canvas", patch=14, native=336, size_rule="canvas")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        """Hold no weights."""
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
+        """Average quarters."""
+        return TeacherOutput(summary=None, spatial=quarter_means(images, self.spec.patch))

@@ -1,0 +1,58 @@
+"""Seeded noise for weights: for demonstrations and tests, where a model must run but need not know anything."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from storage_schemas.errors import Problem, SettingError
+from storage_schemas.seeds import generator
+
+
+def seed_of(weights: str) -> int:
+    """Return the seed in `random:<seed>`.
+
+    Raises:
+        SettingError: it is not a whole number, 0 or more.
+    """
+    seed = weights.removeprefix("random:")
+    if not (seed.isascii() and seed.isdigit()):
+        raise SettingError(f"weights {weights!r}", [Problem(place="seed", found=f"{seed!r} is not a whole number")])
+    return int(seed)
+
+
+def random_weights(shapes: Mapping[str, tuple[int, ...]], model: str, seed: int) -> dict[str, Tensor]:
+    """Draw every parameter of a network, each from its own generator, so that no order matters.
+
+    Matrices keep the variance of what they multiply (standard deviation 1/√fan-in). Norms scale by about one, layer
+    scales by about a half rather than DINOv3's first 1e-5, so that a block left out or broken changes the output.
+
+    Args:
+        shapes: parameter → its shape.
+        model: whose parameters they are; equal names in two models draw differently.
+        seed: of the recipe.
+
+    Returns:
+        Parameter → float32 values.
+    """
+    return {name: _draw(name, shape, model, seed) for name, shape in shapes.items()}
+
+
+def _draw(name: str, shape: tuple[int, ...], model: str, seed: int) -> Tensor:
+    noise = generator(("random weights", seed, model, name)).standard_normal(shape, dtype="float32")
+    centre, spread = _centre_and_spread(name, shape)
+    return torch.from_numpy(noise).mul_(spread).add_(centre)
+
+
+def _centre_and_spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf.startswith("gamma"):
+        return 0.5, 0.1
+    if leaf == "weight" and len(shape) == 1:
+        return 1.0, 0.1
+    if leaf == "weight":
+        return 0.0, 1 / math.sqrt(math.prod(shape[1:]))
+    if "bias" in leaf:
+        return 0.0, 0.1
+    return 0.0, 0.3  # class, register and pooling tokens, position tables

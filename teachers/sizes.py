@@ -1,0 +1,48 @@
+"""What sizes a teacher accepts, refused here before a library floors, transposes or pads them without a word."""
+
+from storage_schemas.errors import Problem, SettingError
+from storage_schemas.teacher import TeacherSpec
+
+
+def token_grid(spec: TeacherSpec, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of tokens that a teacher makes of an input.
+
+    Args:
+        spec: the teacher; its `size_rule` decides.
+        height: of the input (pixels).
+        width: of the input (pixels).
+
+    Raises:
+        SettingError: a size that the teacher does not accept.
+    """
+    if spec.size_rule == "any":
+        accepted = height > 0 and width > 0 and height % spec.patch == 0 and width % spec.patch == 0
+        fix = f"give sides that are multiples of its patch, {spec.patch} px"
+    else:
+        accepted = height == width == spec.native
+        fix = f"it takes {spec.native} × {spec.native} px alone"
+    if not accepted:
+        found = f"{height} × {width} px (height × width)"
+        raise SettingError(f"teacher {spec.name!r}", [Problem(place="input size", found=found, fix=fix)])
+    return height // spec.patch, width // spec.patch
+
+
+def refuse_layers(name: str, layers: tuple[int, ...], blocks: int | None = None) -> tuple[int, ...]:
+    """Return `layers` when they are distinct, ascending and, where the number of blocks is known, exist.
+
+    Raises:
+        SettingError: they are not.
+    """
+    problems = []
+    if list(layers) != sorted(set(layers)):
+        problems.append(
+            Problem(place="layers", found=f"{layers} does not ascend", fix="name each block once, in order")
+        )
+    last = None if blocks is None else blocks - 1
+    for layer in layers:
+        if layer < 0 or (last is not None and layer > last):
+            there = "0 or more" if last is None else f"0 to {last}"
+            problems.append(Problem(place="layers", found=f"there is no block {layer}", fix=f"blocks are {there}"))
+    if problems:
+        raise SettingError(f"teacher {name!r}", problems)
+    return layers
