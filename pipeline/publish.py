@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, final
 
+from fsspec.spec import AbstractBufferedFile
+
 from storage_schemas.layout import ATTRIBUTE, FEATURES
 from storage_schemas.store import Store
 
@@ -107,9 +109,16 @@ def _publish_remote(store: Store, path: str) -> Iterator[BinaryIO]:
     try:
         yield file
     except BaseException:
-        file.discard()  # aborts the upload: closing would publish what was written so far
+        _abandon(file)
         raise
     file.close()
+
+
+def _abandon(file: BinaryIO) -> None:
+    # aborts the upload; a buffered file that is still open would publish what it holds when it is collected
+    file.discard()  # type: ignore[attr-defined]
+    if isinstance(file, AbstractBufferedFile):
+        file.closed = True
 
 
 def _flush_folder(folder: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from storage_schemas.errors import ContractError, Problem
 from storage_schemas.geometry import Offset
-from storage_schemas.seeds import Key, generator
+from storage_schemas.seeds import Key, uniforms
 
 
 @final
@@ -55,4 +55,4 @@ class MosaicLayout:
 
 def draw_cells(layout: MosaicLayout, key: Key) -> list[int]:
     """Return the cell of each of a mosaic's `capacity` members: a permutation that depends on the key alone."""
-    return np.argsort(generator(key).random(layout.capacity), kind="stable").tolist()
+    return np.argsort(uniforms(key, layout.capacity), kind="stable").tolist()

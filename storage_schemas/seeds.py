@@ -1,6 +1,6 @@
 """Randomness from content: every draw is a function of what is drawn for, never of order, worker or machine.
 
-A draw is keyed by a tuple such as `(recipe seed, image key, draw, "offset", teacher)`. The key's SHA-256 seeds it, so
+A draw is keyed by a tuple such as `(recipe seed, image key, draw, "offset", teacher)`. A hash of the key is the draw, so
 two runs that meet the same view in another order, or on another machine, draw the same crop, shift and cell.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Float64
 
 Key = tuple[int | str, ...]
 """What a draw is for. The parts are joined without ambiguity: ("a", "bc") and ("ab", "c") draw differently."""
@@ -20,17 +21,31 @@ Choice = TypeVar("Choice", int, str)
 
 def digest_of(key: Key) -> bytes:
     """Return the SHA-256 (32 bytes) of a key, written as canonical JSON."""
-    return hashlib.sha256(json.dumps(key, ensure_ascii=False, separators=(",", ":")).encode()).digest()
+    return hashlib.sha256(canonical(key)).digest()
 
 
-def generator(key: Key) -> np.random.Generator:
-    """Return a NumPy generator (PCG64) seeded by the key alone."""
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest_of(key), "little")))
+def canonical(key: Key) -> bytes:
+    """Return a key as canonical JSON, the bytes that are hashed."""
+    return json.dumps(key, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def uniforms(key: Key, count: int) -> Float64[np.ndarray, " count"]:
+    """Return numbers drawn uniformly from [0, 1): 53 bits each of the SHAKE-256 stream of the key.
+
+    What a cache is made of is drawn from here, not from a NumPy generator, whose streams may change between releases.
+    """
+    stream = hashlib.shake_256(canonical(key)).digest(8 * count)
+    return (np.frombuffer(stream, dtype=">u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def unit_interval(key: Key) -> float:
-    """Return a number drawn uniformly from [0, 1): the first 53 bits of the key's digest."""
-    return (int.from_bytes(digest_of(key)[:8], "big") >> 11) * 2.0**-53
+    """Return one number drawn uniformly from [0, 1)."""
+    return float(uniforms(key, 1)[0])
+
+
+def generator(key: Key) -> np.random.Generator:
+    """Return a NumPy generator (PCG64) seeded by the key alone, for draws that no cache keeps."""
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest_of(key), "little")))
 
 
 def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:

@@ -23,12 +23,13 @@ VIEWS = _columns(
     sha256=pa.string(),
     left=pa.float64(),
     top=pa.float64(),
-    side=pa.float64(),
+    width=pa.float64(),
+    height=pa.float64(),
     flip=pa.bool_(),
     image_height=pa.int32(),
     image_width=pa.int32(),
 )
-"""What was cut from where. `left`, `top`, `side`: the canvas's square (pixels of the upright source image); `flip`:
+"""What was cut from where. `left`, `top`, `width`, `height`: the canvas's box (pixels of the upright source image); `flip`:
 mirrored left to right after the cut; `sha256`: of the source's bytes."""
 
 REJECTED = _columns(image=pa.string(), draw=pa.int32(), reason=pa.string(), detail=pa.string())

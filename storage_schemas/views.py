@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
+import numpy as np
+
 from storage_schemas.errors import ContractError, Problem
 from storage_schemas.geometry import CanvasGeometry, Offset
 from storage_schemas.mosaic import MosaicLayout
-from storage_schemas.seeds import Key, generator
+from storage_schemas.seeds import Key, uniforms
 from storage_schemas.teacher import TeacherSpec
 
 Partition = Literal["low", "high"]
@@ -47,7 +49,7 @@ def draw_offset(geometry: CanvasGeometry, key: Key) -> Offset:
         geometry: the canvas; offsets are 0 … margin (patches) along each axis.
         key: `(recipe seed, image key, draw, "offset", participant)`, so that every teacher has its own.
     """
-    row, col = generator(key).integers(0, geometry.margin + 1, size=2).tolist()
+    row, col = np.floor(uniforms(key, 2) * (geometry.margin + 1)).astype(int).tolist()
     return Offset(row=row, col=col)
 
 

@@ -1,0 +1,169 @@
+"""What a run of the pipeline can be told. A recipe is a function that returns one `Recipe`; see `pipeline/recipes`."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, final
+
+from storage_schemas.errors import Problem, SettingError
+from storage_schemas.shard_format import Compression
+from storage_schemas.teacher import Precision
+
+Encoding = Literal["float16", "float32"]
+SHARED_BY_EXECUTORS = ("ray", "local")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewsConfig:
+    """Which views are cut from the images. Every field is part of the cache's identity."""
+
+    seed: int = 0
+    """Seed of every draw: crops, flips, resolutions, shifts, mosaic cells, the split."""
+    low: dict[int, float] = field(default_factory=lambda: dict.fromkeys((128, 192, 224, 256, 384, 432), 1.0))
+    """Resolutions (pixels) of the low partition, each with its proportion of the partition's views. v4 section 2.2
+    names the resolutions; the proportions are not published."""
+    high: dict[int, float] = field(default_factory=lambda: dict.fromkeys((512, 768, 1024, 1152), 1.0))
+    """Resolutions (pixels) of the high partition, each with its proportion; empty for none. v4 section 2.2."""
+    high_share: float = 128 / (1024 + 128)
+    """Share of all views that go to the high partition. v2.5 trains with 1024 low and 128 high images a step."""
+    draws: int = 1
+    """Views cut from each image."""
+    patch: int = 16
+    """Student patch (pixels): windows move by whole patches, and every resolution is a multiple of it."""
+    margin: int = 2
+    """Room for shifts: the canvas is larger than the window by this many patches. The distribution of shifts in v4 is
+    not published; the public trainer moves a teacher by at most two patches."""
+    area: tuple[float, float] = (0.25, 1.0)
+    """Smallest and largest area of a canvas, as a share of the image's. Not published for v4."""
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest ratio of width to height of what becomes a square canvas. Not published for v4."""
+    flip: float = 0.5
+    """Share of views that are mirrored left to right. Features are those of the mirrored pixels: never flip in
+    training."""
+    heldout: float = 0.05
+    """Share of images kept for evaluation, by hash of their key."""
+    tokens_per_shard: int = 32768
+    """Student tokens in a shard; sets the row slots of a shard by resolution. 32,768 tokens are 256 MB of DINOv3-7B in
+    float16."""
+    canvas_tokens: int = 72
+    """Tokens along a canvas teacher's input: row slots of a shard are a multiple of k², so that mosaics fill it. SAM3
+    has 72. 0 when no such teacher will come."""
+    min_side: int = 64
+    """Images with a side shorter than this (pixels) are rejected."""
+    max_pixels: int = 178_956_970
+    """Images with more pixels than this are rejected undecoded: decompression bombs."""
+    max_rejected: float = 0.05
+    """Share of views that may be rejected before the stage stops and says so."""
+
+    def __post_init__(self) -> None:
+        problems = list(_views_problems(self))
+        if problems:
+            raise SettingError("views settings", problems)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherChoice:
+    """One teacher of a recipe: which model, which weights, how its features are stored."""
+
+    name: str
+    """Short name: `TEACHER=` on the command line, `teachers/<name>` in the cache."""
+    source: str
+    """An entry of `teachers.catalogue`, or `module:Class`; see docs/adding_a_teacher.md."""
+    weights: str = "hub"
+    """`hub`, a local file or folder, or `random:<seed>` for demonstrations."""
+    precision: Precision = "bf16-autocast"
+    """Arithmetic of the forward."""
+    encoding: Encoding = "float16"
+    """Stored type of spatial features (PHI-S units)."""
+    compression: Compression = "none"
+    """Codec of spatial chunks."""
+    batch: int = 16
+    """Inputs in one forward (images, or mosaics). Part of the identity: kernels may differ by batch size."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationConfig:
+    """How many views PHI-S is fitted on. Once fitted it is frozen."""
+
+    views: int = 1000
+    """Fewest training views, over all view sets; all there are where there are fewer."""
+    tokens_per_channel: int = 20
+    """Fewest tokens for each channel, so that the covariance is well determined."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """How the work is carried: nothing here changes a byte of the cache."""
+
+    executor: Literal["ray", "local"] = "ray"
+    """`ray`: workers on this machine, or on the cluster of RAY_ADDRESS. `local`: in this process."""
+    workers: int = 0
+    """Worker processes under ray; 0 for as many as the cluster's CPUs (or GPUs, where `gpus` is set) allow."""
+    gpus: float = 0.0
+    """GPUs for each extract worker; a fraction shares one."""
+    device: str = "auto"
+    """Where teachers run: `cpu`, `cuda`, or `auto` for a GPU where there is one."""
+    threads: int = 1
+    """CPU threads of each worker. Under `executor=local` too, so that both give the same bytes."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides what is in a cache."""
+
+    name: str
+    """The recipe's name; kept in the cache."""
+    views: ViewsConfig = ViewsConfig()
+    """Which views are cut."""
+    teachers: tuple[TeacherChoice, ...] = ()
+    """Which teachers look at them."""
+    calibration: CalibrationConfig = CalibrationConfig()
+    """What PHI-S is fitted on."""
+
+    def teacher(self, name: str) -> TeacherChoice:
+        """Return the choice of that short name.
+
+        Raises:
+            SettingError: the recipe has no such teacher.
+        """
+        for choice in self.teachers:
+            if choice.name == name:
+                return choice
+        names = ", ".join(choice.name for choice in self.teachers) or "none"
+        found, fix = f"recipe {self.name} has no teacher {name!r}", f"it has {names}; or give module:Class"
+        raise SettingError("TEACHER", [Problem(place=name, found=found, fix=fix)])
+
+
+def views_settings(config: ViewsConfig) -> dict[str, Any]:
+    """Return the settings as JSON-ready values for the identity."""
+    values = asdict(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()} | {
+        partition: {str(resolution): share for resolution, share in values[partition].items()}
+        for partition in ("low", "high")
+    }
+
+
+def _views_problems(config: ViewsConfig) -> Iterator[Problem]:
+    for partition, proportions in (("low", config.low), ("high", config.high)):
+        for resolution, proportion in proportions.items():
+            if resolution < config.patch or resolution % config.patch:
+                found = f"{resolution} px is not a multiple of the patch, {config.patch} px"
+                yield Problem(place=f"{partition}.{resolution}", found=found)
+            if not proportion > 0:
+                yield Problem(place=f"{partition}.{resolution}", found=f"proportion {proportion} is not positive")
+    if not config.low and not config.high:
+        yield Problem(place="low, high", found="name no resolution")
+    for name, least in (("draws", 1), ("patch", 1), ("margin", 0), ("tokens_per_shard", 1), ("min_side", 1)):
+        if getattr(config, name) < least:
+            yield Problem(place=name, found=f"{getattr(config, name)} is less than {least}")
+    for name in ("high_share", "flip", "heldout", "max_rejected"):
+        if not 0 <= getattr(config, name) <= 1:
+            yield Problem(place=name, found=f"{getattr(config, name)} is not between 0 and 1")
+    for name, most in (("area", 1.0), ("aspect", float("inf"))):
+        smallest, largest = getattr(config, name)
+        if not 0 < smallest <= largest <= most:
+            yield Problem(place=name, found=f"({smallest}, {largest}) is not a range within (0, {most}]")

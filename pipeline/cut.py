@@ -1,0 +1,96 @@
+"""Cutting one view: the box in the source image, the canvas, and the window that a fixed teacher sees."""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from pipeline.config import ViewsConfig
+from storage_schemas.geometry import CanvasGeometry, Offset
+from storage_schemas.seeds import Key, uniforms, unit_interval
+
+TRIES = 10
+"""Boxes drawn before the largest one that fits is taken."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crop:
+    """The part of an upright source image that becomes a canvas (pixels of the source)."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    flip: bool
+    """Mirrored left to right after the cut."""
+
+
+def draw_crop(image_width: int, image_height: int, config: ViewsConfig, key: Key) -> Crop:
+    """Draw a box of random area and aspect, where it fits, at a random place; and whether it is mirrored.
+
+    Args:
+        image_width: of the upright source (pixels).
+        image_height: of the upright source (pixels).
+        config: the ranges.
+        key: `(seed, image key, draw)`.
+    """
+    draws = uniforms((*key, "crop"), 2 * TRIES + 2)
+    width, height = _draw_size(image_width, image_height, config, draws[2:])
+    left, top = draws[0] * (image_width - width), draws[1] * (image_height - height)
+    flip = unit_interval((*key, "flip")) < config.flip
+    return Crop(left=float(left), top=float(top), width=width, height=height, flip=flip)
+
+
+def cut_canvas(image: Image.Image, crop: Crop, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Cut a crop and bring it to a canvas of `side` pixels, antialiased (bicubic)."""
+    box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+    return _resized(image, box, side, crop.flip)
+
+
+def cut_window(
+    image: Image.Image, crop: Crop, geometry: CanvasGeometry, offset: Offset, side: int
+) -> UInt8[np.ndarray, "side side 3"]:
+    """Cut what a window at `offset` shows, straight from the source, at another scale.
+
+    The window's box is exact in source pixels: nothing is rounded to the grid of the canvas or of the result.
+
+    Args:
+        image: upright RGB source.
+        crop: of the canvas.
+        geometry: of the canvas.
+        offset: the window's place in the canvas (patches), as seen after mirroring.
+        side: of the result (pixels).
+    """
+    start_row, start_col = offset.row * geometry.patch, offset.col * geometry.patch
+    if crop.flip:
+        start_col = geometry.side - geometry.resolution - start_col
+    across, down = crop.width / geometry.side, crop.height / geometry.side
+    left, top = crop.left + start_col * across, crop.top + start_row * down
+    box = (left, top, left + geometry.resolution * across, top + geometry.resolution * down)
+    return _resized(image, box, side, crop.flip)
+
+
+def _draw_size(image_width: int, image_height: int, config: ViewsConfig, draws: np.ndarray) -> tuple[float, float]:
+    for area_draw, aspect_draw in draws.reshape(TRIES, 2):
+        area = _between(*config.area, area_draw) * image_width * image_height
+        aspect = math.exp(_between(math.log(config.aspect[0]), math.log(config.aspect[1]), aspect_draw))
+        width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
+        if width <= image_width and height <= image_height:
+            return width, height
+    aspect = min(max(image_width / image_height, config.aspect[0]), config.aspect[1])
+    return min(image_width, image_height * aspect), min(image_height, image_width / aspect)
+
+
+def _between(low: float, high: float, draw: float) -> float:
+    return low + (high - low) * draw
+
+
+def _resized(image: Image.Image, box: tuple[float, float, float, float], side: int, flip: bool) -> np.ndarray:
+    # rounding in the sums above can leave the box a hair outside the image, which Pillow refuses
+    left, top, right, bottom = max(box[0], 0.0), max(box[1], 0.0), min(box[2], image.width), min(box[3], image.height)
+    pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, right, bottom)))
+    return np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels

@@ -1,0 +1,79 @@
+"""Drawing views: which view of which image goes to which set, split and row. Nothing is decoded here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from pipeline.config import ViewsConfig
+from pipeline.images import SourceImage
+from storage_schemas.geometry import CanvasGeometry
+from storage_schemas.layout import ShardGrid
+from storage_schemas.manifest import ViewSetManifest
+from storage_schemas.mosaic import MosaicLayout
+from storage_schemas.seeds import digest_of, pick, unit_interval
+from storage_schemas.views import Partition, Split, ViewSet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnView:
+    """A view to be cut."""
+
+    image: SourceImage
+    draw: int
+    """Which of the image's views: 0 … draws − 1."""
+    split: Split
+
+
+def draw_views(images: Sequence[SourceImage], config: ViewsConfig) -> dict[ViewSet, list[DrawnView]]:
+    """Assign every (image, draw) to a view set, and order each set.
+
+    Partition, resolution and split are functions of (seed, image key, draw). Within a set the training views come
+    first, each split shuffled by hash: neighbours in a shard are unrelated, and the order in which images come means
+    nothing.
+
+    Returns:
+        Views by set, sets in order of name, without those that got no view.
+    """
+    sets: dict[ViewSet, list[DrawnView]] = {}
+    for image in images:
+        split = draw_split(image.key, config)
+        for draw in range(config.draws):
+            view = DrawnView(image=image, draw=draw, split=split)
+            sets.setdefault(draw_set(image.key, draw, config), []).append(view)
+    return {view_set: sorted(sets[view_set], key=lambda view: _rank(view, config)) for view_set in sorted(sets)}
+
+
+def draw_split(key: str, config: ViewsConfig) -> Split:
+    """Return the split of an image: by hash of its key alone, so that no view of a held-out image is trained on."""
+    return "heldout" if unit_interval((config.seed, key, "split")) < config.heldout else "train"
+
+
+def draw_set(key: str, draw: int, config: ViewsConfig) -> ViewSet:
+    """Return the view set of (image, draw): partition by share, then resolution by proportion."""
+    high_share = config.high_share if config.low else 1.0
+    high = bool(config.high) and unit_interval((config.seed, key, draw, "partition")) < high_share
+    partition: Partition = "high" if high else "low"
+    resolution = pick(config.high if high else config.low, (config.seed, key, draw, "resolution"))
+    return ViewSet(partition=partition, resolution=resolution)
+
+
+def set_manifest(view_set: ViewSet, rows: int, config: ViewsConfig) -> ViewSetManifest:
+    """Return the shape of a set of so many views: its canvas, and its shards.
+
+    A shard holds about `tokens_per_shard` student tokens, in whole mosaics.
+    """
+    geometry = CanvasGeometry(resolution=view_set.resolution, patch=config.patch, margin=config.margin)
+    mosaic = _windows_per_mosaic(geometry.span, config.canvas_tokens)
+    mosaics = max(1, round(config.tokens_per_shard / geometry.span**2 / mosaic))
+    return ViewSetManifest(grid=ShardGrid(rows=rows, rows_per_shard=mosaics * mosaic), geometry=geometry)
+
+
+def _windows_per_mosaic(window_tokens: int, canvas_tokens: int) -> int:
+    if window_tokens > canvas_tokens:
+        return 1
+    return MosaicLayout(canvas_tokens=canvas_tokens, window_tokens=window_tokens).capacity
+
+
+def _rank(view: DrawnView, config: ViewsConfig) -> tuple[bool, bytes]:
+    return view.split == "heldout", digest_of((config.seed, view.image.key, view.draw, "order"))
