@@ -1,10 +1,11 @@
 """What both sides must know of a teacher: its dimensions, the sizes it accepts, and how it wants its pixels."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
-from storage_schemas.errors import Problem, SettingError
+from storage_schemas.errors import ContractError, Problem, SettingError
 
 SizeRule = Literal["any", "fixed", "canvas"]
 Resample = Literal["bilinear", "bicubic"]
@@ -40,7 +41,7 @@ class TeacherSpec:
     licence: str = "unstated"
     """Licence of the weights, which binds what may be done with the features too."""
     layer: int | None = None
-    """Block whose output is cached, or None for the last."""
+    """Block whose output is cached (counted from 0), or None for the last."""
     random_weights: bool = False
     """True when the weights are seeded noise, for demonstrations and tests only."""
 
@@ -60,12 +61,16 @@ class TeacherSpec:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
-    def from_attributes(cls, attributes: dict[str, Any]) -> "TeacherSpec":
-        """Rebuild a spec from `attributes()`, refusing unknown and missing fields."""
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> "TeacherSpec":
+        """Rebuild a spec from `attributes()`.
+
+        Raises:
+            ContractError: fields are missing or unknown: it was written by another version.
+        """
         odd = set(attributes) ^ set(cls.__slots__)
         if odd:
             found = f"fields that this version does not share: {', '.join(sorted(odd))}"
-            raise SettingError("teacher attributes", [Problem(place="spec", found=found)])
+            raise ContractError("teacher spec", [Problem(place="spec", found=found)])
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
         }
@@ -73,16 +78,20 @@ class TeacherSpec:
 
 
 def _problems(spec: TeacherSpec) -> Iterator[Problem]:
-    if not spec.name.replace("-", "").replace("_", "").isalnum():
-        yield Problem(place="name", found=f"{spec.name!r} is not letters, digits, - and _", fix="it names a folder")
-    if spec.size_rule not in get_args(SizeRule):
-        yield Problem(place="size_rule", found=f"{spec.size_rule!r} is none of {', '.join(get_args(SizeRule))}")
-    if spec.resample not in get_args(Resample):
-        yield Problem(place="resample", found=f"{spec.resample!r} is none of {', '.join(get_args(Resample))}")
-    for field in ("dim", "patch", "native"):
-        if getattr(spec, field) < 1:
-            yield Problem(place=field, found=f"{getattr(spec, field)} is not positive")
+    if not (spec.name.isascii() and spec.name.replace("-", "").replace("_", "").isalnum()):
+        yield Problem(
+            place="name", found=f"{spec.name!r} is not ASCII letters, digits, - and _", fix="it names a folder"
+        )
+    for field, allowed in (("size_rule", get_args(SizeRule)), ("resample", get_args(Resample))):
+        if getattr(spec, field) not in allowed:
+            yield Problem(place=field, found=f"{getattr(spec, field)!r} is none of {', '.join(allowed)}")
+    for field, least in (("dim", 1), ("summary_dim", 1), ("patch", 1), ("native", 1), ("layer", 0)):
+        value = getattr(spec, field)
+        if value is not None and value < least:
+            yield Problem(place=field, found=f"{value} is less than {least}")
     if spec.patch > 0 and spec.native % spec.patch:
         yield Problem(place="native", found=f"{spec.native} px is not a multiple of the patch, {spec.patch} px")
-    if min(spec.std) <= 0:
-        yield Problem(place="std", found=f"{spec.std} is not positive")
+    if len(spec.mean) != 3 or not all(map(math.isfinite, spec.mean)):
+        yield Problem(place="mean", found=f"{spec.mean} is not three finite numbers")
+    if len(spec.std) != 3 or not all(math.isfinite(value) and value > 0 for value in spec.std):
+        yield Problem(place="std", found=f"{spec.std} is not three finite positive numbers")
