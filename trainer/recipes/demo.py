@@ -1,0 +1,16 @@
+"""A student small enough to learn something in a minute on two CPU cores."""
+
+from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+
+
+def demo() -> TrainRecipe:
+    """Return the recipe for the demo cache: three tiny teachers of random weights, some hundred views."""
+    return TrainRecipe(
+        name="demo",
+        student="vit_tiny_patch16_224",
+        steps=60,
+        heads=HeadSettings(width=192),
+        data=DataSettings(batch_low=8, batch_high=4),
+        optimiser=OptimiserSettings(warmup=10),
+        running=RunningSettings(log_every=1, evaluate_every=20, checkpoint_every=20),
+    )

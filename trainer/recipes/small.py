@@ -1,0 +1,16 @@
+"""A student for one GPU: the low partition, a ViT-S."""
+
+from trainer.config import DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
+
+
+def small() -> TrainRecipe:
+    """Return the recipe for a ViT-S/16 on one GPU; batch and steps are ours, sized to a day."""
+    return TrainRecipe(
+        name="small",
+        student="vit_small_patch16_224",
+        steps=100_000,
+        precision="bf16",
+        data=DataSettings(batch_low=128, batch_high=16),
+        optimiser=OptimiserSettings(warmup=2_000, gradient_clip=1.0),
+        running=RunningSettings(workers=4, log_every=50, evaluate_every=5_000),
+    )
