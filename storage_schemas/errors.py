@@ -52,9 +52,9 @@ class SettingError(AbstractStillhouseError):
 
 @final
 class IdentityError(AbstractStillhouseError):
-    """This run and what the cache holds are not the same thing; nothing was mixed."""
+    """This run and what is already there are not of the same thing; nothing was mixed."""
 
-    verb = "does not match what the cache holds"
+    verb = "does not match what is already there"
 
 
 @final

@@ -17,12 +17,18 @@ def digest(identity: Identity) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def differences(stored: Identity, current: Identity) -> list[Problem]:
-    """Name every value in which two identities differ, with both values."""
+def differences(stored: Identity, current: Identity, holder: str = "the cache") -> list[Problem]:
+    """Name every value in which two identities differ, with both values and whose they are.
+
+    Args:
+        stored: what is there.
+        current: this run's.
+        holder: where `stored` is, for the message.
+    """
     before, now = _flat("", stored), _flat("", current)
     absent = "nothing"
     return [
-        Problem(place=name, found=f"the cache has {before.get(name, absent)}, this run has {now.get(name, absent)}")
+        Problem(place=name, found=f"{holder} has {before.get(name, absent)}, this run has {now.get(name, absent)}")
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]

@@ -38,7 +38,7 @@ def test_an_error_survives_pickling_with_its_message_and_its_problems(kind: type
     [
         (ContractError, "manifest breaks the storage contract:"),
         (SettingError, "manifest cannot be used:"),
-        (IdentityError, "manifest does not match what the cache holds:"),
+        (IdentityError, "manifest does not match what is already there:"),
         (MissingError, "manifest is missing:"),
         (CorruptionError, "manifest is damaged:"),
     ],
