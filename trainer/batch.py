@@ -1,0 +1,75 @@
+"""One batch of one view set: what the student sees, and what each teacher said."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from storage_schemas.views import ViewSet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TeacherTargets:
+    """What one teacher said of the views of a batch."""
+
+    spatial: Float[Tensor, "batch rows cols channels"]
+    """ŷ (PHI-S units), in the stored type."""
+    summary: Float[Tensor, "batch summary_channels"] | None
+    """y (raw teacher units); None for a teacher without a summary."""
+    start: Int64[Tensor, "batch 2"]
+    """Start of the teacher's window in the canvas (row, column; patches)."""
+
+    def to(self, device: torch.device) -> "TeacherTargets":
+        """Return the same on a device."""
+        summary = None if self.summary is None else self.summary.to(device, non_blocking=True)
+        return TeacherTargets(
+            spatial=self.spatial.to(device, non_blocking=True),
+            summary=summary,
+            start=self.start.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> "TeacherTargets":
+        """Return the same in memory that a GPU copies from directly; the data loader asks for it by this name."""
+        summary = None if self.summary is None else self.summary.pin_memory()
+        return TeacherTargets(spatial=self.spatial.pin_memory(), summary=summary, start=self.start.pin_memory())
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ViewBatch:
+    """Views of one set, each in the student's own window."""
+
+    view_set: ViewSet
+    pixels: UInt8[Tensor, "batch 3 resolution resolution"]
+    """RGB, 0 to 255."""
+    start: Int64[Tensor, "batch 2"]
+    """Start of the student's window in the canvas (row, column; patches)."""
+    targets: Mapping[str, TeacherTargets]
+    """By teacher: those that have seen the set."""
+
+    def to(self, device: torch.device) -> "ViewBatch":
+        """Return the same on a device."""
+        return ViewBatch(
+            view_set=self.view_set,
+            pixels=self.pixels.to(device, non_blocking=True),
+            start=self.start.to(device, non_blocking=True),
+            targets={name: one.to(device) for name, one in self.targets.items()},
+        )
+
+    def pin_memory(self) -> "ViewBatch":
+        """Return the same in memory that a GPU copies from directly; the data loader asks for it by this name."""
+        return ViewBatch(
+            view_set=self.view_set,
+            pixels=self.pixels.pin_memory(),
+            start=self.start.pin_memory(),
+            targets={name: one.pin_memory() for name, one in self.targets.items()},
+        )
+
+
+def unit_pixels(pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+    """Return 8-bit pixels as float32 in [0, 1]."""
+    return pixels.float() / 255

@@ -1,0 +1,122 @@
+"""Reading batches from the cache. Arrays are opened in the process that reads them, and nowhere else."""
+
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch.utils.data import Dataset
+
+from storage_schemas import layout
+from storage_schemas.geometry import CanvasGeometry
+from storage_schemas.seeds import Key
+from storage_schemas.sharded_array import ShardedArray
+from storage_schemas.views import ViewSet, draw_offset
+from trainer.batch import TeacherTargets, ViewBatch
+from trainer.order import StepPart
+from trainer.source import Commits, Features, Source
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BatchRequest:
+    """Rows of one view set, with the key of each row's student window."""
+
+    view_set: ViewSet
+    rows: Int64[np.ndarray, " batch"]
+    window_keys: tuple[Key, ...]
+    """One per row."""
+
+
+def training_request(part: StepPart, seed: int) -> BatchRequest:
+    """Ask for a step's rows, with a window that is fresh at every meeting of the student and a view."""
+    deals = zip(part.deals.tolist(), part.rows.tolist(), strict=True)
+    keys = tuple((seed, "student", deal, part.view_set.name, row) for deal, row in deals)
+    return BatchRequest(view_set=part.view_set, rows=part.rows, window_keys=keys)
+
+
+def heldout_requests(source: Source, sizes: dict[str, int], seed: int) -> list[BatchRequest]:
+    """Ask for every held-out view once, in order, each in a window that stays the same.
+
+    Args:
+        source: the cache.
+        sizes: views per batch, by partition.
+        seed: of the run.
+    """
+    requests = []
+    for view_set, one in source.sets.items():
+        rows, size = one.rows["heldout"], sizes[view_set.partition]
+        for part in (rows[first : first + size] for first in range(0, len(rows), size)):
+            keys = tuple((seed, "student", "heldout", view_set.name, row) for row in part.tolist())
+            requests.append(BatchRequest(view_set=view_set, rows=part, window_keys=keys))
+    return requests
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CachedBatches(Dataset):
+    """Turns requests into batches. It may be sent to other processes: what it opened stays behind."""
+
+    source: Source
+    arrays: dict[str, ShardedArray] = field(default_factory=dict, init=False, repr=False)
+    """Arrays that this process has opened, by path."""
+
+    def __reduce__(self) -> tuple:
+        return _without_arrays, (self.source,)
+
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> tuple[ViewBatch, ...]:
+        """Read one batch for each request.
+
+        Raises:
+            MissingError: a row that was never committed.
+            CorruptionError: stored bytes are not those that were committed.
+        """
+        return tuple(self._read(request) for request in requests)
+
+    def _read(self, request: BatchRequest) -> ViewBatch:
+        one, view_set = self.source.sets[request.view_set], request.view_set
+        starts = window_starts(one.geometry, request.window_keys)
+        canvases = self._rows(layout.pixels_array(view_set), one.commits, request.rows)
+        return ViewBatch(
+            view_set=view_set,
+            pixels=torch.from_numpy(cut_windows(canvases, one.geometry, starts)),
+            start=torch.from_numpy(starts),
+            targets={name: self._targets(view_set, name, seen, request) for name, seen in one.features.items()},
+        )
+
+    def _targets(self, view_set: ViewSet, teacher: str, seen: Features, request: BatchRequest) -> TeacherTargets:
+        spatial = self._rows(layout.spatial_array(view_set, teacher), seen.commits, request.rows)
+        summary = None
+        if seen.has_summary:
+            summary = torch.from_numpy(self._rows(layout.summary_array(view_set, teacher), seen.commits, request.rows))
+        start = torch.from_numpy(seen.offsets[request.rows])
+        return TeacherTargets(spatial=torch.from_numpy(spatial), summary=summary, start=start)
+
+    def _rows(self, path: str, commits: Commits, rows: Int64[np.ndarray, " batch"]) -> np.ndarray:
+        if path not in self.arrays:
+            self.arrays[path] = self.source.cache.array(path, commits)
+        return self.arrays[path].read(rows.tolist())
+
+
+def window_starts(geometry: CanvasGeometry, keys: tuple[Key, ...]) -> Int64[np.ndarray, "batch 2"]:
+    """Draw where each student window starts (row, column; patches), uniformly over the margin."""
+    offsets = [draw_offset(geometry, key) for key in keys]
+    return np.array([(offset.row, offset.col) for offset in offsets], dtype=np.int64).reshape(-1, 2)
+
+
+def cut_windows(
+    canvases: UInt8[np.ndarray, "batch side side 3"],
+    geometry: CanvasGeometry,
+    starts: Int64[np.ndarray, "batch 2"],
+) -> UInt8[np.ndarray, "batch 3 resolution resolution"]:
+    """Cut a window from each canvas, channels first."""
+    side = geometry.resolution
+    windows = np.empty((len(canvases), 3, side, side), dtype=np.uint8)
+    for window, canvas, (row, col) in zip(windows, canvases, starts * geometry.patch, strict=True):
+        window[...] = canvas[row : row + side, col : col + side].transpose(2, 0, 1)
+    return windows
+
+
+def _without_arrays(source: Source) -> CachedBatches:
+    return CachedBatches(source=source)

@@ -1,0 +1,79 @@
+"""The losses, each a pure function of its equation. All of them work in float32, whatever precision comes in."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+
+def mean_over_common(
+    values: Float[Tensor, "batch rows cols"], common: Bool[Tensor, "batch rows cols"]
+) -> Float[Tensor, ""]:
+    """Average over Ω of each view, then over views: a view counts the same however much of it is common."""
+    kept = torch.where(common, values, 0.0).sum(dim=(1, 2))
+    return (kept / common.sum(dim=(1, 2))).mean()
+
+
+def spatial_mse(
+    student: Float[Tensor, "batch rows cols channels"],
+    teacher: Float[Tensor, "batch rows cols channels"],
+    common: Bool[Tensor, "batch rows cols"],
+) -> Float[Tensor, ""]:
+    """Squared distance of spatial tokens, a mean over channels.
+
+        L_spatial = 1/|Ω| Σ_{u∈Ω} (F_{S→T}[x]_u − ŷ_u)²
+
+    Source: v4 eq 1.
+
+    Args:
+        student: F_{S→T}[x] (PHI-S units).
+        teacher: ŷ (PHI-S units).
+        common: Ω; every view has at least one common position.
+    """
+    return mean_over_common((student.float() - teacher.float()).square().mean(dim=3), common)
+
+
+def spatial_cosine(
+    student: Float[Tensor, "batch rows cols channels"],
+    teacher: Float[Tensor, "batch rows cols channels"],
+    common: Bool[Tensor, "batch rows cols"],
+) -> Float[Tensor, ""]:
+    """Cosine distance of spatial tokens: 1/|Ω| Σ_{u∈Ω} (1 − cos(F_{S→T}[x]_u, ŷ_u)); arguments as for `spatial_mse`."""
+    return mean_over_common(1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=3), common)
+
+
+def angles(x: Float[Tensor, "batch channels"], y: Float[Tensor, "batch channels"]) -> Float[Tensor, " batch"]:
+    """Angle between vectors (rad).
+
+        Θ(x, y) = arccos(xᵀy / |x||y|) = 2 atan2(|x̂ − ŷ|, |x̂ + ŷ|)
+
+    Source: v4 eqs 3 and 4. The second form has full precision and finite gradients everywhere; the first has neither
+    where vectors are alike or opposite.
+    """
+    unit_x, unit_y = nn.functional.normalize(x.float(), dim=1), nn.functional.normalize(y.float(), dim=1)
+    apart = torch.linalg.vector_norm(unit_x - unit_y, dim=1)
+    along = torch.linalg.vector_norm(unit_x + unit_y, dim=1)
+    return 2 * torch.atan2(apart, along)
+
+
+def balanced_angle(
+    student: Float[Tensor, "batch channels"], teacher: Float[Tensor, "batch channels"], dispersion: float
+) -> Float[Tensor, ""]:
+    """Squared angle over the teacher's dispersion, a mean over views.
+
+        L_angle(x, y) = Θ(x, y)² / Disp(Θ_y)
+
+    Source: v4 eq 7.
+
+    Args:
+        student: x (raw teacher units).
+        teacher: y (raw teacher units).
+        dispersion: Disp(Θ_y) of v4 eq 6 (rad²).
+    """
+    return angles(student, teacher).square().mean() / dispersion
+
+
+def cosine_distance(
+    student: Float[Tensor, "batch channels"], teacher: Float[Tensor, "batch channels"]
+) -> Float[Tensor, ""]:
+    """1 − cos(x, y), a mean over views: the summary loss of v2.5 (table A9)."""
+    return (1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=1)).mean()
