@@ -1,13 +1,14 @@
 """Reading views from a sharded array: indices cached, neighbours read at once, every chunk checked."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 
 from storage_schemas.commits import ShardRecord
-from storage_schemas.errors import CorruptionError, MissingError, Problem
+from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.layout import array_object
 from storage_schemas.shard_format import NO_CHUNK, ArraySpec, decode_chunk, decode_index, index_bytes
 from storage_schemas.store import Store
 
@@ -24,6 +25,13 @@ class ShardedArray:
     indices: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
     """Decoded shard indices, kept once read."""
 
+    def __post_init__(self) -> None:
+        problems = [
+            problem for shard, record in self.records.items() for problem in _problems(self.spec, shard, record)
+        ]
+        if problems:
+            raise ContractError(f"commit log of {self.spec.path}", problems)
+
     def read(self, rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         """Return the entries of the given rows, in their order.
 
@@ -34,9 +42,14 @@ class ShardedArray:
         Raises:
             MissingError: a row lies in a shard that was never committed, or in a slot without a view.
             CorruptionError: stored bytes fail a check, or an object is shorter than its record says.
+            ContractError: the buffer's shape or dtype is not that of the entries.
         """
+        shape = (len(rows), *self.spec.entry_shape)
         if out is None:
-            out = np.empty((len(rows), *self.spec.entry_shape), dtype=self.spec.dtype)
+            out = np.empty(shape, dtype=self.spec.dtype)
+        if out.shape != shape or out.dtype != np.dtype(self.spec.dtype):
+            found = f"is {out.dtype} {out.shape}, the entries are {self.spec.dtype} {shape}"
+            raise ContractError("buffer", [Problem(place=self.spec.path, found=found)])
         for shard, positions in _by_shard(rows, self.spec.rows_per_shard).items():
             self._read_shard(shard, [(position, rows[position]) for position in positions], out)
         return out
@@ -95,3 +108,16 @@ def _by_shard(rows: Sequence[int], rows_per_shard: int) -> dict[int, list[int]]:
     for position, row in enumerate(rows):
         positions.setdefault(int(row) // rows_per_shard, []).append(position)
     return positions
+
+
+def _problems(spec: ArraySpec, shard: int, record: ShardRecord) -> Iterator[Problem]:
+    place, slots = f"shard {shard}", spec.rows_per_shard
+    expected = array_object(spec.path, shard, len(spec.shape))
+    if record.path != expected:
+        yield Problem(place=place, found=f"its record names {record.path}, expected {expected}")
+    if record.first_row != shard * slots or not 0 <= record.rows <= slots:
+        found = f"its record has {record.rows} rows from {record.first_row}, its {slots} slots start at {shard * slots}"
+        yield Problem(place=place, found=found)
+    if record.bytes < index_bytes(slots):
+        found = f"its record has {record.bytes} bytes, its index alone takes {index_bytes(slots)}"
+        yield Problem(place=place, found=found)
