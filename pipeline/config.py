@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 from storage_schemas.errors import Problem, SettingError
 from storage_schemas.shard_format import Compression
 from storage_schemas.teacher import Precision
+from storage_schemas.views import Partition
 
 Encoding = Literal["float16", "float32"]
-SHARED_BY_EXECUTORS = ("ray", "local")
 
 
 @final
@@ -19,11 +19,14 @@ class ViewsConfig:
 
     seed: int = 0
     """Seed of every draw: crops, flips, resolutions, shifts, mosaic cells, the split."""
-    low: dict[int, float] = field(default_factory=lambda: dict.fromkeys((128, 192, 224, 256, 384, 432), 1.0))
-    """Resolutions (pixels) of the low partition, each with its proportion of the partition's views. v4 section 2.2
-    names the resolutions; the proportions are not published."""
-    high: dict[int, float] = field(default_factory=lambda: dict.fromkeys((512, 768, 1024, 1152), 1.0))
-    """Resolutions (pixels) of the high partition, each with its proportion; empty for none. v4 section 2.2."""
+    low: tuple[int, ...] = (128, 192, 224, 256, 384, 432)
+    """Resolutions (pixels) of the low partition; v4 section 2.2. None for no low partition."""
+    low_proportions: tuple[float, ...] = ()
+    """How often each of `low` is drawn, relative to the others; all alike when empty. Not published for v4."""
+    high: tuple[int, ...] = (512, 768, 1024, 1152)
+    """Resolutions (pixels) of the high partition; v4 section 2.2. None for no high partition."""
+    high_proportions: tuple[float, ...] = ()
+    """How often each of `high` is drawn, relative to the others; all alike when empty. Not published for v4."""
     high_share: float = 128 / (1024 + 128)
     """Share of all views that go to the high partition. v2.5 trains with 1024 low and 128 high images a step."""
     draws: int = 1
@@ -52,13 +55,18 @@ class ViewsConfig:
     """Images with a side shorter than this (pixels) are rejected."""
     max_pixels: int = 178_956_970
     """Images with more pixels than this are rejected undecoded: decompression bombs."""
-    max_rejected: float = 0.05
-    """Share of views that may be rejected before the stage stops and says so."""
 
     def __post_init__(self) -> None:
         problems = list(_views_problems(self))
         if problems:
             raise SettingError("views settings", problems)
+
+    def proportions(self, partition: Partition) -> dict[int, float]:
+        """Return the resolutions (pixels) of a partition, each with how often it is drawn."""
+        resolutions = getattr(self, partition)
+        return dict(
+            zip(resolutions, getattr(self, f"{partition}_proportions") or (1.0,) * len(resolutions), strict=True)
+        )
 
 
 @final
@@ -108,6 +116,8 @@ class RunConfig:
     """Where teachers run: `cpu`, `cuda`, or `auto` for a GPU where there is one."""
     threads: int = 1
     """CPU threads of each worker. Under `executor=local` too, so that both give the same bytes."""
+    max_rejected: float = 0.0
+    """Share of views whose images may be unusable. Beyond it the stage ends with their names, all others committed."""
 
 
 @final
@@ -117,11 +127,11 @@ class Recipe:
 
     name: str
     """The recipe's name; kept in the cache."""
-    views: ViewsConfig = ViewsConfig()
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     """Which views are cut."""
     teachers: tuple[TeacherChoice, ...] = ()
     """Which teachers look at them."""
-    calibration: CalibrationConfig = CalibrationConfig()
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     """What PHI-S is fitted on."""
 
     def teacher(self, name: str) -> TeacherChoice:
@@ -141,29 +151,36 @@ class Recipe:
 def views_settings(config: ViewsConfig) -> dict[str, Any]:
     """Return the settings as JSON-ready values for the identity."""
     values = asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()} | {
-        partition: {str(resolution): share for resolution, share in values[partition].items()}
-        for partition in ("low", "high")
-    }
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _views_problems(config: ViewsConfig) -> Iterator[Problem]:
-    for partition, proportions in (("low", config.low), ("high", config.high)):
-        for resolution, proportion in proportions.items():
-            if resolution < config.patch or resolution % config.patch:
-                found = f"{resolution} px is not a multiple of the patch, {config.patch} px"
-                yield Problem(place=f"{partition}.{resolution}", found=found)
-            if not proportion > 0:
-                yield Problem(place=f"{partition}.{resolution}", found=f"proportion {proportion} is not positive")
+    for partition in get_args(Partition):
+        yield from _partition_problems(partition, getattr(config, partition), config)
     if not config.low and not config.high:
         yield Problem(place="low, high", found="name no resolution")
     for name, least in (("draws", 1), ("patch", 1), ("margin", 0), ("tokens_per_shard", 1), ("min_side", 1)):
         if getattr(config, name) < least:
             yield Problem(place=name, found=f"{getattr(config, name)} is less than {least}")
-    for name in ("high_share", "flip", "heldout", "max_rejected"):
+    for name in ("high_share", "flip", "heldout"):
         if not 0 <= getattr(config, name) <= 1:
             yield Problem(place=name, found=f"{getattr(config, name)} is not between 0 and 1")
     for name, most in (("area", 1.0), ("aspect", float("inf"))):
         smallest, largest = getattr(config, name)
         if not 0 < smallest <= largest <= most:
             yield Problem(place=name, found=f"({smallest}, {largest}) is not a range within (0, {most}]")
+
+
+def _partition_problems(partition: Partition, resolutions: tuple[int, ...], config: ViewsConfig) -> Iterator[Problem]:
+    proportions = getattr(config, f"{partition}_proportions")
+    if proportions and len(proportions) != len(resolutions):
+        found = f"{len(proportions)} numbers for {len(resolutions)} resolutions"
+        yield Problem(place=f"{partition}_proportions", found=found)
+    if any(not proportion > 0 for proportion in proportions):
+        yield Problem(place=f"{partition}_proportions", found=f"{proportions} are not all positive")
+    if len(set(resolutions)) < len(resolutions):
+        yield Problem(place=partition, found=f"{resolutions} names a resolution twice")
+    for resolution in resolutions:
+        if resolution < config.patch or resolution % max(config.patch, 1):
+            found = f"{resolution} px is not a multiple of the patch, {config.patch} px"
+            yield Problem(place=partition, found=found)

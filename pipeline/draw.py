@@ -54,7 +54,7 @@ def draw_set(key: str, draw: int, config: ViewsConfig) -> ViewSet:
     high_share = config.high_share if config.low else 1.0
     high = bool(config.high) and unit_interval((config.seed, key, draw, "partition")) < high_share
     partition: Partition = "high" if high else "low"
-    resolution = pick(config.high if high else config.low, (config.seed, key, draw, "resolution"))
+    resolution = pick(config.proportions(partition), (config.seed, key, draw, "resolution"))
     return ViewSet(partition=partition, resolution=resolution)
 
 

@@ -29,9 +29,8 @@ class Cache:
 
     store: Store
 
-    @property
-    def recipe(self) -> str:
-        """Name of the recipe that made the cache.
+    def require(self) -> str:
+        """Return the name of the recipe that made the cache, after checking that there is one of our format.
 
         Raises:
             MissingError: there is no cache here.
@@ -47,13 +46,16 @@ class Cache:
         return attributes["recipe"]
 
     def attributes(self, group: str) -> dict[str, Any] | None:
-        """Return our attribute of a group (`""` for the root), or None when there is no such group."""
+        """Return our attribute of a group (`""` for the root), or None when it has none yet.
+
+        zarr-python makes the groups above an array before we give them their attribute.
+        """
         name = "/".join(part for part in (layout.FEATURES, group, "zarr.json") if part)
         if not self.store.exists(name):
             return None
         try:
-            return json.loads(self.store.read(name))["attributes"][layout.ATTRIBUTE]
-        except (ValueError, KeyError) as error:
+            return json.loads(self.store.read(name)).get("attributes", {}).get(layout.ATTRIBUTE)
+        except (ValueError, AttributeError) as error:
             raise CorruptionError("group", [Problem(place=name, found=f"cannot be read: {error!r}")]) from error
 
     def views_manifest(self) -> ViewsManifest | None:

@@ -29,8 +29,8 @@ VIEWS = _columns(
     image_height=pa.int32(),
     image_width=pa.int32(),
 )
-"""What was cut from where. `left`, `top`, `width`, `height`: the canvas's box (pixels of the upright source image); `flip`:
-mirrored left to right after the cut; `sha256`: of the source's bytes."""
+"""What was cut from where. `left`, `top`, `width`, `height`: the canvas's box (pixels of the upright source image);
+`flip`: mirrored left to right after the cut; `sha256`: of the source's bytes."""
 
 REJECTED = _columns(image=pa.string(), draw=pa.int32(), reason=pa.string(), detail=pa.string())
 """Views that could not be cut, and why."""

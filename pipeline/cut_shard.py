@@ -1,0 +1,196 @@
+"""One task of the views stage: decode the images of a shard, cut their views, write what is not there yet."""
+
+import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, final
+
+import pyarrow as pa
+from PIL import Image
+
+from pipeline.config import ViewsConfig
+from pipeline.cut import Crop, cut_canvas, cut_window, draw_crop
+from pipeline.draw import DrawnView
+from pipeline.images import UnusableImageError, decode, read_bytes
+from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
+from storage_schemas.cache import Cache
+from storage_schemas.errors import IdentityError, Problem
+from storage_schemas.layout import detail_array, detail_unit, pixels_array, table_part, views_unit
+from storage_schemas.manifest import ViewSetManifest
+from storage_schemas.shard_format import ArraySpec
+from storage_schemas.store import Store
+from storage_schemas.tables import REJECTED, VIEWS, from_parquet
+from storage_schemas.views import ViewSet, draw_offset
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """The windows of one fixed teacher, cut at its own scale."""
+
+    teacher: str
+    native: int
+    """Side of the teacher's input (pixels)."""
+    identity: str
+    """Digest of the views and of this."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutTask:
+    """One shard of a view set, and what of it is still to be written."""
+
+    view_set: ViewSet
+    manifest: ViewSetManifest
+    shard: int
+    views: tuple[DrawnView, ...]
+    """Views drawn for the shard, in order."""
+    identity: str
+    """Digest of the views."""
+    canvases: bool
+    """Whether the canvases and their tables are to be written; else they are committed already, and only details
+    are."""
+    details: tuple[Detail, ...]
+    """Details to be written."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutReport:
+    """What became of a task."""
+
+    views: int
+    rejected: int
+    bytes: int
+    """Bytes of the arrays written."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewCutter:
+    """The worker of the views stage."""
+
+    store: Store
+    config: ViewsConfig
+
+    def cut(self, task: CutTask) -> CutReport:
+        """Cut a shard's views and commit what was asked for.
+
+        Views that cannot be cut are recorded in `rejected`, and those after them move up: the views of a shard always
+        fill its first row slots.
+
+        Raises:
+            IdentityError: canvases were committed earlier, and the images have changed since.
+        """
+        rows: list[dict[str, Any]] = []
+        rejected: list[dict[str, Any]] = []
+        with ExitStack() as stack:
+            writers = {
+                spec.path: stack.enter_context(open_shard(self.store, spec, task.shard)) for spec in _specs(task)
+            }
+            for view in task.views:
+                try:
+                    source, sha256 = self._load(view)
+                except UnusableImageError as error:
+                    rejected.append(_rejection(view, error))
+                    continue
+                row = task.manifest.grid.slots(task.shard)[len(rows)]
+                crop = draw_crop(
+                    source.width, source.height, self.config, (self.config.seed, view.image.key, view.draw)
+                )
+                self._append(task, view, source, crop, writers)
+                rows.append(_row(row, view, source, crop, sha256))
+            views = pa.Table.from_pylist(rows, VIEWS)
+            if not task.canvases:
+                self._require_unchanged(task, views)
+        self._commit(task, writers, views, pa.Table.from_pylist(rejected, REJECTED))
+        return CutReport(views=len(rows), rejected=len(rejected), bytes=sum(one.sink.size for one in writers.values()))
+
+    def _load(self, view: DrawnView) -> tuple[Image.Image, str]:
+        body = read_bytes(view.image)
+        image = decode(body, min_side=self.config.min_side, max_pixels=self.config.max_pixels)
+        return image, hashlib.sha256(body).hexdigest()
+
+    def _append(
+        self, task: CutTask, view: DrawnView, source: Image.Image, crop: Crop, writers: dict[str, ShardWriter]
+    ) -> None:
+        geometry = task.manifest.geometry
+        if task.canvases:
+            writers[pixels_array(task.view_set)].append(cut_canvas(source, crop, geometry.side))
+        for detail in task.details:
+            offset = draw_offset(geometry, offset_key(self.config.seed, view.image.key, view.draw, detail.teacher))
+            window = cut_window(source, crop, geometry, offset, detail.native)
+            writers[detail_array(task.view_set, detail.teacher)].append(window)
+
+    def _require_unchanged(self, task: CutTask, views: pa.Table) -> None:
+        name = table_part("views", task.view_set.name, task.shard)
+        if not from_parquet(self.store.read(name), VIEWS, name).equals(views):
+            found = "its images are not those that its canvases were cut from"
+            fix = "bring the images back as they were, or make a new cache"
+            raise IdentityError("view shard", [Problem(place=name, found=found, fix=fix)])
+
+    def _commit(self, task: CutTask, writers: dict[str, ShardWriter], views: pa.Table, rejected: pa.Table) -> None:
+        if task.canvases:
+            key = ShardKey(unit=views_unit(task.view_set), shard=task.shard, identity=task.identity)
+            first_row = task.manifest.grid.slots(task.shard).start
+            parts = [
+                write_table_part(self.store, table_part(name, task.view_set.name, task.shard), table, first_row, key)
+                for name, table in (("views", views), ("rejected", rejected))
+            ]
+            commit(self.store, key, [array_record(writers[pixels_array(task.view_set)], key), *parts])
+        for detail in task.details:
+            key = ShardKey(unit=detail_unit(task.view_set, detail.teacher), shard=task.shard, identity=detail.identity)
+            commit(self.store, key, [array_record(writers[detail_array(task.view_set, detail.teacher)], key)])
+
+
+def offset_key(seed: int, image: str, draw: int, teacher: str) -> tuple[int | str, ...]:
+    """Return what a teacher's offset in a view is drawn for."""
+    return (seed, image, draw, "offset", teacher)
+
+
+def pixels_spec(view_set: ViewSet, manifest: ViewSetManifest) -> ArraySpec:
+    """Return the array of a set's canvases."""
+    side = manifest.geometry.side
+    return _pixels(pixels_array(view_set), manifest, side)
+
+
+def detail_spec(view_set: ViewSet, manifest: ViewSetManifest, teacher: str, native: int) -> ArraySpec:
+    """Return the array of a fixed teacher's windows."""
+    return _pixels(detail_array(view_set, teacher), manifest, native)
+
+
+def committed_views(cache: Cache, view_set: ViewSet, shard: int) -> pa.Table:
+    """Return the `views` rows of one committed shard."""
+    name = table_part("views", view_set.name, shard)
+    return from_parquet(cache.store.read(name), VIEWS, name)
+
+
+def _pixels(path: str, manifest: ViewSetManifest, side: int) -> ArraySpec:
+    grid = manifest.grid
+    return ArraySpec(path=path, shape=(grid.rows, side, side, 3), dtype="uint8", rows_per_shard=grid.rows_per_shard)
+
+
+def _specs(task: CutTask) -> list[ArraySpec]:
+    canvases = [pixels_spec(task.view_set, task.manifest)] if task.canvases else []
+    return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.native) for one in task.details]
+
+
+def _row(row: int, view: DrawnView, source: Image.Image, crop: Crop, sha256: str) -> dict[str, Any]:
+    return {
+        "row": row,
+        "image": view.image.key,
+        "draw": view.draw,
+        "split": view.split,
+        "sha256": sha256,
+        "left": crop.left,
+        "top": crop.top,
+        "width": crop.width,
+        "height": crop.height,
+        "flip": crop.flip,
+        "image_height": source.height,
+        "image_width": source.width,
+    }
+
+
+def _rejection(view: DrawnView, error: UnusableImageError) -> dict[str, Any]:
+    return {"image": view.image.key, "draw": view.draw, "reason": error.reason, "detail": error.detail}

@@ -1,0 +1,135 @@
+"""What a teacher sees of a view, and which of its tokens belong to it: direct, from detail, or in a mosaic.
+
+Shapes: n views, r the window's side (pixels of the canvas), t its tokens, C channels.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from pipeline.placements import Placement, mosaic_layout
+from storage_schemas.errors import ContractError, Problem
+from storage_schemas.geometry import CanvasGeometry
+from storage_schemas.mosaic import MosaicLayout
+from storage_schemas.sharded_array import ShardedArray
+from storage_schemas.teacher import TeacherSpec
+from teachers.base import AbstractTeacher, TeacherOutput, normalise
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ViewFeatures:
+    """A teacher's features of consecutive views, in raw units, on the teacher's device."""
+
+    spatial: Float[Tensor, "views rows cols channels"]
+    summary: Float[Tensor, "views summary"] | None
+
+
+def view_features(
+    teacher: AbstractTeacher,
+    source: ShardedArray,
+    geometry: CanvasGeometry,
+    placements: Sequence[Placement],
+    batch: int,
+) -> Iterator[ViewFeatures]:
+    """Run a teacher over views, in their order.
+
+    Args:
+        teacher: the teacher.
+        source: `pixels`, or for a fixed teacher its `detail`.
+        geometry: the canvas.
+        placements: of consecutive rows; for a canvas teacher from the start of a mosaic.
+        batch: inputs in one forward (images, or mosaics).
+
+    Raises:
+        ContractError: the teacher gave NaN or infinity; the rows are named.
+    """
+    views_per_input = mosaic_layout(teacher.spec, geometry).capacity if teacher.spec.size_rule == "canvas" else 1
+    for first in range(0, len(placements), batch * views_per_input):
+        some = placements[first : first + batch * views_per_input]
+        try:
+            yield _forward(teacher, source.read([one.row for one in some]), geometry, some)
+        except ContractError as error:
+            found = f"rows {some[0].row} to {some[-1].row} of {source.spec.path}"
+            raise ContractError(error.subject, [*error.problems, Problem(place="views", found=found)]) from error
+
+
+def _forward(
+    teacher: AbstractTeacher,
+    pixels: UInt8[np.ndarray, "views side side 3"],
+    geometry: CanvasGeometry,
+    placements: Sequence[Placement],
+) -> ViewFeatures:
+    if teacher.spec.size_rule == "fixed":
+        return _features(teacher.encode(_normalised(pixels, teacher)))
+    windows = cut_windows(pixels, geometry, placements)
+    if teacher.spec.size_rule == "any":
+        return _features(teacher.encode(_normalised(windows, teacher)))
+    layout = mosaic_layout(teacher.spec, geometry)
+    inputs = mosaic_inputs(_normalised(windows, teacher), teacher.spec, layout, placements)
+    return ViewFeatures(spatial=cut_cells(teacher.encode(inputs).spatial, layout, placements), summary=None)
+
+
+def cut_windows(
+    pixels: UInt8[np.ndarray, "views side side 3"], geometry: CanvasGeometry, placements: Sequence[Placement]
+) -> UInt8[np.ndarray, "views resolution resolution 3"]:
+    """Return the window that a teacher sees of each canvas."""
+    windows = np.empty((len(pixels), geometry.resolution, geometry.resolution, 3), dtype=np.uint8)
+    for window, canvas, placement in zip(windows, pixels, placements, strict=True):
+        row, col = placement.offset.row * geometry.patch, placement.offset.col * geometry.patch
+        window[...] = canvas[row : row + geometry.resolution, col : col + geometry.resolution]
+    return windows
+
+
+def mosaic_inputs(
+    windows: Float[Tensor, "views 3 resolution resolution"],
+    spec: TeacherSpec,
+    layout: MosaicLayout,
+    placements: Sequence[Placement],
+) -> Float[Tensor, "mosaics 3 native native"]:
+    """Lay normalised windows out in mosaics, each at the top left of its cell, zero (the mean colour) between them.
+
+    A window is first brought to the teacher's patch: antialiased, t patches to t patches, so tokens meet tokens.
+    """
+    side = layout.window_tokens * spec.patch
+    if side != windows.shape[-1]:
+        windows = interpolate(windows, size=(side, side), mode=spec.resample, antialias=True, align_corners=False)
+    mosaics = -(-len(placements) // layout.capacity)
+    inputs = windows.new_zeros(mosaics, 3, spec.native, spec.native)
+    for position, (window, placement) in enumerate(zip(windows, placements, strict=True)):
+        row, col = (start * spec.patch for start in _corner(layout, placement))
+        inputs[position // layout.capacity, :, row : row + side, col : col + side] = window
+    return inputs
+
+
+def cut_cells(
+    spatial: Float[Tensor, "mosaics canvas canvas channels"], layout: MosaicLayout, placements: Sequence[Placement]
+) -> Float[Tensor, "views tokens tokens channels"]:
+    """Return each view's tokens out of its mosaic's."""
+    tokens = layout.window_tokens
+    cells = []
+    for position, placement in enumerate(placements):
+        row, col = _corner(layout, placement)
+        cells.append(spatial[position // layout.capacity, row : row + tokens, col : col + tokens])
+    return torch.stack(cells)
+
+
+def _corner(layout: MosaicLayout, placement: Placement) -> tuple[int, int]:
+    if placement.cell is None:
+        raise ContractError("placement", [Problem(place=f"row {placement.row}", found="has no cell in a mosaic")])
+    corner = layout.corner(placement.cell)
+    return corner.row, corner.col
+
+
+def _normalised(pixels: np.ndarray, teacher: AbstractTeacher) -> Tensor:
+    return normalise(torch.from_numpy(pixels).to(teacher.device), teacher.spec)
+
+
+def _features(output: TeacherOutput) -> ViewFeatures:
+    return ViewFeatures(spatial=output.spatial, summary=output.summary)

@@ -1,0 +1,156 @@
+"""The command line of each stage: a recipe's fields, to be overridden by name, with their docstrings as help."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, TypeVar, final
+
+import tyro
+
+from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
+from pipeline.recipes import RECIPES, recipe_of
+from storage_schemas.errors import MissingError, Problem, SettingError
+
+Options = TypeVar("Options")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewsOptions:
+    """Settings of `views`."""
+
+    recipe: str = "demo"
+    """What is made; see `pipeline/recipes`."""
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    data: str = ""
+    """Folder of images (DATA)."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractOptions:
+    """Settings of `extract`."""
+
+    recipe: str = "demo"
+    """What is made; see `pipeline/recipes`."""
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    data: str = ""
+    """Folder of images (DATA); read only when views are missing."""
+    teacher: str = ""
+    """Which teacher (TEACHER): a short name of the recipe, or `module:Class`."""
+    choice: TeacherChoice = field(default_factory=lambda: TeacherChoice(name="", source=""))
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsOptions:
+    """Settings of `stats`."""
+
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    teacher: str = ""
+    """Which teacher (TEACHER); every teacher in the cache when empty."""
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def views_options(arguments: Sequence[str]) -> tuple[ViewsOptions, Recipe]:
+    """Read the command line of `views`, and the recipe with its overrides."""
+    recipe = recipe_of(named(arguments, "recipe", "demo"))
+    options = parse("views", ViewsOptions(recipe=recipe.name, views=recipe.views), arguments)
+    require("CACHE", options.cache)
+    return options, replace(recipe, views=options.views)
+
+
+def extract_options(arguments: Sequence[str]) -> tuple[ExtractOptions, Recipe]:
+    """Read the command line of `extract`, and the recipe with its overrides."""
+    recipe = recipe_of(named(arguments, "recipe", "demo"))
+    teacher = named(arguments, "teacher", "")
+    asked_for_help = any(argument in ("-h", "--help") for argument in arguments)
+    choice = choose(recipe, teacher or (recipe.teachers[0].name if asked_for_help else ""))
+    default = ExtractOptions(
+        recipe=recipe.name, teacher=teacher, choice=choice, views=recipe.views, calibration=recipe.calibration
+    )
+    options = parse("extract", default, arguments)
+    require("CACHE", options.cache)
+    return options, replace(recipe, views=options.views, calibration=options.calibration)
+
+
+def stats_options(arguments: Sequence[str]) -> StatsOptions:
+    """Read the command line of `stats`."""
+    options = parse("stats", StatsOptions(), arguments)
+    require("CACHE", options.cache)
+    return options
+
+
+def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
+    """Return the recipe's choice of a short name, or a choice for a class of the user's own.
+
+    Raises:
+        SettingError: neither.
+    """
+    if not teacher:
+        names = ", ".join(choice.name for choice in recipe.teachers)
+        raise MissingError(
+            "TEACHER", [Problem(place="--teacher", found="is not given", fix=f"{names}, or module:Class")]
+        )
+    if ":" not in teacher:
+        return recipe.teacher(teacher)
+    from teachers.own import own_class  # imports torch, which the recipes' own teachers do not need yet
+
+    return TeacherChoice(name=own_class(teacher).declared.name, source=teacher, weights="own", precision="fp32")
+
+
+def parse(command: str, default: Options, arguments: Sequence[str]) -> Options:
+    """Read a command line over defaults; a wrong one ends the process with status 2 and says why."""
+    program = f"python -m pipeline {command}"
+    kind: Any = Annotated[type(default), tyro.conf.configure(tyro.conf.FlagConversionOff)]
+    return tyro.cli(kind, prog=program, default=default, args=list(arguments))
+
+
+def named(arguments: Sequence[str], name: str, default: str) -> str:
+    """Return the value of `--name value` or `--name=value`: what must be known before the rest can be read."""
+    value = default
+    for position, argument in enumerate(arguments):
+        if argument == f"--{name}" and position + 1 < len(arguments):
+            value = arguments[position + 1]
+        elif argument.startswith(f"--{name}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+def require(name: str, value: str) -> None:
+    """Refuse a setting that is not given."""
+    if not value:
+        raise SettingError(name, [Problem(place=f"--{name.lower()}", found="is not given", fix=f"make … {name}=…")])
+
+
+COMMAND_HELP: dict[str, str] = {
+    "plan": "what a run would make and cost; writes nothing",
+    "views": "cut the views",
+    "extract": "run one teacher over the views (cutting them first where they are missing)",
+    "stats": "measure what is stored: PHI-S residual, dispersion",
+    "inspect": "what is in a cache, and how far each stage is",
+    "verify": "check that what is there is what was committed",
+    "teachers": "the catalogue of teachers",
+    "photographs": "lay out the demo's photographs as a folder",
+}
+"""Every command, with what it does."""
+
+USAGE = "\n".join(
+    [
+        "python -m pipeline COMMAND [--help] [settings]",
+        "",
+        *(f"  {command:<12} {says}" for command, says in COMMAND_HELP.items()),
+        "",
+        f"Recipes: {', '.join(RECIPES)}.",
+    ]
+)
+"""What `python -m pipeline --help` says."""
+
+Command = Callable[[Sequence[str]], None]

@@ -1,0 +1,83 @@
+"""Placements: the offset at which each teacher sees each view, and for a canvas teacher its mosaic and cell."""
+
+from dataclasses import dataclass
+from typing import final
+
+import pyarrow as pa
+
+from pipeline.cut_shard import offset_key
+from storage_schemas.geometry import CanvasGeometry, Offset
+from storage_schemas.mosaic import MosaicLayout, draw_cells
+from storage_schemas.tables import PLACEMENTS
+from storage_schemas.teacher import TeacherSpec
+from storage_schemas.views import ViewSet, draw_offset
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """How one teacher saw one view."""
+
+    row: int
+    """Row of the view in its set."""
+    offset: Offset
+    """Where the teacher's window starts in the canvas (patches)."""
+    mosaic: int | None = None
+    """First row slot of the mosaic it lay in; None for a teacher without mosaics."""
+    cell: int | None = None
+    """Its cell in the mosaic, counted row by row."""
+
+
+def place_views(
+    spec: TeacherSpec, seed: int, view_set: ViewSet, geometry: CanvasGeometry, views: pa.Table
+) -> list[Placement]:
+    """Place the views of one shard for one teacher.
+
+    A mosaic takes the next k² row slots of the shard, which is a whole number of mosaics, so a shard is complete in
+    itself; only its last mosaic may be partly empty.
+
+    Args:
+        spec: the teacher's.
+        seed: the recipe's.
+        view_set: the set.
+        geometry: its canvas.
+        views: the shard's rows of the `views` table, in order.
+    """
+    offsets = [
+        draw_offset(geometry, offset_key(seed, image, draw, spec.name))
+        for image, draw in zip(views["image"].to_pylist(), views["draw"].to_pylist(), strict=True)
+    ]
+    rows = views["row"].to_pylist()
+    if spec.size_rule != "canvas":
+        return [Placement(row=row, offset=offset) for row, offset in zip(rows, offsets, strict=True)]
+    layout = mosaic_layout(spec, geometry)
+    cells = [cell for first in rows[:: layout.capacity] for cell in mosaic_cells(layout, spec, seed, view_set, first)]
+    return [
+        Placement(row=row, offset=offset, mosaic=rows[position - position % layout.capacity], cell=cells[position])
+        for position, (row, offset) in enumerate(zip(rows, offsets, strict=True))
+    ]
+
+
+def mosaic_layout(spec: TeacherSpec, geometry: CanvasGeometry) -> MosaicLayout:
+    """Return how windows of this canvas share a canvas teacher's input: a window has as many tokens as patches."""
+    return MosaicLayout(canvas_tokens=spec.native_tokens, window_tokens=geometry.span)
+
+
+def mosaic_cells(layout: MosaicLayout, spec: TeacherSpec, seed: int, view_set: ViewSet, first_row: int) -> list[int]:
+    """Return the cell of each member of the mosaic that starts at a row slot."""
+    return draw_cells(layout, (seed, view_set.name, first_row, "cells", spec.name))
+
+
+def placements_table(placements: list[Placement]) -> pa.Table:
+    """Return placements as rows of their table."""
+    rows = [
+        {
+            "row": one.row,
+            "offset_row": one.offset.row,
+            "offset_col": one.offset.col,
+            "mosaic": one.mosaic,
+            "cell": one.cell,
+        }
+        for one in placements
+    ]
+    return pa.Table.from_pylist(rows, PLACEMENTS)

@@ -1,0 +1,16 @@
+"""C-RADIOv4: the report's teachers and resolutions."""
+
+from pipeline.config import Recipe, TeacherChoice, ViewsConfig
+
+
+def c_radio_v4() -> Recipe:
+    """Return the recipe of the report: SigLIP2-g-384, DINOv3-7B and SAM3, all ten resolutions.
+
+    Source: v4 sections 2.1 and 2.2. Proportions, crops and shifts are not published; see `ViewsConfig`.
+    """
+    teachers = (
+        TeacherChoice(name="siglip2", source="siglip2-g-384", batch=32),
+        TeacherChoice(name="dinov3", source="dinov3-7b", precision="bf16", batch=8),
+        TeacherChoice(name="sam3", source="sam3", batch=4),
+    )
+    return Recipe(name="c_radio_v4", views=ViewsConfig(), teachers=teachers)

@@ -1,0 +1,281 @@
+"""The extract stage: fit PHI-S once, freeze it, and store a teacher's features of every view. It resumes by itself."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import numpy as np
+
+from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice
+from pipeline.extract_shard import FeatureExtractor, FeatureReport, FeatureTask, spatial_spec, summary_spec
+from pipeline.fit_phi_s import fit_phi_s
+from pipeline.moments import merge_all
+from pipeline.pools import AbstractPool, open_pool
+from pipeline.progress import progress
+from pipeline.publish import publish_group
+from pipeline.shard_writer import create_array
+from pipeline.stage_views import ANOTHER_RECIPE, require_recipe, views_missing
+from storage_schemas.cache import Cache, phi_s_digest
+from storage_schemas.commits import ShardRecord, committed_shards
+from storage_schemas.errors import ContractError, MissingError, Problem
+from storage_schemas.identity import Identity, require_same
+from storage_schemas.layout import features_unit
+from storage_schemas.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.phi_s import PhiS
+from storage_schemas.small_arrays import write_small_arrays
+from storage_schemas.teacher import TeacherSpec
+from storage_schemas.views import ViewSet, teacher_tokens
+from teachers.build import spec_of
+
+CALIBRATION_SHARDS = 32
+"""Shards of a view set that calibration reads at most, evenly spaced: rows are shuffled, so any shard is a sample."""
+
+Say = Callable[[str], None]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extraction:
+    """One teacher's extract, ready to run."""
+
+    cache: Cache
+    recipe: Recipe
+    choice: TeacherChoice
+    spec: TeacherSpec
+    views: ViewsManifest
+    tokens: Mapping[ViewSet, int]
+    """Tokens along one side of a window, by set."""
+
+    @property
+    def name(self) -> str:
+        """The teacher's name in the cache."""
+        return self.choice.name
+
+    def worker(self, run: RunConfig) -> partial[FeatureExtractor]:
+        """Return what makes a worker."""
+        return partial(
+            FeatureExtractor,
+            store=self.cache.store,
+            choice=self.choice,
+            seed=self.recipe.views.seed,
+            device=run.device,
+            threads=run.threads,
+        )
+
+    def base_identity(self, weights_sha256: str) -> dict[str, Any]:
+        """Return all that the features depend on but PHI-S, which is fitted from it."""
+        return {
+            "views": self.views.digest,
+            "teacher": self.spec.attributes(),
+            "weights_sha256": weights_sha256,
+            "precision": self.choice.precision,
+            "batch": self.choice.batch,
+        }
+
+    def identity(self, weights_sha256: str, phi_s: PhiS) -> dict[str, Any]:
+        """Return all that the stored features depend on."""
+        stored = {"encoding": self.choice.encoding, "compression": self.choice.compression}
+        return self.base_identity(weights_sha256) | stored | {"phi_s_sha256": phi_s_digest(phi_s)}
+
+    def task(self, view_set: ViewSet, shard: int, *, identity: str = "", most: int = 0) -> FeatureTask:
+        """Return the task of one shard."""
+        one = self.views.sets[view_set]
+        return FeatureTask(view_set=view_set, manifest=one, shard=shard, identity=identity, most=most)
+
+
+def teacher_spec(choice: TeacherChoice) -> TeacherSpec:
+    """Return the spec of a recipe's teacher."""
+    return spec_of(choice.source, name=choice.name, random_weights=choice.weights.startswith("random:"))
+
+
+def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extraction:
+    """Check that a teacher can look at this cache's views, all of which must be there.
+
+    Raises:
+        MissingError: views are missing.
+        ContractError: the teacher cannot see a resolution; every such set is named.
+    """
+    spec, views = teacher_spec(choice), require_recipe(cache, recipe)
+    if views is None or views_missing(cache, views, [spec]):
+        found, fix = "not all views that the teacher needs are cut", "run `make views`; it resumes"
+        raise MissingError("views", [Problem(place=cache.store.uri, found=found, fix=fix)])
+    tokens, problems = {}, []
+    for view_set, one in views.sets.items():
+        try:
+            tokens[view_set] = teacher_tokens(spec, one.geometry)
+        except ContractError as error:
+            problems += [
+                Problem(place=view_set.name, found=problem.found, fix=problem.fix) for problem in error.problems
+            ]
+    if problems:
+        raise ContractError(f"teacher {choice.name}", problems)
+    return Extraction(cache=cache, recipe=recipe, choice=choice, spec=spec, views=views, tokens=tokens)
+
+
+def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
+    """Bring one teacher's features to completion.
+
+    Raises:
+        IdentityError: the cache holds features of this name from other weights, settings or views.
+    """
+    name = extraction.name
+    if extraction.spec.random_weights:
+        say(f"extract {name}: RANDOM WEIGHTS ({extraction.choice.weights}): a demonstration, not a teacher")
+    missing = _missing(extraction)
+    if not missing:
+        weights = extraction.worker(run)().identify(None)
+        _require_teacher(extraction, weights)
+        say(f"extract {name}: complete, nothing to do ({_describe(extraction)})")
+        return
+    with open_pool(extraction.worker(run), run, tasks=len(missing)) as pool:
+        weights = _only(pool, "identify")
+        phi_s = _frozen_phi_s(extraction, weights, pool, say)
+        manifest = _declare(extraction, weights, phi_s)
+        _extract(extraction, manifest, missing, pool, say)
+
+
+def features_complete(extraction: Extraction) -> bool:
+    """Say whether every shard of the teacher's features is committed."""
+    return not _missing(extraction)
+
+
+def _missing(extraction: Extraction) -> list[tuple[ViewSet, int]]:
+    store, name = extraction.cache.store, extraction.name
+    return [
+        (view_set, shard)
+        for view_set, one in extraction.views.sets.items()
+        for shard in sorted(set(range(one.grid.shards)) - set(committed_shards(store, features_unit(view_set, name))))
+    ]
+
+
+def _require_teacher(extraction: Extraction, weights: str) -> TeacherManifest | None:
+    manifest = extraction.cache.teacher_manifest(extraction.name)
+    if manifest is not None:
+        phi_s = _stored_phi_s(extraction, weights)
+        if phi_s is None:
+            place = f"teachers/{extraction.name}/phi_s"
+            raise MissingError(
+                "PHI-S", [Problem(place=place, found="is gone, and these features were stored under it")]
+            )
+        _same(extraction, manifest.identity, extraction.identity(weights, phi_s))
+    return manifest
+
+
+def _stored_phi_s(extraction: Extraction, weights: str) -> PhiS | None:
+    attributes = extraction.cache.attributes(f"teachers/{extraction.name}/phi_s")
+    if attributes is None:
+        return None
+    _same(extraction, attributes["identity"], extraction.base_identity(weights))
+    return extraction.cache.phi_s(extraction.name)
+
+
+def _same(extraction: Extraction, stored: Identity, current: Identity) -> None:
+    fix = f"{ANOTHER_RECIPE}; or give this teacher another name"
+    require_same(f"teacher {extraction.name}", stored, current, fix)
+
+
+def _frozen_phi_s(extraction: Extraction, weights: str, pool: AbstractPool, say: Say) -> PhiS:
+    phi_s = _stored_phi_s(extraction, weights)
+    if phi_s is not None:
+        return phi_s
+    tasks = calibration_tasks(extraction)
+    results = dict(pool.run("observe", tasks))
+    moments = merge_all(results[index] for index in range(len(tasks)) if results[index] is not None)
+    _require_tokens(moments.count, extraction.spec.dim, extraction.recipe.calibration)
+    phi_s = fit_phi_s(moments)
+    group = f"teachers/{extraction.name}/phi_s"
+    arrays = {"mean": phi_s.mean, "rotation": phi_s.rotation, "scale": np.array(phi_s.scale)}
+    write_small_arrays(extraction.cache.store, group, arrays)
+    attributes = {
+        "sha256": phi_s_digest(phi_s),
+        "identity": extraction.base_identity(weights),
+        "tokens": moments.count,
+    }
+    publish_group(extraction.cache.store, group, attributes)
+    say(f"extract {extraction.name}: PHI-S fitted on {moments.count} tokens and frozen; φ = {phi_s.scale:.4g}")
+    return phi_s
+
+
+def calibration_tasks(extraction: Extraction) -> list[FeatureTask]:
+    """Return which training views PHI-S is fitted on: a share of every view set, from shards spread over it."""
+    config, sets = extraction.recipe.calibration, extraction.views.sets
+    total = sum(one.grid.rows for one in sets.values())
+    fewest_tokens = config.tokens_per_channel * extraction.spec.dim
+    mean_tokens = sum(one.grid.rows * extraction.tokens[view_set] ** 2 for view_set, one in sets.items()) / total
+    share = min(1.0, max(config.views, fewest_tokens / mean_tokens) / total)
+    tasks = []
+    for view_set, one in sets.items():
+        step = math.ceil(one.grid.shards / CALIBRATION_SHARDS)
+        shards = range(0, one.grid.shards, step)
+        most = math.ceil(share * one.grid.rows / len(shards))
+        tasks += [extraction.task(view_set, shard, most=most) for shard in shards]
+    return tasks
+
+
+def _require_tokens(tokens: int, channels: int, config: CalibrationConfig) -> None:
+    if tokens < config.tokens_per_channel * channels:
+        found = f"{tokens} tokens for {channels} channels, fewer than {config.tokens_per_channel} for each"
+        fix = "add images or draws, or accept a rougher fit with --calibration.tokens-per-channel"
+        raise ContractError("PHI-S calibration", [Problem(place="training views", found=found, fix=fix)])
+
+
+def _declare(extraction: Extraction, weights: str, phi_s: PhiS) -> TeacherManifest:
+    manifest = TeacherManifest(
+        spec=extraction.spec, identity=extraction.identity(weights, phi_s), tokens=extraction.tokens
+    )
+    stored = extraction.cache.teacher_manifest(extraction.name)
+    if stored is not None:
+        _same(extraction, stored.identity, manifest.identity)
+        return stored
+    publish_group(extraction.cache.store, "teachers")
+    for view_set in extraction.views.sets:
+        task = extraction.task(view_set, 0)
+        create_array(extraction.cache.store, spatial_spec(task, extraction.spec, extraction.choice))
+        if extraction.spec.summary_dim is not None:
+            create_array(extraction.cache.store, summary_spec(task, extraction.spec))
+    publish_group(extraction.cache.store, f"teachers/{extraction.name}", manifest.attributes())
+    return manifest
+
+
+def _extract(
+    extraction: Extraction, manifest: TeacherManifest, missing: list[tuple[ViewSet, int]], pool: AbstractPool, say: Say
+) -> None:
+    tasks = [extraction.task(view_set, shard, identity=manifest.digest) for view_set, shard in missing]
+    total = sum(one.grid.rows for one in extraction.views.sets.values())
+    waiting = sum(len(task.manifest.grid.slots(task.shard)) for task in tasks)
+    say(f"extract {extraction.name}: {waiting} of {total} views to do in {len(tasks)} shards")
+    reports: list[FeatureReport] = []
+    with progress(f"extract {extraction.name}", done=total - waiting, total=total) as bar:
+        for _, report in pool.run("extract", tasks):
+            reports.append(report)
+            bar.add(report.views)
+    views, forwards, size = (sum(getattr(one, field) for one in reports) for field in ("views", "forwards", "bytes"))
+    say(
+        f"extract {extraction.name}: {views} views in {forwards} forwards, "
+        f"{size / 1e6:.1f} MB written in {bar.rate}, {size / 1e6 / bar.seconds:.1f} MB/s"
+    )
+
+
+def _only(pool: AbstractPool, step: str) -> Any:
+    [(_, result)] = pool.run(step, [None])
+    return result
+
+
+def _describe(extraction: Extraction) -> str:
+    views, size = 0, 0
+    for view_set in extraction.views.sets:
+        records = committed_records(extraction.cache, view_set, extraction.name)
+        views += sum(one.rows for one in records if one.array.endswith("/spatial"))
+        size += sum(one.bytes for one in records if one.array)
+    return f"{views} views, {size / 1e6:.1f} MB"
+
+
+def committed_records(cache: Cache, view_set: ViewSet, teacher: str) -> list[ShardRecord]:
+    """Return the records of every committed object of a teacher's features of a set."""
+    manifest = cache.teacher_manifest(teacher)
+    if manifest is None:
+        return []
+    commits = cache.records(features_unit(view_set, teacher), manifest.digest)
+    return [record for records in commits.values() for record in records]
