@@ -2,18 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from storage_schemas.errors import IdentityError, Problem
+from storage_schemas.errors import ContractError, IdentityError, Problem
 
 Identity = Mapping[str, Any]
 """JSON-ready values by name, nested as they come."""
 
 
 def digest(identity: Identity) -> str:
-    """Return the SHA-256 (hexadecimal) of an identity's canonical JSON."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """Return the SHA-256 (hexadecimal) of an identity's canonical JSON: keys sorted as text, no space.
+
+    An identity that was stored and read again has the same digest.
+
+    Raises:
+        ContractError: it holds NaN, infinity or what JSON cannot say.
+    """
+    text = json.dumps(_as_stored(identity), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -25,12 +31,15 @@ def differences(stored: Identity, current: Identity, holder: str = "the cache") 
         current: this run's.
         holder: where `stored` is, for the message.
     """
-    before, now = _flat("", stored), _flat("", current)
+    before, now = dict(_leaves(_as_stored(stored))), dict(_leaves(_as_stored(current)))
     absent = "nothing"
     return [
-        Problem(place=name, found=f"{holder} has {before.get(name, absent)}, this run has {now.get(name, absent)}")
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
+        Problem(
+            place=".".join(path),
+            found=f"{holder} has {before.get(path, absent)}, this run has {now.get(path, absent)}",
+        )
+        for path in sorted(before.keys() | now.keys())
+        if before.get(path) != now.get(path)
     ]
 
 
@@ -50,8 +59,17 @@ def require_same(subject: str, stored: Identity, current: Identity, fix: str) ->
         raise IdentityError(subject, [*problems, Problem(place="what to do", found=fix)])
 
 
-def _flat(prefix: str, value: Any) -> dict[str, str]:
-    if isinstance(value, Mapping) and value:
-        parts = (_flat(f"{prefix}.{name}" if prefix else str(name), inner) for name, inner in value.items())
-        return {name: text for part in parts for name, text in part.items()}
-    return {prefix: json.dumps(value, ensure_ascii=False)}
+def _as_stored(identity: Identity) -> dict[str, Any]:
+    # keys become text and tuples lists: {2: …, 10: …} would sort another way before it was stored than after
+    try:
+        return json.loads(json.dumps(identity, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ContractError("identity", [Problem(place="identity", found=str(error))]) from error
+
+
+def _leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, dict) and (value or not path):
+        for name, inner in value.items():
+            yield from _leaves(inner, (*path, name))
+    else:
+        yield path, json.dumps(value, ensure_ascii=False, sort_keys=True)
