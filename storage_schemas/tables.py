@@ -1,6 +1,12 @@
-"""The Parquet tables: their columns, and how they are written and read, with page checksums both ways."""
+"""The Parquet tables: their columns, and how they are written and read.
 
+Parquet's own checksums cover its pages, not the footer that says what the pages are. So each file holds in its footer,
+under the key `stillhouse.sha256`, the SHA-256 of all its bytes with that value read as 64 zeros: any reader can open
+the file, and ours opens no other bytes than those that were written."""
+
+import hashlib
 import io
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,25 +63,43 @@ SHARDS = _columns(
 """The commit log: one file per committed shard of a unit, one row per object. `array` is empty for a table's part."""
 
 
+_SEAL = "stillhouse.sha256"
+_ZEROS = b"0" * 64
+_SEALED = re.compile(rb"stillhouse\.sha256\x18@([0-9a-f]{64})")  # between them, Thrift's "text of 64 bytes"
+
+
 def to_parquet(table: pa.Table) -> bytes:
-    """Return a table as the bytes of a Parquet file with page checksums. The same table gives the same bytes."""
+    """Return a table as the bytes of a sealed Parquet file. The same table gives the same bytes."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    return sink.getvalue()
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=False
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_SEAL: _ZEROS})
+    body = sink.getvalue()
+    start, stop = _seal_span(body)
+    return body[:start] + hashlib.sha256(body).hexdigest().encode() + body[stop:]
 
 
 def from_parquet(body: bytes, schema: pa.Schema, place: str) -> pa.Table:
-    """Read a Parquet file, checking its pages and its columns.
+    """Read a Parquet file, checking its bytes and its columns.
 
     Raises:
-        CorruptionError: a checksum is wrong, or the file is not Parquet.
+        CorruptionError: the bytes are not those that were written.
         ContractError: its columns are not the table's.
     """
-    try:
-        table = pq.read_table(io.BytesIO(body), page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptionError("table", [Problem(place=place, found=str(error))]) from error
+    start, stop = _seal_span(body)
+    if hashlib.sha256(body[:start] + _ZEROS + body[stop:]).hexdigest().encode() != body[start:stop]:
+        found = f"its bytes do not have the SHA-256 that its footer names as {_SEAL}"
+        raise CorruptionError("table", [Problem(place=place, found=found)])
+    table = pq.read_table(io.BytesIO(body)).replace_schema_metadata(None)
     if not table.schema.equals(schema):
         found = f"columns are {', '.join(table.schema.names)}, expected {', '.join(schema.names)} of their types"
         raise ContractError("table", [Problem(place=place, found=found)])
     return table
+
+
+def _seal_span(body: bytes) -> tuple[int, int]:
+    # the last one: a column may hold anything, the footer stands after all columns
+    seals = list(_SEALED.finditer(body))
+    return seals[-1].span(1) if seals else (len(body), len(body))
