@@ -2,8 +2,6 @@
 
 import abc
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, final
 
@@ -11,23 +9,12 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from storage_schemas.errors import ContractError, Problem, SettingError
+from storage_schemas.errors import Problem, SettingError
 from storage_schemas.teacher import Precision, TeacherSpec
 from teachers.digest import weights_digest
-from teachers.sizes import refuse_layers, token_grid
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TeacherOutput:
-    """What a teacher says of a batch, in its own (raw) units."""
-
-    summary: Float[Tensor, "batch summary"] | None
-    """One vector per image, or None for a teacher without a summary."""
-    spatial: Float[Tensor, "batch rows cols channels"]
-    """One vector per token of the last block, row-major."""
-    layers: Mapping[int, Float[Tensor, "batch rows cols channels"]] = field(default_factory=dict)
-    """Block → its map, for the intermediate blocks that were asked for; each is cached under its own name."""
+from teachers.layers import refuse_layers
+from teachers.output import TeacherOutput, check_shapes, in_float32, refuse_non_finite
+from teachers.sizes import token_grid
 
 
 class AbstractTeacher(abc.ABC):
@@ -97,9 +84,9 @@ class AbstractTeacher(abc.ABC):
         _refuse_images(self.spec.name, images, self.device)
         with torch.inference_mode(), self._autocast():
             output = self._features(images.bfloat16() if self.precision == "bf16" else images.float())
-        _check_shapes(self.spec, output, (len(images), *grid), self.layers)
-        output = _in_float32(output)
-        _refuse_non_finite(self.spec.name, output)
+        check_shapes(self.spec, output, (len(images), *grid), self.layers)
+        output = in_float32(output)
+        refuse_non_finite(self.spec.name, output)
         return output
 
     @cached_property
@@ -148,46 +135,3 @@ def _refuse_images(name: str, images: Tensor, device: torch.device) -> None:
         problems.append(Problem(place="images", found=f"on {images.device}, the teacher is on {device}"))
     if problems:
         raise SettingError(f"teacher {name!r}", problems)
-
-
-def _check_shapes(
-    spec: TeacherSpec, output: TeacherOutput, grid: tuple[int, int, int], layers: tuple[int, ...]
-) -> None:
-    summary = None if spec.summary_dim is None else (grid[0], spec.summary_dim)
-    expected = {"summary": summary, "spatial": (*grid, spec.dim)}
-    expected |= {f"layers[{layer}]": (*grid, spec.dim) for layer in layers}
-    found = {name: None if tensor is None else tuple(tensor.shape) for name, tensor in _tensors(output)}
-    names = [*expected, *(name for name in found if name not in expected)]
-    problems = [
-        Problem(place=name, found=f"expected {expected.get(name)}, is {found.get(name)}")
-        for name in names
-        if expected.get(name) != found.get(name)
-    ]
-    if problems:
-        raise ContractError(f"output of teacher {spec.name!r}", problems)
-
-
-def _tensors(output: TeacherOutput) -> list[tuple[str, Tensor | None]]:
-    named = [(f"layers[{layer}]", tensor) for layer, tensor in output.layers.items()]
-    return [("summary", output.summary), ("spatial", output.spatial), *named]
-
-
-def _in_float32(output: TeacherOutput) -> TeacherOutput:
-    return TeacherOutput(
-        summary=None if output.summary is None else output.summary.float(),
-        spatial=output.spatial.float(),
-        layers={layer: tensor.float() for layer, tensor in output.layers.items()},
-    )
-
-
-def _refuse_non_finite(name: str, output: TeacherOutput) -> None:
-    problems = []
-    for place, tensor in _tensors(output):
-        if tensor is None or tensor.is_meta:
-            continue
-        bad = (~tensor.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
-        if bad:
-            found = f"NaN or infinity in image {', '.join(map(str, bad))} of the batch"
-            problems.append(Problem(place=place, found=found, fix="try PRECISION=fp32"))
-    if problems:
-        raise ContractError(f"output of teacher {name!r}", problems)

@@ -2,19 +2,25 @@
 
 import importlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from storage_schemas.errors import ContractError, Problem, SettingError
+from storage_schemas.errors import ContractError, Problem
 from storage_schemas.teacher import Precision, TeacherSpec
 from teachers.base import AbstractTeacher
-from teachers.catalogue import CatalogueEntry
+from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily
+from teachers.hub import fetch_weights
+from teachers.layers import refuse_layers
+from teachers.layout import shapes_of
 from teachers.own import build_own, own_class
 from teachers.random_weights import random_weights, seed_of
-from teachers.sizes import refuse_layers
+from teachers.reading import read_network
 from teachers.source import entry_of, is_own, renamed
+from teachers.weight_files import open_weights
 
 
 def spec_of(source: str, *, name: str | None = None, random_weights: bool = False) -> TeacherSpec:
@@ -66,12 +72,12 @@ def build_teacher(
         return build_own(source, spec, weights=weights, device=device, precision=precision or "fp32", **asked)
     entry = entry_of(source)
     refuse_layers(spec.name, layers, entry.blocks)
-    family = family_of(entry)
-    return family.teacher(
+    precision = precision or entry.precision
+    return family_of(entry).teacher(
         spec=spec,
-        network=loaded_network(entry, family, weights),
+        network=loaded_network(entry, weights, precision),
         device=device,
-        precision=precision or entry.precision,
+        precision=precision,
         layers=layers,
         compiled=compiled,
     )
@@ -84,17 +90,25 @@ def family_of(entry: CatalogueEntry) -> ModelFamily:
     return family
 
 
-def loaded_network(entry: CatalogueEntry, family: ModelFamily, weights: str) -> nn.Module:
-    """Build an entry's network on the CPU and fill every tensor of it."""
+def loaded_network(entry: CatalogueEntry, weights: str, precision: Precision) -> nn.Module:
+    """Build an entry's network on the CPU and give every tensor of it its numbers."""
+    family = family_of(entry)
     network = family.skeleton(entry)
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    if not weights.startswith("random:"):
-        raise SettingError(f"weights {weights!r}", [Problem(place=entry.spec.name, found="only random:<seed> is read")])
-    tensors = random_weights(shapes, entry.spec.name, seed_of(weights))
-    network.load_state_dict(tensors, strict=True, assign=True)
+    network.load_state_dict(_tensors(entry, network, weights, precision), strict=True, assign=True)
     family.fill_tables(network)
     _refuse_unfilled(network, entry.spec.name)
     return network
+
+
+def _tensors(entry: CatalogueEntry, network: nn.Module, weights: str, precision: Precision) -> dict[str, Tensor]:
+    # cast one by one, so that a 7B model never stands in float32 and in bfloat16 at once
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if weights.startswith("random:"):
+        drawn = random_weights(shapes_of(network), entry.spec.name, seed_of(weights))
+        return {name: tensor.to(dtype) for name, tensor in drawn}
+    path = fetch_weights(entry) if weights == "hub" else Path(weights)
+    subject = f"{path}, as weights of {entry.spec.name},"
+    return read_network(network, family_of(entry).layouts, open_weights(path), dtype, subject)
 
 
 def _refuse_unfilled(network: nn.Module, name: str) -> None:

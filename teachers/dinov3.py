@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from teachers.base import AbstractTeacher, TeacherOutput
-from teachers.catalogue import CatalogueEntry
+from teachers.dinov3_layouts import LAYOUTS
+from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily
 from teachers.timm_tokens import tokens_of
 
@@ -40,7 +41,7 @@ def _fill_tables(network: nn.Module) -> None:
     net.rope.reset_parameters()
     for block in net.blocks:
         if getattr(block.attn, "k_bias", None) is not None:
-            block.attn.k_bias = torch.zeros_like(block.attn.k_bias, device="cpu")
+            block.attn.k_bias = torch.zeros_like(block.attn.q_bias)
 
 
-FAMILY = ModelFamily(teacher=DinoV3, skeleton=_skeleton, fill_tables=_fill_tables)
+FAMILY = ModelFamily(teacher=DinoV3, skeleton=_skeleton, fill_tables=_fill_tables, layouts=LAYOUTS)

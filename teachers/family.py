@@ -1,13 +1,14 @@
 """What one family of models gives the builder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from torch import nn
 
 from teachers.base import AbstractTeacher
-from teachers.catalogue import CatalogueEntry
+from teachers.entry import CatalogueEntry
+from teachers.layout import Layout
 
 
 @final
@@ -25,3 +26,5 @@ class ModelFamily:
     """Builds the network on the meta device."""
     fill_tables: Callable[[nn.Module], None]
     """Computes, on the CPU and in float32, the position tables and constants that no file holds."""
+    layouts: Sequence[Layout]
+    """Every layout in which its weights are read."""

@@ -1,7 +1,7 @@
 """Seeded noise for weights: for demonstrations and tests, where a model must run but need not know anything."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def seed_of(weights: str) -> int:
     return int(seed)
 
 
-def random_weights(shapes: Mapping[str, tuple[int, ...]], model: str, seed: int) -> dict[str, Tensor]:
+def random_weights(shapes: Mapping[str, tuple[int, ...]], model: str, seed: int) -> Iterator[tuple[str, Tensor]]:
     """Draw every parameter of a network, each from its own generator, so that no order matters.
 
     Matrices keep the variance of what they multiply (standard deviation 1/√fan-in). Norms scale by about one, layer
@@ -33,10 +33,11 @@ def random_weights(shapes: Mapping[str, tuple[int, ...]], model: str, seed: int)
         model: whose parameters they are; equal names in two models draw differently.
         seed: of the recipe.
 
-    Returns:
-        Parameter → float32 values.
+    Yields:
+        Parameter and its float32 values.
     """
-    return {name: _draw(name, shape, model, seed) for name, shape in shapes.items()}
+    for name, shape in shapes.items():
+        yield name, _draw(name, shape, model, seed)
 
 
 def _draw(name: str, shape: tuple[int, ...], model: str, seed: int) -> Tensor:

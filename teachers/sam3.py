@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from storage_schemas.errors import MissingError, Problem
 from teachers.base import AbstractTeacher, TeacherOutput
-from teachers.catalogue import CatalogueEntry
+from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily
+from teachers.sam3_layouts import LAYOUTS
 
 try:
     from transformers import Sam3ViTConfig
@@ -54,4 +55,4 @@ def _fill_tables(network: nn.Module) -> None:
         block.position_ids = block.precompute_positions(net.config, block.window_size)
 
 
-FAMILY = ModelFamily(teacher=Sam3Trunk, skeleton=_skeleton, fill_tables=_fill_tables)
+FAMILY = ModelFamily(teacher=Sam3Trunk, skeleton=_skeleton, fill_tables=_fill_tables, layouts=LAYOUTS)

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from teachers.base import AbstractTeacher, TeacherOutput
-from teachers.catalogue import CatalogueEntry
+from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily
+from teachers.siglip2_layouts import LAYOUTS
 from teachers.timm_tokens import tokens_of
 
 
@@ -41,4 +42,4 @@ def _fill_tables(network: nn.Module) -> None:
     """Every number of the network is a loaded parameter."""
 
 
-FAMILY = ModelFamily(teacher=SigLip2, skeleton=_skeleton, fill_tables=_fill_tables)
+FAMILY = ModelFamily(teacher=SigLip2, skeleton=_skeleton, fill_tables=_fill_tables, layouts=LAYOUTS)

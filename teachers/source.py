@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from storage_schemas.errors import Problem, SettingError
 from storage_schemas.teacher import TeacherSpec
-from teachers.catalogue import CATALOGUE, CatalogueEntry
+from teachers.catalogue import CATALOGUE
+from teachers.entry import CatalogueEntry
 
 
 def is_own(source: str) -> bool:

@@ -1,0 +1,35 @@
+"""Intermediate blocks: which may be asked for, and what the map of one is called in the cache."""
+
+from dataclasses import replace
+
+from storage_schemas.errors import Problem, SettingError
+from storage_schemas.teacher import TeacherSpec
+
+
+def layer_spec(spec: TeacherSpec, layer: int) -> TeacherSpec:
+    """Return the teacher that one intermediate block's map is, beside the last block's: `<name>-block<layer>`.
+
+    It has no summary: that is the last block's.
+    """
+    return replace(spec, name=f"{spec.name}-block{layer}", layer=layer, summary_dim=None)
+
+
+def refuse_layers(name: str, layers: tuple[int, ...], blocks: int | None = None) -> tuple[int, ...]:
+    """Return `layers` when they are distinct, ascending and, where the number of blocks is known, exist.
+
+    Raises:
+        SettingError: they are not.
+    """
+    problems = []
+    if list(layers) != sorted(set(layers)):
+        problems.append(
+            Problem(place="layers", found=f"{layers} does not ascend", fix="name each block once, in order")
+        )
+    last = None if blocks is None else blocks - 1
+    for layer in layers:
+        if layer < 0 or (last is not None and layer > last):
+            there = "0 or more" if last is None else f"0 to {last}"
+            problems.append(Problem(place="layers", found=f"there is no block {layer}", fix=f"blocks are {there}"))
+    if problems:
+        raise SettingError(f"teacher {name!r}", problems)
+    return layers

@@ -1,0 +1,82 @@
+"""What a teacher returns, and what must hold of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from storage_schemas.errors import ContractError, Problem
+from storage_schemas.teacher import TeacherSpec
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TeacherOutput:
+    """What a teacher says of a batch, in its own (raw) units."""
+
+    summary: Float[Tensor, "batch summary"] | None
+    """One vector per image, or None for a teacher without a summary."""
+    spatial: Float[Tensor, "batch rows cols channels"]
+    """One vector per token of the last block, row-major."""
+    layers: Mapping[int, Float[Tensor, "batch rows cols channels"]] = field(default_factory=dict)
+    """Block → its map, for the intermediate blocks that were asked for; each is cached under its own name."""
+
+
+def check_shapes(spec: TeacherSpec, output: TeacherOutput, grid: tuple[int, int, int], layers: tuple[int, ...]) -> None:
+    """Refuse an output whose shapes are not those that its spec declares.
+
+    Args:
+        spec: of the teacher.
+        output: what its network returned.
+        grid: images, and rows and columns of tokens.
+        layers: blocks whose maps were asked for.
+
+    Raises:
+        ContractError: it names each output, with its shape and the one declared.
+    """
+    summary = None if spec.summary_dim is None else (grid[0], spec.summary_dim)
+    expected = {"summary": summary, "spatial": (*grid, spec.dim)}
+    expected |= {f"layers[{layer}]": (*grid, spec.dim) for layer in layers}
+    found = {name: None if tensor is None else tuple(tensor.shape) for name, tensor in _tensors(output)}
+    names = [*expected, *(name for name in found if name not in expected)]
+    problems = [
+        Problem(place=name, found=f"expected {expected.get(name)}, is {found.get(name)}")
+        for name in names
+        if expected.get(name) != found.get(name)
+    ]
+    if problems:
+        raise ContractError(f"output of teacher {spec.name!r}", problems)
+
+
+def _tensors(output: TeacherOutput) -> list[tuple[str, Tensor | None]]:
+    named = [(f"layers[{layer}]", tensor) for layer, tensor in output.layers.items()]
+    return [("summary", output.summary), ("spatial", output.spatial), *named]
+
+
+def in_float32(output: TeacherOutput) -> TeacherOutput:
+    """Return the output in float32, whatever precision it was computed in."""
+    return TeacherOutput(
+        summary=None if output.summary is None else output.summary.float(),
+        spatial=output.spatial.float(),
+        layers={layer: tensor.float() for layer, tensor in output.layers.items()},
+    )
+
+
+def refuse_non_finite(name: str, output: TeacherOutput) -> None:
+    """Refuse NaN and infinity, naming the images of the batch that have them.
+
+    Raises:
+        ContractError: there are some.
+    """
+    problems = []
+    for place, tensor in _tensors(output):
+        if tensor is None or tensor.is_meta:
+            continue
+        bad = (~tensor.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+        if bad:
+            found = f"NaN or infinity in image {', '.join(map(str, bad))} of the batch"
+            problems.append(Problem(place=place, found=found, fix="try precision fp32"))
+    if problems:
+        raise ContractError(f"output of teacher {name!r}", problems)

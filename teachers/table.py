@@ -1,0 +1,115 @@
+"""The catalogue as a table: for the terminal, and for `docs/teachers.md`.
+
+`python -m teachers.table docs/teachers.md` rewrites the tables of that page.
+"""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from teachers.catalogue import CATALOGUE
+from teachers.cost import tflop_per_input
+from teachers.entry import CatalogueEntry
+
+SIDES = (256, 432, 1152)
+"""Inputs (pixels) at which the cost of a teacher of any size is shown."""
+
+Row = Sequence[str]
+
+
+def terminal_table() -> str:
+    """Return the catalogue as aligned text: shapes, sizes, precision, licence, parameters and TFLOP per input."""
+    rows = [[*shape, *cost[1:]] for shape, cost in zip(shape_rows(), cost_rows(), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def shape_rows() -> list[Row]:
+    """Return a heading, and per model its dimensions, the sizes it accepts, its precision and its licence."""
+    head = ("teacher", "C", "summary", "patch", "prefix", "sizes (px)", "precision", "licence")
+    return [head, *(_shape_row(entry) for entry in CATALOGUE.values())]
+
+
+def cost_rows() -> list[Row]:
+    """Return a heading, and per model its parameters and TFLOP per input at each of `SIDES`, or at its only size."""
+    head = ("teacher", "parameters", *(f"TFLOP at {side}" for side in SIDES), "at its own size")
+    return [head, *(_cost_row(entry) for entry in CATALOGUE.values())]
+
+
+def source_rows() -> list[Row]:
+    """Return a heading, and per model with weights where they are had."""
+    head = ("teacher", "model", "hub", "gated", "also")
+    entries = [entry for entry in CATALOGUE.values() if entry.hub]
+    rows = [
+        (each.spec.name, each.spec.model, each.hub or "", "yes" if each.gated else "no", each.also) for each in entries
+    ]
+    return [head, *rows]
+
+
+def pixel_rows() -> list[Row]:
+    """Return a heading, and per kind of preprocessing the teachers that share it."""
+    shared: dict[Row, list[str]] = {}
+    for entry in CATALOGUE.values():
+        mean, std = (", ".join(map(str, values)) for values in (entry.spec.mean, entry.spec.std))
+        published = "; ".join(f"{each.by}: {each.resize}, {each.resample}" for each in entry.published)
+        shared.setdefault((mean, std, published), []).append(entry.spec.name)
+    return [
+        ("teachers", "mean", "std", "published resizing"),
+        *((", ".join(names), *key) for key, names in shared.items()),
+    ]
+
+
+def refreshed(page: str) -> str:
+    """Return a page with every table between `<!-- table: NAME -->` and `<!-- end -->` made anew."""
+    tables: Mapping[str, Sequence[Row]] = {
+        "shapes": shape_rows(),
+        "costs": cost_rows(),
+        "sources": source_rows(),
+        "pixels": pixel_rows(),
+    }
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
+        lambda match: match[1] + _markdown(tables[match[2]]) + match[3],
+        page,
+        flags=re.DOTALL,
+    )
+
+
+def _shape_row(entry: CatalogueEntry) -> Row:
+    spec = entry.spec
+    sizes = f"multiples of {spec.patch}" if spec.size_rule == "any" else f"{spec.native} alone ({spec.size_rule})"
+    summary = "none" if spec.summary_dim is None else str(spec.summary_dim)
+    return (
+        spec.name,
+        str(spec.dim),
+        summary,
+        str(spec.patch),
+        str(entry.prefix_tokens),
+        sizes,
+        entry.precision,
+        spec.licence,
+    )
+
+
+def _cost_row(entry: CatalogueEntry) -> Row:
+    name = entry.spec.name
+    parameters = f"{entry.parameters / 1e6:,.1f} M"
+    if entry.spec.size_rule == "any":
+        return (name, parameters, *(_tflop(name, side) for side in SIDES), "")
+    return (name, parameters, *("" for _ in SIDES), f"{_tflop(name, entry.spec.native)} at {entry.spec.native}")
+
+
+def _tflop(source: str, side: int) -> str:
+    return f"{tflop_per_input(source, side):.3g}"
+
+
+def _markdown(rows: Sequence[Row]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "".join(f"{line}\n" for line in lines)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.write_text(refreshed(target.read_text()))
