@@ -1,10 +1,12 @@
-"""What the cache says of itself, in the attributes of its Zarr groups: the view sets, the teachers, their
-identities."""
+"""What the cache says of itself, in the attributes of its Zarr groups: the view sets, the teachers, their identities.
+
+Each manifest is stored with the SHA-256 of its own canonical JSON, so a damaged one is refused when it is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from storage_schemas.errors import ContractError, CorruptionError, Problem
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.identity import Identity, digest
 from storage_schemas.layout import ShardGrid
@@ -32,7 +34,8 @@ class ViewSetManifest:
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, int]) -> "ViewSetManifest":
-        """Read `attributes()` back."""
+        """Read `attributes()` back; other fields are refused."""
+        _require_fields("view set", values, {"rows", "rows_per_shard", "resolution", "patch", "margin"})
         return cls(
             grid=ShardGrid(rows=values["rows"], rows_per_shard=values["rows_per_shard"]),
             geometry=CanvasGeometry(resolution=values["resolution"], patch=values["patch"], margin=values["margin"]),
@@ -55,12 +58,20 @@ class ViewsManifest:
         return digest(self.identity)
 
     def attributes(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
-        return {"identity": self.identity, "sets": {key.name: one.attributes() for key, one in self.sets.items()}}
+        """Return it as JSON-ready values, sealed."""
+        return _sealed(
+            {"identity": self.identity, "sets": {key.name: one.attributes() for key, one in self.sets.items()}}
+        )
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> "ViewsManifest":
-        """Read `attributes()` back."""
+        """Read `attributes()` back.
+
+        Raises:
+            ContractError: its fields are not those of this version.
+            CorruptionError: its values are not those that were sealed.
+        """
+        _require_seal("views", values, {"identity", "sets"})
         sets = {ViewSet.parse(name): ViewSetManifest.from_attributes(one) for name, one in values["sets"].items()}
         return cls(identity=values["identity"], sets=sets)
 
@@ -82,18 +93,38 @@ class TeacherManifest:
         return digest(self.identity)
 
     def attributes(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
-        return {
-            "spec": self.spec.attributes(),
-            "identity": self.identity,
-            "tokens": {key.name: tokens for key, tokens in self.tokens.items()},
-        }
+        """Return it as JSON-ready values, sealed."""
+        tokens = {key.name: tokens for key, tokens in self.tokens.items()}
+        return _sealed({"spec": self.spec.attributes(), "identity": self.identity, "tokens": tokens})
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> "TeacherManifest":
-        """Read `attributes()` back."""
+        """Read `attributes()` back.
+
+        Raises:
+            ContractError: its fields are not those of this version.
+            CorruptionError: its values are not those that were sealed.
+        """
+        _require_seal("teacher", values, {"spec", "identity", "tokens"})
         return cls(
             spec=TeacherSpec.from_attributes(values["spec"]),
             identity=values["identity"],
             tokens={ViewSet.parse(name): tokens for name, tokens in values["tokens"].items()},
         )
+
+
+def _sealed(values: dict[str, Any]) -> dict[str, Any]:
+    return values | {"sha256": digest(values)}
+
+
+def _require_seal(subject: str, values: Mapping[str, Any], fields: set[str]) -> None:
+    _require_fields(subject, values, fields | {"sha256"})
+    if digest({name: values[name] for name in fields}) != values["sha256"]:
+        found = "its values do not have the SHA-256 that it names"
+        raise CorruptionError(f"manifest of {subject}", [Problem(place="attributes", found=found)])
+
+
+def _require_fields(subject: str, values: Mapping[str, Any], fields: set[str]) -> None:
+    if odd := set(values) ^ fields:
+        found = f"fields that this version does not share: {', '.join(sorted(odd))}"
+        raise ContractError(f"manifest of {subject}", [Problem(place="attributes", found=found)])

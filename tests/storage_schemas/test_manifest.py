@@ -1,0 +1,108 @@
+"""What the cache says of itself comes back from JSON equal, and a damaged or foreign manifest is refused."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from storage_schemas.errors import ContractError, CorruptionError
+from storage_schemas.geometry import CanvasGeometry
+from storage_schemas.identity import digest
+from storage_schemas.layout import ShardGrid
+from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
+from storage_schemas.teacher import TeacherSpec
+from storage_schemas.views import ViewSet
+
+LOW, HIGH = ViewSet(partition="low", resolution=256), ViewSet(partition="high", resolution=1152)
+VIEWS = ViewsManifest(
+    identity={"recipe": "demo", "views": {"low": {"256": 1.0}}},
+    sets={
+        LOW: ViewSetManifest(
+            grid=ShardGrid(rows=100, rows_per_shard=16), geometry=CanvasGeometry(resolution=256, patch=16, margin=2)
+        ),
+        HIGH: ViewSetManifest(
+            grid=ShardGrid(rows=7, rows_per_shard=3), geometry=CanvasGeometry(resolution=1152, patch=16, margin=0)
+        ),
+    },
+)
+TEACHER = TeacherManifest(
+    spec=TeacherSpec(
+        name="t",
+        model="tiny",
+        dim=12,
+        summary_dim=None,
+        patch=14,
+        size_rule="canvas",
+        native=1008,
+        mean=(0.5, 0.25, 0.125),
+        std=(1.0, 1.0, 1.0),
+    ),
+    identity={"views": VIEWS.digest, "weights_sha256": "0" * 64},
+    tokens={LOW: 16, HIGH: 72},
+)
+Manifest = ViewsManifest | TeacherManifest
+every_manifest = pytest.mark.parametrize("manifest", [VIEWS, TEACHER], ids=["views", "teacher"])
+
+
+def stored(manifest: Manifest) -> dict[str, Any]:
+    """Return a manifest's attributes as they come back from `zarr.json`."""
+    return json.loads(json.dumps(manifest.attributes()))
+
+
+@every_manifest
+def test_a_manifest_comes_back_from_json_equal_and_in_order(manifest: Manifest) -> None:
+    assert type(manifest).from_attributes(stored(manifest)) == manifest
+    assert list(ViewsManifest.from_attributes(stored(VIEWS)).sets) == [LOW, HIGH]
+
+
+def test_an_identity_with_numbers_for_names_keeps_its_digest() -> None:
+    numbered = replace(VIEWS, identity={"low": {2: 0.5, 10: 0.5, 128: 1.0}})
+    assert ViewsManifest.from_attributes(stored(numbered)).digest == numbered.digest
+
+
+@every_manifest
+def test_the_digest_is_that_of_the_identity_alone(manifest: Manifest) -> None:
+    assert manifest.digest == digest(manifest.identity)
+
+
+def damaged(value: Any) -> list[Any]:
+    """Return every JSON tree that differs from `value` in one leaf or one name."""
+    if isinstance(value, dict):
+        inside = [value | {name: one} for name, inner in value.items() for one in damaged(inner)]
+        renamed = [{(key + "x" if key == name else key): one for key, one in value.items()} for name in value]
+        return inside + renamed
+    if isinstance(value, list):
+        return [[*value[:i], one, *value[i + 1 :]] for i, inner in enumerate(value) for one in damaged(inner)]
+    return [value + 1 if isinstance(value, int | float) else f"{value}0"]
+
+
+@every_manifest
+def test_a_manifest_with_any_one_value_damaged_is_refused(manifest: Manifest) -> None:
+    subject = "views" if manifest is VIEWS else "teacher"
+    trees = damaged(stored(manifest))
+    assert len(trees) > 20
+    for tree in trees:
+        with pytest.raises((CorruptionError, ContractError)) as refusal:
+            type(manifest).from_attributes(tree)
+        seal = f"manifest of {subject} is damaged:\n  attributes: its values do not have the SHA-256 that it names"
+        fields = f"manifest of {subject} breaks the storage contract:\n  attributes: fields that this version"
+        assert str(refusal.value) == seal or str(refusal.value).startswith(fields)
+
+
+@every_manifest
+def test_fields_that_are_missing_or_unknown_are_named(manifest: Manifest) -> None:
+    attributes = stored(manifest) | {"zoom": 1}
+    del attributes["identity"]
+    with pytest.raises(ContractError) as refusal:
+        type(manifest).from_attributes(attributes)
+    assert str(refusal.value).endswith("fields that this version does not share: identity, zoom")
+
+
+def test_a_view_set_of_another_version_is_refused_though_it_is_sealed() -> None:
+    values = {"identity": {}, "sets": {"low-256": VIEWS.sets[LOW].attributes() | {"zoom": 1}}}
+    with pytest.raises(ContractError) as refusal:
+        ViewsManifest.from_attributes(values | {"sha256": digest(values)})
+    assert str(refusal.value) == (
+        "manifest of view set breaks the storage contract:\n  attributes: fields that this version does not share: zoom"
+    )
