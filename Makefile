@@ -1,0 +1,106 @@
+# Stillhouse: run the teachers once; distil as many students as you like. `make help` lists what there is.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+
+RECIPE ?= demo
+OUT ?= out/$(RECIPE)
+CACHE ?= $(OUT)/cache
+RUNS ?= $(OUT)/runs
+REPORT ?= $(OUT)/report.html
+ARGS ?=
+
+ifeq ($(RECIPE),demo)
+DATA ?= $(OUT)/photographs
+LAID_OUT := photographs
+endif
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIPELINE := $(BIN)/python -m pipeline
+TRAINER := $(BIN)/python -m trainer
+
+# what a variable becomes on the command line, where it is set
+EXECUTES = $(if $(EXECUTOR),--run.executor $(EXECUTOR))
+READS = $(if $(DATA),--data "$(DATA)")
+LOOKS = $(if $(TEACHER),--teacher "$(TEACHER)")
+WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
+LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check photographs plan views extract stats train export report inspect verify teachers
+
+help: ## list the commands and their variables
+	@echo "make COMMAND [VARIABLE=value …]"
+	@echo
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@echo
+	@echo "  RECIPE    what is made (now: $(RECIPE))"
+	@echo "  DATA      folder of images (now: $(if $(DATA),$(DATA),not set))"
+	@echo "  CACHE     where the cache is: a folder, s3://bucket/prefix (now: $(CACHE))"
+	@echo "  TEACHER   dinov3, siglip2, sam3, or module:Class"
+	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
+	@echo "  STUDENT   any timm backbone by name"
+	@echo "  EXECUTOR  ray (default), or local for this one process"
+	@echo "  ARGS      anything else; what there is: make COMMAND ARGS=--help"
+
+install: $(INSTALLED) ## make .venv with everything the project needs
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,trainer,sam3,demo,dev]'
+	@touch $@
+
+demo: photographs ## the whole way on photographs at hand: views, three teachers, stats, a student, a report
+	@$(MAKE) --no-print-directory views
+	@for teacher in dinov3 siglip2 sam3; do $(MAKE) --no-print-directory extract TEACHER=$$teacher || exit $$?; done
+	@$(MAKE) --no-print-directory stats
+	@$(MAKE) --no-print-directory train
+	@$(MAKE) --no-print-directory report
+
+test: $(INSTALLED) ## the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED) ## all tests, the long ones too
+	$(BIN)/python -m pytest -m "slow or not slow" --timeout=3600 $(ARGS)
+
+check: $(INSTALLED) ## linters and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+photographs: $(INSTALLED) ## lay the demo's photographs out as a folder
+	@$(PIPELINE) photographs $(READS)
+
+plan: $(INSTALLED) $(LAID_OUT) ## what a run would make and cost; writes nothing
+	@$(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(ARGS)
+
+views: $(INSTALLED) $(LAID_OUT) ## cut the views
+	@$(PIPELINE) views --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(EXECUTES) $(ARGS)
+
+extract: $(INSTALLED) $(LAID_OUT) ## run one TEACHER over the views
+	@$(PIPELINE) extract --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(WEIGHS) $(EXECUTES) $(ARGS)
+
+stats: $(INSTALLED) ## measure what is stored, for one TEACHER or all
+	@$(PIPELINE) stats --cache "$(CACHE)" $(LOOKS) $(EXECUTES) $(ARGS)
+
+train: $(INSTALLED) ## distil a STUDENT from the cache, with no teacher at hand
+	@$(TRAINER) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(LEARNS) $(ARGS)
+
+export: $(INSTALLED) ## write a trained STUDENT as safetensors
+	@$(TRAINER) export --recipe $(RECIPE) --runs "$(RUNS)" $(LEARNS) $(ARGS)
+
+report: $(INSTALLED) ## one HTML page: the closing table, pictures of features, curves
+	@$(TRAINER) report --cache "$(CACHE)" --runs "$(RUNS)" --page "$(REPORT)" $(ARGS)
+
+inspect: $(INSTALLED) ## what is in the cache, and how far each stage is
+	@$(PIPELINE) inspect --cache "$(CACHE)" $(ARGS)
+
+verify: $(INSTALLED) ## check that what is there is what was committed
+	@$(PIPELINE) verify --cache "$(CACHE)" $(ARGS)
+
+teachers: $(INSTALLED) ## the catalogue of teachers
+	@$(PIPELINE) teachers
