@@ -34,7 +34,7 @@ LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 help: ## list the commands and their variables
 	@echo "make COMMAND [VARIABLE=value …]"
 	@echo
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RECIPE    what is made (now: $(RECIPE))"
 	@echo "  DATA      folder of images (now: $(if $(DATA),$(DATA),not set))"

@@ -43,8 +43,12 @@ def list_images(data: str) -> list[SourceImage]:
         data: a folder on any file system that fsspec reaches.
 
     Raises:
-        MissingError: there is no such folder, or no image in it.
+        MissingError: no folder is named, there is no such folder, or no image in it.
     """
+    if not data:
+        raise MissingError(
+            "DATA", [Problem(place="--data", found="is not given", fix="set DATA to a folder of images")]
+        )
     filesystem, root = fsspec.url_to_fs(data)
     root = root.rstrip("/")
     if not filesystem.isdir(root):
