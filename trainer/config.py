@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, final
+from typing import Annotated, Any, Literal, final
+
+import tyro
 
 from storage_schemas.errors import Problem, SettingError
 
@@ -110,7 +112,7 @@ class RunningSettings:
 class TrainRecipe:
     """One training run."""
 
-    name: str
+    name: Annotated[str, tyro.conf.Suppress]
     """Name of the recipe."""
     student: str
     """Backbone of the student: any timm model by name, from random weights."""

@@ -1,5 +1,6 @@
 """Reading batches from the cache. Arrays are opened in the process that reads them, and nowhere else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -12,7 +13,7 @@ from storage_schemas import layout
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.seeds import Key
 from storage_schemas.sharded_array import ShardedArray
-from storage_schemas.views import ViewSet, draw_offset
+from storage_schemas.views import Partition, ViewSet, draw_offset
 from trainer.batch import TeacherTargets, ViewBatch
 from trainer.order import StepPart
 from trainer.source import Commits, Features, Source
@@ -36,7 +37,7 @@ def training_request(part: StepPart, seed: int) -> BatchRequest:
     return BatchRequest(view_set=part.view_set, rows=part.rows, window_keys=keys)
 
 
-def heldout_requests(source: Source, sizes: dict[str, int], seed: int) -> list[BatchRequest]:
+def heldout_requests(source: Source, sizes: Mapping[Partition, int], seed: int) -> list[BatchRequest]:
     """Ask for every held-out view once, in order, each in a window that stays the same.
 
     Args:

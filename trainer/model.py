@@ -74,6 +74,13 @@ class DistilledModel(nn.Module):
         )
 
 
+def feature_head(model: DistilledModel, teacher: str) -> AdaptorHead:
+    """Return the head for a teacher's tokens."""
+    head = model.heads[spatial_head(teacher)]
+    assert isinstance(head, AdaptorHead)
+    return head
+
+
 def spatial_head(teacher: str) -> str:
     """Name of the head for a teacher's tokens. The ending keeps any teacher's name clear of a module's own names."""
     return f"{teacher}_spatial"

@@ -54,18 +54,17 @@ class RunFolder:
         return self.path / "student.json"
 
 
-def claim(run: RunFolder, identity: Identity) -> None:
-    """Make a folder this run's, or check that it is.
+def require_run(run: RunFolder, identity: Identity) -> None:
+    """Refuse a folder that holds a run of something else.
 
     Args:
-        run: the folder.
+        run: the folder; it may be empty, or not there.
         identity: all that the trained weights depend on.
 
     Raises:
-        IdentityError: it holds a run of something else; every value that differs is named, with both.
+        IdentityError: every value that differs is named, with both.
     """
     if not run.identity.exists():
-        write_json(run.identity, identity)
         return
     if problems := differences(read_json(run.identity), json.loads(json.dumps(identity)), holder="the run there"):
         fix = "give the new run a folder of its own with --run"

@@ -12,7 +12,7 @@ from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import ShardRecord
 from storage_schemas.errors import ContractError, MissingError, Problem, SettingError
 from storage_schemas.geometry import CanvasGeometry
-from storage_schemas.layout import features_unit, views_unit
+from storage_schemas.layout import ShardGrid, features_unit, views_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
 from storage_schemas.stats import TeacherStats
@@ -148,7 +148,7 @@ def _set_source(
     features = {
         name: seen
         for name, teacher in teachers.items()
-        if (seen := _features(cache, teacher.manifest, view_set, shape.grid.shards, shape.grid.rows)) is not None
+        if (seen := _features(cache, teacher.manifest, view_set, table["row"].to_numpy(), shape.grid)) is not None
     }
     return SetSource(
         geometry=shape.geometry,
@@ -159,18 +159,23 @@ def _set_source(
     )
 
 
-def _features(cache: Cache, manifest: TeacherManifest, view_set: ViewSet, shards: int, slots: int) -> Features | None:
+def _features(
+    cache: Cache, manifest: TeacherManifest, view_set: ViewSet, rows: Int64[np.ndarray, " views"], grid: ShardGrid
+) -> Features | None:
     """Return what a teacher stored of a set, or None where it was never asked."""
     unit = features_unit(view_set, manifest.spec.name)
     commits = cache.records(unit, manifest.digest)
     if not commits:
         return None
-    _require_whole(unit, commits, shards, f"run `make extract TEACHER={manifest.spec.name}` again: it resumes")
+    _require_whole(unit, commits, grid.shards, f"run `make extract TEACHER={manifest.spec.name}` again: it resumes")
     table = cache.placements(view_set, manifest.spec.name, commits)
-    offsets = np.full((slots, 2), -1, dtype=np.int64)
+    offsets = np.full((grid.rows, 2), -1, dtype=np.int64)
     offsets[table["row"].to_numpy()] = np.stack(
         [table["offset_row"].to_numpy(), table["offset_col"].to_numpy()], axis=1
     )
+    if (odd := rows[(offsets[rows] < 0).any(axis=1)]).size:
+        found = f"{odd.size} views have no placement, the first in row {odd[0]}"
+        raise ContractError("placements", [Problem(place=unit, found=found)])
     return Features(
         commits=commits,
         tokens=manifest.tokens[view_set],

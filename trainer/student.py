@@ -57,7 +57,7 @@ class Student(nn.Module):
         self.std: Tensor
         for statistic in ("mean", "std"):
             values = torch.tensor(self.backbone.pretrained_cfg[statistic]).reshape(1, 3, 1, 1)
-            self.register_buffer(statistic, values, persistent=False)
+            self.register_buffer(statistic, values)  # kept with the weights, which are of no use without it
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> StudentOutput:
         """Look at windows.

@@ -1,0 +1,197 @@
+"""What happens between steps: the history is kept, the student scored, a checkpoint left, the progress shown."""
+
+import os
+from pathlib import Path
+from time import perf_counter
+from typing import Any, final
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
+
+from storage_schemas.errors import ContractError, Problem
+from trainer.datamodule import CachedViews
+from trainer.evaluate import evaluate
+from trainer.loader import Batches
+from trainer.metrics import add_scores, add_speed
+from trainer.module import Distillation
+from trainer.run_folder import RunFolder
+from trainer.schedule import learning_rate_factor
+
+QUIET_SECONDS = 10.0
+"""Time between two progress lines where there is no terminal to rewrite one on (seconds)."""
+
+
+@final
+class Journal(Callback):
+    """Counts views and time, keeps the history, shows the progress, and stops a run whose loss is no number."""
+
+    def __init__(self, run: RunFolder, datamodule: CachedViews) -> None:
+        super().__init__()
+        self.run, self.datamodule, self.settings = run, datamodule, datamodule.recipe.running
+        self.total, self.recent = Pace(), Pace()
+
+    def on_train_start(self, trainer: Trainer, _pl_module: LightningModule) -> None:
+        """Open the progress bar where the run starts."""
+        self.bar = tqdm(
+            desc="train",
+            initial=trainer.global_step,
+            total=self.datamodule.recipe.steps,
+            unit="step",
+            disable=not trainer.is_global_zero,
+            mininterval=0.5 if os.isatty(2) else QUIET_SECONDS,
+        )
+
+    def on_train_batch_start(
+        self, _trainer: Trainer, _pl_module: LightningModule, _batch: Batches, _batch_idx: int
+    ) -> None:
+        """Start the clock of a step."""
+        self.started = perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, _pl_module: LightningModule, outputs: Any, batch: Batches, _batch_idx: int
+    ) -> None:
+        """Count the step, and write a row where one is due."""
+        waited, views = self.datamodule.stream.take_wait(), sum(len(part.pixels) for part in batch)
+        for pace in (self.total, self.recent):
+            pace.add(views * trainer.world_size, waited, perf_counter() - self.started + waited)
+        step = trainer.global_step
+        if step % self.settings.log_every == 0 or step == self.datamodule.recipe.steps:
+            self._write(trainer, step, outputs)
+        self.bar.update()
+
+    def on_train_end(self, trainer: Trainer, _pl_module: LightningModule) -> None:
+        """Close the bar, and note the speed."""
+        self.bar.close()
+        if trainer.is_global_zero and self.total.views:
+            add_speed(self.run, self.total.views_per_second, self.total.wait_share)
+
+    def on_exception(self, _trainer: Trainer, _pl_module: LightningModule, _exception: BaseException) -> None:
+        """Leave the terminal tidy."""
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+    def _write(self, trainer: Trainer, step: int, outputs: Any) -> None:
+        loss = require_finite(outputs["loss"], step)
+        values = {
+            "loss": loss,
+            "lr": self._learning_rate(step),
+            "views_per_second": self.recent.views_per_second,
+            "wait_share": self.recent.wait_share,
+            **{name: float(part) for name, part in outputs["parts"].items()},
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step)
+        shown = {"loss": f"{loss:.3f}", "views/s": f"{self.recent.views_per_second:.1f}"}
+        self.bar.set_postfix({**shown, "waiting": f"{self.recent.wait_share:.1%}"}, refresh=False)
+        self.recent = Pace()
+
+    def _learning_rate(self, step: int) -> float:
+        # the optimiser's own is that of the step to come
+        recipe = self.datamodule.recipe
+        factor = learning_rate_factor(step - 1, steps=recipe.steps, warmup=recipe.optimiser.warmup)
+        return recipe.optimiser.lr * factor
+
+
+@final
+class Pace:
+    """How fast a stretch of steps went."""
+
+    def __init__(self) -> None:
+        self.views, self.waited, self.seconds = 0, 0.0, 0.0
+
+    def add(self, views: int, waited: float, seconds: float) -> None:
+        """Add a step: its views, and the time it took (seconds), of which it waited for data."""
+        self.views, self.waited, self.seconds = self.views + views, self.waited + waited, self.seconds + seconds
+
+    @property
+    def views_per_second(self) -> float:
+        """Views per second."""
+        return self.views / self.seconds
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time spent waiting for data."""
+        return self.waited / self.seconds
+
+
+@final
+class Examiner(Callback):
+    """Scores the student on held-out views: before the first step, at the recipe's cadence, and after the last."""
+
+    def __init__(self, run: RunFolder, datamodule: CachedViews) -> None:
+        super().__init__()
+        self.run, self.datamodule = run, datamodule
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score the untrained student."""
+        if trainer.global_step == 0:
+            self._score(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, _outputs: Any, _batch: Batches, _batch_idx: int
+    ) -> None:
+        """Score the student where it is due."""
+        every, step = self.datamodule.recipe.running.evaluate_every, trainer.global_step
+        if step == self.datamodule.recipe.steps or (every and step % every == 0):
+            self._score(trainer, pl_module)
+
+    def _score(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Distillation)
+        with trainer.precision_plugin.forward_context():
+            scores = evaluate(
+                module.model,
+                module.maps,
+                self.datamodule.heldout_loader(),
+                self.datamodule.source.teachers,
+                module.dispersions,
+                module.device,
+            )
+        if trainer.is_global_zero:
+            add_scores(self.run, trainer.global_step, scores)
+            values = {f"fidelity/{name}": score.fidelity for name, score in scores.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(values, trainer.global_step)
+            found = ", ".join(f"{name} {score.fidelity:.3f}" for name, score in scores.items())
+            tqdm.write(f"step {trainer.global_step}: held-out fidelity: {found}")
+
+
+@final
+class Keeper(Callback):
+    """Leaves one checkpoint, always whole: the last."""
+
+    def __init__(self, run: RunFolder, every: int, steps: int) -> None:
+        super().__init__()
+        self.run, self.every, self.steps = run, every, steps
+
+    def on_train_batch_end(
+        self, trainer: Trainer, _pl_module: LightningModule, outputs: Any, _batch: Batches, _batch_idx: int
+    ) -> None:
+        """Replace the checkpoint where it is due, but never by one that no run should go on from."""
+        step = trainer.global_step
+        if step % self.every == 0 or step == self.steps:
+            require_finite(outputs["loss"], step)
+            beside = self.run.checkpoint.with_suffix(".partial")
+            trainer.save_checkpoint(beside)
+            if trainer.is_global_zero:
+                _flush(beside)
+                beside.replace(self.run.checkpoint)
+
+
+def require_finite(loss: torch.Tensor, step: int) -> float:
+    """Return a loss as a number.
+
+    Raises:
+        ContractError: it is none.
+    """
+    value = float(loss)
+    if value - value != 0:
+        fix = "lower optimiser.lr, lengthen optimiser.warmup, or set optimiser.gradient_clip"
+        raise ContractError("training", [Problem(place=f"step {step}", found=f"the loss is {value}", fix=fix)])
+    return value
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

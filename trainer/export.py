@@ -1,0 +1,128 @@
+"""The student as others use it: weights as safetensors beside a card in JSON, heads that speak raw teacher units."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import safetensors.torch
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.phi_s import PhiS
+from trainer.config import HeadSettings
+from trainer.model import DistilledModel, ModelOutput, TeacherShape, feature_head, spatial_head
+from trainer.run_folder import RunFolder, read_json, write_json, write_whole
+from trainer.student import Student, StudentShape
+
+CARD_VERSION = 1
+"""Version of the card. A reader refuses any other."""
+
+
+@final
+class ExportedStudent(nn.Module):
+    """A finished student. Its heads emit raw teacher features: PHI-S is folded into them."""
+
+    def __init__(self, model: DistilledModel, card: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model, self.card = model, card
+
+    def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> ModelOutput:
+        """Look at images through every head.
+
+        Args:
+            pixels: RGB in [0, 1], sides a multiple of the backbone's stride; normalisation is inside.
+        """
+        return self.model(pixels, self.card["teachers"])
+
+
+def fold(last: nn.Linear, phi_s: PhiS) -> tuple[Float32[Tensor, "channels width"], Float32[Tensor, " channels"]]:
+    """Fold the way back from PHI-S units into a head's last layer.
+
+        raw = φ Rᵀ (W h + b) + μ    ⇒    W' = φ Rᵀ W,   b' = φ Rᵀ b + μ
+
+    Args:
+        last: layer whose output is in PHI-S units.
+        phi_s: the teacher's map.
+
+    Returns:
+        W' and b', computed in float64.
+    """
+    back, mean = torch.from_numpy(phi_s.rotation.T * phi_s.scale), torch.from_numpy(phi_s.mean)
+    weight, bias = last.weight.detach().cpu().double(), last.bias.detach().cpu().double()
+    return (back @ weight).float(), (back @ bias + mean).float()
+
+
+def export_student(
+    model: DistilledModel, shape: StudentShape, maps: Mapping[str, PhiS], about: Mapping[str, Any], run: RunFolder
+) -> None:
+    """Write a model's weights and its card into a run's folder; the card comes last.
+
+    Args:
+        model: student and heads, trained in PHI-S units. It is left as it is.
+        shape: sizes of the student's outputs.
+        maps: each teacher's PHI-S.
+        about: what else the card says, JSON-ready: student, heads, teachers, recipe, cache, scores.
+        run: where to.
+
+    Raises:
+        ContractError: a weight is NaN or infinite.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    for teacher, phi_s in maps.items():
+        folded = fold(feature_head(model, teacher).last, phi_s)
+        tensors |= dict(zip(_last_layer(teacher), folded, strict=True))
+    if bad := [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise ContractError("export", [Problem(place=name, found="holds NaN or infinity") for name in bad])
+    body = safetensors.torch.save(tensors)
+    write_whole(run.weights, body)
+    sizes = {"channels": shape.channels, "summary_channels": shape.summary_channels}
+    digest = hashlib.sha256(body).hexdigest()
+    write_json(run.card, {"version": CARD_VERSION, **about, "sizes": sizes, "weights_sha256": digest})
+
+
+def load(path: str | Path) -> ExportedStudent:
+    """Bring an exported student back, in evaluation mode, on the CPU.
+
+        student = trainer.load("runs/demo")
+        output = student(pixels)             # RGB in [0, 1], `[batch, 3, height, width]`
+        output.spatial["dinov3"]             # raw teacher features, `[batch, rows, columns, channels]`
+
+    Args:
+        path: the folder of a finished run.
+
+    Raises:
+        MissingError: no student was exported there.
+        ContractError: its card is of another version.
+        CorruptionError: the weights are not those of the card.
+    """
+    run = RunFolder(path=Path(path))
+    if not run.card.exists():
+        found, fix = "holds no student.json", "finish the run: the same `make train` goes on where it stopped"
+        raise MissingError("student", [Problem(place=str(path), found=found, fix=fix)])
+    card = read_json(run.card)
+    if card.get("version") != CARD_VERSION:
+        found = f"is of version {card.get('version')}, this Stillhouse reads {CARD_VERSION}"
+        raise ContractError("student card", [Problem(place=str(run.card), found=found)])
+    body = run.weights.read_bytes()
+    if hashlib.sha256(body).hexdigest() != card["weights_sha256"]:
+        raise CorruptionError("student", [Problem(place=str(run.weights), found="is not the file its card names")])
+    model = _build(card)
+    model.load_state_dict(safetensors.torch.load(body))
+    return ExportedStudent(model, card).eval()
+
+
+def _build(card: Mapping[str, Any]) -> DistilledModel:
+    shape = StudentShape(**card["sizes"], tokens={})
+    teachers = {
+        name: TeacherShape(dim=one["channels"], summary_dim=one["summary_channels"])
+        for name, one in card["teachers"].items()
+    }
+    student = Student(card["student"], card["image_size"])
+    return DistilledModel(student, shape, teachers, HeadSettings(**card["heads"]))
+
+
+def _last_layer(teacher: str) -> tuple[str, str]:
+    return f"heads.{spatial_head(teacher)}.last.weight", f"heads.{spatial_head(teacher)}.last.bias"

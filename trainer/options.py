@@ -1,0 +1,73 @@
+"""The command line of a training run: the recipe's fields, to be overridden by name, with their docstrings as help."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, final
+
+import tyro
+
+from storage_schemas.errors import Problem, SettingError
+from trainer.config import TrainRecipe
+from trainer.recipes import RECIPES
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """Train a student from a cache. The same command again goes on where a run stopped."""
+
+    settings: Annotated[TrainRecipe, tyro.conf.arg(name="")]
+    recipe: str
+    """Which training recipe the settings start from; see `trainer/recipes`."""
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    run: Path | None = None
+    """Folder that the run is kept in; none: `out/train/<recipe>/<student>`."""
+
+    @property
+    def folder(self) -> Path:
+        """Folder that the run is kept in."""
+        return self.run or Path("out", "train", self.settings.name, self.settings.student)
+
+
+def train_options(arguments: Sequence[str]) -> TrainOptions:
+    """Read the command line of `train`. A wrong one ends the process with status 2 and says why.
+
+    Raises:
+        SettingError: no such recipe, no cache, or a setting that cannot be used.
+    """
+    name = _named(arguments, "recipe", "demo")
+    if name not in RECIPES:
+        fix = f"there are {', '.join(RECIPES)}"
+        raise SettingError("recipe", [Problem(place=name, found="is no training recipe", fix=fix)])
+    default = TrainOptions(settings=RECIPES[name](), recipe=name)
+    options = tyro.cli(
+        TrainOptions,
+        prog="python -m trainer train",
+        default=default,
+        args=list(arguments),
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    if not options.cache:
+        raise SettingError("CACHE", [Problem(place="--cache", found="is not given", fix="make … CACHE=…")])
+    return options
+
+
+def _named(arguments: Sequence[str], name: str, default: str) -> str:
+    """Return the value of `--name value` or `--name=value`: what must be known before the rest can be read."""
+    value = default
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == f"--{name}":
+            value = following
+        elif argument.startswith(f"--{name}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+USAGE = f"""python -m trainer COMMAND [--help] [settings]
+
+  train   train a student from a cache; the same command again goes on where it stopped
+
+Recipes: {", ".join(RECIPES)}."""
+"""What `python -m trainer --help` says."""
