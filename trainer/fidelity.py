@@ -1,7 +1,7 @@
 """Fidelity: how much of a teacher's variance the student's error leaves."""
 
 from dataclasses import dataclass
-from typing import Self, final
+from typing import final
 
 import torch
 from jaxtyping import Bool, Float
@@ -24,7 +24,7 @@ class FidelitySums:
     error_squares: Tensor
     """Σ |f − t|² (PHI-S units squared)."""
 
-    def __add__(self, other: Self) -> "FidelitySums":
+    def __add__(self, other: "FidelitySums") -> "FidelitySums":
         return FidelitySums(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
 
@@ -82,8 +83,8 @@ class TestTeacher:
 
 def cell_means(window: np.ndarray, tokens: int) -> np.ndarray:
     edges = np.linspace(0, len(window), tokens + 1).round().astype(int)
-    rows = [window[start:stop].mean(axis=0) for start, stop in zip(edges, edges[1:], strict=False)]
-    columns = [np.stack(rows)[:, start:stop].mean(axis=1) for start, stop in zip(edges, edges[1:], strict=False)]
+    rows = [window[start:stop].mean(axis=0) for start, stop in pairwise(edges)]
+    columns = [np.stack(rows)[:, start:stop].mean(axis=1) for start, stop in pairwise(edges)]
     return np.stack(columns, axis=1)
 
 
@@ -118,7 +119,7 @@ class CacheMaker:
         publish_group(self.store, "", {"format": layout.FORMAT_VERSION, "recipe": "tests"})
         return self
 
-    def views(self, shards: Callable[[int], bool] = lambda shard: True) -> "CacheMaker":
+    def views(self, shards: Callable[[int], bool] = lambda _shard: True) -> "CacheMaker":
         self.root()
         publish_group(self.store, "views", self.manifest.attributes())
         for view_set, one in self.manifest.sets.items():
@@ -142,7 +143,7 @@ class CacheMaker:
         return self
 
     def teacher(
-        self, one: TeacherSpec, sets: Callable[[ViewSet, int], bool] = lambda view_set, shard: True
+        self, one: TeacherSpec, sets: Callable[[ViewSet, int], bool] = lambda _view_set, _shard: True
     ) -> "CacheMaker":
         looking = TestTeacher(spec=one)
         phi_s, group = looking.phi_s, f"teachers/{one.name}"
