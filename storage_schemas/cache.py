@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -51,21 +52,23 @@ class Cache:
         zarr-python makes the groups above an array before we give them their attribute.
         """
         name = "/".join(part for part in (layout.FEATURES, group, "zarr.json") if part)
-        if not self.store.exists(name):
-            return None
         try:
-            return json.loads(self.store.read(name)).get("attributes", {}).get(layout.ATTRIBUTE)
-        except (ValueError, AttributeError) as error:
-            raise CorruptionError("group", [Problem(place=name, found=f"cannot be read: {error!r}")]) from error
+            metadata = self._metadata(name)
+        except MissingError:
+            return None
+        ours = metadata.get("attributes", {}).get(layout.ATTRIBUTE)
+        if ours is not None and not isinstance(ours, dict):
+            raise CorruptionError("group", [Problem(place=name, found=f"its attribute is {ours!r}, no object")])
+        return ours
 
     def views_manifest(self) -> ViewsManifest | None:
         """Return what `views` says of itself, or None before any view was cut."""
-        attributes = self.attributes("views")
+        attributes = self._manifest("views")
         return None if attributes is None else ViewsManifest.from_attributes(attributes)
 
     def teacher_manifest(self, teacher: str) -> TeacherManifest | None:
         """Return what a teacher's group says of itself, or None when it has none yet."""
-        attributes = self.attributes(f"teachers/{teacher}")
+        attributes = self._manifest(f"teachers/{teacher}")
         return None if attributes is None else TeacherManifest.from_attributes(attributes)
 
     def teachers(self) -> list[str]:
@@ -96,8 +99,7 @@ class Cache:
 
     def array(self, path: str, commits: dict[int, list[ShardRecord]]) -> ShardedArray:
         """Open a sharded array over the given commit records."""
-        name = f"{layout.FEATURES}/{path}/zarr.json"
-        spec = parse_array_metadata(path, json.loads(self.store.read(name)))
+        spec = parse_array_metadata(path, self._metadata(f"{layout.FEATURES}/{path}/zarr.json"))
         records = {shard: one for shard, parts in commits.items() for one in parts if one.array == path}
         return ShardedArray(store=self.store, spec=spec, records=records)
 
@@ -123,16 +125,24 @@ class Cache:
             read_small_array(self.store, f"{group}/{name}") for name in ("mean", "rotation", "scale")
         )
         phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
-        if phi_s_digest(phi_s) != attributes["sha256"]:
+        if phi_s_digest(phi_s) != attributes.get("sha256"):
             raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
         return phi_s
 
     def stats(self, teacher: str) -> TeacherStats | None:
-        """Return a teacher's statistics, or None before they were measured."""
+        """Return a teacher's statistics, or None before they were measured.
+
+        Raises:
+            CorruptionError: an array fails its checksum, or was never written.
+            ContractError: they were written by another version.
+        """
         group = f"teachers/{teacher}/stats"
         attributes = self.attributes(group)
         if attributes is None:
             return None
+        if odd := attributes.keys() ^ {"identity", "views", "tokens", "sets", "summarised"}:
+            found = f"fields that this version does not share: {', '.join(sorted(odd))}"
+            raise ContractError("statistics", [Problem(place=group, found=found)])
         sets = {
             ViewSet.parse(name): self._channels(f"{group}/{name}", count) for name, count in attributes["sets"].items()
         }
@@ -146,18 +156,43 @@ class Cache:
             mean_direction=read_small_array(self.store, f"{group}/mean_direction") if summarised else None,
         )
 
+    def _manifest(self, group: str) -> dict[str, Any] | None:
+        attributes = self.attributes(group)
+        if attributes is not None:
+            self.require()
+        return attributes
+
+    def _metadata(self, name: str) -> dict[str, Any]:
+        try:
+            metadata = json.loads(self.store.read(name))
+        except ValueError as error:
+            raise CorruptionError("metadata", [Problem(place=name, found=f"is not JSON: {error}")]) from error
+        if not isinstance(metadata, dict):
+            raise CorruptionError("metadata", [Problem(place=name, found="is no JSON object")])
+        return metadata
+
     def _channels(self, group: str, tokens: int) -> ChannelStats:
         mean, variance = (read_small_array(self.store, f"{group}/{name}") for name in ("mean", "variance"))
         return ChannelStats(tokens=tokens, mean=mean, variance=variance)
 
     def _table(self, table: str, where: str, schema: pa.Schema, commits: dict[int, list[ShardRecord]]) -> pa.Table:
-        names = [layout.table_part(table, where, shard) for shard in sorted(commits)]
-        return pa.concat_tables(
-            [schema.empty_table(), *(from_parquet(self.store.read(name), schema, name) for name in names)]
-        )
+        shards = sorted(commits)
+        names = [layout.table_part(table, where, shard) for shard in shards]
+        parts = [schema.empty_table()]
+        for shard, name, body in zip(shards, names, self.store.read_many(names), strict=True):
+            _require_committed(name, body, commits[shard])
+            parts.append(from_parquet(body, schema, name))
+        return pa.concat_tables(parts)
 
 
 def phi_s_digest(phi_s: PhiS) -> str:
     """Return the SHA-256 (hexadecimal) of a PHI-S map's float64 bytes: mean, rotation, scale."""
     parts = (phi_s.mean, phi_s.rotation, np.float64(phi_s.scale))
     return hashlib.sha256(b"".join(np.asarray(part, dtype="<f8").tobytes() for part in parts)).hexdigest()
+
+
+def _require_committed(name: str, body: bytes, records: Sequence[ShardRecord]) -> None:
+    committed = [record.sha256 for record in records if record.path == name]
+    if committed != [hashlib.sha256(body).hexdigest()]:
+        found = "its SHA-256 is not the one that its shard was committed with"
+        raise CorruptionError("table", [Problem(place=name, found=found)])

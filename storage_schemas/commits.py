@@ -6,7 +6,7 @@ from typing import final
 import pyarrow as pa
 
 from storage_schemas.errors import ContractError, Problem
-from storage_schemas.layout import table_part
+from storage_schemas.layout import FEATURES, table_part
 from storage_schemas.store import Store
 from storage_schemas.tables import SHARDS, from_parquet
 
@@ -55,17 +55,25 @@ def read_commit(store: Store, unit: str, shard: int) -> list[ShardRecord]:
     Raises:
         ContractError: it holds no object, or names one outside the cache's own folders.
     """
-    place = record_path(unit, shard)
-    table = from_parquet(store.read(place), SHARDS, place)
-    records = [ShardRecord(**row) for row in table.to_pylist()]
-    if not records or any(not record.path.startswith(("features.zarr/", "tables/")) for record in records):
-        raise ContractError("commit record", [Problem(place=place, found="names no object of this cache")])
-    return records
+    return _read(store, unit, [shard])[shard]
 
 
 def read_commits(store: Store, unit: str) -> dict[int, list[ShardRecord]]:
     """Read all of a unit's commit records, by shard number."""
-    return {shard: read_commit(store, unit, shard) for shard in committed_shards(store, unit)}
+    return _read(store, unit, committed_shards(store, unit))
+
+
+def _read(store: Store, unit: str, shards: list[int]) -> dict[int, list[ShardRecord]]:
+    places = [record_path(unit, shard) for shard in shards]
+    bodies = store.read_many(places)
+    return {shard: _parse(body, place) for shard, place, body in zip(shards, places, bodies, strict=True)}
+
+
+def _parse(body: bytes, place: str) -> list[ShardRecord]:
+    records = [ShardRecord(**row) for row in from_parquet(body, SHARDS, place).to_pylist()]
+    if not records or any(not record.path.startswith((f"{FEATURES}/", "tables/")) for record in records):
+        raise ContractError("commit record", [Problem(place=place, found="names no object of this cache")])
+    return records
 
 
 def _is_record(name: str) -> bool:

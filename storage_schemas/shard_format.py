@@ -78,6 +78,18 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> bytes:
     return body + _checksum(body)
 
 
+def checked_body(chunk: memoryview, place: str) -> memoryview:
+    """Return a chunk's bytes without their checksum, after checking it.
+
+    Raises:
+        CorruptionError: the checksum is wrong.
+    """
+    body, checksum = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
+    if len(chunk) < CHECKSUM_BYTES or _checksum(body) != bytes(checksum):
+        raise CorruptionError("chunk", [Problem(place=place, found="its CRC32C does not match its bytes")])
+    return body
+
+
 def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str) -> None:
     """Check a chunk and write its entry into `out`.
 
@@ -90,9 +102,7 @@ def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str
     Raises:
         CorruptionError: checksum or length is wrong.
     """
-    body, checksum = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
-    if len(chunk) < CHECKSUM_BYTES or _checksum(body) != bytes(checksum):
-        raise CorruptionError("chunk", [Problem(place=place, found="its CRC32C does not match its bytes")])
+    body = checked_body(chunk, place)
     if spec.compression == "zstd":
         body = _inflate(body, spec, place)
     if len(body) != spec.entry_bytes:

@@ -1,0 +1,119 @@
+"""The commit log names what counts, and nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from storage_schemas.commits import ShardRecord, committed_shards, read_commit, read_commits, record_path, to_table
+from storage_schemas.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.store import Store
+from storage_schemas.tables import to_parquet
+
+ARRAY = ShardRecord(
+    path="features.zarr/views/low-256/pixels/c/3/0/0/0",
+    array="views/low-256/pixels",
+    first_row=48,
+    rows=16,
+    bytes=2**40,
+    sha256="ab" * 32,
+    identity="cd" * 32,
+)
+PART = replace(ARRAY, path="tables/views/low-256/00003.parquet", array="", bytes=100)
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store of each kind."""
+    one = Store(uri=str(tmp_path) if request.param == "local" else "memory://commits")
+    one.filesystem.makedirs(one.path("tables"), exist_ok=True)
+    yield one
+    one.filesystem.rm(one.path("tables"), recursive=True)
+
+
+def put(store: Store, name: str, body: bytes) -> None:
+    """Write an object."""
+    store.filesystem.makedirs(store.path(name).rsplit("/", 1)[0], exist_ok=True)
+    store.filesystem.pipe_file(store.path(name), body)
+
+
+def commit(store: Store, unit: str, shard: int, records: list[ShardRecord]) -> None:
+    """Write a shard's commit record."""
+    put(store, record_path(unit, shard), to_parquet(to_table(records)))
+
+
+def test_a_record_lies_under_its_unit_by_the_number_of_its_shard() -> None:
+    assert record_path("views/low-256/detail/siglip2", 7) == "tables/shards/views/low-256/detail/siglip2/00007.parquet"
+    assert record_path("views/low-256", 123456) == "tables/shards/views/low-256/123456.parquet"
+
+
+def test_records_come_back_as_they_were_committed(store: Store) -> None:
+    commit(store, "views/low-256", 3, [ARRAY, PART])
+    commit(store, "views/low-256", 100_000, [PART])
+    assert read_commit(store, "views/low-256", 3) == [ARRAY, PART]
+    assert read_commits(store, "views/low-256") == {3: [ARRAY, PART], 100_000: [PART]}
+
+
+def test_a_unit_without_a_record_has_no_shard(store: Store) -> None:
+    assert committed_shards(store, "views/low-256") == []
+    assert read_commits(store, "views/low-256") == {}
+
+
+def test_units_that_lie_within_or_beside_one_another_are_kept_apart(store: Store) -> None:
+    units = ["views/low-256", "views/low-256/detail/x", "views/low-25", "views/low-2561", "teachers/x/low-256"]
+    for number, unit in enumerate(units):
+        commit(store, unit, number, [replace(PART, rows=number)])
+    assert [committed_shards(store, unit) for unit in units] == [[0], [1], [2], [3], [4]]
+    assert [read_commits(store, unit) for unit in units] == [{n: [replace(PART, rows=n)]} for n in range(5)]
+
+
+def test_shards_are_sorted_by_number_and_what_is_no_record_is_passed_over(store: Store) -> None:
+    for shard in (100_000, 2, 10):
+        commit(store, "views/low-256", shard, [PART])
+    for name in ("00003.parquet.0f1e.partial", "notes.txt", "x.parquet", "00004", "-1.parquet"):
+        put(store, f"tables/shards/views/low-256/{name}", b"")
+    assert committed_shards(store, "views/low-256") == [2, 10, 100_000]
+
+
+def test_a_shard_that_was_not_committed_is_missing(store: Store) -> None:
+    with pytest.raises(MissingError, match=r"tables/shards/views/low-256/00003\.parquet: is not there"):
+        read_commit(store, "views/low-256", 3)
+
+
+NO_OBJECT = (
+    "commit record breaks the storage contract:\n"
+    "  tables/shards/views/low-256/00003.parquet: names no object of this cache"
+)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "elsewhere/x", "/features.zarr/x", "../features.zarr/x", "s3://b/x", "features.zarr"]
+)
+def test_a_record_that_names_something_outside_the_caches_folders_is_refused(store: Store, path: str) -> None:
+    commit(store, "views/low-256", 3, [ARRAY, replace(PART, path=path)])
+    with pytest.raises(ContractError) as refusal:
+        read_commit(store, "views/low-256", 3)
+    assert str(refusal.value) == NO_OBJECT
+
+
+def test_a_record_that_climbs_out_of_the_caches_folders_is_refused_when_it_is_followed(store: Store) -> None:
+    commit(store, "views/low-256", 3, [replace(PART, path="tables/../../secret")])
+    [record] = read_commit(store, "views/low-256", 3)
+    with pytest.raises(CorruptionError, match="leads out of the cache"):
+        store.read(record.path)
+
+
+def test_a_record_of_nothing_is_refused(store: Store) -> None:
+    commit(store, "views/low-256", 3, [])
+    with pytest.raises(ContractError) as refusal:
+        read_commit(store, "views/low-256", 3)
+    assert str(refusal.value) == NO_OBJECT
+
+
+def test_a_damaged_record_is_refused_by_its_place(store: Store) -> None:
+    commit(store, "views/low-256", 3, [ARRAY])
+    name = record_path("views/low-256", 3)
+    put(store, name, store.read(name)[:-1])
+    with pytest.raises(CorruptionError, match=r"tables/shards/views/low-256/00003\.parquet: its bytes do not have"):
+        read_commits(store, "views/low-256")

@@ -1,0 +1,108 @@
+"""PHI-S and statistics lie in plain Zarr arrays that come back bit for bit, or are refused."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from storage_schemas.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.small_arrays import read_small_array, small_array_metadata, write_small_arrays, zarr_store
+from storage_schemas.store import Store
+
+ARRAYS = {
+    "mean": np.random.default_rng(0).standard_normal(5),
+    "rotation": np.random.default_rng(1).standard_normal((3, 4)),
+    "scale": np.array(0.1),
+    "low-256/mean": np.zeros(2),
+}
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store of each kind with ARRAYS in the group `g`."""
+    one = Store(uri=str(tmp_path) if request.param == "local" else "memory://small")
+    write_small_arrays(one, "g", ARRAYS)
+    yield one
+    one.filesystem.rm(one.path("features.zarr"), recursive=True)
+
+
+def test_arrays_come_back_bit_for_bit(store: Store) -> None:
+    for name, values in ARRAYS.items():
+        read = read_small_array(store, f"g/{name}")
+        assert (read.shape, read.dtype, read.tobytes()) == (values.shape, np.float64, values.tobytes())
+
+
+def test_zarr_reads_them_too(store: Store) -> None:
+    for name, values in ARRAYS.items():
+        read = zarr.open_array(zarr_store(store, read_only=True), path=f"g/{name}", mode="r")[...]
+        np.testing.assert_array_equal(read, values)
+
+
+def test_the_metadata_is_what_zarr_writes(store: Store) -> None:
+    for name, values in ARRAYS.items():
+        written = json.loads(store.read(f"features.zarr/g/{name}/zarr.json"))
+        assert written == small_array_metadata(values.shape)
+
+
+def test_writing_again_replaces_what_was_there(store: Store) -> None:
+    write_small_arrays(store, "g", {"mean": np.ones((2, 2))})
+    np.testing.assert_array_equal(read_small_array(store, "g/mean"), np.ones((2, 2)))
+    np.testing.assert_array_equal(read_small_array(store, "g/rotation"), ARRAYS["rotation"])
+
+
+def test_an_array_that_is_not_there_is_missing(store: Store) -> None:
+    with pytest.raises(MissingError) as refusal:
+        read_small_array(store, "g/variance")
+    assert str(refusal.value) == "array is missing:\n  g/variance: is not there"
+
+
+def test_an_array_whose_chunk_was_never_written_is_refused_where_zarr_would_fill_it(tmp_path: Path) -> None:
+    store = Store(uri=str(tmp_path))
+    write_small_arrays(store, "g", ARRAYS)
+    (tmp_path / "features.zarr/g/mean/c/0").unlink()
+    with pytest.raises(CorruptionError) as refusal:
+        read_small_array(store, "g/mean")
+    assert str(refusal.value) == "array is damaged:\n  g/mean: its chunk was never written"
+
+
+@pytest.mark.parametrize(
+    "values", [np.ones(3, np.float32), np.arange(3), np.array([1.0, np.nan]), np.array([np.inf])], ids=str
+)
+def test_what_is_not_finite_float64_is_refused_before_anything_is_written(values: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ContractError) as refusal:
+        write_small_arrays(Store(uri=str(tmp_path)), "g", {"mean": np.ones(3), "variance": values})
+    assert str(refusal.value) == (
+        "array breaks the storage contract:\n"
+        f"  g/variance: is {values.dtype}, or holds NaN or infinity; expected finite float64"
+    )
+    assert not (tmp_path / "features.zarr").exists()
+
+
+@pytest.mark.parametrize("name", ["rotation/zarr.json", "rotation/c/0/0", "scale/zarr.json", "scale/c"])
+def test_every_flipped_bit_and_every_cut_is_found(name: str, tmp_path: Path) -> None:
+    store, array = Store(uri=str(tmp_path)), name.split("/", 1)[0]
+    write_small_arrays(store, "g", ARRAYS)
+    place = tmp_path / "features.zarr/g" / name
+    body = place.read_bytes()
+    bits = np.random.default_rng(0).integers(0, 8, size=len(body)).tolist()
+    flipped = (bytes([*body[:i], body[i] ^ 1 << bit, *body[i + 1 :]]) for i, bit in enumerate(bits))
+    what = f"array is damaged:\n  g/{array}/zarr.json: is not that of a small array"
+    if "zarr.json" not in name:
+        what = f"chunk is damaged:\n  g/{array}: its CRC32C does not match its bytes"
+    for torn in [*flipped, *(body[:length] for length in range(len(body)))]:
+        place.write_bytes(torn)
+        with pytest.raises(CorruptionError) as refusal:
+            read_small_array(store, f"g/{array}")
+        assert str(refusal.value) == what
+
+
+def test_metadata_of_another_shape_does_not_cut_an_array_short(tmp_path: Path) -> None:
+    store = Store(uri=str(tmp_path))
+    write_small_arrays(store, "g", ARRAYS)
+    (tmp_path / "features.zarr/g/mean/zarr.json").write_text(json.dumps(small_array_metadata((4,))))
+    with pytest.raises(CorruptionError) as refusal:
+        read_small_array(store, "g/mean")
+    assert str(refusal.value) == "array is damaged:\n  g/mean: 40 bytes do not fill the shape (4,)"
