@@ -67,6 +67,11 @@ class TokenAxis:
     tokens: int
     """Tokens along the window; each covers `span / tokens` patches."""
 
+    def __post_init__(self) -> None:
+        if self.span < 1 or self.tokens < 1:
+            found = f"{self.tokens} tokens over {self.span} patches"
+            raise ContractError("token axis", [Problem(place="tokens", found=found, fix="both must be positive")])
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ A **unit** is what commits together: the views of a set, a teacher's detail of a
 from dataclasses import dataclass
 from typing import final
 
+from storage_schemas.errors import ContractError, Problem
 from storage_schemas.views import ViewSet
 
 FORMAT_VERSION = 1
@@ -81,12 +82,24 @@ class ShardGrid:
     rows_per_shard: int
     """Row slots in a shard (views): the smallest writable unit. A chunk is one view, the smallest readable unit."""
 
+    def __post_init__(self) -> None:
+        if self.rows < 0 or self.rows_per_shard < 1:
+            found = f"{self.rows} row slots in shards of {self.rows_per_shard}"
+            raise ContractError("shard grid", [Problem(place="rows_per_shard", found=found)])
+
     @property
     def shards(self) -> int:
         """Number of shards; the last may be partly filled."""
         return -(-self.rows // self.rows_per_shard)
 
     def slots(self, shard: int) -> range:
-        """Return the row slots of a shard."""
+        """Return the row slots of a shard.
+
+        Raises:
+            ContractError: the grid has no such shard.
+        """
+        if not 0 <= shard < self.shards:
+            found = f"there is no shard {shard} among {self.shards}"
+            raise ContractError("shard grid", [Problem(place="shard", found=found)])
         first = shard * self.rows_per_shard
         return range(first, min(first + self.rows_per_shard, self.rows))

@@ -48,7 +48,14 @@ class MosaicLayout:
         return self.canvas_tokens // self.per_side
 
     def corner(self, cell: int) -> Offset:
-        """Return the first token (row, column) of a cell, counted row by row."""
+        """Return the first token (row, column) of a cell, counted row by row.
+
+        Raises:
+            ContractError: the mosaic has no such cell.
+        """
+        if not 0 <= cell < self.capacity:
+            found = f"there is no cell {cell} among {self.capacity}"
+            raise ContractError("mosaic", [Problem(place="cell", found=found)])
         row, col = divmod(cell, self.per_side)
         return Offset(row=row * self.cell_tokens, col=col * self.cell_tokens)
 

@@ -5,11 +5,14 @@ so two runs that meet the same view in another order, or on another machine, dra
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float64
+
+from storage_schemas.errors import Problem, SettingError
 
 Key = tuple[int | str, ...]
 """What a draw is for. The parts are joined without ambiguity: ("a", "bc") and ("ab", "c") draw differently."""
@@ -51,12 +54,19 @@ def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
     """Choose one of `proportions`' keys, each as often as its (positive, not necessarily normalised) weight says.
 
     Args:
-        proportions: choice → weight (unitless), in an order that is part of the recipe.
+        proportions: choice → weight (unitless). Their order changes nothing: an identity does not keep it either.
         key: what the choice is for.
+
+    Raises:
+        SettingError: there is nothing to choose from, or a weight is not a positive number.
     """
-    edges = np.cumsum(np.fromiter(proportions.values(), dtype=np.float64))
+    if not proportions or not all(math.isfinite(weight) and weight > 0 for weight in proportions.values()):
+        found = f"{dict(proportions)} are not positive weights of one choice or more"
+        raise SettingError("proportions", [Problem(place=str(key), found=found)])
+    choices = sorted(proportions)
+    edges = np.cumsum([proportions[choice] for choice in choices])
     chosen = int(np.searchsorted(edges, unit_interval(key) * edges[-1], side="right"))
-    return list(proportions)[min(chosen, len(proportions) - 1)]
+    return choices[min(chosen, len(choices) - 1)]
 
 
 def hash_order(keys: Sequence[Key]) -> list[int]:

@@ -1,5 +1,6 @@
 """Views: the names of view sets, the splits, and the draws that place a teacher's window in a view."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
@@ -13,6 +14,7 @@ from storage_schemas.teacher import TeacherSpec
 
 Partition = Literal["low", "high"]
 Split = Literal["train", "heldout"]
+_NAME = re.compile(f"({'|'.join(get_args(Partition))})-([1-9][0-9]{{0,5}})")
 
 
 @final
@@ -32,14 +34,10 @@ class ViewSet:
     @classmethod
     def parse(cls, name: str) -> "ViewSet":
         """Read a set's name back; anything else is refused."""
-        partition, _, resolution = name.partition("-")
-        if (
-            partition not in get_args(Partition)
-            or not resolution.isdecimal()
-            or name != f"{partition}-{int(resolution)}"
-        ):
+        parts = _NAME.fullmatch(name)
+        if parts is None:
             raise ContractError("view set", [Problem(place=name, found="is no name such as low-256 or high-1152")])
-        return cls(partition=partition, resolution=int(resolution))  # type: ignore[arg-type]
+        return cls(partition=parts[1], resolution=int(parts[2]))  # type: ignore[arg-type]
 
 
 def draw_offset(geometry: CanvasGeometry, key: Key) -> Offset:
