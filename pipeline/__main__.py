@@ -3,10 +3,34 @@
 import sys
 from collections.abc import Mapping, Sequence
 
-from pipeline.options import USAGE, Command, extract_options, require, stats_options, views_options
+from pipeline.look_options import TeachersOptions, plan_options
+from pipeline.options import USAGE, Command, extract_options, parse, require, stats_options, views_options
 from storage_schemas.cache import Cache
 from storage_schemas.errors import AbstractStillhouseError, Problem, SettingError
 from storage_schemas.store import Store
+
+
+def plan(arguments: Sequence[str]) -> None:
+    """Say what a run would make and cost; write nothing."""
+    options, recipe = plan_options(arguments)
+    from pipeline.free_space import space_for
+    from pipeline.images import list_images
+    from pipeline.plan import plan_run
+    from pipeline.plan_text import plan_lines, space_line
+    from pipeline.planned_views import drawn_views, expected_views
+    from pipeline.stage_views import require_recipe
+
+    if options.cache:
+        require_recipe(_cache(options.cache), recipe)
+    config, count = recipe.views, options.images
+    drawn = expected_views(count, config) if count else drawn_views(list_images(options.data), config)
+    planned = plan_run(recipe, drawn)
+    _say("\n".join(plan_lines(planned, options.tflops)))
+    if options.cache:
+        store = _cache(options.cache).store
+        _say(space_line(store.uri, space_for(store, planned.units)))
+    if refusals := [problem for teacher in planned.teachers for problem in teacher.refusals]:
+        raise SettingError(f"recipe {recipe.name}", refusals)
 
 
 def views(arguments: Sequence[str]) -> None:
@@ -43,6 +67,14 @@ def stats(arguments: Sequence[str]) -> None:
     measure_teachers(cache, [options.teacher] if options.teacher else cache.teachers(), options.run, _say)
 
 
+def teachers(arguments: Sequence[str]) -> None:
+    """Print the catalogue of teachers."""
+    parse("teachers", TeachersOptions(), arguments)
+    from teachers.table import terminal_table
+
+    _say(terminal_table())
+
+
 def photographs(arguments: Sequence[str]) -> None:
     """Lay out the demo's photographs."""
     from pipeline.options import named
@@ -54,7 +86,14 @@ def photographs(arguments: Sequence[str]) -> None:
     _say(f"photographs: {f'{copied} copied to' if copied else 'all there in'} {folder}")
 
 
-COMMANDS: Mapping[str, Command] = {"views": views, "extract": extract, "stats": stats, "photographs": photographs}
+COMMANDS: Mapping[str, Command] = {
+    "plan": plan,
+    "views": views,
+    "extract": extract,
+    "stats": stats,
+    "teachers": teachers,
+    "photographs": photographs,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

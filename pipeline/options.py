@@ -109,7 +109,7 @@ def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
 def parse(command: str, default: Options, arguments: Sequence[str]) -> Options:
     """Read a command line over defaults; a wrong one ends the process with status 2 and says why."""
     program = f"python -m pipeline {command}"
-    kind: Any = Annotated[type(default), tyro.conf.configure(tyro.conf.FlagConversionOff)]
+    kind: Any = Annotated[type(default), tyro.conf.configure(tyro.conf.FlagCreatePairsOff)]
     return tyro.cli(kind, prog=program, default=default, args=list(arguments))
 
 

@@ -1,0 +1,103 @@
+"""The command lines of what looks and writes nothing: `plan`, `inspect`, `verify`, `teachers`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import final
+
+from pipeline.config import CalibrationConfig, Recipe, RunConfig, ViewsConfig
+from pipeline.options import choose, named, parse, require
+from pipeline.recipes import recipe_of
+from storage_schemas.errors import Problem, SettingError
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """Settings of `plan`."""
+
+    recipe: str = "demo"
+    """What would be made; see `pipeline/recipes`."""
+    cache: str = ""
+    """Where it would go (CACHE): says whether it fits there, and whether another recipe's cache is in the way. Need
+    not be given."""
+    data: str = ""
+    """Folder of images (DATA): only listed, none is opened."""
+    images: int = 0
+    """Plan for so many images, listing none: every view set gets its expected share of views."""
+    teacher: str = ""
+    """Which teacher alone (TEACHER): a short name of the recipe, or `module:Class`. All of the recipe's when empty."""
+    tflops: float = 300.0
+    """What one GPU sustains in the teachers' forwards (TFLOP/s). The default is some 30 % of the 989 TFLOP/s that the
+    data sheets of H100 and H200 name for dense bfloat16: a statement, not a measurement. Give your own."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectOptions:
+    """Settings of `inspect`."""
+
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    view: str = ""
+    """One view instead of the whole cache: set and row, such as `low-128/17`."""
+    json: bool = False
+    """The same facts as JSON; its fields are those of `pipeline/cache_facts.py` and `pipeline/view_facts.py`."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyOptions:
+    """Settings of `verify`."""
+
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    teacher: str = ""
+    """Check this teacher's features and details alone (TEACHER): its name in the cache, or `module:Class`."""
+    recompute: int = 0
+    """Run each teacher again on so many views, drawn by hash, and compare with what is stored."""
+    weights: str = ""
+    """For `recompute`: where the weights of `teacher` are, when not where its recipe says (WEIGHTS)."""
+    run: RunConfig = field(default_factory=lambda: RunConfig(executor="local"))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeachersOptions:
+    """Prints the catalogue of teachers; there is nothing to set."""
+
+
+def plan_options(arguments: Sequence[str]) -> tuple[PlanOptions, Recipe]:
+    """Read the command line of `plan`, and the recipe with its overrides and no teacher that was not asked for."""
+    recipe = recipe_of(named(arguments, "recipe", "demo"))
+    default = PlanOptions(recipe=recipe.name, views=recipe.views, calibration=recipe.calibration)
+    options = parse("plan", default, arguments)
+    _require_positive("images", options.images, least=0)
+    _require_positive("tflops", options.tflops, least=1e-3)
+    if not options.images:
+        require("DATA", options.data)
+    teachers = (choose(recipe, options.teacher),) if options.teacher else recipe.teachers
+    return options, replace(recipe, views=options.views, calibration=options.calibration, teachers=teachers)
+
+
+def inspect_options(arguments: Sequence[str]) -> InspectOptions:
+    """Read the command line of `inspect`."""
+    options = parse("inspect", InspectOptions(), arguments)
+    require("CACHE", options.cache)
+    return options
+
+
+def verify_options(arguments: Sequence[str]) -> VerifyOptions:
+    """Read the command line of `verify`."""
+    options = parse("verify", VerifyOptions(), arguments)
+    require("CACHE", options.cache)
+    _require_positive("recompute", options.recompute, least=0)
+    if options.weights and not options.teacher:
+        require("TEACHER", "")
+    return options
+
+
+def _require_positive(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise SettingError(name, [Problem(place=f"--{name}", found=f"{value} is less than {least}")])

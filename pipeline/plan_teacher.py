@@ -1,0 +1,163 @@
+"""Planning one teacher: what it would store, how often it would run, and whether `extract` would refuse it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import final, get_args
+
+from pipeline.config import Encoding, Recipe, TeacherChoice
+from pipeline.hadamard import construction
+from pipeline.placements import mosaic_layout
+from pipeline.planned_views import PlannedViews
+from pipeline.stage_extract import Extraction, calibration_tasks, teacher_spec
+from pipeline.units import Unit, detail_unit_of, feature_unit, total_bytes
+from storage_schemas.cache import Cache
+from storage_schemas.errors import AbstractStillhouseError, ContractError, Problem
+from storage_schemas.geometry import CanvasGeometry
+from storage_schemas.manifest import ViewsManifest
+from storage_schemas.store import Store
+from storage_schemas.teacher import TeacherSpec
+from storage_schemas.views import ViewSet, teacher_tokens
+from teachers.cost import tflop_per_input
+
+NOWHERE = Cache(store=Store(uri="memory://plan"))
+"""Stands where a cache is asked for and none is opened."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherPlan:
+    """What one teacher would cost. All counts are zero for a teacher that cannot look at these views."""
+
+    choice: TeacherChoice
+    spec: TeacherSpec
+    refusals: tuple[Problem, ...]
+    """Why `extract` would refuse; empty when it would not."""
+    features: Mapping[Encoding, tuple[Unit, ...]]
+    """Its features in each encoding, a unit for each view set."""
+    details: tuple[Unit, ...]
+    """Its details: none but for a fixed teacher."""
+    forwards: int
+    """Inputs that it sees to store features: windows, or mosaics."""
+    calibration: int
+    """Inputs that it sees before that, to fit PHI-S."""
+    tflop: float
+    """Of all these forwards (10¹² floating-point operations)."""
+
+    @property
+    def stored(self) -> tuple[Unit, ...]:
+        """What the recipe stores: features in its encoding, and details."""
+        return (*self.features[self.choice.encoding], *self.details)
+
+    def bytes(self, encoding: Encoding) -> int:
+        """Return the bytes of its features in an encoding, summaries included, before compression."""
+        return total_bytes(self.features[encoding])
+
+
+def plan_teacher(choice: TeacherChoice, recipe: Recipe, views: PlannedViews) -> TeacherPlan:
+    """Plan one teacher."""
+    spec = teacher_spec(choice)
+    tokens, refusals = _tokens(spec, views)
+    if refusals:
+        return _refused(choice, spec, refusals)
+    calibration = _calibration_views(choice, recipe, views, spec, tokens)
+    forwards = {view_set: _forwards(spec, views, view_set) for view_set in views.shapes}
+    observed = {view_set: _inputs(spec, views, view_set, counts) for view_set, counts in calibration.items()}
+    refusals = [*_no_rotation(spec), *_too_few_tokens(spec, recipe, calibration, tokens)]
+    return TeacherPlan(
+        choice=choice,
+        spec=spec,
+        refusals=tuple(refusals),
+        features={encoding: _features(choice, spec, views, encoding) for encoding in get_args(Encoding)},
+        details=_details(spec, views),
+        forwards=sum(forwards.values()),
+        calibration=sum(observed.values()),
+        tflop=sum(
+            (forwards[view_set] + observed[view_set])
+            * tflop_per_input(choice.source, input_side(spec, views.shapes[view_set].geometry))
+            for view_set in views.shapes
+        ),
+    )
+
+
+def input_side(spec: TeacherSpec, geometry: CanvasGeometry) -> int:
+    """Return the side of a teacher's input (pixels) for views of this canvas."""
+    return geometry.resolution if spec.size_rule == "any" else spec.native
+
+
+def _tokens(spec: TeacherSpec, views: PlannedViews) -> tuple[dict[ViewSet, int], list[Problem]]:
+    tokens, refusals = {}, []
+    for view_set, shape in views.shapes.items():
+        try:
+            tokens[view_set] = teacher_tokens(spec, shape.geometry)
+        except ContractError as error:
+            refusals += [
+                Problem(place=f"{spec.name}, {view_set.name}", found=one.found, fix=one.fix) for one in error.problems
+            ]
+    return tokens, refusals
+
+
+def _refused(choice: TeacherChoice, spec: TeacherSpec, refusals: list[Problem]) -> TeacherPlan:
+    return TeacherPlan(
+        choice=choice,
+        spec=spec,
+        refusals=tuple(refusals),
+        features=dict.fromkeys(get_args(Encoding), ()),
+        details=(),
+        forwards=0,
+        calibration=0,
+        tflop=0.0,
+    )
+
+
+def _features(choice: TeacherChoice, spec: TeacherSpec, views: PlannedViews, encoding: Encoding) -> tuple[Unit, ...]:
+    stored = TeacherChoice(name=choice.name, source=choice.source, encoding=encoding, compression=choice.compression)
+    return tuple(feature_unit(view_set, shape, spec, stored) for view_set, shape in views.shapes.items())
+
+
+def _details(spec: TeacherSpec, views: PlannedViews) -> tuple[Unit, ...]:
+    if spec.size_rule != "fixed":
+        return ()
+    return tuple(detail_unit_of(view_set, shape, spec.name, spec.native) for view_set, shape in views.shapes.items())
+
+
+def _calibration_views(
+    choice: TeacherChoice, recipe: Recipe, views: PlannedViews, spec: TeacherSpec, tokens: Mapping[ViewSet, int]
+) -> dict[ViewSet, list[int]]:
+    manifest = ViewsManifest(identity={}, sets=views.shapes)
+    extraction = Extraction(cache=NOWHERE, recipe=recipe, choice=choice, spec=spec, views=manifest, tokens=tokens)
+    counts: dict[ViewSet, list[int]] = {view_set: [] for view_set in views.shapes}
+    for task in calibration_tasks(extraction):
+        counts[task.view_set].append(min(task.most, views.training_views(task.view_set, task.shard)))
+    return counts
+
+
+def _forwards(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet) -> int:
+    grid = views.shapes[view_set].grid
+    whole = _inputs(spec, views, view_set, [grid.rows_per_shard]) * (grid.shards - 1)
+    return whole + _inputs(spec, views, view_set, [len(grid.slots(grid.shards - 1))])
+
+
+def _inputs(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet, counts: Iterable[int]) -> int:
+    # a mosaic never reaches beyond its shard, so each shard's last one may be partly empty
+    capacity = 1
+    if spec.size_rule == "canvas":
+        capacity = mosaic_layout(spec, views.shapes[view_set].geometry).capacity
+    return sum(-(-count // capacity) for count in counts)
+
+
+def _no_rotation(spec: TeacherSpec) -> Iterator[Problem]:
+    try:
+        construction(spec.dim)
+    except AbstractStillhouseError as error:
+        yield from (Problem(place=f"{spec.name}, PHI-S", found=one.found, fix=one.fix) for one in error.problems)
+
+
+def _too_few_tokens(
+    spec: TeacherSpec, recipe: Recipe, calibration: Mapping[ViewSet, list[int]], tokens: Mapping[ViewSet, int]
+) -> Iterator[Problem]:
+    seen = sum(sum(counts) * tokens[view_set] ** 2 for view_set, counts in calibration.items())
+    wanted = recipe.calibration.tokens_per_channel
+    if seen < wanted * spec.dim:
+        found = f"{seen} tokens for {spec.dim} channels, fewer than {wanted} for each"
+        fix = "add images or draws, or accept a rougher fit with --calibration.tokens-per-channel"
+        yield Problem(place=f"{spec.name}, PHI-S calibration", found=found, fix=fix)
