@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from storage_schemas.errors import ContractError, Problem
+from storage_schemas.errors import ContractError, Problem, SettingError
 from storage_schemas.teacher import Precision, TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.entry import CatalogueEntry
@@ -21,6 +21,8 @@ from teachers.random_weights import random_weights, seed_of
 from teachers.reading import read_network
 from teachers.source import entry_of, is_own, renamed
 from teachers.weight_files import open_weights
+
+_WEIGHTS = "give 'hub', 'random:<seed>' or a path"
 
 
 def spec_of(source: str, *, name: str | None = None, random_weights: bool = False) -> TeacherSpec:
@@ -106,6 +108,9 @@ def _tensors(entry: CatalogueEntry, network: nn.Module, weights: str, precision:
     if weights.startswith("random:"):
         drawn = random_weights(shapes_of(network), entry.spec.name, seed_of(weights))
         return {name: tensor.to(dtype) for name, tensor in drawn}
+    if weights == "own":
+        problem = Problem(place="weights", found="'own' is for a class of your own", fix=_WEIGHTS)
+        raise SettingError(f"teacher {entry.spec.name!r}", [problem])
     path = fetch_weights(entry) if weights == "hub" else Path(weights)
     subject = f"{path}, as weights of {entry.spec.name},"
     return read_network(network, family_of(entry).layouts, open_weights(path), dtype, subject)

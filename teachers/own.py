@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage_schemas.errors import Problem, SettingError
@@ -41,19 +42,29 @@ def build_own(
     if weights == "hub" or weights.startswith("random:"):
         found, fix = f"{weights!r} is for the catalogue's models", "give 'own', or a path if the class takes one"
         raise SettingError(f"teacher {source!r}", [Problem(place="weights", found=found, fix=fix)])
+    given: dict[str, Any] = {"spec": spec, "device": device, "precision": precision, **asked}
     if weights != "own":
-        asked["weights"] = weights
-    taken = inspect.signature(teacher).parameters
-    problems = [
-        Problem(place=keyword, found=f"{value!r}, but {source} takes no {keyword}", fix=f"add {keyword}= to __init__")
-        for keyword, value in asked.items()
-        if keyword not in taken
-    ]
+        given["weights"] = weights
+    problems = list(_keywords_at_odds(source, inspect.signature(teacher).parameters, given))
     if problems:
         raise SettingError(f"teacher {source!r}", problems)
     make: Any = teacher
-    built: AbstractTeacher = make(spec=spec, device=device, precision=precision, **asked)
+    built: AbstractTeacher = make(**given)
     return built
+
+
+def _keywords_at_odds(
+    source: str, taken: Mapping[str, inspect.Parameter], given: Mapping[str, Any]
+) -> Iterator[Problem]:
+    named = {name: each for name, each in taken.items() if each.kind is not each.VAR_KEYWORD}
+    for keyword, value in given.items():
+        if keyword not in named and len(named) == len(taken):
+            found, fix = f"{value!r}, but {source} takes no {keyword}", f"add {keyword}= to __init__"
+            yield Problem(place=keyword, found=found, fix=fix)
+    for keyword, parameter in named.items():
+        if keyword not in given and parameter.default is parameter.empty:
+            fix = "give a path" if keyword == "weights" else "give it a default"
+            yield Problem(place=keyword, found="not given, and the class needs it", fix=fix)
 
 
 def _refuse_class(source: str, found: object) -> None:

@@ -46,48 +46,36 @@ def quarter_means(
     return quarters.permute(0, 2, 4, 3, 5, 1).flatten(3)
 
 
+class AbstractQuarterMean(AbstractTeacher):
+    """The computation, for whichever sizes a subclass declares."""
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        """Hold no weights."""
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
+        """Average quarters; the summary, where there is one, is the mean over all patches."""
+        spatial = quarter_means(images, self.spec.patch)
+        summary = None if self.spec.summary_dim is None else spatial.mean(dim=(1, 2))
+        return TeacherOutput(summary=summary, spatial=spatial)
+
+
 @final
-class QuarterMean(AbstractTeacher):
+class QuarterMean(AbstractQuarterMean):
     """Any size, patch 16."""
 
     declared = _spec("quarter-mean", patch=16, native=256, size_rule="any")
 
-    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
-        """Hold no weights."""
-        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
-
-    def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
-        """Average quarters; the summary is the mean over all patches."""
-        spatial = quarter_means(images, self.spec.patch)
-        return TeacherOutput(summary=spatial.mean(dim=(1, 2)), spatial=spatial)
-
 
 @final
-class QuarterMeanFixed(AbstractTeacher):
+class QuarterMeanFixed(AbstractQuarterMean):
     """192 px alone, patch 16: 12 × 12 tokens."""
 
     declared = _spec("quarter-mean-fixed", patch=16, native=192, size_rule="fixed")
 
-    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
-        """Hold no weights."""
-        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
-
-    def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
-        """Average quarters; the summary is the mean over all patches."""
-        spatial = quarter_means(images, self.spec.patch)
-        return TeacherOutput(summary=spatial.mean(dim=(1, 2)), spatial=spatial)
-
 
 @final
-class QuarterMeanCanvas(AbstractTeacher):
+class QuarterMeanCanvas(AbstractQuarterMean):
     """One 336 px canvas, patch 14: 24 × 24 tokens; no summary."""
 
     declared = _spec("quarter-mean-canvas", patch=14, native=336, size_rule="canvas")
-
-    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
-        """Hold no weights."""
-        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
-
-    def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
-        """Average quarters."""
-        return TeacherOutput(summary=None, spatial=quarter_means(images, self.spec.patch))

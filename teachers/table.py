@@ -5,7 +5,7 @@
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from teachers.catalogue import CATALOGUE
@@ -60,20 +60,26 @@ def pixel_rows() -> list[Row]:
     ]
 
 
+TABLES: Mapping[str, Callable[[], list[Row]]] = {
+    "shapes": shape_rows,
+    "costs": cost_rows,
+    "sources": source_rows,
+    "pixels": pixel_rows,
+}
+"""What `<!-- table: NAME -->` … `<!-- end -->` may hold in a page."""
+
+
 def refreshed(page: str) -> str:
-    """Return a page with every table between `<!-- table: NAME -->` and `<!-- end -->` made anew."""
-    tables: Mapping[str, Sequence[Row]] = {
-        "shapes": shape_rows(),
-        "costs": cost_rows(),
-        "sources": source_rows(),
-        "pixels": pixel_rows(),
-    }
-    return re.sub(
-        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
-        lambda match: match[1] + _markdown(tables[match[2]]) + match[3],
-        page,
-        flags=re.DOTALL,
-    )
+    """Return a page with each of its `TABLES` made anew."""
+    between = r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)"
+    return re.sub(between, lambda match: match[1] + markdown(TABLES[match[2]]()) + match[3], page, flags=re.DOTALL)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return rows, the first of them the heading, as a Markdown table."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _shape_row(entry: CatalogueEntry) -> Row:
@@ -102,12 +108,6 @@ def _cost_row(entry: CatalogueEntry) -> Row:
 
 def _tflop(source: str, side: int) -> str:
     return f"{tflop_per_input(source, side):.3g}"
-
-
-def _markdown(rows: Sequence[Row]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
-    return "".join(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":
