@@ -1,9 +1,11 @@
 """`python -m pipeline COMMAND`: reads the command line, runs a stage, turns refusals into one message and status 2."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
-from pipeline.look_options import TeachersOptions, plan_options
+from pipeline.look_options import TeachersOptions, inspect_options, plan_options
 from pipeline.options import USAGE, Command, extract_options, parse, require, stats_options, views_options
 from storage_schemas.cache import Cache
 from storage_schemas.errors import AbstractStillhouseError, Problem, SettingError
@@ -67,6 +69,22 @@ def stats(arguments: Sequence[str]) -> None:
     measure_teachers(cache, [options.teacher] if options.teacher else cache.teachers(), options.run, _say)
 
 
+def inspect(arguments: Sequence[str]) -> None:
+    """Say what is in a cache, or what is known of one view."""
+    options = inspect_options(arguments)
+    from pipeline.inspection import inspect_cache
+    from pipeline.inspection_text import cache_lines
+    from pipeline.view_facts import ViewFacts, view_facts
+    from pipeline.view_text import view_lines
+
+    cache = _cache(options.cache)
+    facts = view_facts(cache, options.view) if options.view else inspect_cache(cache)
+    if options.json:
+        _say(json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        _say("\n".join(view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts)))
+
+
 def teachers(arguments: Sequence[str]) -> None:
     """Print the catalogue of teachers."""
     parse("teachers", TeachersOptions(), arguments)
@@ -91,6 +109,7 @@ COMMANDS: Mapping[str, Command] = {
     "views": views,
     "extract": extract,
     "stats": stats,
+    "inspect": inspect,
     "teachers": teachers,
     "photographs": photographs,
 }

@@ -1,0 +1,190 @@
+"""What `inspect` says of a cache, as text or as JSON: these dataclasses are the JSON's schema, field by field.
+
+`schema` rises when a field changes its meaning or goes; fields may be added at any time. Sizes are bytes of committed
+array shards. Nothing is null but where a field says so.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+SCHEMA = 1
+"""Version of the JSON."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetailFacts:
+    """A fixed teacher's windows of one view set, at its own scale."""
+
+    teacher: str
+    shards: int
+    """Shards of the set."""
+    committed: int
+    """Shards that are committed."""
+    bytes: int
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSetFacts:
+    """One view set."""
+
+    name: str
+    resolution: int
+    """Side of the window (pixels)."""
+    side: int
+    """Side of the canvas (pixels)."""
+    drawn: int
+    """Views drawn: row slots."""
+    cut: int
+    """Views in committed shards."""
+    rejected: int
+    """Views of committed shards that could not be cut."""
+    rows_per_shard: int
+    shards: int
+    """Shards of the set."""
+    committed: int
+    """Shards that are committed."""
+    bytes: int
+    """Of the canvases."""
+    details: tuple[DetailFacts, ...]
+    """Sorted by teacher."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureFacts:
+    """A teacher's features of one view set."""
+
+    view_set: str
+    tokens: int
+    """Tokens along one side of a window."""
+    views: int
+    """Views in committed shards."""
+    shards: int
+    """Shards of the set."""
+    committed: int
+    """Shards that are committed."""
+    bytes: int
+    """Of spatial features and summaries."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhiSFacts:
+    """The frozen PHI-S map of a teacher."""
+
+    tokens: int
+    """Tokens that it was fitted on."""
+    scale: float
+    """φ (raw teacher units)."""
+    sha256: str
+    """Of its arrays."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidualFacts:
+    """How far stored spatial features are from zero mean and unit variance."""
+
+    view_set: str
+    """The set, or `all`."""
+    tokens: int
+    """Tokens measured."""
+    mean: float
+    """Root mean square over channels of the mean (PHI-S units)."""
+    variance: float
+    """Mean over channels of the variance, less 1 (PHI-S units squared)."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsFacts:
+    """What `stats` measured."""
+
+    current: bool
+    """Whether these are the features that were measured."""
+    views: int
+    """Views measured."""
+    residuals: tuple[ResidualFacts, ...]
+    """Each set, and last `all` of them together."""
+    dispersion: float | None
+    """Disp(Θ_y) (rad²); null for a teacher without a summary."""
+    paper_model: str | None
+    """The teacher's name in Table 3 of the C-RADIOv4 report; null where it is none of those."""
+    paper_dispersion: float | None
+    """Disp(Θ_y) (rad²) of that model in the report; null likewise."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherFacts:
+    """One teacher."""
+
+    name: str
+    model: str
+    dim: int
+    """Channels of a spatial token."""
+    summary_dim: int | None
+    """Channels of the summary; null for a teacher that has none."""
+    patch: int
+    """Side of a token's patch (pixels of the teacher's input)."""
+    size_rule: str
+    """`any`, `fixed` or `canvas`."""
+    native: int
+    """Side of the input (pixels) of a `fixed` or `canvas` teacher."""
+    licence: str
+    """Of the weights; it binds what may be done with the features."""
+    random_weights: bool
+    """True when the weights are seeded noise."""
+    weights_sha256: str
+    precision: str
+    batch: int
+    """Inputs in one forward."""
+    encoding: str
+    """Stored type of spatial features."""
+    compression: str
+    identity: str
+    """Digest that every commit record of the features carries."""
+    sets: tuple[FeatureFacts, ...]
+    bytes: int
+    """Of all sets."""
+    phi_s: PhiSFacts
+    stats: StatsFacts | None
+    """Null before `stats` measured it."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfinishedFacts:
+    """Something that is not done, or not wholly."""
+
+    unit: str
+    """The unit, or `teachers/<teacher>/stats`."""
+    done: int
+    """Shards committed; for statistics 0."""
+    of: int
+    """Shards of the unit; for statistics 1."""
+    command: str
+    """What finishes it."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFacts:
+    """A whole cache."""
+
+    schema: int
+    cache: str
+    """Its URI."""
+    recipe: str
+    format: int
+    """Version of the cache's format."""
+    identity: str | None
+    """Digest of the views' identity; null before any view was drawn."""
+    images: int
+    """Images in the list."""
+    view_sets: tuple[ViewSetFacts, ...]
+    teachers: tuple[TeacherFacts, ...]
+    """Those that have features, or are ready to; sorted by name."""
+    unfinished: tuple[UnfinishedFacts, ...]

@@ -1,0 +1,65 @@
+"""The units of a cache, found through its manifests and its commit log."""
+
+from collections.abc import Iterable
+
+from pipeline.units import Unit, canvas_unit, choice_of, detail_unit_of, feature_unit
+from storage_schemas.cache import Cache
+from storage_schemas.identity import digest
+from storage_schemas.layout import detail_array, detail_unit
+from storage_schemas.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.views import ViewSet
+
+
+def canvas_units(views: ViewsManifest) -> list[Unit]:
+    """Return the unit of each set's canvases."""
+    return [canvas_unit(view_set, shape, views.digest) for view_set, shape in views.sets.items()]
+
+
+def feature_units(views: ViewsManifest, manifest: TeacherManifest) -> list[Unit]:
+    """Return the unit of a teacher's features of each set.
+
+    Raises:
+        ContractError: the manifest's teacher cannot see a set.
+    """
+    choice = choice_of(manifest.spec, manifest.identity)
+    return [
+        feature_unit(view_set, shape, manifest.spec, choice, manifest.digest) for view_set, shape in views.sets.items()
+    ]
+
+
+def detail_units(views: ViewsManifest, teacher: str, native: int) -> list[Unit]:
+    """Return the unit of a fixed teacher's details of each set.
+
+    Args:
+        views: of the cache.
+        teacher: whose windows.
+        native: side of its input (pixels).
+    """
+    identity = digest({"views": views.digest, "teacher": teacher, "native": native})
+    return [detail_unit_of(view_set, shape, teacher, native, identity) for view_set, shape in views.sets.items()]
+
+
+def teacher_manifests(cache: Cache) -> list[TeacherManifest]:
+    """Return the manifests of the teachers that have features, or are ready to; sorted by name."""
+    # a teacher has a group before it has a manifest: PHI-S is fitted first
+    manifests = (cache.teacher_manifest(name) for name in cache.teachers())
+    return [manifest for manifest in manifests if manifest is not None]
+
+
+def detailed_teachers(cache: Cache, sets: Iterable[ViewSet]) -> list[str]:
+    """Return the names of teachers of which details are committed, sorted."""
+    prefixes = [f"tables/shards/{detail_unit(view_set, '')}" for view_set in sets]
+    names = {name.removeprefix(prefix) for prefix in prefixes for name in cache.store.listing(prefix.rstrip("/"))}
+    return sorted({name.split("/")[0] for name in names if "/" in name})
+
+
+def native_of(cache: Cache, views: ViewsManifest, teacher: str) -> int:
+    """Return the side (pixels) of a teacher's details, as their array says it.
+
+    Raises:
+        MissingError: the array says nothing.
+        CorruptionError: the array's metadata cannot be read.
+        ContractError: it is no array of ours.
+    """
+    view_set = next(iter(views.sets))
+    return cache.array(detail_array(view_set, teacher), {}).spec.shape[1]

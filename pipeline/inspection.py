@@ -1,0 +1,190 @@
+"""Inspecting a cache: what is in it, and how far each stage is, from its manifests and its commit log alone."""
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.cache_facts import (
+    SCHEMA,
+    CacheFacts,
+    DetailFacts,
+    FeatureFacts,
+    PhiSFacts,
+    TeacherFacts,
+    UnfinishedFacts,
+    ViewSetFacts,
+)
+from pipeline.cache_units import (
+    canvas_units,
+    detail_units,
+    detailed_teachers,
+    feature_units,
+    native_of,
+    teacher_manifests,
+)
+from pipeline.make_command import detail_command, extract_command, recipe_teachers, stats_command, views_command
+from pipeline.stage_extract import teacher_spec
+from pipeline.stats_facts import stats_facts
+from pipeline.units import Unit
+from storage_schemas.cache import Cache
+from storage_schemas.commits import ShardRecord, committed_shards
+from storage_schemas.errors import MissingError, Problem
+from storage_schemas.layout import FORMAT_VERSION, features_unit
+from storage_schemas.manifest import TeacherManifest, ViewsManifest
+
+
+def inspect_cache(cache: Cache) -> CacheFacts:
+    """Gather what `inspect` says of a cache.
+
+    Raises:
+        MissingError: there is no cache.
+        ContractError: it is of another version, or parts of it do not belong together.
+        CorruptionError: what it says of itself is damaged.
+    """
+    recipe, views = cache.require(), cache.views_manifest()
+    manifests = teacher_manifests(cache)
+    details = [] if views is None else _details(cache, recipe, views, manifests)
+    return CacheFacts(
+        schema=SCHEMA,
+        cache=cache.store.uri,
+        recipe=recipe,
+        format=FORMAT_VERSION,
+        identity=None if views is None else views.digest,
+        images=0 if views is None else views.identity["images"]["count"],
+        view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
+        teachers=() if views is None else tuple(_teacher(cache, views, manifest) for manifest in manifests),
+        unfinished=tuple(_unfinished(cache, recipe, views, manifests, details)),
+    )
+
+
+def _details(cache: Cache, recipe: str, views: ViewsManifest, manifests: Sequence[TeacherManifest]) -> list[Unit]:
+    """Return the units of details that are there, or that a teacher still needs."""
+    specs = [teacher_spec(choice) for choice in recipe_teachers(recipe)] + [manifest.spec for manifest in manifests]
+    natives = {spec.name: spec.native for spec in specs if spec.size_rule == "fixed"}
+    there = detailed_teachers(cache, views.sets)
+    natives |= {name: native_of(cache, views, name) for name in there if name not in natives}
+    needed = [name for name in natives if name in there or not _complete(cache, views, name)]
+    return [unit for name in sorted(needed) for unit in detail_units(views, name, natives[name])]
+
+
+def _view_set(cache: Cache, unit: Unit, details: Sequence[Unit]) -> ViewSetFacts:
+    commits = cache.records(unit.name, unit.identity)
+    records = [record for parts in commits.values() for record in parts]
+    return ViewSetFacts(
+        name=unit.view_set.name,
+        resolution=unit.view_set.resolution,
+        side=unit.shape.geometry.side,
+        drawn=unit.grid.rows,
+        cut=sum(record.rows for record in records if record.array),
+        rejected=sum(record.rows for record in records if record.path.startswith("tables/rejected/")),
+        rows_per_shard=unit.grid.rows_per_shard,
+        shards=unit.grid.shards,
+        committed=len(commits),
+        bytes=_array_bytes(records),
+        details=tuple(_detail(cache, detail) for detail in details if detail.view_set == unit.view_set),
+    )
+
+
+def _detail(cache: Cache, unit: Unit) -> DetailFacts:
+    commits = cache.records(unit.name, unit.identity)
+    return DetailFacts(
+        teacher=unit.name.rsplit("/", 1)[-1],
+        shards=unit.grid.shards,
+        committed=len(commits),
+        bytes=_array_bytes([record for parts in commits.values() for record in parts]),
+    )
+
+
+def _teacher(cache: Cache, views: ViewsManifest, manifest: TeacherManifest) -> TeacherFacts:
+    spec, identity = manifest.spec, manifest.identity
+    sets = tuple(_features(cache, unit, manifest) for unit in feature_units(views, manifest))
+    return TeacherFacts(
+        **{name: getattr(spec, name) for name in _SPEC_FIELDS},
+        **{name: identity[name] for name in _IDENTITY_FIELDS},
+        identity=manifest.digest,
+        sets=sets,
+        bytes=sum(one.bytes for one in sets),
+        phi_s=_phi_s(cache, spec.name),
+        stats=stats_facts(cache, manifest),
+    )
+
+
+_SPEC_FIELDS = (
+    "name",
+    "model",
+    "dim",
+    "summary_dim",
+    "patch",
+    "size_rule",
+    "native",
+    "licence",
+    "random_weights",
+)
+_IDENTITY_FIELDS = ("weights_sha256", "precision", "batch", "encoding", "compression")
+
+
+def _features(cache: Cache, unit: Unit, manifest: TeacherManifest) -> FeatureFacts:
+    commits = cache.records(unit.name, unit.identity)
+    records = [record for parts in commits.values() for record in parts]
+    return FeatureFacts(
+        view_set=unit.view_set.name,
+        tokens=manifest.tokens[unit.view_set],
+        views=sum(record.rows for record in records if record.array == unit.arrays[0].path),
+        shards=unit.grid.shards,
+        committed=len(commits),
+        bytes=_array_bytes(records),
+    )
+
+
+def _phi_s(cache: Cache, teacher: str) -> PhiSFacts:
+    group = f"teachers/{teacher}/phi_s"
+    phi_s, attributes = cache.phi_s(teacher), cache.attributes(group)
+    if phi_s is None or attributes is None:
+        found = "is gone, and this teacher's features were stored under it"
+        raise MissingError("PHI-S", [Problem(place=group, found=found, fix="put it back from a copy of the cache")])
+    return PhiSFacts(tokens=attributes["tokens"], scale=phi_s.scale, sha256=attributes["sha256"])
+
+
+def _unfinished(
+    cache: Cache,
+    recipe: str,
+    views: ViewsManifest | None,
+    manifests: Sequence[TeacherManifest],
+    details: Sequence[Unit],
+) -> Iterator[UnfinishedFacts]:
+    if views is None:
+        yield UnfinishedFacts(unit="views", done=0, of=1, command=views_command(cache, recipe))
+        return
+    for unit in canvas_units(views):
+        yield from _shards_left(cache, unit.name, unit.grid.shards, views_command(cache, recipe))
+    for unit in details:
+        command = detail_command(cache, recipe, unit.name.rsplit("/", 1)[-1])
+        yield from _shards_left(cache, unit.name, unit.grid.shards, command)
+    names = {choice.name for choice in recipe_teachers(recipe)} | {manifest.spec.name for manifest in manifests}
+    for name in sorted(names | set(cache.teachers())):
+        command = extract_command(cache, recipe, name)
+        for view_set, shape in views.sets.items():
+            yield from _shards_left(cache, features_unit(view_set, name), shape.grid.shards, command)
+    yield from _unmeasured(cache, views, manifests)
+
+
+def _shards_left(cache: Cache, unit: str, shards: int, command: str) -> Iterator[UnfinishedFacts]:
+    done = len(committed_shards(cache.store, unit))
+    if done < shards:
+        yield UnfinishedFacts(unit=unit, done=done, of=shards, command=command)
+
+
+def _unmeasured(cache: Cache, views: ViewsManifest, manifests: Sequence[TeacherManifest]) -> Iterator[UnfinishedFacts]:
+    for manifest in manifests:
+        name, stats = manifest.spec.name, cache.stats(manifest.spec.name)
+        if _complete(cache, views, name) and (stats is None or stats.identity != manifest.digest):
+            yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=stats_command(cache, name))
+
+
+def _complete(cache: Cache, views: ViewsManifest, teacher: str) -> bool:
+    return not any(
+        list(_shards_left(cache, features_unit(view_set, teacher), shape.grid.shards, ""))
+        for view_set, shape in views.sets.items()
+    )
+
+
+def _array_bytes(records: Sequence[ShardRecord]) -> int:
+    return sum(record.bytes for record in records if record.array)
