@@ -22,6 +22,15 @@ from storage_schemas.store import Store
 from storage_schemas.tables import PLACEMENTS, VIEWS, from_parquet
 from storage_schemas.views import ViewSet
 
+PHI_S_ARRAYS = ("mean", "rotation", "scale")
+"""Arrays of a teacher's PHI-S, in the order in which they are hashed."""
+STATS_ARRAYS = ("mean", "variance")
+"""Arrays of a teacher's statistics, over all view sets and over each."""
+SUMMARY_STATS_ARRAYS = ("dispersion", "mean_direction")
+"""Further ones, of a teacher with a summary."""
+STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "summarised"})
+"""What the group of a teacher's statistics says of itself."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,7 @@ class Cache:
         Raises:
             MissingError: there is no cache here.
             ContractError: it is of another format version.
+            CorruptionError: it names no recipe.
         """
         attributes = self.attributes("")
         if attributes is None:
@@ -44,6 +54,8 @@ class Cache:
         if attributes.get("format") != layout.FORMAT_VERSION:
             found = f"is of format {attributes.get('format')}, this version reads {layout.FORMAT_VERSION}"
             raise ContractError("cache", [Problem(place=self.store.uri, found=found, fix="use a matching Stillhouse")])
+        if not isinstance(attributes.get("recipe"), str):
+            raise CorruptionError("cache", [Problem(place=self.store.uri, found="names no recipe")])
         return attributes["recipe"]
 
     def attributes(self, group: str) -> dict[str, Any] | None:
@@ -121,9 +133,7 @@ class Cache:
         attributes = self.attributes(group)
         if attributes is None:
             return None
-        mean, rotation, scale = (
-            read_small_array(self.store, f"{group}/{name}") for name in ("mean", "rotation", "scale")
-        )
+        mean, rotation, scale = self._small_arrays(group, PHI_S_ARRAYS)
         phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
         if phi_s_digest(phi_s) != attributes.get("sha256"):
             raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
@@ -140,20 +150,22 @@ class Cache:
         attributes = self.attributes(group)
         if attributes is None:
             return None
-        if odd := attributes.keys() ^ {"identity", "views", "tokens", "sets", "summarised"}:
+        if odd := attributes.keys() ^ STATS_ATTRIBUTES:
             found = f"fields that this version does not share: {', '.join(sorted(odd))}"
             raise ContractError("statistics", [Problem(place=group, found=found)])
         sets = {
             ViewSet.parse(name): self._channels(f"{group}/{name}", count) for name, count in attributes["sets"].items()
         }
-        summarised = attributes["summarised"]
+        dispersion, direction = None, None
+        if attributes["summarised"]:
+            dispersion, direction = self._small_arrays(group, SUMMARY_STATS_ARRAYS)
         return TeacherStats(
             identity=attributes["identity"],
             views=attributes["views"],
             pooled=self._channels(group, attributes["tokens"]),
             sets=sets,
-            dispersion=float(read_small_array(self.store, f"{group}/dispersion")) if summarised else None,
-            mean_direction=read_small_array(self.store, f"{group}/mean_direction") if summarised else None,
+            dispersion=None if dispersion is None else float(dispersion),
+            mean_direction=direction,
         )
 
     def _manifest(self, group: str) -> dict[str, Any] | None:
@@ -172,8 +184,11 @@ class Cache:
         return metadata
 
     def _channels(self, group: str, tokens: int) -> ChannelStats:
-        mean, variance = (read_small_array(self.store, f"{group}/{name}") for name in ("mean", "variance"))
+        mean, variance = self._small_arrays(group, STATS_ARRAYS)
         return ChannelStats(tokens=tokens, mean=mean, variance=variance)
+
+    def _small_arrays(self, group: str, names: Sequence[str]) -> list[np.ndarray]:
+        return [read_small_array(self.store, f"{group}/{name}") for name in names]
 
     def _table(self, table: str, where: str, schema: pa.Schema, commits: dict[int, list[ShardRecord]]) -> pa.Table:
         shards = sorted(commits)

@@ -14,5 +14,6 @@ if early := [name for name in sys.modules if name.partition(".")[0] in PACKAGES]
 install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 # the same examples in every run, and no limit on the time of one: the machine may be busy
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+busy = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=busy)
 hypothesis.settings.load_profile("repeatable")

@@ -210,6 +210,13 @@ def test_a_cache_of_another_format_is_refused_by_name_whatever_is_asked_of_it(fo
         )
 
 
+def test_a_cache_that_names_no_recipe_is_damaged(folder: Path) -> None:
+    rewrite(folder / "features.zarr/zarr.json", recipe=None)
+    with pytest.raises(CorruptionError) as refusal:
+        opened(folder).require()
+    assert str(refusal.value) == f"cache is damaged:\n  {folder}: names no recipe"
+
+
 def test_a_group_that_zarr_made_before_us_has_no_attribute_yet(folder: Path) -> None:
     group(Store(uri=str(folder)), "teachers/t/phi_s")
     assert opened(folder).attributes("teachers/t/phi_s") is None
