@@ -45,7 +45,12 @@ class Moments:
 
 
 def observe(rows: Float[torch.Tensor, "rows channels"]) -> Moments:
-    """Measure rows, on the device where they lie.
+    """Measure rows, on the device where they lie; as `observe_all` of this one block."""
+    return observe_all([rows])
+
+
+def observe_all(blocks: Iterable[Float[torch.Tensor, "_ channels"]]) -> Moments:
+    """Measure the rows of blocks that come one after another, on the device where they lie.
 
     Rows are centred on the mean c of the first ones before they are multiplied, which leaves no cancellation to speak
     of: with d = x − c, mean = c + Σd / n and scatter = Σ d dᵀ − (Σd)(Σd)ᵀ / n. A channel that never changes has a
@@ -56,20 +61,28 @@ def observe(rows: Float[torch.Tensor, "rows channels"]) -> Moments:
     CPU and on accelerators that do float64 at half rate or better. On others, pass rows that lie on the CPU.
 
     Args:
-        rows: features (any one unit), of any float type.
+        blocks: features (any one unit), of any float type, each of any number of rows. One call for many blocks costs
+            less than a call for each and a merge: those pass over matrices of `[C, C]` several times.
 
     Raises:
-        ContractError: no rows, or rows that hold NaN or infinity, named by number.
+        ContractError: no rows, blocks that differ in channels, or rows that hold NaN or infinity, named by number,
+            counted from the first block on.
     """
-    if len(rows) == 0:
+    count, sums = 0, None
+    for rows in blocks:
+        if len(rows) == 0:
+            continue
+        sums = _sums_about(rows[:ROWS_AT_ONCE].double().mean(dim=0)) if sums is None else sums
+        _refuse_other_channels(sums.centre.numel(), rows.shape[1])
+        _add(sums, rows)
+        if not bool(sums.total.isfinite().all()):
+            refuse_rows("A feature array", np.pad(non_finite_rows(rows), (count, 0)), "NaN or infinity")
+        count += len(rows)
+    if sums is None:
         raise ContractError("A feature array", [Problem(place="rows", found="expected at least one, there are none")])
-    centre = rows[:ROWS_AT_ONCE].double().mean(dim=0)
-    total, products = _centred_sums(rows, centre)
-    if not bool(total.isfinite().all()):
-        refuse_rows("A feature array", non_finite_rows(rows), "NaN or infinity")
-    mean = centre + total / len(rows)
-    scatter = _mirrored(products) - torch.outer(total, total) / len(rows)
-    return Moments(count=len(rows), mean=mean.cpu().numpy(), scatter=scatter.cpu().numpy())
+    mean = sums.centre + sums.total / count
+    scatter = _mirrored(sums.products) - torch.outer(sums.total, sums.total) / count
+    return Moments(count=count, mean=mean.cpu().numpy(), scatter=scatter.cpu().numpy())
 
 
 def non_finite_rows(rows: Float[torch.Tensor, "rows channels"]) -> Bool[np.ndarray, " rows"]:
@@ -86,9 +99,7 @@ def merge(left: Moments, right: Moments) -> Moments:
     Raises:
         ContractError: the two do not have the same channels.
     """
-    if left.mean.size != right.mean.size:
-        found = f"{left.mean.size} and {right.mean.size} do not merge"
-        raise ContractError("Moments", [Problem(place="channels", found=found)])
+    _refuse_other_channels(left.mean.size, right.mean.size)
     count = left.count + right.count
     delta = right.mean - left.mean
     between = delta * np.sqrt(left.count * right.count / count)  # squared as one vector, so as to stay symmetric
@@ -134,6 +145,11 @@ def covariance(moments: Moments) -> Float64[np.ndarray, "channels channels"]:
     return moments.scatter / _degrees_of_freedom(moments)
 
 
+def _refuse_other_channels(expected: int, found: int) -> None:
+    if found != expected:
+        raise ContractError("Moments", [Problem(place="channels", found=f"{expected} and {found} do not merge")])
+
+
 def _degrees_of_freedom(moments: Moments) -> int:
     if moments.count < 2:
         found = f"expected at least two rows for a variance, is {moments.count}"
@@ -141,21 +157,34 @@ def _degrees_of_freedom(moments: Moments) -> int:
     return moments.count - 1
 
 
-def _centred_sums(
-    rows: Float[torch.Tensor, "rows channels"], centre: Float64[torch.Tensor, " channels"]
-) -> tuple[Float64[torch.Tensor, " channels"], Float64[torch.Tensor, "channels channels"]]:
-    """Return Σd and, on and right of its diagonal strips, Σ d dᵀ, for d = row − centre."""
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sums:
+    """What is added up, in place, over d = x − c."""
+
+    centre: Float64[torch.Tensor, " channels"]
+    """c."""
+    total: Float64[torch.Tensor, " channels"]
+    """Σd."""
+    products: Float64[torch.Tensor, "channels channels"]
+    """Σ d dᵀ, on the strips' diagonal blocks and right of them; zero elsewhere."""
+
+
+def _sums_about(centre: Float64[torch.Tensor, " channels"]) -> _Sums:
+    products = torch.zeros(centre.numel(), centre.numel(), dtype=torch.float64, device=centre.device)
+    return _Sums(centre=centre, total=torch.zeros_like(centre), products=products)
+
+
+def _add(sums: _Sums, rows: Float[torch.Tensor, "rows channels"]) -> None:
+    """Add rows to the sums, a bounded number at a time."""
     channels = rows.shape[1]
-    total = torch.zeros_like(centre)
-    products = torch.zeros(channels, channels, dtype=torch.float64, device=rows.device)
     width = max(NARROWEST_STRIP, -(-channels // STRIPS))
     for start in range(0, len(rows), ROWS_AT_ONCE):
-        centred = rows[start : start + ROWS_AT_ONCE].double() - centre
-        total += centred.sum(dim=0)
+        centred = rows[start : start + ROWS_AT_ONCE].double() - sums.centre
+        sums.total.add_(centred.sum(dim=0))
         for left in range(0, channels, width):
             strip = slice(left, left + width)
-            products[strip, left:].addmm_(centred[:, strip].T, centred[:, left:])
-    return total, products
+            sums.products[strip, left:].addmm_(centred[:, strip].T, centred[:, left:])
 
 
 def _mirrored(products: Float64[torch.Tensor, "channels channels"]) -> Float64[torch.Tensor, "channels channels"]:

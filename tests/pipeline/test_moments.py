@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.moments import Moments, covariance, merge, merge_all, non_finite_rows, observe, variance
+from pipeline.moments import Moments, covariance, merge, merge_all, non_finite_rows, observe, observe_all, variance
 from storage_schemas.errors import ContractError
 
 CLOSE = 1e-9
@@ -66,6 +66,12 @@ def test_moments_do_not_depend_on_how_rows_were_split_nor_on_the_order_of_the_pa
     parts = [observe(part) for part in torch.tensor_split(rows, sorted(set(cuts)))]
     order.shuffle(parts)
     assert_same(merge_all(parts), by_definition(rows))
+
+
+@given(cuts=st.lists(st.integers(0, 3000), max_size=12), seed=st.integers(0, 99))
+def test_blocks_observed_in_one_go_are_as_their_rows_together(cuts: list[int], seed: int) -> None:
+    rows = correlated_rows(3000, 12, seed)
+    assert_same(observe_all(torch.tensor_split(rows, sorted(cuts))), by_definition(rows))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -140,6 +146,11 @@ def test_rows_that_are_not_finite_are_refused_by_number() -> None:
     assert str(refusal.value) == expected
 
 
+def test_bad_rows_of_a_later_block_are_counted_from_the_first_block_on() -> None:
+    with pytest.raises(ContractError, match=r"rows 11: NaN or infinity in 1 of 14 rows$"):
+        observe_all([torch.zeros(10, 2), torch.tensor([[0, 0], [0, torch.nan], [0, 0], [0, 0]]), torch.zeros(5, 2)])
+
+
 def test_a_first_row_that_is_not_finite_does_not_blame_the_others() -> None:
     rows = torch.zeros(20, 1)
     rows[0] = torch.inf
@@ -160,6 +171,7 @@ def moments(count: int, mean: list[float], scatter: list[list[float]]) -> Moment
     ("make", "message"),
     [
         (lambda: observe(torch.zeros(0, 3)), "A feature array: rows: expected at least one, there are none"),
+        (lambda: observe_all([]), "A feature array: rows: expected at least one, there are none"),
         (lambda: merge_all([]), "Moments: parts: expected at least one, there are none"),
         (
             lambda: variance(observe(torch.ones(1, 1))),
@@ -172,6 +184,10 @@ def moments(count: int, mean: list[float], scatter: list[list[float]]) -> Moment
         (
             lambda: merge(observe(torch.ones(1, 1)), observe(torch.ones(1, 2))),
             "Moments: channels: 1 and 2 do not merge",
+        ),
+        (
+            lambda: observe_all([torch.ones(1, 2), torch.ones(1, 1)]),
+            "Moments: channels: 2 and 1 do not merge",
         ),
         (lambda: moments(0, [0.0], [[0.0]]), "Moments: count: expected at least one row, is 0"),
         (lambda: moments(2, [0.0], [[np.nan]]), "Moments: mean, scatter: NaN or infinity"),
