@@ -1,0 +1,394 @@
+"""The report of a cache and its students, as a user gets it."""
+
+import base64
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from PIL import Image
+
+import trainer
+from storage_schemas.cache import Cache
+from storage_schemas.errors import AbstractStillhouseError, IdentityError, MissingError, SettingError
+from storage_schemas.geometry import TokenAxis, match_axis, match_tokens
+from storage_schemas.phi_s import to_stored
+from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.metrics import teacher_facts
+from trainer.report import make_report
+from trainer.report.closing_table import closing_rows
+from trainer.report.numbers_as_text import bytes_text, number_text, signed_text
+from trainer.report.page import PAPER_DISPERSIONS, render_page
+from trainer.report.pictures import make_pictures
+from trainer.report.results import find_runs
+from trainer.report.student import predict
+from trainer.report.views import of_many_images, pictured_views
+from trainer.source import open_source
+from trainer.train import train
+
+TEACHERS = ("any", "canvas", "fixed")
+SETS = ("high-64", "low-32", "low-48")
+LOOKS = {"high-64": 2, "low-32": 2, "low-48": 3}
+"""Held-out views of each set: every fifth of 9, 10 and 14."""
+
+
+def recipe(**changes: object) -> TrainRecipe:
+    base = TrainRecipe(
+        name="tests",
+        student="test_vit",
+        steps=4,
+        heads=HeadSettings(width=32),
+        data=DataSettings(batch_low=4, batch_high=2, window_shards=2),
+        optimiser=OptimiserSettings(lr=2e-3),
+        running=RunningSettings(log_every=1, evaluate_every=2, loggers=("csv",), accelerator="cpu"),
+    )
+    return replace(base, **changes)
+
+
+@pytest.fixture(scope="module")
+def runs(full_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three students: one of all there is, one of less, and one that was cut off after its last checkpoint."""
+    folder, uri = tmp_path_factory.mktemp("runs"), full_cache.store.uri
+    train(recipe(), uri, folder / "whole", lambda _: None)
+    some = DataSettings(teachers=("any",), proportions={"low-32": 1.0}, batch_low=4, window_shards=2)
+    train(recipe(steps=2, data=some), uri, folder / "part", lambda _: None)
+    shutil.copytree(folder / "whole", folder / "cut off")
+    for name in ("student.json", "student.safetensors"):
+        (folder / "cut off" / name).unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(full_cache: Cache, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """What the report says on the terminal, and its page."""
+    page, lines = tmp_path_factory.mktemp("report") / "deep" / "page.html", list[str]()
+    make_report(full_cache.store.uri, runs, page, lines.append)
+    return "\n".join(lines), page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def table(said: tuple[str, str]) -> str:
+    return said[0]
+
+
+@pytest.fixture(scope="module")
+def page(said: tuple[str, str]) -> str:
+    return said[1]
+
+
+class Parsed(HTMLParser):
+    """Every element with its attributes, the cells of every table row, and whether each element was closed."""
+
+    VOID = ("meta", "img", "br", "wbr")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.rows and ("td" in self.open or "th" in self.open):
+            self.rows[-1][-1] += data.strip()
+
+    def pictures(self) -> list[Image.Image]:
+        sources = [attributes["src"] or "" for tag, attributes in self.elements if tag == "img"]
+        assert all(source.startswith("data:image/png;base64,") for source in sources)
+        bodies = [base64.b64decode(source.partition(",")[2], validate=True) for source in sources]
+        return [Image.open(io.BytesIO(body), formats=["PNG"]) for body in bodies]
+
+
+def section(page: str, heading: str) -> str:
+    """Return the section of a heading."""
+    return next(part for part in page.split("<section>") if f"<h2>{heading}</h2>" in part).partition("</section>")[0]
+
+
+def expected_facts(cache: Cache, teacher: str) -> list[str]:
+    """Views, bytes, residuals and dispersion, from the files and arrays themselves."""
+    folder = Path(cache.store.uri)
+    group = zarr.open_group(folder / "features.zarr" / "teachers" / teacher, mode="r")
+    rows = [group[f"{name}/spatial"][:] for name in SETS]
+    tokens = np.concatenate([one.reshape(-1, one.shape[-1]) for one in rows]).astype(np.float64)
+    shards = [one for name in SETS for one in (folder / "features.zarr/teachers" / teacher / name).glob("*/c/**/*")]
+    dispersion = float(group["stats/dispersion"][()]) if "dispersion" in group["stats"] else None
+    return [
+        str(sum(len(one) for one in rows)),
+        bytes_text(sum(one.stat().st_size for one in shards if one.is_file())),
+        number_text(float(np.sqrt(np.mean(tokens.mean(axis=0) ** 2)))),
+        signed_text(float(tokens.var(axis=0).mean() - 1)),
+        number_text(dispersion),
+    ]
+
+
+def expected_scores(runs: Path, run: str, teacher: str) -> list[str]:
+    """F before the first step and after the last measured one, from the run's own file."""
+    scores = json.loads((runs / run / "metrics.json").read_text())["evaluations"]
+    return [number_text(one["teachers"][teacher]["fidelity"]) for one in (scores[0], scores[-1])]
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_the_closing_table_has_the_numbers_of_the_cache_and_of_the_runs(
+    full_cache: Cache, runs: Path, table: str, page: str, teacher: str
+) -> None:
+    lines = table.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.split()[:1] == [teacher])
+    facts, students = expected_facts(full_cache, teacher), ["cut off", "part", "whole"]
+    if teacher != "any":
+        students.remove("part")
+    steps = {"cut off": "4/4", "part": "2/2", "whole": "4/4"}
+    for number, student in enumerate(students):
+        leading = [teacher, *facts] if number == 0 else []
+        expected = [*leading, student, *expected_scores(runs, student, teacher), steps[student]]
+        assert lines[first + number].split() == " ".join(expected).split()
+    shown = [row for row in Parsed(page).rows if row[:1] == [f"{teacher}random weights"]]
+    end = expected_scores(runs, students[0], teacher)
+    assert shown == [[f"{teacher}random weights", *facts, students[0], *end, "4 of 4"]]
+
+
+def test_the_table_ends_with_the_path_of_the_page_and_says_that_weights_are_random(
+    full_cache: Cache, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    make_report(full_cache.store.uri, tmp_path / "none", tmp_path / "page.html", lines.append)
+    assert lines[0] == f"report: no run in {tmp_path / 'none'}: on the cache alone"
+    assert lines[-2].endswith("random weights: a demonstration (any, canvas, fixed)")
+    assert lines[-1] == f"report: {tmp_path / 'page.html'}"
+    shown = Parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "No run was found: this report is on the cache alone." in " ".join(shown.text.split())
+    assert len(shown.pictures()) == sum(LOOKS.values()) * (1 + len(TEACHERS))
+
+
+def test_the_page_needs_nothing_beside_it(page: str) -> None:
+    parsed = Parsed(page)
+    assert parsed.open == []
+    assert "http:" not in page
+    assert "https:" not in page
+    assert {tag for tag, _ in parsed.elements}.isdisjoint({"script", "link", "iframe", "object", "base", "a"})
+    assert all("href" not in one and "srcset" not in one for _, one in parsed.elements)
+    assert "url(" not in page
+    assert "@import" not in page
+    [policy] = [one["content"] for _, one in parsed.elements if one.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert len(page.encode()) < 3_000_000
+
+
+def test_every_picture_is_a_png_with_a_pixel_for_each_token(page: str) -> None:
+    sizes = sorted(image.size[0] for image in Parsed(page).pictures())
+    canvases, maps = [64 + 16, 32 + 16, 48 + 16], {"any": (4, 2, 3), "canvas": (4, 2, 3), "fixed": (3, 3, 3)}
+    student = (4, 2, 3)
+    expected = []
+    for place, count in enumerate(LOOKS.values()):
+        view = [canvases[place]]
+        for teacher in TEACHERS:
+            coarser = min(student[place], maps[teacher][place])
+            view += [maps[teacher][place], *2 * [student[place], coarser]]
+            view += [2, 2] if (teacher, place) == ("any", 1) else []
+        expected += count * view
+    assert sizes == sorted(expected)
+
+
+def test_the_page_says_what_it_is_of(full_cache: Cache, page: str) -> None:
+    text = Parsed(page).text
+    source = open_source(full_cache)
+    for part in (full_cache.store.uri, "tests", "any of the tests", "unstated", "Random weights: a demonstration."):
+        assert part in text
+    for name, one in source.teachers.items():
+        assert one.manifest.digest[:16] in text, name
+    assert all(f"{value:.3f} rad²" in text and name in text for name, value in PAPER_DISPERSIONS.items())
+    assert PAPER_DISPERSIONS == {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.120, "DINOv3-7B": 2.186}
+
+
+def test_the_page_has_the_residuals_of_every_view_set(full_cache: Cache, page: str) -> None:
+    rows = {row[0]: row for row in Parsed(page).rows if row[:1] and row[0] in (*SETS, "all")}
+    for name in SETS:
+        group = zarr.open_group(Path(full_cache.store.uri) / "features.zarr" / "teachers", mode="r")
+        expected = []
+        for teacher in TEACHERS:
+            tokens = group[f"{teacher}/{name}/spatial"][:].astype(np.float64)
+            flat = tokens.reshape(-1, tokens.shape[-1])
+            residuals = np.sqrt(np.mean(flat.mean(axis=0) ** 2)), flat.var(axis=0).mean() - 1
+            expected += [f"{tokens.shape[1]} × {tokens.shape[2]}", number_text(residuals[0]), signed_text(residuals[1])]
+        assert rows[name][3:] == expected
+        assert int(rows[name][2]) == LOOKS[name]
+    assert [int(cell) for cell in rows["all"][1:3]] == [33 - 7, 7]
+
+
+def test_the_curves_are_those_of_the_history(runs: Path, page: str) -> None:
+    with (runs / "whole" / "history.csv").open(newline="") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+    shown = section(page, "Student whole")
+    [points, *_] = [one["points"] for tag, one in Parsed(shown).elements if tag == "polyline"]
+    heights = [float(point.split(",")[1]) for point in (points or "").split()]
+    assert len(heights) == len(losses) == 4
+    # on a logarithmic axis of falling pixels, heights go with the logarithm
+    slope = (heights[1] - heights[0]) / np.log(losses[1] / losses[0])
+    assert heights == pytest.approx(heights[0] + slope * np.log(np.array(losses) / losses[0]), abs=0.3)
+    assert slope < 0
+    for title in ("Spatial loss", "Summary loss", "Held-out fidelity"):
+        assert title in shown
+
+
+def test_a_run_that_is_not_finished_is_shown_from_its_checkpoint(full_cache: Cache, runs: Path, page: str) -> None:
+    assert "4 steps, not finished yet." in " ".join(Parsed(section(page, "Student cut off")).text.split())
+    source = open_source(full_cache)
+    cut_off, _, whole = find_runs(runs, source)
+    assert (cut_off.finished, whole.finished) == (False, True)
+    views = pictured_views(source)
+    for kept, exported in zip(predict(cut_off, source, views), predict(whole, source, views), strict=True):
+        assert list(kept) == list(exported) == list(TEACHERS)
+        for name in kept:
+            # the same weights, with PHI-S folded into the exported ones and taken out again
+            assert np.abs(kept[name].features - exported[name].features).max() < 2e-4
+
+
+def test_a_student_looks_through_the_teachers_own_window(full_cache: Cache, runs: Path) -> None:
+    source = open_source(full_cache)
+    *_, whole = find_runs(runs, source)
+    views, student = pictured_views(source), trainer.load(runs / "whole")
+    predictions = predict(whole, source, views)
+    group = zarr.open_group(Path(full_cache.store.uri) / "features.zarr", mode="r")
+    for view, predicted in zip(views, predictions, strict=True):
+        side, name = view.view_set.resolution, view.view_set.name
+        canvas = group[f"views/{name}/pixels"][view.row]
+        for teacher in TEACHERS:
+            top, left = source.sets[view.view_set].features[teacher].offsets[view.row] * 16
+            window = torch.from_numpy(canvas[top : top + side, left : left + side]).permute(2, 0, 1)[None] / 255
+            with torch.no_grad():
+                raw = student(window).spatial[teacher][0].numpy()
+            features = to_stored(source.teachers[teacher].phi_s, raw)
+            assert np.abs(predicted[teacher].features - features).max() < 1e-5
+            target = group[f"teachers/{teacher}/{name}/spatial"][view.row]
+            axis = match_axis(*(TokenAxis(start=0, span=side // 16, tokens=len(one)) for one in (features, target)))
+            ours, theirs, common = match_tokens(features, target, axis, axis)
+            assert common.all()
+            assert predicted[teacher].error == pytest.approx(((ours - theirs) ** 2).mean(axis=2), abs=1e-4)
+
+
+def test_a_picture_lies_where_its_window_lay_in_the_canvas(full_cache: Cache) -> None:
+    source = open_source(full_cache)
+    for one in make_pictures(source, pictured_views(source), [], dict.fromkeys(TEACHERS, 0)):
+        resolution = one.view.view_set.resolution
+        for each in one.teachers:
+            row, col = source.sets[one.view.view_set].features[each.teacher].offsets[one.view.row]
+            side = resolution + 16
+            expected = (100 * 16 * col / side, 100 * 16 * row / side, 100 * resolution / side)
+            assert (each.frame.left, each.frame.top, each.frame.side) == pytest.approx(expected, abs=1e-3)
+
+
+def test_views_are_pictured_of_as_many_images_as_can_be() -> None:
+    rows = [{"row": number, "image": image} for number, image in enumerate("aabac")]
+    assert [one["row"] for one in of_many_images(rows)] == [0, 2, 4, 1, 3]
+
+
+def test_only_held_out_views_are_pictured(full_cache: Cache) -> None:
+    views = pictured_views(open_source(full_cache))
+    assert {name: sum(view.view_set.name == name for view in views) for name in SETS} == LOOKS
+    assert all(view.row % 5 == 0 for view in views)
+
+
+def test_two_reports_are_the_same_bytes_and_touch_nothing_else(
+    full_cache: Cache, runs: Path, page: str, tmp_path: Path
+) -> None:
+    folders = (Path(full_cache.store.uri), runs)
+    before = [(path, path.stat().st_mtime_ns) for folder in folders for path in sorted(folder.rglob("*"))]
+    make_report(full_cache.store.uri, runs, tmp_path / "again.html", lambda _: None)
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+    assert [one.name for one in tmp_path.iterdir()] == ["again.html"]
+    assert [(path, path.stat().st_mtime_ns) for folder in folders for path in sorted(folder.rglob("*"))] == before
+
+
+def test_a_run_that_has_only_begun_has_dashes(full_cache: Cache, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "new").mkdir(parents=True)
+    shutil.copy(runs / "whole" / "run.json", tmp_path / "runs" / "new")
+    lines: list[str] = []
+    make_report(full_cache.store.uri, tmp_path / "runs", tmp_path / "page.html", lines.append)
+    assert [line.split()[-4:] for line in lines[0].splitlines()[3:6]] == 3 * [["new", "—", "—", "—/4"]]
+    text = Parsed((tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert text.count("no weights for this view yet") == sum(LOOKS.values()) * len(TEACHERS)
+
+
+def test_a_folder_of_one_run_is_reported_by_its_name(full_cache: Cache, runs: Path) -> None:
+    assert [one.name for one in find_runs(runs / "whole", open_source(full_cache))] == ["whole"]
+
+
+def test_names_from_outside_cannot_become_markup(full_cache: Cache) -> None:
+    source = open_source(full_cache)
+    views = [replace(view, image="<script>alert(1)</script>&") for view in pictured_views(source)[:1]]
+    colours = dict.fromkeys(TEACHERS, 0)
+    rows = closing_rows(teacher_facts(source), [])
+    page = render_page(source, "<b>", rows, [], make_pictures(source, views, [], colours), colours)
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;" in page
+    assert "<b>" not in page
+
+
+def refusal(kind: type[AbstractStillhouseError], cache: str, runs: Path, page: Path) -> str:
+    with pytest.raises(kind) as caught:
+        make_report(cache, runs, page, lambda _: None)
+    assert not page.is_file()
+    return str(caught.value)
+
+
+def test_without_a_cache_the_command_that_makes_one_is_named(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    assert refusal(MissingError, str(cache), tmp_path, tmp_path / "page.html") == (
+        f"cache is missing:\n  {cache}: holds no features.zarr (run `make extract` first, or point CACHE at a cache)"
+    )
+
+
+def test_without_statistics_the_command_that_measures_them_is_named(
+    cache_maker: Callable, specs: dict, tmp_path: Path
+) -> None:
+    cache_maker(tmp_path / "cache").views().teacher(specs["any"])
+    assert refusal(MissingError, str(tmp_path / "cache"), tmp_path, tmp_path / "page.html") == (
+        "statistics is missing:\n  teachers/any/stats: its features were never measured (run `make stats`)"
+    )
+
+
+def test_a_run_of_another_cache_is_refused_with_both_values(full_cache: Cache, runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "part", tmp_path / "runs" / "part")
+    identity = json.loads((tmp_path / "runs" / "part" / "run.json").read_text())
+    views, identity["cache"]["views"] = identity["cache"]["views"], "0" * 64
+    (tmp_path / "runs" / "part" / "run.json").write_text(json.dumps(identity))
+    message = refusal(IdentityError, full_cache.store.uri, tmp_path / "runs", tmp_path / "page.html")
+    assert message.splitlines() == [
+        f"a run of {tmp_path / 'runs'} does not match what is already there:",
+        f'  {tmp_path / "runs" / "part"}, views: the cache has "{views}", this run has "{"0" * 64}"',
+        "  what to do: point RUNS at runs of this cache; `make train` trains one",
+    ]
+
+
+def test_a_page_that_cannot_be_written_is_refused(full_cache: Cache, tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    message = refusal(SettingError, full_cache.store.uri, tmp_path, tmp_path / "page")
+    assert message == (
+        f"page cannot be used:\n  {tmp_path / 'page'}: cannot be written: Is a directory "
+        "(give the name of an .html file in a folder that can be written to)"
+    )

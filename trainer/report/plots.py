@@ -1,0 +1,126 @@
+"""Where the lines and ticks of a plot lie. The page's template draws them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+Points = Sequence[tuple[float, float]]
+MOST_POINTS = 240
+"""Points drawn of one line; more are averaged in groups of neighbours."""
+_TICKS = 5
+"""Ticks aimed at."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One curve."""
+
+    label: str
+    colour: int
+    """Number of its colour on the page; -1 for that of the text."""
+    dashed: bool = False
+    points: Points
+    """(step, value), by step; at least one."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Return where a value lies: 0 at the low end, 1 at the high end."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """Some curves over steps."""
+
+    title: str
+    unit: str
+    """What the values are measured in, with `log` where the axis is logarithmic."""
+    lines: tuple[Line, ...]
+    x: Axis
+    y: Axis
+    reference: float | None = None
+    """A value of meaning, drawn across."""
+
+
+def make_plot(
+    title: str, unit: str, lines: Sequence[Line], *, log: bool = False, reference: float | None = None
+) -> Plot:
+    """Lay a plot out.
+
+    Args:
+        title: of the plot.
+        unit: of the values.
+        lines: at least one.
+        log: ask for a logarithmic axis of values; it is linear all the same where a value is not positive.
+        reference: a value to draw across, and to keep in sight.
+    """
+    thin = tuple(
+        Line(label=one.label, colour=one.colour, dashed=one.dashed, points=thinned(one.points)) for one in lines
+    )
+    steps = [step for line in thin for step, _ in line.points]
+    values = [value for line in thin for _, value in line.points] + ([] if reference is None else [reference])
+    y = log_axis(values) if log and min(values) > 0 else linear_axis(values)
+    x = Axis(low=0, high=max(*steps, 1), ticks=tuple(_steps_of(0, max(*steps, 1))))
+    return Plot(title=title, unit=f"{unit}, log" if y.log else unit, lines=thin, x=x, y=y, reference=reference)
+
+
+def thinned(points: Points) -> Points:
+    """Return points, or the means of equal groups of neighbours where there are more than can be seen."""
+    group = -(-len(points) // MOST_POINTS)
+    parts = [points[first : first + group] for first in range(0, len(points), group)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
+
+
+def linear_axis(values: Iterable[float]) -> Axis:
+    """Return an axis from tick to tick around the values."""
+    low, high = _apart(*_ends(values))
+    step = _nice_step((high - low) / _TICKS)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    ticks = tuple(number * step for number in range(first, last + 1))
+    return Axis(low=ticks[0], high=ticks[-1], ticks=ticks)
+
+
+def log_axis(values: Iterable[float]) -> Axis:
+    """Return a logarithmic axis around positive values, with ticks at 1, 2 and 5 times powers of ten."""
+    low, high = _ends(values)
+    low, high = low / 1.1, high * 1.1
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if high / low < 500 else (1,)
+    marks = (factor * 10.0**power for power in powers for factor in factors)
+    ticks = tuple(mark for mark in marks if low <= mark <= high)
+    return Axis(low=low, high=high, ticks=ticks if len(ticks) > 1 else (low, high), log=True)
+
+
+def _ends(values: Iterable[float]) -> tuple[float, float]:
+    listed = list(values)
+    return min(listed), max(listed)
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    # values that differ by rounding alone are one value
+    return (low, high) if high - low > 1e-9 * max(abs(low), abs(high)) else (low - 0.5, high + 0.5)
+
+
+def _steps_of(low: float, high: float) -> Iterable[float]:
+    step = max(_nice_step((high - low) / _TICKS), 1)
+    return (number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1))
+
+
+def _nice_step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
