@@ -1,7 +1,7 @@
-"""`python -m trainer COMMAND`: reads the command line, trains, turns refusals into one message and status 2."""
+"""`python -m trainer COMMAND`: reads the command line, trains or reports, turns refusals into one message and status 2."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from storage_schemas.errors import AbstractStillhouseError, Problem, SettingError
 from trainer.options import USAGE, train_options
@@ -17,20 +17,39 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE)
         return 0 if arguments else 2
     try:
-        _run(arguments[0], arguments[1:])
+        _command(arguments[0])(arguments[1:])
     except AbstractStillhouseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run(command: str, arguments: Sequence[str]) -> None:
-    if command != "train":
-        raise SettingError("command", [Problem(place=command, found="is no command", fix="there is train")])
+def train_student(arguments: Sequence[str]) -> None:
+    """Train a student, or go on with it."""
     options = train_options(arguments)
     from trainer.train import train  # reading Parquet and Zarr is not needed to show the help
 
     train(options.settings, options.cache, options.folder, _say)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Report on a cache and its students."""
+    from trainer.report.options import report_options
+
+    options = report_options(arguments)
+    from trainer.report.make import make_report
+
+    make_report(options.cache, options.runs, options.page, _say)
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"train": train_student, "report": report}
+
+
+def _command(name: str) -> Callable[[Sequence[str]], None]:
+    if name not in COMMANDS:
+        fix = f"there are {', '.join(COMMANDS)}"
+        raise SettingError("command", [Problem(place=name, found="is no command", fix=fix)])
+    return COMMANDS[name]
 
 
 def _say(line: str) -> None:

@@ -39,7 +39,7 @@ class CachedViews(LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batches, device: torch.device, _dataloader_idx: int) -> Batches:
         """Move a step's batches to a device."""
-        return tuple(part.to(device) for part in batch)
+        return [part.to(device) for part in batch]
 
 
 def batch_sizes(recipe: TrainRecipe) -> dict[Partition, int]:

@@ -66,14 +66,14 @@ class CachedBatches(Dataset):
     def __reduce__(self) -> tuple:
         return _without_arrays, (self.source,)
 
-    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> tuple[ViewBatch, ...]:
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[ViewBatch]:
         """Read one batch for each request.
 
         Raises:
             MissingError: a row that was never committed.
             CorruptionError: stored bytes are not those that were committed.
         """
-        return tuple(self._read(request) for request in requests)
+        return [self._read(request) for request in requests]
 
     def _read(self, request: BatchRequest) -> ViewBatch:
         one, view_set = self.source.sets[request.view_set], request.view_set

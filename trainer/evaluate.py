@@ -38,7 +38,7 @@ class TeacherScore:
 def evaluate(
     model: DistilledModel,
     maps: TokenMaps,
-    batches: Iterable[tuple[ViewBatch, ...]],
+    batches: Iterable[list[ViewBatch]],
     teachers: Iterable[str],
     dispersions: Mapping[str, float],
     device: torch.device,

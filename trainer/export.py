@@ -86,7 +86,7 @@ def export_student(
 def load(path: str | Path) -> ExportedStudent:
     """Bring an exported student back, in evaluation mode, on the CPU.
 
-        student = trainer.load("runs/demo")
+        student = trainer.load("runs/vit_tiny_patch16_224")
         output = student(pixels)             # RGB in [0, 1], `[batch, 3, height, width]`
         output.spatial["dinov3"]             # raw teacher features, `[batch, rows, columns, channels]`
 

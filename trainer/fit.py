@@ -106,6 +106,7 @@ def _lightning(recipe: TrainRecipe, run: RunFolder, loggers: list[Logger], callb
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
+        log_every_n_steps=1,  # the journal minds its own cadence
     )
 
 

@@ -13,7 +13,7 @@ from trainer.config import RunningSettings
 from trainer.dataset import BatchRequest, CachedBatches, training_request
 from trainer.order import Order, steps
 
-Batches = tuple[ViewBatch, ...]
+Batches = list[ViewBatch]
 
 
 @final

@@ -22,13 +22,13 @@ class TrainOptions:
     """Which training recipe the settings start from; see `trainer/recipes`."""
     cache: str = ""
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
-    run: Path | None = None
-    """Folder that the run is kept in; none: `out/train/<recipe>/<student>`."""
+    runs: Path = Path("runs")
+    """Folder of runs: each is kept in a folder of its student's name."""
 
     @property
     def folder(self) -> Path:
         """Folder that the run is kept in."""
-        return self.run or Path("out", "train", self.settings.name, self.settings.student)
+        return self.runs / self.settings.student
 
 
 def train_options(arguments: Sequence[str]) -> TrainOptions:
@@ -57,7 +57,7 @@ def train_options(arguments: Sequence[str]) -> TrainOptions:
 def _named(arguments: Sequence[str], name: str, default: str) -> str:
     """Return the value of `--name value` or `--name=value`: what must be known before the rest can be read."""
     value = default
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if argument == f"--{name}":
             value = following
         elif argument.startswith(f"--{name}="):
@@ -67,7 +67,8 @@ def _named(arguments: Sequence[str], name: str, default: str) -> str:
 
 USAGE = f"""python -m trainer COMMAND [--help] [settings]
 
-  train   train a student from a cache; the same command again goes on where it stopped
+  train    train a student from a cache; the same command again goes on where it stopped
+  report   the closing table, and one HTML page on a cache and its students
 
 Recipes: {", ".join(RECIPES)}."""
 """What `python -m trainer --help` says."""

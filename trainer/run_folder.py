@@ -67,7 +67,7 @@ def require_run(run: RunFolder, identity: Identity) -> None:
     if not run.identity.exists():
         return
     if problems := differences(read_json(run.identity), json.loads(json.dumps(identity)), holder="the run there"):
-        fix = "give the new run a folder of its own with --run"
+        fix = "repeat the settings that this run began with, or give the new one another folder with --runs"
         raise IdentityError(f"run {run.path}", [*problems, Problem(place="what to do", found=fix)])
 
 

@@ -79,8 +79,10 @@ class TokenMap(nn.Module):
         matches = [_match(geometry.span, student_tokens, teacher_tokens, shift) for shift in _shifts(geometry.margin)]
         common = np.stack([match.common for match in matches])
         if not common.any(axis=1).all():
-            found = f"a margin of {geometry.margin} patches leaves windows of {geometry.span} without a common position"
-            raise ContractError("token map", [Problem(place=f"{geometry.resolution} px", found=found)])
+            grids = f"{student_tokens} student and {teacher_tokens} teacher tokens"
+            found = f"{grids} along {geometry.span} patches may not meet when windows move by {geometry.margin}"
+            fix = "leave this resolution out with data.proportions, or choose a student with smaller tokens"
+            raise ContractError("token map", [Problem(place=f"{geometry.resolution} px", found=found, fix=fix)])
         self.student = _mover(np.stack([match.student for match in matches]))
         self.teacher = _mover(np.stack([match.teacher for match in matches]))
         self.common: Tensor

@@ -277,7 +277,7 @@ def specs() -> dict[str, TeacherSpec]:
     return {one.name: one for one in (ANY, FIXED, CANVAS)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe_of() -> Callable[..., TrainRecipe]:
     """A recipe of some steps for the whole cache, with changes."""
     return small_recipe

@@ -124,5 +124,6 @@ def test_windows_that_may_not_meet_are_refused() -> None:
         TokenMap(CanvasGeometry(resolution=32, patch=16, margin=2), 2, 2)
     assert str(refusal.value) == (
         "token map breaks the storage contract:\n"
-        "  32 px: a margin of 2 patches leaves windows of 2 without a common position"
+        "  32 px: 2 student and 2 teacher tokens along 2 patches may not meet when windows move by 2 "
+        "(leave this resolution out with data.proportions, or choose a student with smaller tokens)"
     )

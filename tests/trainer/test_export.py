@@ -1,0 +1,139 @@
+"""An exported student says in raw teacher units what it learnt in PHI-S units, and only if it is whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+import trainer
+from storage_schemas.cache import Cache
+from storage_schemas.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.phi_s import PhiS, to_raw
+from trainer.config import HeadSettings, TrainRecipe
+from trainer.export import export_student
+from trainer.fit import build_model
+from trainer.model import DistilledModel
+from trainer.run_folder import RunFolder, read_json, write_json
+from trainer.source import Source, open_source
+from trainer.student import StudentShape
+
+ABOUT = {"student": "test_vit", "image_size": None, "heads": {"width": 32, "inner_blocks": 1}}
+
+
+@pytest.fixture(scope="module")
+def source(full_cache: Cache) -> Source:
+    return open_source(full_cache)
+
+
+@pytest.fixture(scope="module")
+def built(source: Source, recipe_of: Callable[..., TrainRecipe]) -> tuple[DistilledModel, StudentShape]:
+    """A model whose every weight is away from where it starts."""
+    model, shape = build_model(recipe_of(heads=HeadSettings(width=32, inner_blocks=1)), source)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    return model.eval(), shape
+
+
+def exported(source: Source, built: tuple[DistilledModel, StudentShape], folder: Path) -> RunFolder:
+    run = RunFolder(path=folder)
+    teachers = {
+        name: {"channels": one.manifest.spec.dim, "summary_channels": one.manifest.spec.summary_dim}
+        for name, one in source.teachers.items()
+    }
+    export_student(*built, maps(source), {**ABOUT, "teachers": teachers}, run)
+    return run
+
+
+def maps(source: Source) -> dict[str, PhiS]:
+    return {name: one.phi_s for name, one in source.teachers.items()}
+
+
+def test_what_comes_back_is_the_student_with_heads_in_raw_teacher_units(
+    source: Source, built: tuple[DistilledModel, StudentShape], tmp_path: Path
+) -> None:
+    model, _ = built
+    exported(source, built, tmp_path)
+    pixels = torch.rand(2, 3, 64, 48)
+    with torch.no_grad():
+        student = trainer.load(tmp_path)
+        said, learnt = student(pixels), model(pixels, source.teachers)
+    assert not student.training
+    assert torch.equal(said.student.spatial, learnt.student.spatial)
+    for name, phi_s in maps(source).items():
+        raw = to_raw(phi_s, learnt.spatial[name].numpy())
+        # a few roundings of a sum as long as the head is wide
+        assert_allclose(said.spatial[name].numpy(), raw, atol=32 * np.finfo(np.float32).eps * np.abs(raw).max())
+    assert list(said.summary) == ["any", "fixed"]
+    assert all(torch.equal(said.summary[name], learnt.summary[name]) for name in said.summary)
+
+
+def test_exporting_leaves_the_model_as_it_is(
+    source: Source, built: tuple[DistilledModel, StudentShape], tmp_path: Path
+) -> None:
+    before = {name: value.clone() for name, value in built[0].state_dict().items()}
+    exported(source, built, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in built[0].state_dict().items())
+
+
+def test_the_same_student_is_exported_to_the_same_bytes(
+    source: Source, built: tuple[DistilledModel, StudentShape], tmp_path: Path
+) -> None:
+    one, other = (exported(source, built, tmp_path / name) for name in "ab")
+    assert one.weights.read_bytes() == other.weights.read_bytes()
+    assert read_json(one.card) == read_json(other.card)
+
+
+def test_a_weight_that_is_no_number_is_not_exported(
+    source: Source, built: tuple[DistilledModel, StudentShape], tmp_path: Path
+) -> None:
+    weight = built[0].heads["any_summary"].first.bias  # type: ignore[union-attr]
+    before = weight.detach().clone()  # type: ignore[operator]
+    with torch.no_grad():
+        weight[3] = float("inf")  # type: ignore[operator, index]
+    try:
+        with pytest.raises(ContractError) as refusal:
+            exported(source, built, tmp_path)
+    finally:
+        weight.data = before  # type: ignore[union-attr]
+    assert str(refusal.value) == (
+        "export breaks the storage contract:\n  heads.any_summary.first.bias: holds NaN or infinity"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_student_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingError) as refusal:
+        trainer.load(tmp_path)
+    assert str(refusal.value) == (
+        f"student is missing:\n  {tmp_path}: holds no student.json "
+        "(finish the run: the same `make train` goes on where it stopped)"
+    )
+
+
+def test_weights_that_are_not_the_cards_are_refused(
+    source: Source, built: tuple[DistilledModel, StudentShape], tmp_path: Path
+) -> None:
+    run = exported(source, built, tmp_path)
+    body = bytearray(run.weights.read_bytes())
+    body[-1] ^= 1
+    run.weights.write_bytes(body)
+    with pytest.raises(CorruptionError) as refusal:
+        trainer.load(tmp_path)
+    assert str(refusal.value) == f"student is damaged:\n  {run.weights}: is not the file its card names"
+
+
+def test_a_card_of_another_version_is_refused(
+    source: Source, built: tuple[DistilledModel, StudentShape], tmp_path: Path
+) -> None:
+    run = exported(source, built, tmp_path)
+    write_json(run.card, {**read_json(run.card), "version": 2})
+    with pytest.raises(ContractError) as refusal:
+        trainer.load(tmp_path)
+    assert str(refusal.value) == (
+        f"student card breaks the storage contract:\n  {run.card}: is of version 2, this Stillhouse reads 1"
+    )

@@ -1,0 +1,96 @@
+"""The stream of batches: the same whoever reads, and from wherever it starts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from storage_schemas.cache import Cache
+from storage_schemas.errors import SettingError
+from trainer.config import DataSettings, TrainRecipe
+from trainer.datamodule import make_order
+from trainer.dataset import CachedBatches
+from trainer.loader import Batches, TrainingStream
+from trainer.source import Source, open_source
+
+Recipes = Callable[..., TrainRecipe]
+
+
+def stream(source: Source, recipe: TrainRecipe, rank: int = 0, world: int = 1) -> TrainingStream:
+    dataset, order = CachedBatches(source=source), make_order(source, recipe)
+    return TrainingStream(dataset, order, recipe.steps, recipe.running, rank, world)
+
+
+def plain(step: Batches) -> list[tuple[str, list[int], list[float]]]:
+    """What tells one step from any other."""
+    return [
+        (part.view_set.name, part.start.flatten().tolist(), part.pixels.double().sum(dim=(1, 2, 3)).tolist())
+        for part in step
+    ]
+
+
+@pytest.fixture(scope="module")
+def source(full_cache: Cache) -> Source:
+    return open_source(full_cache)
+
+
+def test_a_stream_goes_on_from_a_saved_state_with_the_very_next_batch(source: Source, recipe_of: Recipes) -> None:
+    recipe = recipe_of(steps=9)
+    undisturbed = [plain(step) for step in stream(source, recipe)]
+    assert len(undisturbed) == 9
+    first = stream(source, recipe)
+    before = [plain(step) for _, step in zip(range(4), first, strict=False)]
+    second = stream(source, recipe)
+    second.load_state_dict(first.state_dict())
+    assert first.state_dict() == {"step": 4}
+    assert [*before, *map(plain, second)] == undisturbed
+
+
+def test_reading_processes_change_neither_the_batches_nor_their_order(source: Source, recipe_of: Recipes) -> None:
+    alone, helped = recipe_of(steps=5), recipe_of(steps=5, running={"workers": 2, "read_ahead": 2})
+    assert [plain(step) for step in stream(source, helped)] == [plain(step) for step in stream(source, alone)]
+
+
+def test_ranks_share_every_step_and_lose_none_of_it(source: Source, recipe_of: Recipes) -> None:
+    recipe = recipe_of(steps=4)
+    whole = list(stream(source, recipe))
+    shares = [list(stream(source, recipe, rank, 2)) for rank in (0, 1)]
+    for step, first, second in zip(whole, *shares, strict=True):
+        for part, one, other in zip(step, first, second, strict=True):
+            assert torch.equal(part.pixels[0::2], one.pixels)
+            assert torch.equal(part.pixels[1::2], other.pixels)
+
+
+def test_the_wait_for_data_is_counted_and_taken_once(source: Source, recipe_of: Recipes) -> None:
+    watched = stream(source, recipe_of(steps=2))
+    next(iter(watched))
+    assert watched.take_wait() > 0
+    assert watched.take_wait() == 0
+
+
+def test_sets_are_drawn_as_often_as_they_have_training_views_unless_told(source: Source, recipe_of: Recipes) -> None:
+    decks = make_order(source, recipe_of()).decks
+    assert {view_set.name: deck.proportion for view_set, deck in decks.items()} == {
+        "high-64": 7.0,
+        "low-32": 8.0,
+        "low-48": 11.0,
+    }
+    told = recipe_of(data=DataSettings(proportions={"low-32": 3.0}))
+    assert (
+        next(iter(make_order(source, told).decks.values())).proportion == 7.0
+    )  # not named: not this one's to leave out
+    some = replace(source, sets={key: one for key, one in source.sets.items() if key.name == "low-32"})
+    assert [deck.proportion for deck in make_order(some, told).decks.values()] == [3.0]
+
+
+def test_a_set_without_training_views_is_refused(source: Source, recipe_of: Recipes) -> None:
+    view_set, one = next(iter(source.sets.items()))
+    held: Any = {"train": one.rows["train"][:0], "heldout": one.rows["heldout"]}
+    with pytest.raises(SettingError) as refusal:
+        make_order(replace(source, sets={**source.sets, view_set: replace(one, rows=held)}), recipe_of())
+    assert str(refusal.value) == (
+        "view sets cannot be used:\n"
+        "  high-64: has no training view (leave it out with data.proportions, or cut more views)"
+    )

@@ -1,0 +1,107 @@
+"""The objective: every teacher's terms, weighted; nothing for a teacher that has not seen the set."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from storage_schemas.cache import Cache
+from trainer.batch import ViewBatch, unit_pixels
+from trainer.config import LossSettings, TrainRecipe
+from trainer.dataset import CachedBatches, heldout_requests
+from trainer.evaluate import evaluate
+from trainer.fit import build_model
+from trainer.losses import balanced_angle, cosine_distance, spatial_cosine, spatial_mse
+from trainer.model import DistilledModel, ModelOutput
+from trainer.objective import TokenMaps, objective
+from trainer.source import Source, open_source
+from trainer.student import StudentOutput
+
+DISPERSIONS = {"any": 0.25, "fixed": 0.5}
+Seen = tuple[DistilledModel, TokenMaps, ViewBatch, ModelOutput]
+
+
+@pytest.fixture(scope="module")
+def source(full_cache: Cache) -> Source:
+    return open_source(full_cache)
+
+
+def heldout(source: Source) -> list[list[ViewBatch]]:
+    requests = heldout_requests(source, {"low": 4, "high": 4}, seed=0)
+    return [CachedBatches(source=source)[(request,)] for request in requests]
+
+
+@pytest.fixture
+def seen(
+    source: Source, recipe_of: Callable[..., TrainRecipe]
+) -> tuple[DistilledModel, TokenMaps, ViewBatch, ModelOutput]:
+    model, shape = build_model(recipe_of(), source)
+    [batch] = heldout(source)[0]
+    with torch.no_grad():
+        return model, TokenMaps(source, shape), batch, model(unit_pixels(batch.pixels), batch.targets)
+
+
+def test_the_objective_is_the_weighted_sum_of_every_teachers_terms(seen: Seen) -> None:
+    _, maps, batch, output = seen
+    settings = LossSettings(spatial_weight=2.0, summary_weight=3.0, teacher_weights={"fixed": 0.5})
+    terms = objective(output, batch, maps, DISPERSIONS, settings)
+    expected, parts = 0.0, {}
+    for name, factor in (("any", 1.0), ("canvas", 1.0), ("fixed", 0.5)):
+        parts[f"{name}/spatial"] = float(spatial_mse(*maps(output.spatial[name], batch, name)))
+        expected += factor * 2 * parts[f"{name}/spatial"]
+        if name != "canvas":
+            angle = balanced_angle(output.summary[name], batch.targets[name].summary, DISPERSIONS[name])
+            parts[f"{name}/summary"] = float(angle)
+            expected += factor * 3 * parts[f"{name}/summary"]
+    assert {name: float(part) for name, part in terms.parts.items()} == parts
+    assert float(terms.total) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_older_kinds_of_loss_are_taken_where_asked_for(seen: Seen) -> None:
+    _, maps, batch, output = seen
+    terms = objective(output, batch, maps, DISPERSIONS, LossSettings(spatial="cosine", summary="cosine"))
+    assert terms.parts["any/spatial"] == spatial_cosine(*maps(output.spatial["any"], batch, "any"))
+    assert terms.parts["any/summary"] == cosine_distance(output.summary["any"], batch.targets["any"].summary)
+
+
+def test_a_teacher_that_has_not_seen_the_set_has_no_term(seen: Seen) -> None:
+    _, maps, batch, output = seen
+    alone = replace(batch, targets={"canvas": batch.targets["canvas"]})
+    terms = objective(output, alone, maps, DISPERSIONS, LossSettings())
+    assert set(terms.parts) == {"canvas/spatial"}
+    assert terms.total == terms.parts["canvas/spatial"]
+
+
+def test_a_student_that_says_what_its_teachers_say_has_no_loss_where_grids_agree(seen: Seen) -> None:
+    _, maps, batch, output = seen
+    centred = replace(
+        batch,
+        start=torch.zeros_like(batch.start),
+        targets={name: replace(one, start=torch.zeros_like(one.start)) for name, one in batch.targets.items()},
+    )
+    echo = ModelOutput(
+        student=StudentOutput(spatial=output.student.spatial, summary=output.student.summary),
+        spatial={name: one.spatial.float() for name, one in batch.targets.items()},
+        summary={name: one.summary for name, one in batch.targets.items() if one.summary is not None},
+    )
+    same = replace(centred, targets={name: one for name, one in centred.targets.items() if name != "fixed"})
+    assert float(objective(echo, same, maps, DISPERSIONS, LossSettings()).total) == 0
+
+
+def test_scores_over_all_batches_are_those_of_one_pass_and_leave_the_model_as_it_was(
+    source: Source, seen: Seen
+) -> None:
+    model, maps, _, _ = seen
+    model.train()
+    together = evaluate(model, maps, heldout(source), source.teachers, DISPERSIONS, torch.device("cpu"))
+    one_by_one = [CachedBatches(source=source)[(r,)] for r in heldout_requests(source, {"low": 1, "high": 1}, seed=0)]
+    apart = evaluate(model, maps, one_by_one, source.teachers, DISPERSIONS, torch.device("cpu"))
+    assert model.training
+    assert list(together) == ["any", "canvas", "fixed"]
+    for name, score in together.items():
+        assert score.fidelity == pytest.approx(apart[name].fidelity, rel=1e-4)
+        assert list(score.sets) == ["high-64", "low-32", "low-48"]
+        assert min(score.sets.values()) > 0
+    assert together["canvas"].angle is None
+    assert together["any"].angle == pytest.approx(apart["any"].angle, rel=1e-4)

@@ -1,0 +1,104 @@
+"""A run's folder: files appear whole, histories go on where they stopped, another run is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from storage_schemas.errors import CorruptionError, IdentityError
+from trainer.evaluate import TeacherScore
+from trainer.history import HistoryLogger, read_history
+from trainer.metrics import add_scores, add_speed, start_metrics
+from trainer.run_folder import RunFolder, read_json, require_run, write_json, write_whole
+
+IDENTITY = {"recipe": {"steps": 10, "data": {"teachers": ("a", "b")}}, "cache": {"views": "abc"}}
+
+
+def test_the_same_run_may_go_on_and_an_empty_folder_takes_any(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path / "run")
+    require_run(run, IDENTITY)
+    write_json(run.identity, IDENTITY)
+    require_run(run, IDENTITY)
+
+
+def test_a_folder_of_another_run_is_refused_with_both_values_of_all_that_differs(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    write_json(run.identity, IDENTITY)
+    with pytest.raises(IdentityError) as refusal:
+        require_run(run, {"recipe": {"steps": 20, "data": {"teachers": ("a",)}}, "cache": {"views": "abc"}})
+    assert str(refusal.value).replace(str(tmp_path), "RUN") == (
+        "run RUN does not match what is already there:\n"
+        '  recipe.data.teachers: the run there has ["a", "b"], this run has ["a"]\n'
+        "  recipe.steps: the run there has 10, this run has 20\n"
+        "  what to do: repeat the settings that this run began with, or give the new one another folder with --runs"
+    )
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file"
+    write_whole(path, b"before")
+    with pytest.raises(TypeError):
+        write_whole(path, None)  # type: ignore[arg-type]
+    assert path.read_bytes() == b"before"
+    write_whole(path, b"after")
+    assert path.read_bytes() == b"after"
+    assert [one.name for one in path.parent.iterdir()] == ["file"]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{"recipe": ')
+    with pytest.raises(CorruptionError) as refusal:
+        read_json(path)
+    assert refusal.value.problems[0].place == str(path)
+
+
+def test_a_history_goes_on_after_the_step_that_a_run_resumes_from(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    history = HistoryLogger(path, ["loss", "fidelity/a"], start=0)
+    for step in range(1, 5):
+        history.log_metrics({"loss": step / 8}, step)
+    history.log_metrics({"fidelity/a": 1.5}, 4)
+    with path.open("ab") as file:
+        file.write(b"5,0.6")  # a run that was killed while it wrote
+    assert [row["step"] for row in read_history(path)] == ["1", "2", "3", "4", "4"]
+    HistoryLogger(path, ["loss", "fidelity/a"], start=2).log_metrics({"loss": 0.5}, 3)
+    assert path.read_text() == "step,loss,fidelity/a\n1,0.125,\n2,0.25,\n3,0.5,\n"
+
+
+def test_a_history_starts_anew_with_its_run(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    HistoryLogger(path, ["loss"], start=0).log_metrics({"loss": 1.0}, 1)
+    HistoryLogger(path, ["loss"], start=0)
+    assert path.read_text() == "step,loss\n"
+
+
+def test_a_value_without_a_column_is_not_dropped_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="no column for lr"):
+        HistoryLogger(tmp_path / "history.csv", ["loss"], start=0).log_metrics({"loss": 1.0, "lr": 0.1}, 1)
+
+
+def test_metrics_keep_scores_by_step_and_drop_those_that_will_come_again(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    score = TeacherScore(fidelity=1.5, sets={"low-32": 1.25}, angle=None)
+    start_metrics(run, {"student": "a"}, start=0)
+    for step in (0, 2, 4):
+        add_scores(run, step, {"dinov3": score})
+    start_metrics(run, {"student": "a"}, start=2)
+    add_speed(run, views_per_second=3.0, wait_share=0.25)
+    add_scores(run, 2, {"dinov3": TeacherScore(fidelity=2.5, sets={"low-32": 2.5}, angle=0.5)})
+    assert read_json(run.metrics) == {
+        "student": "a",
+        "evaluations": [
+            {"step": 0, "teachers": {"dinov3": {"fidelity": 1.5, "sets": {"low-32": 1.25}, "angle": None}}},
+            {"step": 2, "teachers": {"dinov3": {"fidelity": 2.5, "sets": {"low-32": 2.5}, "angle": 0.5}}},
+        ],
+        "speed": {"views_per_second": 3.0, "wait_share": 0.25},
+    }
+
+
+def test_metrics_of_a_run_that_starts_anew_are_empty(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    start_metrics(run, {}, start=0)
+    add_scores(run, 4, {})
+    start_metrics(run, {}, start=0)
+    assert read_json(run.metrics) == {"evaluations": []}

@@ -1,0 +1,96 @@
+"""Students: any timm backbone gives square tokens and a summary at every resolution of a run, or is refused by name."""
+
+import pytest
+import torch
+
+from storage_schemas.errors import SettingError
+from trainer.student import Student, StudentShape, measure_student
+
+
+@pytest.mark.parametrize(
+    ("name", "resolutions", "shape"),
+    [
+        ("test_vit", [64, 96], StudentShape(channels=64, summary_channels=64, tokens={64: 4, 96: 6})),
+        ("test_convnext", [64, 96], StudentShape(channels=64, summary_channels=64, tokens={64: 2, 96: 3})),
+        # its classifier's features are wider than its map
+        ("test_efficientnet", [64, 96], StudentShape(channels=64, summary_channels=256, tokens={64: 2, 96: 3})),
+        # a hierarchical one with windows of 7 tokens, at sizes that these do not divide
+        (
+            "swin_tiny_patch4_window7_224",
+            [64, 96],
+            StudentShape(channels=768, summary_channels=768, tokens={64: 2, 96: 3}),
+        ),
+    ],
+)
+def test_families_of_backbones_give_tokens_and_a_summary_at_every_resolution(
+    name: str, resolutions: list[int], shape: StudentShape
+) -> None:
+    student = Student(name).eval()
+    assert measure_student(student, name, resolutions) == shape
+    with torch.no_grad():
+        output = student(torch.rand(2, 3, resolutions[1], resolutions[0]))
+    assert output.spatial.shape == (2, shape.tokens[resolutions[1]], shape.tokens[resolutions[0]], shape.channels)
+    assert output.summary.shape == (2, shape.summary_channels)
+
+
+def test_tokens_lie_in_the_picture_as_its_pixels_do() -> None:
+    student = Student("test_convnext").eval()
+    pixels = torch.zeros(1, 3, 128, 128)
+    with torch.no_grad():
+        before = student(pixels).spatial
+        pixels[..., 96:, :32] = 1  # bottom left
+        change = (student(pixels).spatial - before).norm(dim=3)[0]
+    assert change.argmax() == 12  # first of the fourth row of four
+
+
+def test_normalisation_with_the_backbones_own_statistics_is_inside() -> None:
+    student = Student("test_vit").eval()
+    pixels = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(student.backbone.pretrained_cfg[name]).reshape(3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        features = student.backbone.forward_features((pixels - mean) / std)
+        output = student(pixels)
+    tokens = features[:, student.backbone.num_prefix_tokens :].reshape(1, 4, 4, 64)
+    assert torch.allclose(output.spatial, tokens, atol=1e-6)
+
+
+def test_a_student_that_was_measured_is_in_the_mode_it_was_in() -> None:
+    for training in (True, False):
+        student = Student("test_vit").train(training)
+        measure_student(student, "test_vit", [64])
+        assert student.training is training
+
+
+def test_an_unknown_student_is_refused_with_the_nearest_names() -> None:
+    with pytest.raises(SettingError) as refusal:
+        Student("vit_tinny_patch16_224")
+    [problem] = refusal.value.problems
+    assert (problem.place, problem.found) == ("vit_tinny_patch16_224", "is no timm model")
+    assert problem.fix.startswith("nearest: vit_tiny_patch16_224, ")
+
+
+def test_a_student_whose_patch_does_not_divide_a_resolution_is_refused_for_each() -> None:
+    with pytest.raises(SettingError) as refusal:
+        measure_student(Student("vit_tiny_patch16_224"), "vit_tiny_patch16_224", [40, 64, 24])
+    assert str(refusal.value) == (
+        "student cannot be used:\n"
+        "  vit_tiny_patch16_224 at 24 px: its tokens are 16 px wide, and 24 is not a multiple of 16\n"
+        "  vit_tiny_patch16_224 at 40 px: its tokens are 16 px wide, and 40 is not a multiple of 16\n"
+        "  what to do: choose another student, or leave these view sets out with data.proportions"
+    )
+
+
+def test_a_backbone_that_cannot_take_a_size_is_refused_with_its_own_words() -> None:
+    with pytest.raises(SettingError) as refusal:
+        measure_student(Student("test_maxvit"), "test_maxvit", [64])
+    assert refusal.value.problems[0].place == "test_maxvit at 64 px"
+    assert refusal.value.problems[0].found.startswith("the backbone does not take this size: AssertionError: ")
+
+
+def test_a_position_table_is_laid_out_for_the_size_asked_for_and_only_where_there_is_one() -> None:
+    assert Student("test_vit", image_size=64).backbone.pos_embed.shape[1] - 1 == 16
+    with pytest.raises(SettingError) as refusal:
+        Student("test_convnext", image_size=64)
+    [problem] = refusal.value.problems
+    assert "img_size" in problem.found
+    assert problem.fix == "drop image_size"

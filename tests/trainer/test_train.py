@@ -1,0 +1,249 @@
+"""A run from end to end: it learns, goes on where it was cut off, is finished once, and refuses what is not its."""
+
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from storage_schemas.cache import Cache
+from storage_schemas.errors import ContractError, IdentityError, SettingError
+from storage_schemas.teacher import TeacherSpec
+from storage_schemas.views import ViewSet
+from trainer.config import DataSettings, OptimiserSettings, TrainRecipe
+from trainer.export import load
+from trainer.fit import fit
+from trainer.history import read_history
+from trainer.run_folder import RunFolder, read_json
+from trainer.source import open_source
+from trainer.train import train
+
+Recipes = Callable[..., TrainRecipe]
+STEPS = 10
+
+
+class PowerCutError(Exception):
+    """Stands for whatever ends a process."""
+
+
+class CutAfter(Callback):
+    """Ends the run after a step, before anything of that step is kept."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise PowerCutError
+
+
+class Watch(Callback):
+    """Notes what every step learnt from."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, list[float]]] = []
+
+    def on_train_batch_start(self, trainer: Trainer, _: LightningModule, batch: Any, *__: Any) -> None:
+        self.steps.append((trainer.global_step, [float(part.pixels.double().sum()) for part in batch]))
+
+
+def run_with(recipe: TrainRecipe, cache: Cache, folder: Path, *callbacks: Callback) -> RunFolder:
+    """Train as `train` does, with a look inside."""
+    source, run = open_source(cache, recipe.data.teachers, recipe.data.proportions), RunFolder(path=folder)
+    fit(recipe, source, run, {"recipe": recipe.identity(), "cache": source.identity}, lambda _: None, callbacks)
+    return run
+
+
+def losses(run: RunFolder) -> list[tuple[str, str]]:
+    return [(row["step"], row["loss"]) for row in read_history(run.history) if row["loss"]]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    full_cache: Cache, tmp_path_factory: pytest.TempPathFactory, recipe_of: Recipes
+) -> tuple[RunFolder, list[tuple[int, list[float]]]]:
+    """A run that nothing disturbed, and what its steps learnt from."""
+    watch = Watch()
+    return run_with(recipe_of(steps=STEPS), full_cache, tmp_path_factory.mktemp("run"), watch), watch.steps
+
+
+def test_fidelity_rises_and_ends_above_one_for_every_teacher(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    run = run_with(recipe_of(steps=40, optimiser=OptimiserSettings(lr=3e-3, warmup=5)), full_cache, tmp_path)
+    first, last = read_json(run.metrics)["evaluations"]
+    assert (first["step"], last["step"]) == (0, 40)
+    for name in ("any", "canvas", "fixed"):
+        before, after = (one["teachers"][name]["fidelity"] for one in (first, last))
+        assert before < 1 < after
+
+
+@pytest.mark.parametrize("cut", [0, 3, 4, 7, 9])
+def test_a_run_that_was_cut_off_goes_on_with_the_very_next_batch_and_ends_in_the_same_weights(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes, undisturbed: Any, cut: int
+) -> None:
+    whole, steps = undisturbed
+    recipe, before, after = recipe_of(steps=STEPS), Watch(), Watch()
+    with pytest.raises(PowerCutError):
+        run_with(recipe, full_cache, tmp_path, before, CutAfter(cut))
+    run = run_with(recipe, full_cache, tmp_path, after)
+    kept = cut // 4 * 4  # a checkpoint every four steps
+    assert before.steps == steps[: cut + 1]
+    assert after.steps == steps[kept:]
+    assert run.weights.read_bytes() == whole.weights.read_bytes()
+    assert losses(run) == losses(whole)
+    assert read_json(run.metrics)["evaluations"] == read_json(whole.metrics)["evaluations"]
+
+
+KILLED = """
+import os, pickle, signal, sys
+import torch
+torch.set_num_threads({threads})
+from lightning.pytorch.callbacks import Callback
+from trainer.fit import fit
+
+class Kill(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+recipe, source, run = pickle.load(open({values!r}, "rb"))
+fit(recipe, source, run, {{"recipe": recipe.identity(), "cache": source.identity}}, print, [Kill()])
+"""
+
+
+def test_a_process_that_was_killed_leaves_a_run_that_goes_on_to_the_same_weights(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes, undisturbed: Any
+) -> None:
+    recipe, run, values = recipe_of(steps=STEPS), RunFolder(path=tmp_path / "run"), tmp_path / "values"
+    values.write_bytes(pickle.dumps((recipe, open_source(full_cache), run)))
+    program = KILLED.format(threads=torch.get_num_threads(), values=str(values))
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    said: list[str] = []
+    train(recipe, full_cache.store.uri, run.path, said.append)
+    assert f"train: going on after step 4 of {STEPS}" in said
+    assert run.weights.read_bytes() == undisturbed[0].weights.read_bytes()
+
+
+def test_a_finished_run_computes_nothing_and_says_so(full_cache: Cache, tmp_path: Path, recipe_of: Recipes) -> None:
+    recipe, said = recipe_of(steps=2), list[str]()
+    run = train(recipe, full_cache.store.uri, tmp_path / "run", said.append)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    train(recipe_of(steps=2, running={"log_every": 2}), full_cache.store.uri, tmp_path / "run", said.append)
+    assert said[-1] == f"train: {tmp_path / 'run'} is finished, nothing to do (2 steps)"
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+
+
+def test_a_run_says_what_it_learns_from_and_that_random_teachers_know_nothing(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    said: list[str] = []
+    train(recipe_of(steps=1), full_cache.store.uri, tmp_path / "run", said.append)
+    assert said[:5] == [
+        "train: student test_vit, 1 steps",
+        "train: high-64: 7 train, 2 heldout views; teachers any, canvas, fixed",
+        "train: low-32: 8 train, 2 heldout views; teachers any, canvas, fixed",
+        "train: low-48: 11 train, 3 heldout views; teachers any, canvas, fixed",
+        "train: RANDOM WEIGHTS: any, canvas, fixed know nothing; this is a demonstration",
+    ]
+
+
+def test_a_run_of_other_settings_is_refused_with_both_values_and_nothing_is_touched(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    with pytest.raises(PowerCutError):
+        run_with(recipe_of(steps=8), full_cache, tmp_path, CutAfter(5))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(IdentityError) as refusal:
+        train(recipe_of(steps=9, seed=1), full_cache.store.uri, tmp_path)
+    assert [str(problem) for problem in refusal.value.problems[:-1]] == [
+        "recipe.seed: the run there has 0, this run has 1",
+        "recipe.steps: the run there has 8, this run has 9",
+    ]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_student_that_cannot_be_used_leaves_no_run_behind(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    with pytest.raises(SettingError):
+        train(recipe_of(student="vit_tinny"), full_cache.store.uri, tmp_path / "run", lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    class Spoil(Callback):
+        def on_train_batch_start(self, trainer: Trainer, module: Any, *_: Any) -> None:
+            if trainer.global_step == 6:
+                torch.nn.init.constant_(module.model.heads["any_spatial"].last.bias, float("nan"))
+
+    with pytest.raises(ContractError) as refusal:
+        run_with(recipe_of(steps=12), full_cache, tmp_path, Spoil())
+    assert str(refusal.value) == (
+        "training breaks the storage contract:\n  step 7: the loss is nan "
+        "(lower optimiser.lr, lengthen optimiser.warmup, or set optimiser.gradient_clip)"
+    )
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 4
+
+
+def test_a_teacher_that_saw_one_set_teaches_there_and_a_convnet_learns_too(
+    tmp_path: Path, recipe_of: Recipes, cache_maker: Any, specs: dict[str, TeacherSpec]
+) -> None:
+    maker = cache_maker(tmp_path / "cache", {"low-64": 6, "low-96": 6}).views()
+    maker.teacher(specs["any"]).stats(specs["any"])
+    low_96 = ViewSet(partition="low", resolution=96)
+    maker.teacher(specs["canvas"], lambda view_set, _: view_set == low_96).stats(specs["canvas"])
+    recipe = recipe_of(student="test_convnext", steps=3)
+    run = train(recipe, maker.store.uri, tmp_path / "run", lambda _: None)
+    [*_, last] = read_json(run.metrics)["evaluations"]
+    assert {name: list(one["sets"]) for name, one in last["teachers"].items()} == {
+        "any": ["low-64", "low-96"],
+        "canvas": ["low-96"],
+    }
+    output = load(run.path)(torch.rand(1, 3, 64, 96))
+    assert output.spatial["any"].shape == (1, 2, 3, 8)
+
+
+def test_a_run_may_leave_sets_and_teachers_out(full_cache: Cache, tmp_path: Path, recipe_of: Recipes) -> None:
+    data = DataSettings(teachers=("canvas",), proportions={"low-48": 1.0}, batch_low=4, window_shards=2)
+    run = train(recipe_of(steps=1, data=data), full_cache.store.uri, tmp_path / "run", lambda _: None)
+    [*_, last] = read_json(run.metrics)["evaluations"]
+    assert {name: list(one["sets"]) for name, one in last["teachers"].items()} == {"canvas": ["low-48"]}
+
+
+def test_tensorboard_holds_the_losses_where_it_is_asked_for(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = recipe_of(steps=2, running={"loggers": ("csv", "tensorboard")})
+    run = train(recipe, full_cache.store.uri, tmp_path / "run", lambda _: None)
+    events = EventAccumulator(str(run.tensorboard)).Reload()
+    kept = [(str(event.step), pytest.approx(event.value)) for event in events.Scalars("loss")]
+    assert [(step, float(loss)) for step, loss in losses(run)] == kept
+
+
+def test_metrics_hold_the_facts_of_each_teacher(full_cache: Cache, undisturbed: Any) -> None:
+    facts = read_json(undisturbed[0].metrics)["teachers"]
+    stats = full_cache.stats("any")
+    assert stats is not None
+    assert facts["any"]["dispersion"] == stats.dispersion
+    assert facts["any"]["variance_residual"] == stats.pooled.variance_residual
+    assert (facts["any"]["rows"], facts["canvas"]["dispersion"]) == (33, None)
+    stored = [
+        Path(full_cache.store.uri, "features.zarr", "teachers", "any", name) for name in ("low-32", "low-48", "high-64")
+    ]
+    assert facts["any"]["bytes"] == sum(
+        path.stat().st_size for one in stored for path in one.rglob("*") if path.is_file() and path.name != "zarr.json"
+    )
