@@ -12,7 +12,7 @@ from teachers.source import entry_of, is_own
 
 
 @functools.cache
-def tflop_per_input(source: str, side: int) -> float:
+def tflop_per_input(source: str, side: int, weights: str = "own") -> float:
     """Return the cost of one square input, in 10¹² floating-point operations; a multiply-add counts as two.
 
     Matrix products, convolutions and attention are counted, as PyTorch's own counter does. A model of the catalogue is
@@ -21,12 +21,13 @@ def tflop_per_input(source: str, side: int) -> float:
     Args:
         source: a name in the catalogue, or `module:Class`.
         side: of the input (pixels).
+        weights: what a class of the user's own is built with. A model of the catalogue costs the same with any.
 
     Raises:
         SettingError: a size that the teacher does not accept, or no such source.
     """
     token_grid(spec_of(source), side, side)
-    teacher = build_teacher(source, weights="own") if is_own(source) else _without_numbers(source)
+    teacher = build_teacher(source, weights=weights) if is_own(source) else _without_numbers(source)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         teacher.features(torch.zeros(1, 3, side, side, device=teacher.device))

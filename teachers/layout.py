@@ -12,6 +12,7 @@ Check = Callable[[Tensor], None]
 """Passes a tensor that is as its layout promises, and raises UnfitTensorError for another."""
 
 
+@final
 class UnfitTensorError(ValueError):
     """A tensor whose values are not what its layout promises; the text says how."""
 

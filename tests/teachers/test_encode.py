@@ -211,13 +211,33 @@ def test_each_precision_is_near_float32_and_position_tables_stay_float32(name, i
         assert {parameter.dtype for parameter in teacher.network.parameters()} == {weight_dtype}
         tables = [buffer for name, buffer in teacher.network.named_buffers() if not name.endswith("k_bias")]
         assert {table.dtype for table in tables} <= {torch.float32}
-        error = (teacher.encode(images(2, side, side)).spatial - expected).square().mean().sqrt()
+        output = teacher.encode(images(2, side, side))
+        assert {each.dtype for each in (output.spatial, output.summary) if each is not None} == {torch.float32}
+        error = (output.spatial - expected).square().mean().sqrt()
         assert 0 < error < 0.03 * expected.square().mean().sqrt()
 
 
 def test_compiling_is_off_on_a_cpu():
     teacher = build_teacher("dinov3-tiny", weights="random:0", compiled=True)
     assert teacher._features == teacher.features
+
+
+@pytest.mark.slow
+def test_features_compile_as_one_graph_into_the_same():
+    # in a process of its own: the checks of shapes and types that tests switch on cannot be traced
+    script = (
+        "import torch\n"
+        "from teachers.build import build_teacher\n"
+        "for name, side in (('dinov3-tiny', 64), ('siglip2-tiny', 192), ('sam3-tiny', 336)):\n"
+        "    teacher = build_teacher(name, weights='random:7', layers=(0,))\n"
+        "    images = torch.linspace(-2, 2, 6 * side * side).reshape(2, 3, side, side)\n"
+        "    compiled = torch.compile(teacher.features, backend='eager', fullgraph=True)\n"
+        "    with torch.inference_mode():\n"
+        "        one_graph, plain = compiled(images), teacher.features(images)\n"
+        "    assert torch.equal(one_graph.spatial, plain.spatial)\n"
+        "    assert torch.equal(one_graph.layers[0], plain.layers[0])\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 @pytest.mark.parametrize("name", ["dinov3-tiny", "siglip2-tiny", "sam3-tiny"])

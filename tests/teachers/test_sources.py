@@ -9,6 +9,7 @@ import torch
 from storage_schemas.errors import MissingError, SettingError
 from teachers.build import build_teacher, spec_of
 from teachers.catalogue import CATALOGUE
+from teachers.cost import tflop_per_input
 from teachers.layers import layer_spec
 
 MODULE = """
@@ -128,6 +129,13 @@ def test_a_class_that_takes_weights_layers_and_compiled_is_given_them(own, tmp_p
     teacher = build_teacher(f"{own}:Loading", **settings, precision="bf16")
     assert (teacher.layers, teacher.compiled, teacher.precision) == ((0, 3), True, "bf16")
     assert set(teacher.encode(torch.zeros(1, 3, 32, 32)).layers) == {0, 3}
+
+
+def test_a_class_that_needs_weights_is_counted_with_them(own, tmp_path):
+    torch.save(torch.nn.Conv2d(3, 3, 16, 16).state_dict(), tmp_path / "own.pth")
+    products = 4 * 3 * 3 * 16 * 16
+    tflop = tflop_per_input(f"{own}:Loading", 32, weights=str(tmp_path / "own.pth"))
+    assert tflop == pytest.approx(2 * products / 1e12, rel=1e-9)
 
 
 def test_a_setting_that_a_class_does_not_take_is_refused_and_not_overlooked(own):
