@@ -21,10 +21,11 @@ from storage_schemas.cache import Cache
 from storage_schemas.errors import AbstractStillhouseError, IdentityError, MissingError, SettingError
 from storage_schemas.geometry import TokenAxis, match_axis, match_tokens
 from storage_schemas.phi_s import to_stored
+from trainer.__main__ import main
 from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
 from trainer.metrics import teacher_facts
-from trainer.report import make_report
 from trainer.report.closing_table import closing_rows
+from trainer.report.make import make_report
 from trainer.report.numbers_as_text import bytes_text, number_text, signed_text
 from trainer.report.page import PAPER_DISPERSIONS, render_page
 from trainer.report.pictures import make_pictures
@@ -392,3 +393,19 @@ def test_a_page_that_cannot_be_written_is_refused(full_cache: Cache, tmp_path: P
         f"page cannot be used:\n  {tmp_path / 'page'}: cannot be written: Is a directory "
         "(give the name of an .html file in a folder that can be written to)"
     )
+
+
+def test_the_command_prints_the_table_and_the_path_of_the_page(
+    full_cache: Cache, runs: Path, said: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert main(["report", "--cache", full_cache.store.uri, "--runs", str(runs), "--page", str(page)]) == 0
+    table, _, path = said[0].rpartition("report: ")
+    assert path.endswith("page.html")
+    assert capsys.readouterr().out == f"{table}report: {page}\n"
+    assert page.read_text(encoding="utf-8") == said[1]
+
+
+def test_the_command_without_a_cache_says_what_to_give(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report"]) == 2
+    assert capsys.readouterr().err == ("error: CACHE cannot be used:\n  --cache: is not given (make … CACHE=…)\n")
