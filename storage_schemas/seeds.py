@@ -65,8 +65,8 @@ def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
         raise SettingError("proportions", [Problem(place=str(key), found=found)])
     choices = sorted(proportions)
     edges = np.cumsum([proportions[choice] for choice in choices])
-    chosen = int(np.searchsorted(edges, unit_interval(key) * edges[-1], side="right"))
-    return choices[min(chosen, len(choices) - 1)]
+    drawn = unit_interval(key) * edges[-1]  # below the last edge: a draw is at most 1 − 2⁻⁵³, and that rounds down
+    return choices[int(np.searchsorted(edges, drawn, side="right"))]
 
 
 def hash_order(keys: Sequence[Key]) -> list[int]:

@@ -21,8 +21,8 @@ from storage_schemas.phi_s import PhiS, to_raw
 from storage_schemas.shard_format import ArraySpec, Compression, StoredType, array_metadata, encode_chunk
 from storage_schemas.small_arrays import write_small_arrays
 from storage_schemas.store import Store
-from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet
+from storage_schemas.teacher import Resample, SizeRule, TeacherSpec
+from storage_schemas.views import Split, ViewSet
 
 PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
 LOW = ViewSet(partition="low", resolution=32)
@@ -115,6 +115,14 @@ def test_the_page_has_every_small_array() -> None:
 )
 def test_the_page_has_every_attribute_of_every_group(group: str, attributes: Collection[str]) -> None:
     assert sorted(names_after(f"\n**`{group}`**\n")) == sorted(attributes)
+
+
+def test_the_page_has_every_word_that_a_value_may_be() -> None:
+    [rule] = [row[1] for row in rows_after("| in `spec` | value |") if row[0] == "`size_rule`"]
+    [resample] = [row[1] for row in rows_after("| in `spec` | value |") if row[0] == "`resample`"]
+    [split] = [row[2] for row in rows_after("\n**`views`**: ") if row[0] == "`split`"]
+    told = [names_in(one) for one in (rule, resample, split)]
+    assert [told[0], told[1][:2], told[2]] == [list(get_args(one)) for one in (SizeRule, Resample, Split)]
 
 
 def test_the_page_has_every_field_of_a_teacher_and_of_a_view_set() -> None:

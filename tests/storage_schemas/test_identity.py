@@ -85,6 +85,10 @@ def test_every_value_that_differs_is_named_with_both_values() -> None:
     ]
 
 
+def test_an_empty_identity_differs_in_what_the_other_has_and_in_nothing_else() -> None:
+    assert [str(one) for one in differences({}, {"name": "é"})] == ['name: the cache has nothing, this run has "é"']
+
+
 def test_the_holder_of_the_other_value_is_named() -> None:
     assert [str(one) for one in differences({"a": "x"}, {"a": "y"}, holder="the run there")] == [
         'a: the run there has "x", this run has "y"'

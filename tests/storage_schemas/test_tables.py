@@ -65,6 +65,7 @@ def test_any_parquet_reader_opens_a_table_and_can_check_its_pages() -> None:
     table = pa.Table.from_pylist([VIEW], VIEWS)
     body = to_parquet(table)
     assert pq.read_table(io.BytesIO(body)).replace_schema_metadata(None).equals(table)
+    assert list(pq.read_metadata(io.BytesIO(body)).metadata) == [b"stillhouse.sha256"]
     with pytest.raises(OSError, match="CRC checksum verification failed"):
         pq.read_table(io.BytesIO(body.replace(b"a.jpg", b"b.jpg", 1)), page_checksum_verification=True)
 

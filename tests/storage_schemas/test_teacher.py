@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from storage_schemas.errors import ContractError, SettingError
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.teacher import Precision, Resample, SizeRule, TeacherSpec
 
 SAM3 = TeacherSpec(
     name="sam3",
@@ -32,6 +32,16 @@ def test_the_tokens_of_a_native_input_are_its_side_over_the_patch() -> None:
 )
 def test_a_spec_comes_back_from_json_equal(spec: TeacherSpec) -> None:
     assert TeacherSpec.from_attributes(json.loads(json.dumps(spec.attributes()))) == spec
+
+
+def test_what_is_not_said_is_the_last_layer_of_real_weights_of_unstated_licence() -> None:
+    assert (SAM3.resample, SAM3.licence, SAM3.layer, SAM3.random_weights) == ("bilinear", "unstated", None, False)
+
+
+def test_the_words_that_a_cache_keeps_are_those_they_always_were() -> None:
+    assert get_args(SizeRule) == ("any", "fixed", "canvas")
+    assert get_args(Resample) == ("bilinear", "bicubic")
+    assert get_args(Precision) == ("fp32", "bf16-autocast", "bf16")
 
 
 def test_attributes_hold_every_field_by_its_name() -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from storage_schemas.errors import ContractError
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import Partition, ViewSet, draw_offset, teacher_tokens
+from storage_schemas.views import Partition, Split, ViewSet, draw_offset, teacher_tokens
 
 GEOMETRY = CanvasGeometry(resolution=256, patch=16, margin=2)
 ANY = TeacherSpec(
@@ -66,6 +67,11 @@ def test_anything_else_is_no_name_of_a_view_set(name: str) -> None:
     assert str(refusal.value) == (
         f"view set breaks the storage contract:\n  {name}: is no name such as low-256 or high-1152"
     )
+
+
+def test_the_words_that_a_cache_keeps_are_those_they_always_were() -> None:
+    assert get_args(Partition) == ("low", "high")
+    assert get_args(Split) == ("train", "heldout")
 
 
 def test_view_sets_sort_by_partition_then_by_resolution() -> None:
