@@ -1,0 +1,94 @@
+"""Running a teacher again on one view, beside the views that it was run with, and measuring how far the result is."""
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float
+
+from pipeline.features import view_features
+from pipeline.placements import Placement, mosaic_layout
+from pipeline.units import Unit
+from storage_schemas.cache import Cache
+from storage_schemas.commits import ShardRecord, read_commit
+from storage_schemas.errors import MissingError, Problem
+from storage_schemas.geometry import CanvasGeometry, Offset
+from storage_schemas.layout import detail_array, detail_unit, pixels_array, summary_array, views_unit
+from storage_schemas.manifest import TeacherManifest
+from storage_schemas.phi_s import to_stored
+from storage_schemas.sharded_array import ShardedArray
+from storage_schemas.teacher import TeacherSpec
+from storage_schemas.views import ViewSet
+from teachers.base import AbstractTeacher
+
+
+def distance(cache: Cache, teacher: AbstractTeacher, manifest: TeacherManifest, unit: Unit, row: int) -> float:
+    """Run the batch that a view was in again, and return how far its stored features are from the result.
+
+    Args:
+        cache: the cache.
+        teacher: the one that the features are of.
+        manifest: its manifest.
+        unit: its features of a set.
+        row: the view's row in the set.
+
+    Returns:
+        The largest `token_distance` of its spatial tokens (PHI-S units) and its summary (raw units).
+
+    Raises:
+        MissingError: PHI-S, pixels or the shard are gone.
+        CorruptionError: they are damaged.
+    """
+    name, view_set, shard = manifest.spec.name, unit.view_set, row // unit.grid.rows_per_shard
+    phi_s = cache.phi_s(name)
+    if phi_s is None:
+        raise MissingError("PHI-S", [Problem(place=f"teachers/{name}/phi_s", found="is gone")])
+    commits = {shard: read_commit(cache.store, unit.name, shard)}
+    batch, position = _batch(cache.placements(view_set, name, commits), row, manifest, unit.shape.geometry)
+    source = _source(cache, manifest.spec, view_set, shard)
+    features = next(view_features(teacher, source, unit.shape.geometry, batch, len(batch)))
+    raw = features.spatial[position].float().cpu().numpy()
+    apart = [token_distance(_entry(cache, unit.arrays[0].path, commits, row), to_stored(phi_s, raw))]
+    if features.summary is not None:
+        summary = features.summary[position].float().cpu().numpy()
+        apart.append(token_distance(_entry(cache, summary_array(view_set, name), commits, row), summary))
+    return max(apart)
+
+
+def token_distance(
+    stored: Float[np.ndarray, "*tokens channels"], expected: Float[np.ndarray, "*tokens channels"]
+) -> float:
+    """Return the largest |stored − expected| of any token, as a share of the greater of |expected| and its rms."""
+    lengths = np.linalg.norm(expected.astype(np.float64), axis=-1)
+    apart = np.linalg.norm(stored.astype(np.float64) - expected, axis=-1)
+    least = max(float(np.sqrt(np.mean(lengths**2))), float(np.finfo(np.float32).tiny))
+    return float(np.max(apart / np.maximum(lengths, least)))
+
+
+def _batch(
+    table: pa.Table, row: int, manifest: TeacherManifest, geometry: CanvasGeometry
+) -> tuple[list[Placement], int]:
+    """Return the placements of the batch that a row was in, whole mosaics of it, and the row's position there."""
+    placements = [
+        Placement(
+            row=one["row"],
+            offset=Offset(row=one["offset_row"], col=one["offset_col"]),
+            mosaic=one["mosaic"],
+            cell=one["cell"],
+        )
+        for one in table.to_pylist()
+    ]
+    canvas = manifest.spec.size_rule == "canvas"
+    length = manifest.identity["batch"] * (mosaic_layout(manifest.spec, geometry).capacity if canvas else 1)
+    position = [one.row for one in placements].index(row)
+    first = position - position % length
+    return placements[first : first + length], position - first
+
+
+def _source(cache: Cache, spec: TeacherSpec, view_set: ViewSet, shard: int) -> ShardedArray:
+    fixed = spec.size_rule == "fixed"
+    unit = detail_unit(view_set, spec.name) if fixed else views_unit(view_set)
+    array = detail_array(view_set, spec.name) if fixed else pixels_array(view_set)
+    return cache.array(array, {shard: read_commit(cache.store, unit, shard)})
+
+
+def _entry(cache: Cache, path: str, commits: dict[int, list[ShardRecord]], row: int) -> np.ndarray:
+    return cache.array(path, commits).read([row])[0]

@@ -1,0 +1,64 @@
+"""Checking `zarr.json`: that groups and arrays are there and say what the manifests imply."""
+
+import json
+from collections.abc import Iterable
+
+from pipeline.findings import Findings, noting
+from storage_schemas.cache import Cache
+from storage_schemas.layout import ATTRIBUTE, FEATURES
+from storage_schemas.shard_format import ArraySpec, parse_array_metadata
+from storage_schemas.store import Store
+
+
+def check_group(store: Store, group: str, *, ours: bool, fix: str, found: Findings) -> None:
+    """Check a group's metadata.
+
+    Args:
+        store: the cache.
+        group: path inside `features.zarr`; `""` for the root.
+        ours: whether it holds our attribute; others hold none.
+        fix: what mends it.
+        found: what is wrong is noted here.
+    """
+    name = metadata_name(group)
+    found.known.add(name)
+    with noting(found.problems, name, fix):
+        document = json.loads(store.read(name))
+        attributes = document.pop("attributes")
+        if document != {"zarr_format": 3, "node_type": "group"} or set(attributes) != ({ATTRIBUTE} if ours else set()):
+            found.note(name, "is not what a group of a cache has", fix)
+
+
+def check_array(store: Store, spec: ArraySpec, *, fix: str, found: Findings) -> None:
+    """Check an array's metadata, and that of the groups above it that hold nothing else."""
+    name = metadata_name(spec.path)
+    found.known.add(name)
+    with noting(found.problems, name, fix):
+        stored = parse_array_metadata(spec.path, json.loads(store.read(name)))
+        for field in ("shape", "dtype", "rows_per_shard", "compression"):
+            if (has := getattr(stored, field)) != (expected := getattr(spec, field)):
+                problem = f"{field} is {has}, the manifests imply {expected}"
+                found.note(name, problem, fix)
+
+
+def small_array_objects(group: str, arrays: Iterable[tuple[str, int]]) -> set[str]:
+    """Return the objects of small arrays.
+
+    Args:
+        group: that holds them.
+        arrays: name and number of axes, each.
+    """
+    names = set()
+    for array, axes in arrays:
+        names |= {metadata_name(f"{group}/{array}"), f"{FEATURES}/{group}/{array}/c" + "/0" * axes}
+    return names
+
+
+def metadata_name(node: str) -> str:
+    """Return where the metadata of a group or an array lies, relative to the cache."""
+    return "/".join(part for part in (FEATURES, node, "zarr.json") if part)
+
+
+def copied_back(cache: Cache) -> str:
+    """Say how something is mended that no command writes again."""
+    return f"put it back from a copy of {cache.store.uri}"

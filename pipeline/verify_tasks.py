@@ -1,0 +1,60 @@
+"""The tasks of `verify`, and carrying them out."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from pipeline.check_task import CheckTask, rewrite
+from pipeline.committed import unit_command
+from pipeline.config import RunConfig
+from pipeline.declared import Declared
+from pipeline.draw import DrawnView
+from pipeline.pools import in_order, open_pool
+from pipeline.progress import progress
+from pipeline.units import Unit
+from pipeline.verify_shard import CheckReport, ShardChecker
+from storage_schemas.cache import Cache
+from storage_schemas.layout import views_unit
+
+
+def check_tasks(cache: Cache, declared: Declared, committed: Mapping[str, Sequence[int]]) -> list[CheckTask]:
+    """Return the task of every committed shard.
+
+    Args:
+        cache: the cache.
+        declared: what it says of itself.
+        committed: shards that each unit has commit records of.
+    """
+    units = {unit.name: unit for unit in declared.units}
+    return [_task(cache, declared, name, units.get(name), shard) for name in committed for shard in committed[name]]
+
+
+def _task(cache: Cache, declared: Declared, name: str, unit: Unit | None, shard: int) -> CheckTask:
+    views = name if unit is None else views_unit(unit.view_set)
+    return CheckTask(
+        name=name,
+        shard=shard,
+        fix=rewrite(name, shard, unit_command(cache, declared.recipe, name)),
+        views_fix=rewrite(views, shard, unit_command(cache, declared.recipe, views)),
+        unit=unit,
+        settings=None if declared.views is None else declared.views.settings,
+        drawn=_drawn(declared, unit, shard),
+    )
+
+
+def _drawn(declared: Declared, unit: Unit | None, shard: int) -> tuple[DrawnView, ...] | None:
+    if unit is None or declared.views is None or unit.name != views_unit(unit.view_set):
+        return None
+    drawn, slots = declared.views.drawn.get(unit.view_set), unit.grid.slots(shard)
+    return None if drawn is None else tuple(drawn[slots.start : slots.stop])
+
+
+def check_shards(cache: Cache, tasks: Sequence[CheckTask], run: RunConfig) -> list[CheckReport]:
+    """Run every task, and return what became of them, in their order."""
+    reports: list[CheckReport] = []
+    waiting = [len(task.unit.grid.slots(task.shard)) if task.unit else 0 for task in tasks]
+    factory = partial(ShardChecker, store=cache.store)
+    with open_pool(factory, run, tasks=len(tasks)) as pool, progress("verify", done=0, total=sum(waiting)) as bar:
+        for report, views in zip(in_order(pool.run("check", tasks)), waiting, strict=True):
+            reports.append(report)
+            bar.add(views)
+    return reports
