@@ -80,31 +80,34 @@ class ViewCutter:
         fill its first row slots.
 
         Raises:
+            MissingError: an image's file cannot be read.
             IdentityError: canvases were committed earlier, and the images have changed since.
         """
-        rows: list[dict[str, Any]] = []
-        rejected: list[dict[str, Any]] = []
         with ExitStack() as stack:
             writers = {
                 spec.path: stack.enter_context(open_shard(self.store, spec, task.shard)) for spec in _specs(task)
             }
-            for view in task.views:
-                try:
-                    source, sha256 = self._load(view)
-                except UnusableImageError as error:
-                    rejected.append(_rejection(view, error))
-                    continue
-                row = task.manifest.grid.slots(task.shard)[len(rows)]
-                crop = draw_crop(
-                    source.width, source.height, self.config, (self.config.seed, view.image.key, view.draw)
-                )
-                self._append(task, view, source, crop, writers)
-                rows.append(_row(row, view, source, crop, sha256))
-            views = pa.Table.from_pylist(rows, VIEWS)
+            views, rejected = self._cut_views(task, writers)
             if not task.canvases:
                 self._require_unchanged(task, views)
-        self._commit(task, writers, views, pa.Table.from_pylist(rejected, REJECTED))
-        return CutReport(views=len(rows), rejected=len(rejected), bytes=sum(one.sink.size for one in writers.values()))
+        self._commit(task, writers, views, rejected)
+        size = sum(writer.sink.size for writer in writers.values())
+        return CutReport(views=views.num_rows, rejected=rejected.num_rows, bytes=size)
+
+    def _cut_views(self, task: CutTask, writers: dict[str, ShardWriter]) -> tuple[pa.Table, pa.Table]:
+        slots = task.manifest.grid.slots(task.shard)
+        rows: list[dict[str, Any]] = []
+        rejected: list[dict[str, Any]] = []
+        for view in task.views:
+            try:
+                source, sha256 = self._load(view)
+            except UnusableImageError as error:
+                rejected.append(_rejection(view, error))
+                continue
+            crop = draw_crop(source.width, source.height, self.config, (self.config.seed, view.image.key, view.draw))
+            self._append(task, view, source, crop, writers)
+            rows.append(_row(slots[len(rows)], view, source, crop, sha256))
+        return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
 
     def _load(self, view: DrawnView) -> tuple[Image.Image, str]:
         body = read_bytes(view.image)
