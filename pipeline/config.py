@@ -1,6 +1,7 @@
 """What a run of the pipeline can be told. A recipe is a function that returns one `Recipe`; see `pipeline/recipes`."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, final, get_args
 
@@ -57,9 +58,7 @@ class ViewsConfig:
     """Images with more pixels than this are rejected undecoded: decompression bombs."""
 
     def __post_init__(self) -> None:
-        problems = list(_views_problems(self))
-        if problems:
-            raise SettingError("views settings", problems)
+        _refuse("views settings", _views_problems(self))
 
     def proportions(self, partition: Partition) -> dict[int, float]:
         """Return the resolutions (pixels) of a partition, each with how often it is drawn."""
@@ -89,6 +88,9 @@ class TeacherChoice:
     batch: int = 16
     """Inputs in one forward (images, or mosaics). Part of the identity: kernels may differ by batch size."""
 
+    def __post_init__(self) -> None:
+        _refuse(f"choice of teacher {self.name!r}", _too_small(self, batch=1))
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +102,14 @@ class CalibrationConfig:
     tokens_per_channel: int = 20
     """Fewest tokens for each channel, so that the covariance is well determined."""
 
+    def __post_init__(self) -> None:
+        _refuse("calibration settings", _too_small(self, views=1, tokens_per_channel=1))
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How the work is carried: nothing here changes a byte of the cache."""
+    """How the work is carried. Of what is stored, `device` and `threads` can move the rounding, and nothing else."""
 
     executor: Literal["ray", "local"] = "ray"
     """`ray`: workers on this machine, or on the cluster of RAY_ADDRESS. `local`: in this process."""
@@ -112,12 +117,16 @@ class RunConfig:
     """Worker processes under ray; 0 for as many as the cluster's CPUs (or GPUs, where `gpus` is set) allow."""
     gpus: float = 0.0
     """GPUs for each extract worker; a fraction shares one."""
-    device: str = "auto"
-    """Where teachers run: `cpu`, `cuda`, or `auto` for a GPU where there is one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where teachers run: `auto` takes a GPU where there is one."""
     threads: int = 1
     """CPU threads of each worker. Under `executor=local` too, so that both give the same bytes."""
     max_rejected: float = 0.0
     """Share of views whose images may be unusable. Beyond it the stage ends with their names, all others committed."""
+
+    def __post_init__(self) -> None:
+        problems = [*_too_small(self, workers=0, gpus=0, threads=1), *_not_shares(self, "max_rejected")]
+        _refuse("run settings", problems)
 
 
 @final
@@ -154,21 +163,37 @@ def views_settings(config: ViewsConfig) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def _refuse(subject: str, problems: Iterable[Problem]) -> None:
+    if found := list(problems):
+        raise SettingError(subject, found)
+
+
+def _too_small(config: object, **least: float) -> Iterator[Problem]:
+    for name, smallest in least.items():
+        value = getattr(config, name)
+        if not value >= smallest:
+            yield Problem(place=name, found=f"{value} is less than {smallest}")
+
+
+def _not_shares(config: object, *names: str) -> Iterator[Problem]:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            yield Problem(place=name, found=f"{getattr(config, name)} is not between 0 and 1")
+
+
 def _views_problems(config: ViewsConfig) -> Iterator[Problem]:
     for partition in get_args(Partition):
         yield from _partition_problems(partition, getattr(config, partition), config)
     if not config.low and not config.high:
         yield Problem(place="low, high", found="name no resolution")
-    for name, least in (("draws", 1), ("patch", 1), ("margin", 0), ("tokens_per_shard", 1), ("min_side", 1)):
-        if getattr(config, name) < least:
-            yield Problem(place=name, found=f"{getattr(config, name)} is less than {least}")
-    for name in ("high_share", "flip", "heldout"):
-        if not 0 <= getattr(config, name) <= 1:
-            yield Problem(place=name, found=f"{getattr(config, name)} is not between 0 and 1")
-    for name, most in (("area", 1.0), ("aspect", float("inf"))):
+    yield from _too_small(
+        config, draws=1, patch=1, margin=0, tokens_per_shard=1, canvas_tokens=0, min_side=1, max_pixels=1
+    )
+    yield from _not_shares(config, "high_share", "flip", "heldout")
+    for name, most in (("area", 1.0), ("aspect", 100.0)):
         smallest, largest = getattr(config, name)
         if not 0 < smallest <= largest <= most:
-            yield Problem(place=name, found=f"({smallest}, {largest}) is not a range within (0, {most}]")
+            yield Problem(place=name, found=f"({smallest}, {largest}) is not a range within (0, {most:g}]")
 
 
 def _partition_problems(partition: Partition, resolutions: tuple[int, ...], config: ViewsConfig) -> Iterator[Problem]:
@@ -176,8 +201,8 @@ def _partition_problems(partition: Partition, resolutions: tuple[int, ...], conf
     if proportions and len(proportions) != len(resolutions):
         found = f"{len(proportions)} numbers for {len(resolutions)} resolutions"
         yield Problem(place=f"{partition}_proportions", found=found)
-    if any(not proportion > 0 for proportion in proportions):
-        yield Problem(place=f"{partition}_proportions", found=f"{proportions} are not all positive")
+    if not all(0 < proportion < math.inf for proportion in proportions):
+        yield Problem(place=f"{partition}_proportions", found=f"{proportions} are not all positive and finite")
     if len(set(resolutions)) < len(resolutions):
         yield Problem(place=partition, found=f"{resolutions} names a resolution twice")
     for resolution in resolutions:
