@@ -19,7 +19,7 @@ from pipeline.placements import Placement, mosaic_layout, place_views, placement
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
-from storage_schemas.errors import MissingError, Problem
+from storage_schemas.errors import MissingError, Problem, SettingError
 from storage_schemas.layout import (
     detail_array,
     detail_unit,
@@ -50,8 +50,8 @@ class FeatureTask:
     shard: int
     identity: str
     """Digest of the teacher's features; empty while calibrating."""
-    most: int = 0
-    """Calibration only: how many training views of the shard to observe."""
+    first: int = 0
+    """Calibration only: how many of the shard's first views to observe."""
 
 
 @final
@@ -75,7 +75,7 @@ class FeatureExtractor:
         self._cache = Cache(store=store)
         self._choice = choice
         self._seed = seed
-        self._device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        self._device = device
 
     @cached_property
     def _teacher(self) -> AbstractTeacher:
@@ -84,7 +84,7 @@ class FeatureExtractor:
             name=self._choice.name,
             weights=self._choice.weights,
             precision=self._choice.precision,
-            device=self._device,
+            device=_found(self._device),
         )
 
     @cached_property
@@ -100,21 +100,27 @@ class FeatureExtractor:
         """Return the SHA-256 of the teacher's weights."""
         return self._teacher.weights_sha256
 
-    def observe(self, task: FeatureTask) -> Moments | None:
-        """Return the moments of raw spatial features over a shard's first training views; None when it has none."""
+    def observe(self, task: FeatureTask) -> Moments:
+        """Return the moments of raw spatial features over a shard's first views, where the training views are.
+
+        Raises:
+            ContractError: the teacher gave NaN or infinity.
+        """
         views = committed_views(self._cache, task.view_set, task.shard)
-        wanted = min(task.most, views["split"].to_pylist().count("train"))
-        placements = self._placements(task, views)[: self._whole_mosaics(wanted, task)]
-        observed, parts = 0, []
+        placements = self._placements(task, views)[: self._whole_mosaics(task.first, task)]
+        left, parts = task.first, []
         for features in self._features(task, placements):
-            spatial = features.spatial[: max(wanted - observed, 0)]
-            observed += len(features.spatial)
-            if len(spatial):
-                parts.append(observe(spatial.flatten(0, 2)))
-        return merge_all(parts) if parts else None
+            spatial = features.spatial[:left]
+            left -= len(spatial)
+            parts.append(observe(spatial.flatten(0, 2)))
+        return merge_all(parts)
 
     def extract(self, task: FeatureTask) -> FeatureReport:
-        """Write a shard's features and placements, and commit them."""
+        """Write a shard's features and placements, and commit them.
+
+        Raises:
+            ContractError: the teacher gave NaN or infinity. Nothing of the shard is left.
+        """
         views = committed_views(self._cache, task.view_set, task.shard)
         placements = self._placements(task, views)
         spec, store = self._teacher.spec, self._cache.store
@@ -171,6 +177,15 @@ class FeatureExtractor:
     def _whole_mosaics(self, views: int, task: FeatureTask) -> int:
         per_input = self._per_input(task)
         return -(-views // per_input) * per_input
+
+
+def _found(device: str) -> str:
+    """Return the device that a setting means on this machine."""
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        fix = "use --run.device cpu; under ray give --run.gpus, or its workers see no GPU"
+        raise SettingError("device", [Problem(place="--run.device cuda", found="torch finds no GPU", fix=fix)])
+    return ("cuda" if there else "cpu") if device == "auto" else device
 
 
 def spatial_spec(task: FeatureTask, spec: TeacherSpec, choice: TeacherChoice) -> ArraySpec:

@@ -4,23 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import final, get_args
 
+from pipeline.calibration import calibration_sample
 from pipeline.config import Encoding, Recipe, TeacherChoice
 from pipeline.hadamard import construction
 from pipeline.placements import mosaic_layout
 from pipeline.planned_views import PlannedViews
-from pipeline.stage_extract import Extraction, calibration_tasks, teacher_spec
+from pipeline.stage_extract import teacher_spec
 from pipeline.units import Unit, detail_unit_of, feature_unit, total_bytes
-from storage_schemas.cache import Cache
 from storage_schemas.errors import AbstractStillhouseError, ContractError, Problem
 from storage_schemas.geometry import CanvasGeometry
-from storage_schemas.manifest import ViewsManifest
-from storage_schemas.store import Store
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, teacher_tokens
 from teachers.cost import tflop_per_input
-
-NOWHERE = Cache(store=Store(uri="memory://plan"))
-"""Stands where a cache is asked for and none is opened."""
 
 
 @final
@@ -59,7 +54,7 @@ def plan_teacher(choice: TeacherChoice, recipe: Recipe, views: PlannedViews) -> 
     tokens, refusals = _tokens(spec, views)
     if refusals:
         return _refused(choice, spec, refusals)
-    calibration = _calibration_views(choice, recipe, views, spec, tokens)
+    calibration = _calibration_views(recipe, views, spec, tokens)
     forwards = {view_set: _forwards(spec, views, view_set) for view_set in views.shapes}
     observed = {view_set: _inputs(spec, views, view_set, counts) for view_set, counts in calibration.items()}
     refusals = [*_no_rotation(spec), *_too_few_tokens(spec, recipe, calibration, tokens)]
@@ -121,13 +116,11 @@ def _details(spec: TeacherSpec, views: PlannedViews) -> tuple[Unit, ...]:
 
 
 def _calibration_views(
-    choice: TeacherChoice, recipe: Recipe, views: PlannedViews, spec: TeacherSpec, tokens: Mapping[ViewSet, int]
+    recipe: Recipe, views: PlannedViews, spec: TeacherSpec, tokens: Mapping[ViewSet, int]
 ) -> dict[ViewSet, list[int]]:
-    manifest = ViewsManifest(identity={}, sets=views.shapes)
-    extraction = Extraction(cache=NOWHERE, recipe=recipe, choice=choice, spec=spec, views=manifest, tokens=tokens)
     counts: dict[ViewSet, list[int]] = {view_set: [] for view_set in views.shapes}
-    for task in calibration_tasks(extraction):
-        counts[task.view_set].append(min(task.most, views.training_views(task.view_set, task.shard)))
+    for one in calibration_sample(views.shapes, tokens, views.training_views, recipe.calibration, spec.dim):
+        counts[one.view_set].append(one.views)
     return counts
 
 

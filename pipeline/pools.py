@@ -1,14 +1,16 @@
 """Carrying tasks to workers. A worker is a plain object; its methods are the steps, its results are small."""
 
 import abc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from pipeline.config import RunConfig
 
 WorkerFactory = Callable[[], Any]
 """Makes a worker, in the process where it will work. It must be picklable: `functools.partial` of a class."""
+
+Result = TypeVar("Result")
 
 
 class AbstractPool(abc.ABC):
@@ -38,6 +40,20 @@ class LocalPool(AbstractPool):
         method = getattr(self._worker, step)
         for index, task in enumerate(tasks):
             yield index, method(task)
+
+
+def in_order(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:
+    """Yield what `run` yields in the order of its tasks, holding no more than what came early.
+
+    Sums of floating-point numbers depend on their order: this one is the same however many workers there are.
+    """
+    early: dict[int, Result] = {}
+    following = 0
+    for index, result in results:
+        early[index] = result
+        while following in early:
+            yield early.pop(following)
+            following += 1
 
 
 def open_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> AbstractContextManager[AbstractPool]:

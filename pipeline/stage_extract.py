@@ -1,6 +1,5 @@
 """The extract stage: fit PHI-S once, freeze it, and store a teacher's features of every view. It resumes by itself."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,11 +7,13 @@ from typing import Any, final
 
 import numpy as np
 
-from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice
+from pipeline.calibration import calibration_sample, require_tokens
+from pipeline.config import Recipe, RunConfig, TeacherChoice
+from pipeline.cut_shard import committed_views
 from pipeline.extract_shard import FeatureExtractor, FeatureReport, FeatureTask, spatial_spec, summary_spec
 from pipeline.fit_phi_s import fit_phi_s
 from pipeline.moments import merge_all
-from pipeline.pools import AbstractPool, open_pool
+from pipeline.pools import AbstractPool, in_order, open_pool
 from pipeline.progress import progress
 from pipeline.publish import publish_group
 from pipeline.shard_writer import create_array
@@ -28,9 +29,6 @@ from storage_schemas.small_arrays import write_small_arrays
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, teacher_tokens
 from teachers.build import spec_of
-
-CALIBRATION_SHARDS = 32
-"""Shards of a view set that calibration reads at most, evenly spaced: rows are shuffled, so any shard is a sample."""
 
 Say = Callable[[str], None]
 
@@ -79,10 +77,10 @@ class Extraction:
         stored = {"encoding": self.choice.encoding, "compression": self.choice.compression}
         return self.base_identity(weights_sha256) | stored | {"phi_s_sha256": phi_s_digest(phi_s)}
 
-    def task(self, view_set: ViewSet, shard: int, *, identity: str = "", most: int = 0) -> FeatureTask:
+    def task(self, view_set: ViewSet, shard: int, *, identity: str = "", first: int = 0) -> FeatureTask:
         """Return the task of one shard."""
         one = self.views.sets[view_set]
-        return FeatureTask(view_set=view_set, manifest=one, shard=shard, identity=identity, most=most)
+        return FeatureTask(view_set=view_set, manifest=one, shard=shard, identity=identity, first=first)
 
 
 def teacher_spec(choice: TeacherChoice) -> TeacherSpec:
@@ -95,13 +93,17 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extr
 
     Raises:
         MissingError: views are missing.
-        ContractError: the teacher cannot see a resolution; every such set is named.
+        ContractError: the teacher cannot see a resolution; every such set is named. Or it has a summary, and is shown
+            many views at once.
     """
     spec, views = teacher_spec(choice), require_recipe(cache, recipe)
     if views is None or views_missing(cache, views, [spec]):
         found, fix = "not all views that the teacher needs are cut", "run `make views`; it resumes"
         raise MissingError("views", [Problem(place=cache.store.uri, found=found, fix=fix)])
     tokens, problems = {}, []
+    if spec.size_rule == "canvas" and spec.summary_dim is not None:
+        found = f"{spec.summary_dim}, but a summary of a mosaic is of no one view"
+        problems.append(Problem(place="summary_dim", found=found, fix="declare None"))
     for view_set, one in views.sets.items():
         try:
             tokens[view_set] = teacher_tokens(spec, one.geometry)
@@ -180,10 +182,7 @@ def _frozen_phi_s(extraction: Extraction, weights: str, pool: AbstractPool, say:
     phi_s = _stored_phi_s(extraction, weights)
     if phi_s is not None:
         return phi_s
-    tasks = calibration_tasks(extraction)
-    results = dict(pool.run("observe", tasks))
-    moments = merge_all(results[index] for index in range(len(tasks)) if results[index] is not None)
-    _require_tokens(moments.count, extraction.spec.dim, extraction.recipe.calibration)
+    moments = merge_all(in_order(pool.run("observe", _calibration_tasks(extraction))))
     phi_s = fit_phi_s(moments)
     group = f"teachers/{extraction.name}/phi_s"
     arrays = {"mean": phi_s.mean, "rotation": phi_s.rotation, "scale": np.array(phi_s.scale)}
@@ -198,27 +197,15 @@ def _frozen_phi_s(extraction: Extraction, weights: str, pool: AbstractPool, say:
     return phi_s
 
 
-def calibration_tasks(extraction: Extraction) -> list[FeatureTask]:
-    """Return which training views PHI-S is fitted on: a share of every view set, from shards spread over it."""
-    config, sets = extraction.recipe.calibration, extraction.views.sets
-    total = sum(one.grid.rows for one in sets.values())
-    fewest_tokens = config.tokens_per_channel * extraction.spec.dim
-    mean_tokens = sum(one.grid.rows * extraction.tokens[view_set] ** 2 for view_set, one in sets.items()) / total
-    share = min(1.0, max(config.views, fewest_tokens / mean_tokens) / total)
-    tasks = []
-    for view_set, one in sets.items():
-        step = math.ceil(one.grid.shards / CALIBRATION_SHARDS)
-        shards = range(0, one.grid.shards, step)
-        most = math.ceil(share * one.grid.rows / len(shards))
-        tasks += [extraction.task(view_set, shard, most=most) for shard in shards]
-    return tasks
+def _calibration_tasks(extraction: Extraction) -> list[FeatureTask]:
+    config, channels = extraction.recipe.calibration, extraction.spec.dim
 
+    def training(view_set: ViewSet, shard: int) -> int:
+        return committed_views(extraction.cache, view_set, shard)["split"].to_pylist().count("train")
 
-def _require_tokens(tokens: int, channels: int, config: CalibrationConfig) -> None:
-    if tokens < config.tokens_per_channel * channels:
-        found = f"{tokens} tokens for {channels} channels, fewer than {config.tokens_per_channel} for each"
-        fix = "add images or draws, or accept a rougher fit with --calibration.tokens-per-channel"
-        raise ContractError("PHI-S calibration", [Problem(place="training views", found=found, fix=fix)])
+    sample = calibration_sample(extraction.views.sets, extraction.tokens, training, config, channels)
+    require_tokens(sample, extraction.tokens, config, channels)
+    return [extraction.task(one.view_set, one.shard, first=one.views) for one in sample]
 
 
 def _declare(extraction: Extraction, weights: str, phi_s: PhiS) -> TeacherManifest:

@@ -1,0 +1,87 @@
+"""Which views PHI-S is fitted on: of every view set alike, from shards spread over it."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from pipeline.config import CalibrationConfig
+from storage_schemas.errors import Problem, SettingError
+from storage_schemas.manifest import ViewSetManifest
+from storage_schemas.views import ViewSet
+
+SHARDS = 32
+"""Shards of a view set that are read at most, evenly spaced: rows are shuffled, so any shard is a sample."""
+
+TrainingViews = Callable[[ViewSet, int], int]
+"""Says how many training views a shard holds: they are its first."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationShard:
+    """The first views of one shard."""
+
+    view_set: ViewSet
+    shard: int
+    views: int
+    """How many of them."""
+
+
+def calibration_sample(
+    sets: Mapping[ViewSet, ViewSetManifest],
+    tokens: Mapping[ViewSet, int],
+    training: TrainingViews,
+    config: CalibrationConfig,
+    channels: int,
+) -> list[CalibrationShard]:
+    """Choose training views: as many as the settings ask for, and that hold as many tokens; all where there are fewer.
+
+    A shard stands for as many training views of its set as the shards that were passed over for it hold on average.
+    Of these, every shard gives the same share, as far as it has them.
+
+    Args:
+        sets: every view set's shape.
+        tokens: along one side of a window, as the teacher sees it.
+        training: counts training views.
+        config: how many are wanted.
+        channels: the teacher's.
+    """
+    shards = [one for view_set, shape in sets.items() for one in _spread(view_set, shape, training)]
+    stands_for = [one.views * _passed_over(sets[one.view_set]) for one in shards]
+    views = sum(stands_for)
+    held = sum(count * tokens[one.view_set] ** 2 for one, count in zip(shards, stands_for, strict=True))
+    share = max(config.views / max(views, 1), config.tokens_per_channel * channels / max(held, 1))
+    return [
+        CalibrationShard(view_set=one.view_set, shard=one.shard, views=min(one.views, math.ceil(share * count)))
+        for one, count in zip(shards, stands_for, strict=True)
+    ]
+
+
+def require_tokens(
+    sample: list[CalibrationShard], tokens: Mapping[ViewSet, int], config: CalibrationConfig, channels: int
+) -> None:
+    """Refuse a sample that is too small for a covariance.
+
+    Raises:
+        SettingError: it has fewer tokens for each channel than the settings ask for.
+    """
+    drawn = sum(one.views * tokens[one.view_set] ** 2 for one in sample)
+    if drawn < config.tokens_per_channel * channels:
+        found = f"{drawn} tokens for {channels} channels, fewer than {config.tokens_per_channel} for each"
+        fix = "add images or draws, or accept a rougher fit with --calibration.tokens-per-channel"
+        raise SettingError("PHI-S calibration", [Problem(place="training views", found=found, fix=fix)])
+
+
+def _spread(view_set: ViewSet, shape: ViewSetManifest, training: TrainingViews) -> Iterator[CalibrationShard]:
+    for shard in _shards(shape):
+        if views := training(view_set, shard):
+            yield CalibrationShard(view_set=view_set, shard=shard, views=views)
+
+
+def _passed_over(shape: ViewSetManifest) -> float:
+    return shape.grid.shards / len(_shards(shape))
+
+
+def _shards(shape: ViewSetManifest) -> range:
+    return range(0, shape.grid.shards, -(-shape.grid.shards // SHARDS))
