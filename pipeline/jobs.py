@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, final
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.config import RunConfig
 from pipeline.pools import AbstractPool, WorkerFactory
@@ -50,7 +50,7 @@ def ray_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Iterat
     """
     _start(config)
     try:
-        count = min(config.workers or _room(config), max(tasks, 1))
+        count = min(_workers(config), max(tasks, 1))
         options = {
             "num_cpus": config.threads,
             "num_gpus": config.gpus,
@@ -58,15 +58,14 @@ def ray_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Iterat
             "max_task_retries": RETRIES,
         }
         make: Any = _Actor  # as Ray's decorator leaves it
-        yield RayPool([make.options(**options).remote(factory, config.threads) for _ in range(count)])
+        yield RayPool([make.options(**options).remote(factory) for _ in range(count)])
     finally:
         ray.shutdown()
 
 
 @ray.remote
 class _Actor:
-    def __init__(self, factory: WorkerFactory, threads: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+    def __init__(self, factory: WorkerFactory) -> None:
         self._worker = factory()
 
     def run(self, step: str, task: Any) -> Any:
@@ -88,25 +87,26 @@ def _start(config: RunConfig) -> None:
     )
 
 
-def _room(config: RunConfig) -> int:
-    resources = ray.cluster_resources()
-    by_cpu = int(resources.get("CPU", 0) // config.threads)
-    room = min(by_cpu, int(resources.get("GPU", 0) // config.gpus)) if config.gpus else by_cpu
-    if room < 1:
-        found = f"the cluster has {resources.get('CPU', 0)} CPUs and {resources.get('GPU', 0)} GPUs"
-        fix = f"a worker asks for {config.threads} CPUs and {config.gpus} GPUs"
+def _workers(config: RunConfig) -> int:
+    resources, wanted = ray.cluster_resources(), max(config.workers, 1)
+    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+    room = int(min(cpus // config.threads, gpus // config.gpus if config.gpus else cpus))
+    if room < wanted:  # Ray would wait for more machines for ever
+        each = f"{config.threads} CPUs and {config.gpus:g} GPUs each"
+        found = f"{wanted} workers of {each} do not fit its {cpus:g} CPUs and {gpus:g} GPUs"
+        fix = "lower --run.workers, --run.threads or --run.gpus"
         raise SettingError("ray cluster", [Problem(place="resources", found=found, fix=fix)])
-    return room
+    return config.workers or room
 
 
 def _result(reference: Any, step: str, task: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
-        if isinstance(error.cause, AbstractStillhouseError):
+        if isinstance(error.cause, AbstractStillhouseError | OSError):
             raise error.cause from None
         raise
-    except RayActorError as error:
+    except RayError as error:
         found = f"{step} lost its worker {RETRIES + 1} times: {error}"
         fix = "it is likely out of memory: lower the batch, or see Ray's logs; what is committed is kept"
         raise SettingError("worker", [Problem(place=repr(task)[:200], found=found, fix=fix)]) from None

@@ -36,7 +36,7 @@ class Progress:
         self.bar.update(views)
         if self.bar.disable and time.perf_counter() - self.said > SECONDS_BETWEEN_LINES:
             self.said = time.perf_counter()
-            left = (self.total - self.done) / self.views * self.seconds
+            left = (self.total - self.done) / max(self.views, 1) * self.seconds
             print(f"{self.stage}: {self.done}/{self.total} views, {self.rate}, {left:.0f} s left", file=sys.stderr)
 
     @property
