@@ -26,6 +26,8 @@ class MeasureTask:
     teacher: str
     view_set: ViewSet
     shard: int
+    views: int
+    """Views in it."""
     summarised: bool
     """Whether the teacher has summaries."""
 
@@ -35,7 +37,6 @@ class MeasureTask:
 class Measured:
     """First pass over one shard."""
 
-    views: int
     moments: Moments
     """Of stored spatial tokens (PHI-S units)."""
     directions: DirectionSum | None
@@ -58,7 +59,7 @@ class FeatureMeasurer:
             tokens = spatial.read(rows[first : first + VIEWS_PER_READ])
             parts.append(observe(torch.from_numpy(tokens.reshape(-1, tokens.shape[-1]).astype(np.float32))))
         directions = observe_direction(self._summaries(task)) if task.summarised else None
-        return Measured(views=len(rows), moments=merge_all(parts), directions=directions)
+        return Measured(moments=merge_all(parts), directions=directions)
 
     def angles(self, task_and_direction: tuple[MeasureTask, np.ndarray]) -> AngleSum:
         """Second pass: squared angles between summaries and their mean direction (μ_y, unit length)."""

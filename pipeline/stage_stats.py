@@ -1,24 +1,24 @@
 """The stats stage: over everything stored, how far PHI-S is from perfect, and how wide the summaries' cone is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import RunConfig
-from pipeline.dispersion import dispersion, mean_direction, merge_angles, merge_directions
-from pipeline.measure_shard import FeatureMeasurer, Measured, MeasureTask
+from pipeline.dispersion import DirectionSum, dispersion, mean_direction, merge_angles, merge_directions
+from pipeline.measure_shard import FeatureMeasurer, MeasureTask
 from pipeline.moments import Moments, merge_all, variance
-from pipeline.pools import AbstractPool, open_pool
-from pipeline.progress import progress
+from pipeline.pools import AbstractPool, in_order, open_pool
+from pipeline.progress import Progress, progress
 from pipeline.publish import publish_group
 from storage_schemas.cache import Cache
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.layout import features_unit
 from storage_schemas.manifest import TeacherManifest
 from storage_schemas.small_arrays import write_small_arrays
-from storage_schemas.views import ViewSet
 
 Say = Callable[[str], None]
 
@@ -27,8 +27,11 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
     """Measure the features of teachers, those that were not measured since they last grew.
 
     Raises:
-        MissingError: a teacher has no features, or not all of them.
+        MissingError: no teacher is named; or one has no features, or not all of them.
     """
+    if not teachers:
+        fix = "run `make extract TEACHER=…`"
+        raise MissingError("features", [Problem(place=cache.store.uri, found="holds those of no teacher", fix=fix)])
     stale = []
     for teacher in teachers:
         manifest = complete_teacher(cache, teacher)
@@ -68,44 +71,49 @@ def complete_teacher(cache: Cache, teacher: str) -> TeacherManifest:
 
 
 def _tasks(cache: Cache, teacher: str, manifest: TeacherManifest) -> list[MeasureTask]:
+    summarised = manifest.spec.summary_dim is not None
     return [
-        MeasureTask(teacher=teacher, view_set=view_set, shard=shard, summarised=manifest.spec.summary_dim is not None)
+        MeasureTask(teacher=teacher, view_set=view_set, shard=shard, views=records[0].rows, summarised=summarised)
         for view_set in manifest.tokens
         for shard, records in cache.records(features_unit(view_set, teacher), manifest.digest).items()
-        if records[0].rows
+        if records[0].rows  # none where every image of the shard was rejected
     ]
 
 
 def _measure(cache: Cache, teacher: str, manifest: TeacherManifest, pool: AbstractPool, say: Say) -> None:
     tasks = _tasks(cache, teacher, manifest)
-    first: dict[int, Measured] = {}
-    total = sum(one.grid.rows for one in _sets(cache))
-    with progress(f"stats {teacher}", done=0, total=total) as bar:
-        for index, measured in pool.run("measure", tasks):
-            first[index] = measured
-            bar.add(measured.views)
-    # merged in the order of the tasks, so that the sums do not depend on who was first
-    in_order = [first[index] for index in range(len(tasks))]
-    arrays, attributes = _spatial(tasks, in_order)
-    if manifest.spec.summary_dim is not None:
-        arrays |= _summary(tasks, in_order, pool)
-    views = sum(one.views for one in in_order)
+    directions: list[DirectionSum] = []
+    with progress(f"stats {teacher}", done=0, total=sum(task.views for task in tasks)) as bar:
+        moments = _moments(tasks, pool, bar, directions)
+    arrays, attributes = _spatial(moments)
+    if directions:
+        arrays |= _summary(tasks, directions, pool)
     group = f"teachers/{teacher}/stats"
     write_small_arrays(cache.store, group, arrays)
-    for view_set in attributes["sets"]:
+    for view_set in moments:
         publish_group(cache.store, f"{group}/{view_set}")
-    about = {"identity": manifest.digest, "views": views, "summarised": manifest.spec.summary_dim is not None}
+    about = {"identity": manifest.digest, "views": bar.views, "summarised": bool(directions)}
     publish_group(cache.store, group, about | attributes)
-    say(f"stats {teacher}: measured {views} views, {attributes['tokens']} tokens in {bar.rate}")
+    say(f"stats {teacher}: measured {bar.views} views, {attributes['tokens']} tokens in {bar.rate}")
 
 
-def _spatial(
-    tasks: Sequence[MeasureTask], measured: Sequence[Measured]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    by_set: dict[ViewSet, list[Moments]] = {}
-    for task, one in zip(tasks, measured, strict=True):
-        by_set.setdefault(task.view_set, []).append(one.moments)
-    sets = {view_set.name: merge_all(parts) for view_set, parts in by_set.items()}
+def _moments(
+    tasks: Sequence[MeasureTask], pool: AbstractPool, bar: Progress, directions: list[DirectionSum]
+) -> dict[str, Moments]:
+    """Return the moments of each view set, merged as they come: those of all shards may not fit in memory at once."""
+
+    def measured() -> Iterator[tuple[MeasureTask, Moments]]:
+        for task, one in zip(tasks, in_order(pool.run("measure", tasks)), strict=True):
+            bar.add(task.views)
+            if one.directions is not None:
+                directions.append(one.directions)
+            yield task, one.moments
+
+    by_set = groupby(measured(), key=lambda pair: pair[0].view_set.name)
+    return {name: merge_all(moments for _, moments in pairs) for name, pairs in by_set}
+
+
+def _spatial(sets: Mapping[str, Moments]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     pooled = merge_all(sets.values())
     arrays = {"mean": pooled.mean, "variance": variance(pooled)}
     for name, moments in sets.items():
@@ -113,14 +121,9 @@ def _spatial(
     return arrays, {"tokens": pooled.count, "sets": {name: moments.count for name, moments in sets.items()}}
 
 
-def _summary(tasks: Sequence[MeasureTask], measured: Sequence[Measured], pool: AbstractPool) -> dict[str, np.ndarray]:
-    directions = [one.directions for one in measured if one.directions is not None]
+def _summary(
+    tasks: Sequence[MeasureTask], directions: Sequence[DirectionSum], pool: AbstractPool
+) -> dict[str, np.ndarray]:
     direction = mean_direction(reduce(merge_directions, directions))
-    angles = dict(pool.run("angles", [(task, direction) for task in tasks]))
-    total = reduce(merge_angles, (angles[index] for index in range(len(tasks))))
-    return {"dispersion": np.array(dispersion(total)), "mean_direction": direction}
-
-
-def _sets(cache: Cache) -> list[Any]:
-    views = cache.views_manifest()
-    return [] if views is None else list(views.sets.values())
+    angles = in_order(pool.run("angles", [(task, direction) for task in tasks]))
+    return {"dispersion": np.array(dispersion(reduce(merge_angles, angles))), "mean_direction": direction}
