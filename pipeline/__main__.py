@@ -5,10 +5,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from pipeline.look_options import TeachersOptions, inspect_options, plan_options
-from pipeline.options import USAGE, Command, extract_options, parse, require, stats_options, views_options
+from pipeline.look_options import TeachersOptions, inspect_options, plan_options, verify_options
+from pipeline.options import (
+    USAGE,
+    Command,
+    extract_options,
+    parse,
+    photographs_options,
+    stats_options,
+    views_options,
+)
 from storage_schemas.cache import Cache
-from storage_schemas.errors import AbstractStillhouseError, Problem, SettingError
+from storage_schemas.errors import AbstractStillhouseError, CorruptionError, Problem, SettingError
 from storage_schemas.store import Store
 
 
@@ -49,13 +57,15 @@ def extract(arguments: Sequence[str]) -> None:
     """Run one teacher."""
     options, recipe = extract_options(arguments)
     from pipeline.stage_extract import extract_teacher, plan_extraction, teacher_spec
-    from pipeline.stage_views import make_views, require_recipe, views_missing
+    from pipeline.stage_views import make_views, require_few_rejected, require_recipe, views_missing
 
     cache, spec = _cache(options.cache), teacher_spec(options.choice)
     manifest = require_recipe(cache, recipe)
     if manifest is None or views_missing(cache, manifest, [spec]):
-        specs = {spec.name: spec} | {choice.name: teacher_spec(choice) for choice in recipe.teachers}
+        specs = {choice.name: teacher_spec(choice) for choice in recipe.teachers} | {spec.name: spec}
         make_views(cache, recipe, list(specs.values()), options.data, options.run, _say)
+    else:
+        require_few_rejected(cache, manifest, options.run.max_rejected)
     extract_teacher(plan_extraction(cache, recipe, options.choice), options.run, _say)
 
 
@@ -72,17 +82,36 @@ def stats(arguments: Sequence[str]) -> None:
 def inspect(arguments: Sequence[str]) -> None:
     """Say what is in a cache, or what is known of one view."""
     options = inspect_options(arguments)
+    from pipeline.findings import MALFORMED
     from pipeline.inspection import inspect_cache
     from pipeline.inspection_text import cache_lines
     from pipeline.view_facts import ViewFacts, view_facts
     from pipeline.view_text import view_lines
 
     cache = _cache(options.cache)
-    facts = view_facts(cache, options.view) if options.view else inspect_cache(cache)
+    try:
+        facts = view_facts(cache, options.view) if options.view else inspect_cache(cache)
+    except MALFORMED as error:
+        found, fix = f"cannot be read: {type(error).__name__}: {error}", "`make verify` names all that is wrong"
+        raise CorruptionError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)]) from error
     if options.json:
         _say(json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False))
     else:
         _say("\n".join(view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts)))
+
+
+def verify(arguments: Sequence[str]) -> None:
+    """Read everything that is committed, and say whether it is what was committed."""
+    options = verify_options(arguments)
+    from pipeline.verify import verify_cache
+    from pipeline.verify_text import verdict_lines
+
+    cache = _cache(options.cache)
+    verdict = verify_cache(cache, options)
+    for line in verdict_lines(verdict):
+        _say(line)
+    if verdict.problems:
+        raise CorruptionError(f"cache {cache.store.uri}", verdict.problems)
 
 
 def teachers(arguments: Sequence[str]) -> None:
@@ -95,11 +124,9 @@ def teachers(arguments: Sequence[str]) -> None:
 
 def photographs(arguments: Sequence[str]) -> None:
     """Lay out the demo's photographs."""
-    from pipeline.options import named
+    folder = photographs_options(arguments).data
     from pipeline.photographs import copy_photographs
 
-    folder = named(arguments, "data", "")
-    require("DATA", folder)
     copied = copy_photographs(folder)
     _say(f"photographs: {f'{copied} copied to' if copied else 'all there in'} {folder}")
 
@@ -110,6 +137,7 @@ COMMANDS: Mapping[str, Command] = {
     "extract": extract,
     "stats": stats,
     "inspect": inspect,
+    "verify": verify,
     "teachers": teachers,
     "photographs": photographs,
 }
@@ -127,9 +155,18 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _command(arguments[0])(arguments[1:])
     except AbstractStillhouseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        found = f"{error.strerror}" if error.strerror else type(error).__name__
+        return _refused(SettingError("file", [Problem(place=str(error.filename), found=found)]))
     return 0
+
+
+def _refused(error: AbstractStillhouseError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 def _command(name: str) -> Command:

@@ -59,6 +59,15 @@ class StatsOptions:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotographsOptions:
+    """Settings of `photographs`."""
+
+    data: str = ""
+    """Folder to lay them out in (DATA)."""
+
+
 def views_options(arguments: Sequence[str]) -> tuple[ViewsOptions, Recipe]:
     """Read the command line of `views`, and the recipe with its overrides."""
     recipe = recipe_of(named(arguments, "recipe", "demo"))
@@ -85,6 +94,13 @@ def stats_options(arguments: Sequence[str]) -> StatsOptions:
     """Read the command line of `stats`."""
     options = parse("stats", StatsOptions(), arguments)
     require("CACHE", options.cache)
+    return options
+
+
+def photographs_options(arguments: Sequence[str]) -> PhotographsOptions:
+    """Read the command line of `photographs`."""
+    options = parse("photographs", PhotographsOptions(), arguments)
+    require("DATA", options.data)
     return options
 
 

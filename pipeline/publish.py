@@ -2,17 +2,19 @@
 
 On a file system an object is written under a temporary name beside its place, flushed to the disk, renamed, and the
 folder flushed. On an object store it is one PUT or one multipart upload, which becomes visible only when it is
-complete."""
+complete. `memory://` shows what is being written, so there it is written elsewhere first."""
 
 import hashlib
+import io
 import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, final
 
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from storage_schemas.layout import ATTRIBUTE, FEATURES
@@ -58,12 +60,8 @@ def publish(store: Store, name: str) -> Iterator[Sink]:
     Yields:
         A sink. Its size and SHA-256 are those of the object.
     """
-    if store.is_local:
-        with _publish_local(store.path(name)) as file:
-            yield Sink(file)
-    else:
-        with _publish_remote(store, store.path(name)) as file:
-            yield Sink(file)
+    with _opened(store, store.path(name)) as file:
+        yield Sink(file)
 
 
 def publish_bytes(store: Store, name: str, body: bytes) -> Sink:
@@ -85,6 +83,14 @@ def publish_group(store: Store, group: str, attributes: dict[str, Any] | None = 
     publish_json(store, name, {"zarr_format": 3, "node_type": "group", "attributes": held})
 
 
+def _opened(store: Store, path: str) -> AbstractContextManager[BinaryIO]:
+    if store.is_local:
+        return _publish_local(path)
+    if isinstance(store.filesystem, MemoryFileSystem):
+        return _publish_in_memory(store, path)
+    return _publish_remote(store, path)
+
+
 @contextmanager
 def _publish_local(path: str) -> Iterator[BinaryIO]:
     folder = os.path.dirname(path)
@@ -104,21 +110,22 @@ def _publish_local(path: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def _publish_in_memory(store: Store, path: str) -> Iterator[BinaryIO]:
+    file = io.BytesIO()
+    yield file
+    store.filesystem.pipe_file(path, file.getvalue())
+
+
+@contextmanager
 def _publish_remote(store: Store, path: str) -> Iterator[BinaryIO]:
-    file = store.filesystem.open(path, "wb")
+    file: AbstractBufferedFile = store.filesystem.open(path, "wb")
     try:
         yield file
     except BaseException:
-        _abandon(file)
+        file.discard()  # aborts the upload
+        file.closed = True  # else it would publish what it holds when it is collected
         raise
     file.close()
-
-
-def _abandon(file: BinaryIO) -> None:
-    # aborts the upload; a buffered file that is still open would publish what it holds when it is collected
-    file.discard()  # type: ignore[attr-defined]
-    if isinstance(file, AbstractBufferedFile):
-        file.closed = True
 
 
 def _flush_folder(folder: str) -> None:

@@ -99,7 +99,7 @@ def commit(store: Store, key: ShardKey, records: Sequence[ShardRecord]) -> None:
 
 
 def create_array(store: Store, spec: ArraySpec) -> None:
-    """Publish an array's metadata and that of the groups above it, where they are not there yet."""
+    """Publish an array's metadata, and that of the groups above it where there is none yet."""
     publish_json(store, f"{FEATURES}/{spec.path}/zarr.json", array_metadata(spec))
     for group in _groups_above(spec.path):
         if not store.exists(f"{FEATURES}/{group}/zarr.json"):

@@ -1,6 +1,6 @@
 """The views stage: list the images, draw their views, cut what is missing. It resumes by itself."""
 
-from collections import Counter
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from pipeline.draw import DrawnView, draw_views, set_manifest
 from pipeline.images import SourceImage, list_images
 from pipeline.pools import open_pool
 from pipeline.progress import progress
-from pipeline.publish import publish_bytes, publish_group
+from pipeline.publish import TEMPORARY, publish_bytes, publish_group
 from pipeline.shard_writer import create_array
 from storage_schemas.cache import Cache
 from storage_schemas.errors import IdentityError, Problem, SettingError
@@ -26,6 +26,7 @@ from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet
 
 ANOTHER_RECIPE = "use the recipe and settings that made this cache, or point CACHE at a new place"
+OTHER_IMAGES = "set DATA to the images that this cache was made from, or point CACHE at a new place"
 SHOWN = 10
 """Rejected images that a message names; the table holds all."""
 
@@ -74,7 +75,8 @@ def require_recipe(cache: Cache, recipe: Recipe) -> ViewsManifest | None:
 
 
 def _refuse_foreign(cache: Cache) -> None:
-    if cache.store.exists(FEATURES):
+    # a run of ours that was killed at its very first object leaves that one's temporary file, and the folder
+    if any(not name.endswith(TEMPORARY) for name in cache.store.listing(FEATURES)):
         found, fix = f"holds a {FEATURES} that Stillhouse did not make", "point CACHE at a new place"
         raise IdentityError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)])
 
@@ -104,26 +106,34 @@ def make_views(cache: Cache, recipe: Recipe, specs: Sequence[TeacherSpec], data:
         cache: where they go.
         recipe: what is cut.
         specs: teachers that will look; the fixed ones need details.
-        data: the folder of images. It is not read when nothing is missing.
+        data: the folder of images. It need not be given when nothing is missing.
         run: how the work is carried.
         say: takes lines for the user.
 
     Raises:
+        MissingError: there are no images, or one's file cannot be read.
         IdentityError: the cache holds another recipe's views, or those of another image list.
         SettingError: more views were rejected than `run.max_rejected` allows. The others are committed.
     """
     manifest = require_recipe(cache, recipe)
     if manifest is None or views_missing(cache, manifest, specs):
-        plan = plan_views(recipe, list_images(data))
-        if manifest is not None:
-            require_same(f"image list of {data}", manifest.identity, plan.manifest.identity, ANOTHER_RECIPE)
-        manifest = plan.manifest
-        details = details_of(manifest, specs)
+        plan = _plan_over(manifest, recipe, data)
+        manifest, details = plan.manifest, details_of(plan.manifest, specs)
         _prepare(cache, recipe, plan, details)
         _cut(cache, recipe, plan, details, run, say)
     else:
+        if data:
+            _plan_over(manifest, recipe, data)
         say(f"views: complete, nothing to do ({describe_sets(manifest)})")
-    _refuse_rejected(cache, manifest, run.max_rejected)
+    require_few_rejected(cache, manifest, run.max_rejected)
+
+
+def _plan_over(manifest: ViewsManifest | None, recipe: Recipe, data: str) -> ViewsPlan:
+    """Plan the views of a folder, which must be those that the cache was made from where there is one."""
+    plan = plan_views(recipe, list_images(data))
+    if manifest is not None:
+        require_same(f"image list of {data}", manifest.identity, plan.manifest.identity, OTHER_IMAGES)
+    return plan
 
 
 def describe_sets(manifest: ViewsManifest) -> str:
@@ -141,6 +151,32 @@ def rejected_views(cache: Cache, manifest: ViewsManifest) -> pa.Table:
     ]
     parts = (from_parquet(cache.store.read(name), REJECTED, name) for name in names)
     return pa.concat_tables([REJECTED.empty_table(), *parts])
+
+
+def require_few_rejected(cache: Cache, manifest: ViewsManifest, most: float) -> None:
+    """Refuse to go on over more rejected views than the user accepts.
+
+    Args:
+        cache: where they are recorded.
+        manifest: of its views.
+        most: share of all views that may be rejected.
+
+    Raises:
+        SettingError: there are more; names their images.
+    """
+    rejected = rejected_views(cache, manifest).to_pylist()
+    total = sum(one.grid.rows for one in manifest.sets.values())
+    share = len(rejected) / total
+    if share <= most:
+        return
+    reasons = sorted({f"{one['image']}: {one['reason']} ({one['detail']})" for one in rejected})
+    problems = [Problem(place="DATA", found=reason) for reason in reasons[:SHOWN]]
+    if len(reasons) > SHOWN:
+        problems.append(Problem(place="DATA", found=f"and {len(reasons) - SHOWN} more images, in tables/rejected"))
+    enough = math.ceil(1000 * share) / 1000
+    fix = f"to go on without them: --run.max-rejected {enough}; to have them: mend them, and point CACHE at a new place"
+    problems.append(Problem(place="what to do", found=f"{len(rejected)} of {total} views were rejected", fix=fix))
+    raise SettingError("image list", problems)
 
 
 def _prepare(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Sequence[Detail]) -> None:
@@ -199,17 +235,3 @@ def _tasks_of_set(
                 canvases=canvases,
                 details=lacking,
             )
-
-
-def _refuse_rejected(cache: Cache, manifest: ViewsManifest, most: float) -> None:
-    rejected = rejected_views(cache, manifest).to_pylist()
-    total = sum(one.grid.rows for one in manifest.sets.values())
-    if len(rejected) <= most * total:
-        return
-    reasons = Counter(f"{one['image']}: {one['reason']} ({one['detail']})" for one in rejected)
-    problems = [Problem(place="DATA", found=reason) for reason in sorted(reasons)[:SHOWN]]
-    if len(reasons) > SHOWN:
-        problems.append(Problem(place="DATA", found=f"and {len(reasons) - SHOWN} more images, in tables/rejected"))
-    fix = f"to go on without them: --run.max-rejected {len(rejected) / total:.3f} or more; the others are kept"
-    problems.append(Problem(place="what to do", found=f"{len(rejected)} of {total} views were rejected", fix=fix))
-    raise SettingError("image list", problems)
