@@ -1,4 +1,4 @@
-"""`python -m trainer COMMAND`: reads the command line, trains or reports, turns refusals into one message and status 2."""
+"""`python -m trainer COMMAND`: reads the command line, runs it, turns refusals into one message and status 2."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -55,7 +55,7 @@ def test_every_module_of_the_trainer_imports_without_ray_transformers_teachers_a
     assert int(done.stdout) > 20
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"]])
 def test_help_is_given_without_torch_timm_or_lightning(arguments: list[str]) -> None:
     program = BLOCKED.format(names={"torch", "timm", "lightning", "zarr", "pyarrow"}) + (
         "import runpy\nsys.argv[0] = 'trainer'\nrunpy.run_module('trainer', run_name='__main__')\n"

@@ -16,7 +16,6 @@ from trainer.losses import balanced_angle, cosine_distance, spatial_cosine, spat
 from trainer.model import DistilledModel, ModelOutput
 from trainer.objective import TokenMaps, objective
 from trainer.source import Source, open_source
-from trainer.student import StudentOutput
 
 DISPERSIONS = {"any": 0.25, "fixed": 0.5}
 Seen = tuple[DistilledModel, TokenMaps, ViewBatch, ModelOutput]
@@ -73,20 +72,28 @@ def test_a_teacher_that_has_not_seen_the_set_has_no_term(seen: Seen) -> None:
     assert terms.total == terms.parts["canvas/spatial"]
 
 
-def test_a_student_that_says_what_its_teachers_say_has_no_loss_where_grids_agree(seen: Seen) -> None:
+def test_a_student_that_sees_what_its_teachers_see_has_no_loss_wherever_their_windows_lie(seen: Seen) -> None:
     _, maps, batch, output = seen
-    centred = replace(
+    # every token of the canvas has a feature of its own; a window shows those that it covers
+    fields = {name: torch.randn(len(batch.pixels), 5, 5, one.spatial.shape[3]) for name, one in batch.targets.items()}
+    same = {name: one for name, one in batch.targets.items() if name != "fixed"}  # whose grid is another
+    told = replace(
         batch,
-        start=torch.zeros_like(batch.start),
-        targets={name: replace(one, start=torch.zeros_like(one.start)) for name, one in batch.targets.items()},
+        targets={name: replace(one, spatial=window(fields[name], one.start)) for name, one in same.items()},
     )
     echo = ModelOutput(
-        student=StudentOutput(spatial=output.student.spatial, summary=output.student.summary),
-        spatial={name: one.spatial.float() for name, one in batch.targets.items()},
-        summary={name: one.summary for name, one in batch.targets.items() if one.summary is not None},
+        student=output.student,
+        spatial={name: window(fields[name], batch.start) for name in same},
+        summary={name: one.summary for name, one in same.items() if one.summary is not None},
     )
-    same = replace(centred, targets={name: one for name, one in centred.targets.items() if name != "fixed"})
-    assert float(objective(echo, same, maps, DISPERSIONS, LossSettings()).total) == 0
+    assert any(not torch.equal(one.start, batch.start) for one in same.values())
+    assert float(objective(echo, told, maps, DISPERSIONS, LossSettings()).total) == 0
+
+
+def window(field: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """The 4 × 4 tokens from each start of a canvas of 5 × 5."""
+    views = zip(field, starts.tolist(), strict=True)
+    return torch.stack([one[row : row + 4, col : col + 4] for one, (row, col) in views])
 
 
 def test_scores_over_all_batches_are_those_of_one_pass_and_leave_the_model_as_it_was(

@@ -45,13 +45,16 @@ class CutAfter(Callback):
 
 
 class Watch(Callback):
-    """Notes what every step learnt from."""
+    """Notes what every step learnt from, and what a model could draw in it."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, list[float]]] = []
 
     def on_train_batch_start(self, trainer: Trainer, _: LightningModule, batch: Any, *__: Any) -> None:
         self.steps.append((trainer.global_step, [float(part.pixels.double().sum()) for part in batch]))
+
+    def on_after_backward(self, *_: Any) -> None:
+        self.steps[-1][1].append(float(torch.rand(1)))  # what dropout would draw
 
 
 def run_with(recipe: TrainRecipe, cache: Cache, folder: Path, *callbacks: Callback) -> RunFolder:
@@ -95,7 +98,7 @@ def test_a_run_that_was_cut_off_goes_on_with_the_very_next_batch_and_ends_in_the
         run_with(recipe, full_cache, tmp_path, before, CutAfter(cut))
     run = run_with(recipe, full_cache, tmp_path, after)
     kept = cut // 4 * 4  # a checkpoint every four steps
-    assert before.steps == steps[: cut + 1]
+    assert before.steps[:cut] == steps[:cut]
     assert after.steps == steps[kept:]
     assert run.weights.read_bytes() == whole.weights.read_bytes()
     assert losses(run) == losses(whole)
@@ -179,8 +182,9 @@ def test_a_student_that_cannot_be_used_leaves_no_run_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("log_every", "noticed"), [(1, 7), (100, 8)])
 def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(
-    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes, log_every: int, noticed: int
 ) -> None:
     class Spoil(Callback):
         def on_train_batch_start(self, trainer: Trainer, module: Any, *_: Any) -> None:
@@ -188,9 +192,9 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(
                 torch.nn.init.constant_(module.model.heads["any_spatial"].last.bias, float("nan"))
 
     with pytest.raises(ContractError) as refusal:
-        run_with(recipe_of(steps=12), full_cache, tmp_path, Spoil())
+        run_with(recipe_of(steps=12, running={"log_every": log_every}), full_cache, tmp_path, Spoil())
     assert str(refusal.value) == (
-        "training breaks the storage contract:\n  step 7: the loss is nan "
+        f"training breaks the storage contract:\n  step {noticed}: the loss is nan "
         "(lower optimiser.lr, lengthen optimiser.warmup, or set optimiser.gradient_clip)"
     )
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)

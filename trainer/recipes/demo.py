@@ -8,9 +8,9 @@ def demo() -> TrainRecipe:
     return TrainRecipe(
         name="demo",
         student="vit_tiny_patch16_224",
-        steps=60,
+        steps=50,
         heads=HeadSettings(width=192),
-        data=DataSettings(batch_low=8, batch_high=4),
-        optimiser=OptimiserSettings(warmup=10),
-        running=RunningSettings(log_every=1, evaluate_every=20, checkpoint_every=20),
+        data=DataSettings(batch_low=8, batch_high=2),
+        optimiser=OptimiserSettings(warmup=5),
+        running=RunningSettings(log_every=1, evaluate_every=25, checkpoint_every=25),
     )
