@@ -16,7 +16,8 @@ from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.views import Partition, ViewSet, draw_offset
 from trainer.batch import TeacherTargets, ViewBatch
 from trainer.order import StepPart
-from trainer.source import Commits, Features, Source
+from trainer.set_source import Commits, Features
+from trainer.source import Source
 
 
 @final

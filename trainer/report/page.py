@@ -15,7 +15,8 @@ from trainer.report.pictures import ViewPictures
 from trainer.report.plots import Plot
 from trainer.report.png import ERROR_COLOUR, ERROR_FULL
 from trainer.report.results import RunResult
-from trainer.source import SetSource, Source
+from trainer.set_source import SetSource
+from trainer.source import Source
 
 PAPER_DISPERSIONS = {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.120, "DINOv3-7B": 2.186}
 """Disp(Θ_y) (rad²) as v4 table 3 reports them."""

@@ -11,7 +11,8 @@ from jaxtyping import Float, UInt8
 
 from storage_schemas import layout
 from storage_schemas.views import ViewSet
-from trainer.source import Commits, SetSource, Source
+from trainer.set_source import Commits, SetSource
+from trainer.source import Source
 
 AT_MOST = 12
 """Views pictured in all, where every set can have one."""
