@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage_schemas.cache import Cache
+from storage_schemas.errors import Problem, SettingError
 from storage_schemas.store import Store
 from trainer.config import TrainRecipe
 from trainer.run_folder import RunFolder, require_run
@@ -33,6 +34,7 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
         open_source(Cache(store=Store(uri=cache)), recipe.data.teachers, recipe.data.proportions),
         RunFolder(path=folder),
     )
+    _require_taught(recipe, source)
     identity = {"recipe": recipe.identity(), "cache": source.identity}
     require_run(run, identity)
     for line in _about(recipe, source):
@@ -45,6 +47,13 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
     fit(recipe, source, run, identity, say)
     say(f"train: {recipe.student} is in {run.weights}; `trainer.load({str(folder)!r})` brings it back")
     return run
+
+
+def _require_taught(recipe: TrainRecipe, source: Source) -> None:
+    if unknown := sorted(recipe.loss.teacher_weights.keys() - source.teachers.keys()):
+        found, fix = "is no teacher of this run", f"there are {', '.join(source.teachers)}"
+        problems = [Problem(place=name, found=found, fix=fix) for name in unknown]
+        raise SettingError("loss.teacher_weights", problems)
 
 
 def _about(recipe: TrainRecipe, source: Source) -> list[str]:

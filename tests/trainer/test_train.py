@@ -17,7 +17,7 @@ from storage_schemas.cache import Cache
 from storage_schemas.errors import ContractError, IdentityError, SettingError
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet
-from trainer.config import DataSettings, OptimiserSettings, TrainRecipe
+from trainer.config import DataSettings, LossSettings, OptimiserSettings, TrainRecipe
 from trainer.export import load
 from trainer.fit import fit
 from trainer.history import read_history
@@ -180,6 +180,17 @@ def test_a_student_that_cannot_be_used_leaves_no_run_behind(
     with pytest.raises(SettingError):
         train(recipe_of(student="vit_tinny"), full_cache.store.uri, tmp_path / "run", lambda _: None)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_weight_for_a_teacher_that_does_not_teach_is_refused(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    recipe = recipe_of(loss=LossSettings(teacher_weights={"any": 2.0, "dinov3": 1.0}))
+    with pytest.raises(SettingError) as refusal:
+        train(recipe, full_cache.store.uri, tmp_path, lambda _: None)
+    assert str(refusal.value) == (
+        "loss.teacher_weights cannot be used:\n  dinov3: is no teacher of this run (there are any, canvas, fixed)"
+    )
 
 
 @pytest.mark.parametrize(("log_every", "noticed"), [(1, 7), (100, 8)])
