@@ -5,9 +5,8 @@ from collections.abc import Iterable
 from pipeline.units import Unit, canvas_unit, choice_of, detail_unit_of, feature_unit
 from storage_schemas.cache import Cache
 from storage_schemas.identity import digest
-from storage_schemas.layout import detail_array, detail_unit
+from storage_schemas.layout import detail_array
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
-from storage_schemas.views import ViewSet
 
 
 def canvas_units(views: ViewsManifest) -> list[Unit]:
@@ -46,11 +45,10 @@ def teacher_manifests(cache: Cache) -> list[TeacherManifest]:
     return [manifest for manifest in manifests if manifest is not None]
 
 
-def detailed_teachers(cache: Cache, sets: Iterable[ViewSet]) -> list[str]:
-    """Return the names of teachers of which details are committed, sorted."""
-    prefixes = [f"tables/shards/{detail_unit(view_set, '')}" for view_set in sets]
-    names = {name.removeprefix(prefix) for prefix in prefixes for name in cache.store.listing(prefix.rstrip("/"))}
-    return sorted({name.split("/")[0] for name in names if "/" in name})
+def detailed_teachers(committed: Iterable[str]) -> list[str]:
+    """Return the names of the teachers that have details among units of which anything is committed, sorted."""
+    parts = (unit.split("/") for unit in committed)
+    return sorted({part[3] for part in parts if len(part) == 4 and part[2] == "detail"})
 
 
 def native_of(cache: Cache, views: ViewsManifest, teacher: str) -> int:

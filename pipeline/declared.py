@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from pipeline.committed import is_of_teacher
+from pipeline.cache_units import detailed_teachers
+from pipeline.committed import committed_units, is_of_teacher
 from pipeline.findings import Findings
 from pipeline.make_command import extract_command, views_command
 from pipeline.units import Unit
@@ -56,7 +57,8 @@ def read_declared(cache: Cache, teacher: str, found: Findings) -> Declared:
         check_group(cache.store, "teachers", ours=False, fix=copied_back(cache), found=found)
     read = [check_teacher(cache, name, views.manifest, extract_command(cache, recipe, name), found) for name in names]
     teachers = [one for one in read if one is not None]
-    natives = {manifest.spec.name: manifest.spec.native for manifest, _ in teachers}
+    known = {manifest.spec.name: manifest.spec.native for manifest, _ in teachers}
+    natives = {name: known.get(name) for name in detailed_teachers(committed_units(cache))}
     command = views_command(cache, recipe)
     units = [
         *check_canvases(cache, views.manifest, command, found),

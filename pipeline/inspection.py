@@ -1,6 +1,6 @@
 """Inspecting a cache: what is in it, and how far each stage is, from its manifests and its commit log alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.cache_facts import (
     SCHEMA,
@@ -20,15 +20,19 @@ from pipeline.cache_units import (
     native_of,
     teacher_manifests,
 )
-from pipeline.make_command import detail_command, extract_command, recipe_teachers, stats_command, views_command
+from pipeline.committed import committed_units, unit_command
+from pipeline.make_command import recipe_teachers, stats_command, views_command
 from pipeline.stage_extract import teacher_spec
 from pipeline.stats_facts import stats_facts
 from pipeline.units import Unit
 from storage_schemas.cache import Cache
-from storage_schemas.commits import ShardRecord, committed_shards
+from storage_schemas.commits import ShardRecord
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.layout import FORMAT_VERSION, features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
+
+Committed = Mapping[str, Sequence[int]]
+"""Shards that each unit has commit records of."""
 
 
 def inspect_cache(cache: Cache) -> CacheFacts:
@@ -40,8 +44,8 @@ def inspect_cache(cache: Cache) -> CacheFacts:
         CorruptionError: what it says of itself is damaged.
     """
     recipe, views = cache.require(), cache.views_manifest()
-    manifests = teacher_manifests(cache)
-    details = [] if views is None else _details(cache, recipe, views, manifests)
+    manifests, committed = teacher_manifests(cache), committed_units(cache)
+    details = [] if views is None else _details(cache, recipe, views, manifests, committed)
     return CacheFacts(
         schema=SCHEMA,
         cache=cache.store.uri,
@@ -51,17 +55,19 @@ def inspect_cache(cache: Cache) -> CacheFacts:
         images=0 if views is None else views.identity["images"]["count"],
         view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
         teachers=() if views is None else tuple(_teacher(cache, views, manifest) for manifest in manifests),
-        unfinished=tuple(_unfinished(cache, recipe, views, manifests, details)),
+        unfinished=tuple(_unfinished(cache, recipe, views, manifests, details, committed)),
     )
 
 
-def _details(cache: Cache, recipe: str, views: ViewsManifest, manifests: Sequence[TeacherManifest]) -> list[Unit]:
+def _details(
+    cache: Cache, recipe: str, views: ViewsManifest, manifests: Sequence[TeacherManifest], committed: Committed
+) -> list[Unit]:
     """Return the units of details that are there, or that a teacher still needs."""
     specs = [teacher_spec(choice) for choice in recipe_teachers(recipe)] + [manifest.spec for manifest in manifests]
     natives = {spec.name: spec.native for spec in specs if spec.size_rule == "fixed"}
-    there = detailed_teachers(cache, views.sets)
+    there = detailed_teachers(committed)
     natives |= {name: native_of(cache, views, name) for name in there if name not in natives}
-    needed = [name for name in natives if name in there or not _complete(cache, views, name)]
+    needed = [name for name in natives if name in there or not _complete(views, name, committed)]
     return [unit for name in sorted(needed) for unit in detail_units(views, name, natives[name])]
 
 
@@ -149,39 +155,34 @@ def _unfinished(
     views: ViewsManifest | None,
     manifests: Sequence[TeacherManifest],
     details: Sequence[Unit],
+    committed: Committed,
 ) -> Iterator[UnfinishedFacts]:
     if views is None:
         yield UnfinishedFacts(unit="views", done=0, of=1, command=views_command(cache, recipe))
         return
-    for unit in canvas_units(views):
-        yield from _shards_left(cache, unit.name, unit.grid.shards, views_command(cache, recipe))
-    for unit in details:
-        command = detail_command(cache, recipe, unit.name.rsplit("/", 1)[-1])
-        yield from _shards_left(cache, unit.name, unit.grid.shards, command)
     names = {choice.name for choice in recipe_teachers(recipe)} | {manifest.spec.name for manifest in manifests}
+    shards = {unit.name: unit.grid.shards for unit in (*canvas_units(views), *details)}
     for name in sorted(names | set(cache.teachers())):
-        command = extract_command(cache, recipe, name)
-        for view_set, shape in views.sets.items():
-            yield from _shards_left(cache, features_unit(view_set, name), shape.grid.shards, command)
-    yield from _unmeasured(cache, views, manifests)
+        shards |= {features_unit(view_set, name): shape.grid.shards for view_set, shape in views.sets.items()}
+    for unit, of in shards.items():
+        done = len(committed.get(unit, ()))
+        if done < of:
+            yield UnfinishedFacts(unit=unit, done=done, of=of, command=unit_command(cache, recipe, unit))
+    yield from _unmeasured(cache, views, manifests, committed)
 
 
-def _shards_left(cache: Cache, unit: str, shards: int, command: str) -> Iterator[UnfinishedFacts]:
-    done = len(committed_shards(cache.store, unit))
-    if done < shards:
-        yield UnfinishedFacts(unit=unit, done=done, of=shards, command=command)
-
-
-def _unmeasured(cache: Cache, views: ViewsManifest, manifests: Sequence[TeacherManifest]) -> Iterator[UnfinishedFacts]:
+def _unmeasured(
+    cache: Cache, views: ViewsManifest, manifests: Sequence[TeacherManifest], committed: Committed
+) -> Iterator[UnfinishedFacts]:
     for manifest in manifests:
         name, stats = manifest.spec.name, cache.stats(manifest.spec.name)
-        if _complete(cache, views, name) and (stats is None or stats.identity != manifest.digest):
+        if _complete(views, name, committed) and (stats is None or stats.identity != manifest.digest):
             yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=stats_command(cache, name))
 
 
-def _complete(cache: Cache, views: ViewsManifest, teacher: str) -> bool:
-    return not any(
-        list(_shards_left(cache, features_unit(view_set, teacher), shape.grid.shards, ""))
+def _complete(views: ViewsManifest, teacher: str, committed: Committed) -> bool:
+    return all(
+        len(committed.get(features_unit(view_set, teacher), ())) == shape.grid.shards
         for view_set, shape in views.sets.items()
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from pipeline.cache_units import canvas_units, detail_units, detailed_teachers, native_of
+from pipeline.cache_units import canvas_units, detail_units, native_of
 from pipeline.config import ViewsConfig
 from pipeline.draw import DrawnView, draw_views, set_manifest
 from pipeline.findings import MALFORMED, Findings, noting
@@ -92,24 +92,23 @@ def check_canvases(cache: Cache, views: ViewsManifest, command: str, found: Find
 
 
 def check_details(
-    cache: Cache, views: ViewsManifest, natives: Mapping[str, int], command: str, found: Findings
+    cache: Cache, views: ViewsManifest, natives: Mapping[str, int | None], command: str, found: Findings
 ) -> list[Unit]:
-    """Check the metadata of every detail array that is there, and return the units.
+    """Check the metadata of every detail array, and return the units.
 
     Args:
         cache: the cache.
         views: its views.
-        natives: side of the input (pixels) of the fixed teachers that are known.
+        natives: teachers that details are committed of, each with the side of its input (pixels) where it is known.
         command: what cuts views.
         found: what is wrong is noted here.
     """
     units: list[Unit] = []
-    teachers = detailed_teachers(cache, views.sets)
-    for teacher in teachers:
-        with noting(found.problems, f"views/*/detail/{teacher}", _again(cache, f"views/*/detail/{teacher}", command)):
-            native = natives[teacher] if teacher in natives else native_of(cache, views, teacher)
-            units += detail_units(views, teacher, native)
-    for view_set in views.sets if teachers else ():
+    for teacher, native in natives.items():
+        node = f"views/*/detail/{teacher}"
+        with noting(found.problems, metadata_name(node), _again(cache, node, command)):
+            units += detail_units(views, teacher, native_of(cache, views, teacher) if native is None else native)
+    for view_set in views.sets if natives else ():
         group = f"{views_unit(view_set)}/detail"
         check_group(cache.store, group, ours=False, fix=_again(cache, group, command), found=found)
     for unit in units:

@@ -16,9 +16,10 @@ from pipeline.cache_units import (
     native_of,
     teacher_manifests,
 )
+from pipeline.committed import committed_units
 from pipeline.units import Unit
 from storage_schemas.cache import Cache
-from storage_schemas.commits import ShardRecord, committed_shards, read_commit
+from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.errors import ContractError, MissingError, Problem, SettingError
 from storage_schemas.layout import views_unit
 from storage_schemas.manifest import ViewsManifest
@@ -116,13 +117,12 @@ def _parse(view: str, views: ViewsManifest) -> tuple[ViewSet, int]:
 
 def _units(cache: Cache, views: ViewsManifest, view_set: ViewSet, shard: int) -> list[Unit]:
     """Return the units of a set that have the shard: canvases first, then details, then features."""
-    units = canvas_units(views)
-    for teacher in detailed_teachers(cache, [view_set]):
+    units, committed = canvas_units(views), committed_units(cache)
+    for teacher in detailed_teachers(committed):
         units += detail_units(views, teacher, native_of(cache, views, teacher))
     for manifest in teacher_manifests(cache):
         units += feature_units(views, manifest)
-    of_set = (unit for unit in units if unit.view_set == view_set)
-    return [unit for unit in of_set if shard in committed_shards(cache.store, unit.name)]
+    return [unit for unit in units if unit.view_set == view_set and shard in committed.get(unit.name, ())]
 
 
 def _commit(cache: Cache, unit: Unit, shard: int) -> dict[int, list[ShardRecord]]:
