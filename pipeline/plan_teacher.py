@@ -1,10 +1,10 @@
 """Planning one teacher: what it would store, how often it would run, and whether `extract` would refuse it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import final, get_args
 
-from pipeline.calibration import calibration_sample
+from pipeline.calibration import CalibrationShard, calibration_sample, require_tokens
 from pipeline.config import Encoding, Recipe, TeacherChoice
 from pipeline.hadamard import construction
 from pipeline.placements import mosaic_layout
@@ -54,10 +54,11 @@ def plan_teacher(choice: TeacherChoice, recipe: Recipe, views: PlannedViews) -> 
     tokens, refusals = _tokens(spec, views)
     if refusals:
         return _refused(choice, spec, refusals)
-    calibration = _calibration_views(recipe, views, spec, tokens)
+    sample = calibration_sample(views.shapes, tokens, views.training_views, recipe.calibration, spec.dim)
+    refusals += _refusals(f"{spec.name}, PHI-S", lambda: construction(spec.dim))
+    refusals += _refusals(f"{spec.name}, PHI-S", lambda: require_tokens(sample, tokens, recipe.calibration, spec.dim))
     forwards = {view_set: _forwards(spec, views, view_set) for view_set in views.shapes}
-    observed = {view_set: _inputs(spec, views, view_set, counts) for view_set, counts in calibration.items()}
-    refusals = [*_no_rotation(spec), *_too_few_tokens(spec, recipe, calibration, tokens)]
+    observed = {view_set: _observed(spec, views, view_set, sample) for view_set in views.shapes}
     return TeacherPlan(
         choice=choice,
         spec=spec,
@@ -115,13 +116,16 @@ def _details(spec: TeacherSpec, views: PlannedViews) -> tuple[Unit, ...]:
     return tuple(detail_unit_of(view_set, shape, spec.name, spec.native) for view_set, shape in views.shapes.items())
 
 
-def _calibration_views(
-    recipe: Recipe, views: PlannedViews, spec: TeacherSpec, tokens: Mapping[ViewSet, int]
-) -> dict[ViewSet, list[int]]:
-    counts: dict[ViewSet, list[int]] = {view_set: [] for view_set in views.shapes}
-    for one in calibration_sample(views.shapes, tokens, views.training_views, recipe.calibration, spec.dim):
-        counts[one.view_set].append(one.views)
-    return counts
+def _refusals(subject: str, check: Callable[[], object]) -> list[Problem]:
+    try:
+        check()
+    except AbstractStillhouseError as error:
+        return [Problem(place=f"{subject}: {one.place}", found=one.found, fix=one.fix) for one in error.problems]
+    return []
+
+
+def _observed(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet, sample: Iterable[CalibrationShard]) -> int:
+    return _inputs(spec, views, view_set, [one.views for one in sample if one.view_set == view_set])
 
 
 def _forwards(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet) -> int:
@@ -136,21 +140,3 @@ def _inputs(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet, counts: I
     if spec.size_rule == "canvas":
         capacity = mosaic_layout(spec, views.shapes[view_set].geometry).capacity
     return sum(-(-count // capacity) for count in counts)
-
-
-def _no_rotation(spec: TeacherSpec) -> Iterator[Problem]:
-    try:
-        construction(spec.dim)
-    except AbstractStillhouseError as error:
-        yield from (Problem(place=f"{spec.name}, PHI-S", found=one.found, fix=one.fix) for one in error.problems)
-
-
-def _too_few_tokens(
-    spec: TeacherSpec, recipe: Recipe, calibration: Mapping[ViewSet, list[int]], tokens: Mapping[ViewSet, int]
-) -> Iterator[Problem]:
-    seen = sum(sum(counts) * tokens[view_set] ** 2 for view_set, counts in calibration.items())
-    wanted = recipe.calibration.tokens_per_channel
-    if seen < wanted * spec.dim:
-        found = f"{seen} tokens for {spec.dim} channels, fewer than {wanted} for each"
-        fix = "add images or draws, or accept a rougher fit with --calibration.tokens-per-channel"
-        yield Problem(place=f"{spec.name}, PHI-S calibration", found=found, fix=fix)

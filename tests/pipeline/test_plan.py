@@ -308,7 +308,7 @@ def test_a_teacher_without_a_hadamard_matrix_is_refused_before_it_runs(
     assert main(["plan", "--images", "100", "--teacher", "six_channels:Six"]) == 2
     assert capsys.readouterr().err == (
         "error: recipe demo cannot be used:\n"
-        "  six, PHI-S: no Kronecker product of Sylvester's and Paley's matrices has it "
+        "  six, PHI-S: order 6: no Kronecker product of Sylvester's and Paley's matrices has it "
         "(the nearest that exist are 4 and 8)\n"
     )
 
@@ -318,7 +318,7 @@ def test_too_few_tokens_for_phi_s_are_said_before_the_teacher_runs(planned: Plan
     [problem] = plan_teacher(recipe.teachers[0], recipe, planned.views).refusals
     tokens = sum(count * {192: 144, 256: 256}[one.resolution] for one, count in planned.views.training.items())
     assert str(problem) == (
-        f"dinov3, PHI-S calibration: {tokens} tokens for 96 channels, fewer than 100000 for each "
+        f"dinov3, PHI-S: training views: {tokens} tokens for 96 channels, fewer than 100000 for each "
         "(add images or draws, or accept a rougher fit with --calibration.tokens-per-channel)"
     )
 
