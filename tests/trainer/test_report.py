@@ -30,7 +30,7 @@ from trainer.report.numbers_as_text import bytes_text, number_text, signed_text
 from trainer.report.page import PAPER_DISPERSIONS, render_page
 from trainer.report.pictures import make_pictures
 from trainer.report.results import find_runs
-from trainer.report.student import predict
+from trainer.report.student import Prediction, predict
 from trainer.report.views import of_many_images, pictured_views
 from trainer.source import open_source
 from trainer.train import train
@@ -301,6 +301,24 @@ def test_a_picture_lies_where_its_window_lay_in_the_canvas(full_cache: Cache) ->
             side = resolution + 16
             expected = (100 * 16 * col / side, 100 * 16 * row / side, 100 * resolution / side)
             assert (each.frame.left, each.frame.top, each.frame.side) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_student_that_is_its_teacher_has_the_same_picture_and_no_error(full_cache: Cache) -> None:
+    source = open_source(full_cache)
+    views = pictured_views(source)
+    perfect = [
+        {
+            name: Prediction(features=seen.features.astype(np.float32), error=np.zeros(seen.features.shape[:2]))
+            for name, seen in view.seen.items()
+        }
+        for view in views
+    ]
+    for one in make_pictures(source, views, [perfect], dict.fromkeys(TEACHERS, 0)):
+        for each in one.teachers:
+            [student] = each.students
+            assert student is not None
+            assert student.features == each.features
+            assert student.mean_error == 0
 
 
 def test_views_are_pictured_of_as_many_images_as_can_be() -> None:
