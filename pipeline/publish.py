@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, final
+from typing import Any, final
 
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
@@ -29,7 +29,7 @@ TEMPORARY = ".partial"
 class Sink:
     """Where an object's bytes go: it counts and hashes them on the way."""
 
-    file: BinaryIO
+    file: io.IOBase
     size: int = 0
     """Bytes written so far."""
     _hash: Any = None
@@ -83,7 +83,7 @@ def publish_group(store: Store, group: str, attributes: dict[str, Any] | None = 
     publish_json(store, name, {"zarr_format": 3, "node_type": "group", "attributes": held})
 
 
-def _opened(store: Store, path: str) -> AbstractContextManager[BinaryIO]:
+def _opened(store: Store, path: str) -> AbstractContextManager[io.IOBase]:
     if store.is_local:
         return _publish_local(path)
     if isinstance(store.filesystem, MemoryFileSystem):
@@ -92,7 +92,7 @@ def _opened(store: Store, path: str) -> AbstractContextManager[BinaryIO]:
 
 
 @contextmanager
-def _publish_local(path: str) -> Iterator[BinaryIO]:
+def _publish_local(path: str) -> Iterator[io.IOBase]:
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}{TEMPORARY}"
@@ -110,14 +110,14 @@ def _publish_local(path: str) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _publish_in_memory(store: Store, path: str) -> Iterator[BinaryIO]:
+def _publish_in_memory(store: Store, path: str) -> Iterator[io.IOBase]:
     file = io.BytesIO()
     yield file
     store.filesystem.pipe_file(path, file.getvalue())
 
 
 @contextmanager
-def _publish_remote(store: Store, path: str) -> Iterator[BinaryIO]:
+def _publish_remote(store: Store, path: str) -> Iterator[io.IOBase]:
     file: AbstractBufferedFile = store.filesystem.open(path, "wb")
     try:
         yield file

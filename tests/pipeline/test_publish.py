@@ -1,0 +1,97 @@
+"""Publishing: an object is there whole, or it is not there."""
+
+import hashlib
+import itertools
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.publish import TEMPORARY, publish, publish_bytes, publish_group, publish_json
+from storage_schemas.store import Store
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of each kind."""
+    return Store(uri=str(tmp_path / "cache") if request.param == "local" else f"memory://published-{next(NUMBERS)}")
+
+
+def test_an_object_appears_when_its_block_ends_and_not_before(store: Store) -> None:
+    with publish(store, "a/b/c") as sink:
+        sink.write(b"one ")
+        sink.write(b"two")
+        assert not store.exists("a/b/c")
+    assert store.read("a/b/c") == b"one two"
+    assert store.listing("") == ["a/b/c"]
+
+
+def test_the_sink_counts_and_hashes_what_it_is_given(store: Store) -> None:
+    with publish(store, "object") as sink:
+        sink.write(b"one ")
+        assert sink.size == 4
+        sink.write(b"two")
+    assert (sink.size, sink.sha256) == (7, hashlib.sha256(b"one two").hexdigest())
+
+
+@pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt])
+def test_nothing_is_left_of_an_object_whose_block_raises(store: Store, raised: type[BaseException]) -> None:
+    def interrupted() -> None:
+        with publish(store, "a/object") as sink:
+            sink.write(b"half")
+            raise raised
+
+    with pytest.raises(raised):
+        interrupted()
+    assert store.listing("") == []
+
+
+def test_an_object_is_replaced_at_once(store: Store) -> None:
+    publish_bytes(store, "object", b"old")
+    with publish(store, "object") as sink:
+        sink.write(b"new and longer")
+        assert store.read("object") == b"old"
+    assert store.read("object") == b"new and longer"
+
+
+def test_an_object_whose_replacement_raises_stays_as_it_was(store: Store) -> None:
+    publish_bytes(store, "object", b"old")
+    with pytest.raises(ValueError, match="no"), publish(store, "object") as sink:
+        sink.write(b"new")
+        raise ValueError("no")
+    assert store.read("object") == b"old"
+
+
+def test_what_is_being_written_lies_beside_its_place_under_a_name_that_nobody_reads(tmp_path: Path) -> None:
+    with publish(Store(uri=str(tmp_path)), "folder/object"):
+        [found] = os.listdir(tmp_path / "folder")
+    assert found.startswith("object.")
+    assert found.endswith(TEMPORARY)
+
+
+def test_two_writers_of_one_object_do_not_meet(tmp_path: Path) -> None:
+    store = Store(uri=str(tmp_path))
+    with publish(store, "object") as first, publish(store, "object") as second:
+        first.write(b"same")
+        second.write(b"same")
+    assert store.read("object") == b"same"
+    assert os.listdir(tmp_path) == ["object"]
+
+
+def test_a_group_holds_our_attribute_and_nothing_else(store: Store) -> None:
+    publish_group(store, "", {"format": 1})
+    publish_group(store, "teachers/dinov3")
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {"format": 1}}}
+    assert json.loads(store.read("features.zarr/zarr.json")) == root
+    plain = json.loads(store.read("features.zarr/teachers/dinov3/zarr.json"))
+    assert plain == {"zarr_format": 3, "node_type": "group", "attributes": {}}
+
+
+def test_json_keeps_its_order_and_refuses_nan(store: Store) -> None:
+    publish_json(store, "object", {"b": 1, "a": "ä"})
+    assert store.read("object").decode() == '{\n "b": 1,\n "a": "ä"\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        publish_json(store, "object", {"a": float("nan")})

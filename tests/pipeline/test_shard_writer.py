@@ -1,0 +1,109 @@
+"""Shards: whole ones only, of what the array says, committed last."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.publish import publish_group
+from pipeline.shard_writer import ShardKey, array_record, commit, create_array, open_shard, write_table_part
+from storage_schemas.commits import ShardRecord, read_commits
+from storage_schemas.errors import ContractError
+from storage_schemas.shard_format import ArraySpec, array_metadata
+from storage_schemas.sharded_array import ShardedArray
+from storage_schemas.store import Store
+from storage_schemas.tables import REJECTED, from_parquet
+
+NUMBERS = itertools.count()
+SPEC = ArraySpec(path="teachers/t/low-128/spatial", shape=(7, 2, 3), dtype="float16", rows_per_shard=4)
+KEY = ShardKey(unit="teachers/t/low-128", shard=1, identity="1234")
+OBJECT = "features.zarr/teachers/t/low-128/spatial/c/1/0/0"
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of each kind."""
+    return Store(uri=str(tmp_path / "cache") if request.param == "local" else f"memory://shards-{next(NUMBERS)}")
+
+
+def entry(number: int) -> np.ndarray:
+    """One view's entry."""
+    return np.full((2, 3), number, dtype=np.float16)
+
+
+def test_a_shard_is_seen_when_it_is_whole_and_reads_back(store: Store) -> None:
+    with open_shard(store, SPEC, 1) as writer:
+        for number in (5, 6):
+            writer.append(entry(number))
+        assert not store.exists(OBJECT)
+    record = array_record(writer, KEY)
+    assert record == ShardRecord(
+        path=OBJECT,
+        array=SPEC.path,
+        first_row=4,
+        rows=2,
+        bytes=store.size(OBJECT) or 0,
+        sha256=writer.sink.sha256,
+        identity="1234",
+    )
+    read = ShardedArray(store=store, spec=SPEC, records={1: record}).read([4, 5])
+    np.testing.assert_array_equal(read, np.stack([entry(5), entry(6)]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((3, 2), np.float16), "an entry is float16 (3, 2), expected float16 (2, 3)"),
+        (np.zeros((2, 3), np.float32), "an entry is float32 (2, 3), expected float16 (2, 3)"),
+        (np.full((2, 3), np.nan, np.float16), "entry 1 of the shard holds NaN or infinity"),
+        (np.array([[0, 0, 0], [0, np.inf, 0]], np.float16), "entry 1 of the shard holds NaN or infinity"),
+    ],
+)
+def test_an_entry_that_does_not_belong_is_refused_and_the_shard_with_it(
+    store: Store, wrong: np.ndarray, message: str
+) -> None:
+    with pytest.raises(ContractError) as caught, open_shard(store, SPEC, 1) as writer:
+        writer.append(entry(5))
+        writer.append(wrong)
+    assert [str(problem) for problem in caught.value.problems] == [f"{SPEC.path}: {message}"]
+    assert store.listing("") == []
+
+
+def test_more_entries_than_slots_are_refused(store: Store) -> None:
+    with pytest.raises(ContractError) as caught, open_shard(store, SPEC, 0) as writer:
+        for number in range(5):
+            writer.append(entry(number))
+    assert (
+        str(caught.value) == f"shard breaks the storage contract:\n  {SPEC.path}: has 4 row slots, and all are filled"
+    )
+    assert store.listing("") == []
+
+
+def test_a_shard_counts_from_its_commit_on(store: Store) -> None:
+    with open_shard(store, SPEC, 1) as writer:
+        writer.append(entry(5))
+    rejected = pa.Table.from_pylist([{"image": "a", "draw": 0, "reason": "empty", "detail": "zero bytes"}], REJECTED)
+    part = write_table_part(store, "tables/rejected/low-128/00001.parquet", rejected, 4, KEY)
+    assert read_commits(store, KEY.unit) == {}
+    commit(store, KEY, [array_record(writer, KEY), part])
+    assert read_commits(store, KEY.unit) == {1: [array_record(writer, KEY), part]}
+    assert (part.array, part.first_row, part.rows) == ("", 4, 1)
+    assert from_parquet(store.read(part.path), REJECTED, part.path).equals(rejected)
+
+
+def test_an_array_is_created_with_every_group_above_it(store: Store) -> None:
+    create_array(store, SPEC)
+    names = ["", "/low-128", "/low-128/spatial"]
+    expected = ["features.zarr/teachers/zarr.json", *(f"features.zarr/teachers/t{name}/zarr.json" for name in names)]
+    assert sorted(store.listing("")) == sorted(expected)
+    assert json.loads(store.read(expected[-1])) == array_metadata(SPEC)
+
+
+def test_creating_an_array_leaves_the_attributes_of_the_groups_above_it_alone(store: Store) -> None:
+    publish_group(store, "teachers/t", {"spec": "ours"})
+    create_array(store, SPEC)
+    attributes = json.loads(store.read("features.zarr/teachers/t/zarr.json"))["attributes"]
+    assert attributes == {"stillhouse": {"spec": "ours"}}
