@@ -1,5 +1,6 @@
 """Reading views from a sharded array: indices cached, neighbours read at once, every chunk checked."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -59,11 +60,10 @@ class ShardedArray:
         spans = [self._span(shard, index, row) for _, row in wanted]
         runs = coalesce(spans)
         bodies = self.store.read_ranges(self.records[shard].path, runs)
-        bodies_by_start = sorted(zip(runs, bodies, strict=True))
-        starts = [start for (start, _), _ in bodies_by_start]
+        starts = [start for start, _ in runs]
         for (position, row), (start, stop) in zip(wanted, spans, strict=True):
-            (first, _), body = bodies_by_start[int(np.searchsorted(starts, start, side="right")) - 1]
-            chunk = memoryview(body)[start - first : stop - first]
+            run = bisect_right(starts, start) - 1
+            chunk = memoryview(bodies[run])[start - starts[run] : stop - starts[run]]
             decode_chunk(chunk, self.spec, out[position], self._place(shard, row))
 
     def _index(self, shard: int) -> np.ndarray:
@@ -93,7 +93,7 @@ class ShardedArray:
 
 
 def coalesce(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Merge byte ranges that touch or overlap, so that neighbouring chunks cost one read."""
+    """Merge byte ranges that touch or overlap, so that neighbouring chunks cost one read; in order of their starts."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
         if merged and start <= merged[-1][1]:

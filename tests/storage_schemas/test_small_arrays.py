@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -97,6 +98,18 @@ def test_every_flipped_bit_and_every_cut_is_found(name: str, tmp_path: Path) -> 
         with pytest.raises(CorruptionError) as refusal:
             read_small_array(store, f"g/{array}")
         assert str(refusal.value) == what
+
+
+@pytest.mark.parametrize("shape", [[5.0], [True], "5", None, {}])
+def test_a_shape_that_is_not_of_whole_numbers_is_refused(shape: Any, tmp_path: Path) -> None:
+    store = Store(uri=str(tmp_path))
+    write_small_arrays(store, "g", ARRAYS)
+    metadata = small_array_metadata((5,)) | {"shape": shape}
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = shape
+    (tmp_path / "features.zarr/g/mean/zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(CorruptionError) as refusal:
+        read_small_array(store, "g/mean")
+    assert str(refusal.value) == "array is damaged:\n  g/mean/zarr.json: is not that of a small array"
 
 
 def test_metadata_of_another_shape_does_not_cut_an_array_short(tmp_path: Path) -> None:

@@ -108,10 +108,16 @@ def test_an_object_store_that_answers_with_an_error_beyond_the_end_is_understood
 
 
 @pytest.mark.parametrize(
-    "failure", [OSError(errno.EINVAL, "bad request"), PermissionError("not yours"), OSError(errno.EIO, "broken")]
+    ("failure", "name", "span"),
+    [
+        (OSError(errno.EINVAL, "bad request"), "x", (0, 4)),
+        (OSError(errno.EINVAL, "bad name"), "not-there", (200, 204)),
+        (PermissionError("not yours"), "x", (0, 4)),
+        (OSError(errno.EIO, "broken"), "x", (200, 204)),
+    ],
 )
 def test_any_other_failure_of_the_file_system_is_passed_on_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, failure: OSError
+    monkeypatch: pytest.MonkeyPatch, failure: OSError, name: str, span: tuple[int, int]
 ) -> None:
     def fails(*_: Any, **__: Any) -> bytes:
         raise failure
@@ -119,8 +125,12 @@ def test_any_other_failure_of_the_file_system_is_passed_on_as_it_is(
     memory().pipe_file("/other/x", BODY)
     monkeypatch.setattr(MemoryFileSystem, "cat_file", fails)
     with pytest.raises(OSError, match=str(failure.args[-1])) as raised:
-        Store(uri="memory://other").read_ranges("x", [(0, 4)])
+        Store(uri="memory://other").read_ranges(name, [span])
     assert raised.value is failure
+
+
+def test_a_remote_file_system_keeps_no_listing_that_could_grow_stale() -> None:
+    assert Store(uri="memory://x").filesystem.storage_options == {"use_listings_cache": False}
 
 
 def test_a_read_that_the_system_cuts_short_is_continued(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
