@@ -10,9 +10,9 @@ RUNS ?= $(OUT)/runs
 REPORT ?= $(OUT)/report.html
 ARGS ?=
 
-ifeq ($(RECIPE),demo)
-DATA ?= $(OUT)/photographs
-LAID_OUT := photographs
+ifeq ($(RECIPE)$(DATA),demo)
+DATA := $(OUT)/photographs
+LAID_OUT := $(DATA)
 endif
 
 VENV := .venv
@@ -29,7 +29,7 @@ WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check photographs plan views extract stats train export report inspect verify teachers
+.PHONY: help install demo test test-slow check plan views extract stats train export report inspect verify teachers
 
 help: ## list the commands and their variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -54,7 +54,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,trainer,sam3,demo,dev]'
 	@touch $@
 
-demo: photographs ## the whole way on photographs at hand: views, three teachers, stats, a student, a report
+demo: $(INSTALLED) $(LAID_OUT) ## the whole way on photographs at hand: views, three teachers, stats, a student, a report
 	@$(MAKE) --no-print-directory views
 	@for teacher in dinov3 siglip2 sam3; do $(MAKE) --no-print-directory extract TEACHER=$$teacher || exit $$?; done
 	@$(MAKE) --no-print-directory stats
@@ -72,8 +72,8 @@ check: $(INSTALLED) ## linters and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-photographs: $(INSTALLED) ## lay the demo's photographs out as a folder
-	@$(PIPELINE) photographs $(READS)
+$(OUT)/photographs: | $(INSTALLED)
+	@$(PIPELINE) photographs --data "$@"
 
 plan: $(INSTALLED) $(LAID_OUT) ## what a run would make and cost; writes nothing
 	@$(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(ARGS)
