@@ -98,8 +98,8 @@ def test_too_few_tokens_for_the_channels_are_refused() -> None:
         require_tokens(sample, TOKENS, config, channels=24)
     assert str(caught.value) == (
         "PHI-S calibration cannot be used:\n"
-        "  training views: 448 tokens for 24 channels, fewer than 20 for each (add images or draws, or accept a rougher "
-        "fit with --calibration.tokens-per-channel)"
+        "  training views: 448 tokens for 24 channels, fewer than 20 for each (add images or draws, or accept a "
+        "rougher fit with --calibration.tokens-per-channel)"
     )
 
 

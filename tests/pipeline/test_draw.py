@@ -1,5 +1,6 @@
 """Drawing: proportions, splits and order, all of them functions of the keys alone."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def test_neighbours_in_a_set_are_unrelated() -> None:
     config = ViewsConfig(low=(128,), high=(), heldout=0)
     [views] = draw_views(images(MANY[:1000]), config).values()
     places = [MANY.index(view.image.key) for view in views]
-    mean_step = sum(abs(after - before) for before, after in zip(places, places[1:], strict=False)) / 999
+    mean_step = sum(abs(after - before) for before, after in itertools.pairwise(places)) / 999
     assert 300 < mean_step < 367, "a third of the list, as between any two numbers"
 
 

@@ -9,7 +9,15 @@ import pyarrow as pa
 import pytest
 
 from pipeline.publish import publish_group
-from pipeline.shard_writer import ShardKey, array_record, commit, create_array, open_shard, write_table_part
+from pipeline.shard_writer import (
+    ShardKey,
+    ShardWriter,
+    array_record,
+    commit,
+    create_array,
+    open_shard,
+    write_table_part,
+)
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.errors import ContractError
 from storage_schemas.shard_format import ArraySpec, array_metadata
@@ -32,6 +40,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def entry(number: int) -> np.ndarray:
     """One view's entry."""
     return np.full((2, 3), number, dtype=np.float16)
+
+
+def write_shard(store: Store, shard: int, *entries: np.ndarray) -> ShardWriter:
+    """Write a shard of the entries given."""
+    with open_shard(store, SPEC, shard) as writer:
+        for one in entries:
+            writer.append(one)
+    return writer
 
 
 def test_a_shard_is_seen_when_it_is_whole_and_reads_back(store: Store) -> None:
@@ -65,26 +81,21 @@ def test_a_shard_is_seen_when_it_is_whole_and_reads_back(store: Store) -> None:
 def test_an_entry_that_does_not_belong_is_refused_and_the_shard_with_it(
     store: Store, wrong: np.ndarray, message: str
 ) -> None:
-    with pytest.raises(ContractError) as caught, open_shard(store, SPEC, 1) as writer:
-        writer.append(entry(5))
-        writer.append(wrong)
+    with pytest.raises(ContractError) as caught:
+        write_shard(store, 1, entry(5), wrong)
     assert [str(problem) for problem in caught.value.problems] == [f"{SPEC.path}: {message}"]
     assert store.listing("") == []
 
 
 def test_more_entries_than_slots_are_refused(store: Store) -> None:
-    with pytest.raises(ContractError) as caught, open_shard(store, SPEC, 0) as writer:
-        for number in range(5):
-            writer.append(entry(number))
-    assert (
-        str(caught.value) == f"shard breaks the storage contract:\n  {SPEC.path}: has 4 row slots, and all are filled"
-    )
+    with pytest.raises(ContractError) as caught:
+        write_shard(store, 0, *(entry(number) for number in range(5)))
+    assert [str(problem) for problem in caught.value.problems] == [f"{SPEC.path}: has 4 row slots, and all are filled"]
     assert store.listing("") == []
 
 
 def test_a_shard_counts_from_its_commit_on(store: Store) -> None:
-    with open_shard(store, SPEC, 1) as writer:
-        writer.append(entry(5))
+    writer = write_shard(store, 1, entry(5))
     rejected = pa.Table.from_pylist([{"image": "a", "draw": 0, "reason": "empty", "detail": "zero bytes"}], REJECTED)
     part = write_table_part(store, "tables/rejected/low-128/00001.parquet", rejected, 4, KEY)
     assert read_commits(store, KEY.unit) == {}
