@@ -9,7 +9,7 @@ LOG = "tables/shards/"
 
 
 def committed_units(cache: Cache, teacher: str = "") -> dict[str, list[int]]:
-    """Return the shards that each unit has commit records of, both sorted.
+    """Return the shards that each unit has commit records of: views before the features of them, both sorted.
 
     Args:
         cache: the cache.
@@ -22,7 +22,11 @@ def committed_units(cache: Cache, teacher: str = "") -> dict[str, list[int]]:
         # names that a writer does not give are no records
         if unit and number.isascii() and number.isdecimal() and name == record_path(unit, int(number)):
             units.setdefault(unit, []).append(int(number))
-    return {unit: sorted(units[unit]) for unit in sorted(units) if not teacher or is_of_teacher(unit, teacher)}
+    return {
+        unit: sorted(units[unit])
+        for unit in sorted(units, key=_views_first)
+        if not teacher or is_of_teacher(unit, teacher)
+    }
 
 
 def is_of_teacher(unit: str, teacher: str) -> bool:
@@ -36,3 +40,7 @@ def unit_command(cache: Cache, recipe: str, unit: str) -> str:
     if parts[0] == "teachers":
         return extract_command(cache, recipe, parts[1])
     return detail_command(cache, recipe, parts[3]) if len(parts) == 4 else views_command(cache, recipe)
+
+
+def _views_first(unit: str) -> tuple[bool, str]:
+    return not unit.startswith("views/"), unit

@@ -35,12 +35,14 @@ def table_problems(store: Store, task: CheckTask, unit: Unit, rows: int) -> list
     """
     problems: list[Problem] = []
     place = table_part("views", unit.view_set.name, task.shard)
-    views = _read(store, "views", place, task.views_fix, problems)
     parts = {
         table: _read(store, table, table_part(table, folder, task.shard), task.fix, problems)
         for table, folder in unit.tables
-        if table != "views"
+        if store.exists(table_part(table, folder, task.shard))  # what a record names and is not there is named already
     }
+    views = parts.get("views")
+    if "views" not in dict(unit.tables):
+        views = _read(store, "views", place, task.views_fix, problems)
     if views is None:
         return problems
     if views.num_rows != rows:

@@ -183,14 +183,28 @@ def test_a_flipped_bit_in_an_index_is_found_once(rewritten: Rewrite) -> None:
 @pytest.mark.parametrize("kind", ["pixels", "spatial", "summary", "views table", "placements table", "image list"])
 def test_a_truncated_object_is_found(kind: str, rewritten: Rewrite) -> None:
     cache = rewritten(OBJECTS[kind], lambda body: body[:-100])
-    assert any(problem.startswith(OBJECTS[kind]) for problem in problems(cache))
+    size = (cache / OBJECTS[kind]).stat().st_size
+    found = problems(cache)
+    assert any(problem.startswith(OBJECTS[kind]) for problem in found)
+    assert kind == "image list" or found[0].startswith(
+        f"{OBJECTS[kind]}: has {size} bytes, its record says {size + 100} (delete tables/shards/"
+    )
 
 
 @pytest.mark.parametrize("kind", ["pixels", "detail", "spatial", "summary", "rejected table", "placements table"])
 def test_a_missing_object_that_a_record_names_is_found(kind: str, copied: Path) -> None:
     (copied / OBJECTS[kind]).unlink()
+    [problem] = problems(copied)
+    assert problem.startswith(f"{OBJECTS[kind]}: is not there, and its record names it (delete tables/shards/")
+
+
+def test_a_missing_views_table_is_named_by_all_that_need_it(copied: Path) -> None:
+    (copied / OBJECTS["views table"]).unlink()
     found = problems(copied)
-    assert found[0].startswith(f"{OBJECTS[kind]}: is not there, and its record names it (delete tables/shards/")
+    assert found[0].startswith(f"{OBJECTS['views table']}: is not there, and its record names it (delete tables/shards")
+    [named_by_features] = problems(copied, teacher="dinov3")
+    assert named_by_features in found
+    assert all(OBJECTS["views table"] in problem for problem in found)
 
 
 @pytest.mark.parametrize(
