@@ -105,6 +105,21 @@ def test_a_run_that_was_cut_off_goes_on_with_the_very_next_batch_and_ends_in_the
     assert read_json(run.metrics)["evaluations"] == read_json(whole.metrics)["evaluations"]
 
 
+def test_a_checkpoint_is_never_ahead_of_the_scores_of_its_step(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    class Auditor(Callback):
+        def __init__(self) -> None:
+            self.scored: list[list[int]] = []
+
+        def on_save_checkpoint(self, *_: Any) -> None:
+            self.scored.append([one["step"] for one in read_json(tmp_path / "metrics.json")["evaluations"]])
+
+    auditor = Auditor()
+    run_with(recipe_of(steps=6, running={"checkpoint_every": 2, "evaluate_every": 2}), full_cache, tmp_path, auditor)
+    assert auditor.scored == [[0, 2], [0, 2, 4], [0, 2, 4, 6]]
+
+
 KILLED = """
 import os, pickle, signal, sys
 import torch
