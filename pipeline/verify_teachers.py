@@ -76,10 +76,10 @@ def check_stats(
     found.known.update(small_array_objects(group, [*arrays, ("dispersion", 0), ("mean_direction", 1)]))
     with noting(found.problems, place, fix):
         stats = cache.stats(name)
+    if stats is not None or cache.store.exists(place):  # a run that was killed leaves a group that says nothing yet
+        check_group(cache.store, group, ours=stats is not None, fix=fix, found=found)
     if stats is None:
-        found.known.add(place)
         return None
-    check_group(cache.store, group, ours=True, fix=fix, found=found)
     for view_set in stats.sets:
         check_group(cache.store, f"{group}/{view_set.name}", ours=False, fix=fix, found=found)
         found.known.update(small_array_objects(f"{group}/{view_set.name}", arrays))

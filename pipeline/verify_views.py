@@ -1,7 +1,7 @@
 """Checking what a cache says of its views: the root, the manifest, the image list, the draws, the arrays' shapes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, final
 
 from pipeline.cache_units import canvas_units, detail_units, native_of
@@ -127,9 +127,13 @@ def _again(cache: Cache, node: str, command: str) -> str:
 
 
 def _settings(manifest: ViewsManifest, place: str, found: Findings) -> ViewsConfig | None:
-    with noting(found.problems, place, "use the version of Stillhouse that made this cache"):
-        fields = manifest.identity["views"].items()
-        stored: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in fields}
+    fix = "use the version of Stillhouse that made this cache"
+    with noting(found.problems, place, fix):
+        names = manifest.identity["views"].items()
+        stored: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in names}
+        if odd := stored.keys() ^ {field.name for field in fields(ViewsConfig)}:
+            found.note(place, f"its settings do not share {', '.join(sorted(odd))} with this version", fix)
+            return None
         return ViewsConfig(**stored)
     return None
 

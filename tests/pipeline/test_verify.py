@@ -26,9 +26,10 @@ from pipeline.stage_views import make_views
 from pipeline.verify import Verdict, verify_cache
 from pipeline.verify_shard import ShardChecker
 from pipeline.verify_tasks import check_tasks
-from storage_schemas.cache import Cache
+from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import ShardRecord, read_commit, record_path, to_table
-from storage_schemas.errors import IdentityError, MissingError, SettingError
+from storage_schemas.errors import ContractError, IdentityError, MissingError, SettingError
+from storage_schemas.identity import digest
 from storage_schemas.shard_format import ArraySpec, encode_chunk, encode_index, parse_array_metadata
 from storage_schemas.small_arrays import write_small_arrays
 from storage_schemas.store import Store
@@ -111,6 +112,16 @@ def forge_table(cache: Path, unit: str, name: str, schema: pa.Schema, change: Ca
     rows = from_parquet((cache / name).read_bytes(), schema, name).to_pylist()
     change(rows)
     forge(cache, unit, 0, name, to_parquet(pa.Table.from_pylist(rows, schema)))
+
+
+def forge_manifest(cache: Path, name: str, change: Callable[[dict], None]) -> None:
+    """Edit a manifest and seal it anew: only what it says can betray it."""
+    document = json.loads((cache / name).read_text())
+    values = document["attributes"]["stillhouse"]
+    values.pop("sha256")
+    change(values)
+    values["sha256"] = digest(values)
+    put(cache / name, json.dumps(document).encode())
 
 
 def stored_spec(cache: Path, array: str) -> ArraySpec:
@@ -286,6 +297,61 @@ def test_a_phi_s_map_that_features_were_not_stored_under_is_found(rewritten: Rew
     )
 
 
+def test_a_sealed_phi_s_map_that_features_were_not_stored_under_is_found(copied: Path) -> None:
+    cache, group = Cache(store=Store(uri=str(copied))), "teachers/dinov3/phi_s"
+    phi_s = cache.phi_s("dinov3")
+    assert phi_s is not None
+    other = replace(phi_s, scale=2 * phi_s.scale)
+    (copied / f"features.zarr/{group}/scale/c").unlink()
+    (copied / f"features.zarr/{group}/scale/zarr.json").unlink()
+    write_small_arrays(cache.store, group, {"scale": np.array(other.scale)})
+    document = json.loads((copied / OBJECTS["PHI-S attributes"]).read_text())
+    document["attributes"]["stillhouse"]["sha256"] = phi_s_digest(other)
+    put(copied / OBJECTS["PHI-S attributes"], json.dumps(document).encode())
+    [problem] = problems(copied)
+    assert problem.startswith(f"{OBJECTS['PHI-S attributes']}: is not the map that the features were stored under (put")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "found"),
+    [
+        ("views manifest", lambda one: one["sets"]["low-192"].update(margin=3), "its view sets are not those that its"),
+        ("views manifest", lambda one: one["sets"].pop("high-256"), "its view sets are not those that its settings"),
+        ("views manifest", lambda one: one["identity"]["views"].pop("seed"), "its settings do not share seed with"),
+        ("views manifest", lambda one: one["identity"]["views"].update(zoom=1), "its settings do not share zoom with"),
+        ("views manifest", lambda one: one["identity"]["views"].update(patch=0), "patch: 0 is less than 1"),
+        ("teacher manifest", lambda one: one["tokens"].update({"low-192": 13}), "its tokens are not those that its"),
+        ("teacher manifest", lambda one: one["spec"].update(dim=97), "its identity is of another spec than its own"),
+        ("teacher manifest", lambda one: one["spec"].update(name="other"), "is of a teacher called other"),
+        ("teacher manifest", lambda one: one["identity"].update(views="0" * 64), f"looked at views {'0' * 64}, the"),
+        ("teacher manifest", lambda one: one["identity"].pop("batch"), "cannot be read: KeyError: 'batch'"),
+    ],
+)
+def test_an_edited_manifest_is_found_though_its_seal_holds(
+    kind: str, change: Callable[[dict], None], found: str, copied: Path
+) -> None:
+    forge_manifest(copied, OBJECTS[kind], change)
+    assert any(problem.startswith(f"{OBJECTS[kind]}: {found}") for problem in problems(copied)), problems(copied)
+
+
+def test_a_root_of_another_recipe_is_found(rewritten: Rewrite) -> None:
+    [problem] = problems(rewritten(OBJECTS["root"], lambda body: body.replace(b'"demo"', b'"dema"')))
+    assert problem.startswith("features.zarr/zarr.json: names the recipe dema, the views are of demo (put it back")
+
+
+def test_a_cache_of_another_format_is_refused_by_name(rewritten: Rewrite) -> None:
+    cache = rewritten(OBJECTS["root"], lambda body: body.replace(b'"format": 1', b'"format": 2'))
+    with pytest.raises(ContractError, match=r"is of format 2, this version reads 1 \(use a matching Stillhouse\)"):
+        verified(cache)
+
+
+@pytest.mark.parametrize("kind", ["group of a set", "group of details", "group of teachers", "group of features"])
+def test_a_group_that_says_what_no_group_of_a_cache_says_is_found(kind: str, rewritten: Rewrite) -> None:
+    cache = rewritten(OBJECTS[kind], lambda body: body.replace(b'"zarr_format": 3', b'"zarr_format": 2'))
+    [problem] = problems(cache)
+    assert problem.startswith(f"{OBJECTS[kind]}: is not what a group of a cache has (put it back from a copy of ")
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -353,6 +419,19 @@ def test_statistics_that_count_other_views_are_found(rewritten: Rewrite) -> None
 
     [problem] = problems(rewritten(OBJECTS["stats attributes"], miscount))
     assert problem.startswith(f"{OBJECTS['stats attributes']}: counts 17 views and ")
+
+
+def test_statistics_whose_attribute_lost_its_name_are_not_taken_for_unmeasured_ones(rewritten: Rewrite) -> None:
+    cache = rewritten(OBJECTS["stats attributes"], lambda body: body.replace(b'"stillhouse"', b'"stillhousd"'))
+    [problem] = problems(cache)
+    assert problem.startswith(f"{OBJECTS['stats attributes']}: is not what a group of a cache has (delete")
+
+
+def test_a_stats_run_killed_before_its_end_is_unfinished_not_damaged(rewritten: Rewrite) -> None:
+    bare = json.dumps({"attributes": {}, "zarr_format": 3, "node_type": "group"}).encode()
+    verdict = verified(rewritten(OBJECTS["stats attributes"], lambda _: bare))
+    assert verdict.problems == ()
+    assert [one.unit for one in verdict.unfinished] == ["teachers/dinov3/stats"]
 
 
 def test_an_image_list_of_other_images_is_found_though_it_is_whole(rewritten: Rewrite) -> None:
