@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from pipeline.publish import publish_group
 from pipeline.shard_writer import ShardKey, array_record, commit, create_array, open_shard, write_table_part
@@ -254,6 +255,12 @@ def small_recipe(**changes: Any) -> TrainRecipe:
         running=RunningSettings(**{**running, **changes.pop("running", {})}),
     )
     return replace(base, **changes)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tensors as small as these are slower on two threads than on one."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

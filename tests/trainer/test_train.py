@@ -80,15 +80,15 @@ def undisturbed(
 def test_fidelity_rises_and_ends_above_one_for_every_teacher(
     full_cache: Cache, tmp_path: Path, recipe_of: Recipes
 ) -> None:
-    run = run_with(recipe_of(steps=40, optimiser=OptimiserSettings(lr=3e-3, warmup=5)), full_cache, tmp_path)
+    run = run_with(recipe_of(steps=25, optimiser=OptimiserSettings(lr=3e-3, warmup=3)), full_cache, tmp_path)
     first, last = read_json(run.metrics)["evaluations"]
-    assert (first["step"], last["step"]) == (0, 40)
+    assert (first["step"], last["step"]) == (0, 25)
     for name in ("any", "canvas", "fixed"):
         before, after = (one["teachers"][name]["fidelity"] for one in (first, last))
         assert before < 1 < after
 
 
-@pytest.mark.parametrize("cut", [0, 3, 4, 7, 9])
+@pytest.mark.parametrize("cut", [0, 5, 8])
 def test_a_run_that_was_cut_off_goes_on_with_the_very_next_batch_and_ends_in_the_same_weights(
     full_cache: Cache, tmp_path: Path, recipe_of: Recipes, undisturbed: Any, cut: int
 ) -> None:
