@@ -85,7 +85,7 @@ def checked_body(chunk: memoryview, place: str) -> memoryview:
         CorruptionError: the checksum is wrong.
     """
     body, checksum = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
-    if len(chunk) < CHECKSUM_BYTES or _checksum(body) != bytes(checksum):
+    if _checksum(body) != bytes(checksum):
         raise CorruptionError("chunk", [Problem(place=place, found="its CRC32C does not match its bytes")])
     return body
 

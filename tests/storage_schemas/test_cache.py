@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,14 @@ def test_records_of_another_identity_are_refused_by_their_shards(cache: Cache) -
     )
 
 
+def test_one_object_of_another_identity_is_enough_to_refuse_its_shard(cache: Cache) -> None:
+    first, second = cache.records(layout.views_unit(LOW), MANIFEST.digest)[1]
+    mixed = to_parquet(to_table([first, replace(second, identity="f" * 64)]))
+    put(cache.store, record_path(layout.views_unit(LOW), 1), mixed)
+    with pytest.raises(ContractError, match="views/low-32: shards 1 were computed from something else"):
+        cache.records(layout.views_unit(LOW), MANIFEST.digest)
+
+
 @pytest.mark.parametrize("table", ["views/low-32", "placements/t/low-32"])
 def test_a_table_in_anothers_place_is_damaged_though_it_is_sound(folder: Path, table: str) -> None:
     first, second = (folder / f"tables/{table}/{shard:05}.parquet" for shard in (0, 1))
@@ -373,11 +382,12 @@ def test_a_teacher_without_a_summary_has_no_dispersion(folder: Path) -> None:
 
 def test_statistics_of_another_version_are_refused(folder: Path) -> None:
     measured(Store(uri=str(folder)), summarised=False)
-    rewrite(folder / "features.zarr/teachers/t/stats/zarr.json", median=0)
+    rewrite(folder / "features.zarr/teachers/t/stats/zarr.json", median=0, mode=0, best=0)
     with pytest.raises(ContractError) as refusal:
         opened(folder).stats("t")
     assert str(refusal.value) == (
-        "statistics breaks the storage contract:\n  teachers/t/stats: fields that this version does not share: median"
+        "statistics breaks the storage contract:\n"
+        "  teachers/t/stats: fields that this version does not share: best, median, mode"
     )
 
 
