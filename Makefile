@@ -21,6 +21,9 @@ INSTALLED := $(VENV)/.installed
 PIPELINE := $(BIN)/python -m pipeline
 TRAINER := $(BIN)/python -m trainer
 
+# threads that wait for one another sleep: spinning costs several times the time where other work shares the cores
+export OMP_WAIT_POLICY ?= PASSIVE
+
 # what a variable becomes on the command line, where it is set
 EXECUTES = $(if $(EXECUTOR),--run.executor $(EXECUTOR))
 READS = $(if $(DATA),--data "$(DATA)")
@@ -29,7 +32,7 @@ WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check plan views extract stats train export report inspect verify teachers
+.PHONY: help install demo test test-slow check plan views extract stats train report inspect verify teachers
 
 help: ## list the commands and their variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -89,9 +92,6 @@ stats: $(INSTALLED) ## measure what is stored, for one TEACHER or all
 
 train: $(INSTALLED) ## distil a STUDENT from the cache, with no teacher at hand
 	@$(TRAINER) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(LEARNS) $(ARGS)
-
-export: $(INSTALLED) ## write a trained STUDENT as safetensors
-	@$(TRAINER) export --recipe $(RECIPE) --runs "$(RUNS)" $(LEARNS) $(ARGS)
 
 report: $(INSTALLED) ## one HTML page: the closing table, pictures of features, curves
 	@$(TRAINER) report --cache "$(CACHE)" --runs "$(RUNS)" --page "$(REPORT)" $(ARGS)

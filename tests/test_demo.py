@@ -16,6 +16,7 @@ SETS = ("high-256", "low-128", "low-192")
 MINUTES = 60
 
 BLOCKED = """
+import importlib.metadata
 import sys
 
 class Absent:
@@ -24,7 +25,18 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Absent())
+
+# libraries also ask which distributions are installed, and import what they find
+installed = importlib.metadata.distribution
+
+def distribution(name):
+    if name in {blocked!r}:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return installed(name)
+
+importlib.metadata.distribution = distribution
 """
+"""Run as `sitecustomize`: the packages named are as if they had never been installed."""
 
 
 def make(*arguments: str, out: Path, extra_path: Path | None = None) -> subprocess.CompletedProcess[str]:
