@@ -51,19 +51,15 @@ def ray_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Iterat
     _start(config)
     try:
         count = min(_workers(config), max(tasks, 1))
-        options = {
-            "num_cpus": config.threads,
-            "num_gpus": config.gpus,
-            "max_restarts": -1,
-            "max_task_retries": RETRIES,
-        }
-        make: Any = _Actor  # as Ray's decorator leaves it
-        yield RayPool([make.options(**options).remote(factory) for _ in range(count)])
+        actor = ray.remote(num_cpus=config.threads, num_gpus=config.gpus, max_restarts=-1, max_task_retries=RETRIES)(
+            _Actor
+        )
+        yield RayPool([actor.remote(factory) for _ in range(count)])
     finally:
         ray.shutdown()
 
 
-@ray.remote
+@final
 class _Actor:
     def __init__(self, factory: WorkerFactory) -> None:
         self._worker = factory()

@@ -1,0 +1,153 @@
+"""Teachers for tests, named as users name their own: `odd_teachers:Class`."""
+
+import os
+import signal
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from storage_schemas.teacher import Precision, SizeRule, TeacherSpec
+from teachers.base import AbstractTeacher
+from teachers.output import TeacherOutput
+from teachers.quarter_mean import quarter_means
+
+Images = Float[Tensor, "batch 3 height width"]
+
+
+def _spec(name: str, *, patch: int, native: int, size_rule: SizeRule, dim: int = 12) -> TeacherSpec:
+    return TeacherSpec(
+        name=name,
+        model=name,
+        dim=dim,
+        summary_dim=None,
+        patch=patch,
+        size_rule=size_rule,
+        native=native,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+
+
+def _quarters(images: Images, patch: int) -> TeacherOutput:
+    return TeacherOutput(summary=None, spatial=quarter_means(images, patch))
+
+
+@final
+class CanvasSixteen(AbstractTeacher):
+    """The oracle on a canvas whose patch is the student's, so that scales agree as well as grids."""
+
+    declared = _spec("canvas-16", patch=16, native=384, size_rule="canvas")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Average quarters."""
+        return _quarters(images, 16)
+
+
+@final
+class FixedFourteen(AbstractTeacher):
+    """The oracle at 168 px, patch 14: 12 × 12 tokens."""
+
+    declared = _spec("fixed-14", patch=14, native=168, size_rule="fixed")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Average quarters."""
+        return _quarters(images, 14)
+
+
+@final
+class DirectFourteen(AbstractTeacher):
+    """The oracle at any size, patch 14."""
+
+    declared = _spec("direct-14", patch=14, native=224, size_rule="any")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Average quarters."""
+        return _quarters(images, 14)
+
+
+@final
+class NotANumber(AbstractTeacher):
+    """The oracle, but for NaN in every third image."""
+
+    declared = _spec("not-a-number", patch=16, native=128, size_rule="any")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Average quarters and spoil some."""
+        spatial = quarter_means(images, 16)
+        spatial[2::3, 0, 0, 0] = torch.nan
+        return TeacherOutput(summary=None, spatial=spatial)
+
+
+@final
+class Constant(AbstractTeacher):
+    """Says the same of everything."""
+
+    declared = _spec("constant", patch=16, native=128, size_rule="any")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Return ones."""
+        return TeacherOutput(summary=None, spatial=torch.ones_like(quarter_means(images, 16)))
+
+
+@final
+class CanvasWithSummary(AbstractTeacher):
+    """Declares a summary of a canvas on which many views lie."""
+
+    declared = TeacherSpec(
+        name="canvas-with-summary",
+        model="none",
+        dim=12,
+        summary_dim=12,
+        patch=16,
+        size_rule="canvas",
+        native=384,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Never asked."""
+        raise NotImplementedError
+
+
+@final
+class Mortal(AbstractTeacher):
+    """The oracle, whose process is killed at the third forward that anyone asks of it, and at no other.
+
+    It counts in the folder `MORTAL_COUNTS`, where a file is made for each forward.
+    """
+
+    declared = _spec("mortal", patch=16, native=128, size_rule="any")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Average quarters, or die."""
+        counts = Path(os.environ["MORTAL_COUNTS"])
+        number = len(list(counts.iterdir()))
+        (counts / f"{number}-{os.getpid()}").touch()
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return _quarters(images, 16)

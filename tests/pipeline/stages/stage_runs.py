@@ -1,0 +1,87 @@
+"""Running the stages on images made here, and reading what they stored without any of our readers."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from PIL import Image
+
+from pipeline.config import Recipe, RunConfig, TeacherChoice
+from pipeline.stage_extract import extract_teacher, plan_extraction, teacher_spec
+from pipeline.stage_stats import measure_teachers
+from pipeline.stage_views import make_views
+from storage_schemas.cache import Cache
+from storage_schemas.store import Store
+from storage_schemas.teacher import TeacherSpec
+from teachers.own import own_class
+
+LOCAL = RunConfig(executor="local")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StageRun:
+    """A recipe, the images it was run on, where the cache went, and what was said."""
+
+    recipe: Recipe
+    data: Path | None
+    where: Path
+    said: tuple[str, ...]
+
+    @property
+    def cache(self) -> Cache:
+        """The cache, through our own reader."""
+        return Cache(store=Store(uri=str(self.where)))
+
+    @cached_property
+    def arrays(self) -> zarr.Group:
+        """The cache, through plain zarr-python."""
+        return zarr.open_group(self.where / "features.zarr", mode="r")
+
+    @property
+    def sets(self) -> list[str]:
+        """Names of the view sets."""
+        return sorted(self.arrays["views"].group_keys())
+
+    def spec(self, teacher: str) -> TeacherSpec:
+        """What a teacher is."""
+        return teacher_spec(self.recipe.teacher(teacher))
+
+    def table(self, name: str, where: str) -> list[dict[str, Any]]:
+        """All rows of a table, shard after shard."""
+        return [row for part in self.parts(name, where) for row in part.to_pylist()]
+
+    def parts(self, name: str, where: str) -> list[pa.Table]:
+        """The parts of a table, one for each shard."""
+        files = sorted((self.where / "tables" / name / where).glob("*.parquet"))
+        return [pq.ParquetFile(file).read(use_threads=False) for file in files]
+
+
+def own(source: str, **more: Any) -> TeacherChoice:
+    """Choose a teacher that is a class."""
+    return TeacherChoice(name=own_class(source).declared.name, source=source, weights="own", precision="fp32", **more)
+
+
+def write_colours(folder: Path, count: int) -> Path:
+    """Write images of smooth seeded colours: no two patches alike, no two sizes either."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        coarse = np.random.default_rng(number).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((150 + 4 * number, 110 + 5 * number), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:03d}.png", compress_level=1)
+    return folder
+
+
+def run_stages(recipe: Recipe, data: Path | None, where: Path, run: RunConfig = LOCAL) -> StageRun:
+    """Cut the views, run every teacher, measure what is stored."""
+    cache, said = Cache(store=Store(uri=str(where))), []
+    make_views(cache, recipe, [teacher_spec(one) for one in recipe.teachers], str(data or ""), run, said.append)
+    for choice in recipe.teachers:
+        extract_teacher(plan_extraction(cache, recipe, choice), run, said.append)
+    measure_teachers(cache, [choice.name for choice in recipe.teachers], run, said.append)
+    return StageRun(recipe=recipe, data=data, where=where, said=tuple(said))
