@@ -20,7 +20,7 @@ from pipeline.shard_writer import create_array
 from pipeline.stage_views import ANOTHER_RECIPE, require_recipe, views_missing
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import ShardRecord, committed_shards
-from storage_schemas.errors import ContractError, MissingError, Problem
+from storage_schemas.errors import ContractError, MissingError, Problem, SettingError
 from storage_schemas.identity import Identity, require_same
 from storage_schemas.layout import features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
@@ -93,8 +93,8 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extr
 
     Raises:
         MissingError: views are missing.
-        ContractError: the teacher cannot see a resolution; every such set is named. Or it has a summary, and is shown
-            many views at once.
+        SettingError: the teacher cannot see a resolution; every such set is named. Or it has a summary, and would be
+            shown many views at once.
     """
     spec, views = teacher_spec(choice), require_recipe(cache, recipe)
     if views is None or views_missing(cache, views, [spec]):
@@ -112,7 +112,7 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extr
                 Problem(place=view_set.name, found=problem.found, fix=problem.fix) for problem in error.problems
             ]
     if problems:
-        raise ContractError(f"teacher {choice.name}", problems)
+        raise SettingError(f"teacher {choice.name}", problems)
     return Extraction(cache=cache, recipe=recipe, choice=choice, spec=spec, views=views, tokens=tokens)
 
 

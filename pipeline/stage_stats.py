@@ -31,7 +31,7 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
     """
     if not teachers:
         fix = "run `make extract TEACHER=…`"
-        raise MissingError("features", [Problem(place=cache.store.uri, found="holds those of no teacher", fix=fix)])
+        raise MissingError("teacher", [Problem(place=cache.store.uri, found="holds the features of none", fix=fix)])
     stale = []
     for teacher in teachers:
         manifest = complete_teacher(cache, teacher)

@@ -1,5 +1,6 @@
 """Running the stages on images made here, and reading what they stored without any of our readers."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,3 +86,9 @@ def run_stages(recipe: Recipe, data: Path | None, where: Path, run: RunConfig = 
         extract_teacher(plan_extraction(cache, recipe, choice), run, said.append)
     measure_teachers(cache, [choice.name for choice in recipe.teachers], run, said.append)
     return StageRun(recipe=recipe, data=data, where=where, said=tuple(said))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """What is in every file of a cache; the temporary files that a killed process leaves are not part of it."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial"]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

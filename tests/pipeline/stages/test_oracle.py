@@ -2,16 +2,17 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from stage_runs import StageRun
+from quarter_oracle import differs_by_more_than_rounding, expected_raw, geometry_of, offset_in, spatial_losses
+from stage_runs import StageRun, own, run_stages, write_colours
 
+from pipeline.config import Recipe, ViewsConfig
 from pipeline.cut import Crop, cut_window
 from pipeline.images import decode
-from storage_schemas.geometry import CanvasGeometry, Offset, TokenAxis, match_axis, match_tokens
-from storage_schemas.phi_s import PhiS, to_raw, to_stored
+from storage_schemas.geometry import Offset
 
 SETS = ("low-128", "low-192", "high-256")
 TEACHERS = ("quarter-mean", "quarter-mean-fixed", "quarter-mean-canvas", "canvas-16", "fixed-14")
@@ -26,54 +27,7 @@ DIFFERING = [
     (teacher, view_set) for teacher in ("quarter-mean-fixed", "fixed-14") for view_set in ("low-128", "high-256")
 ]
 PER_MOSAIC = {"low-128": 9, "low-192": 4, "high-256": 1}
-STUDENT_OFFSETS = [Offset(row=row, col=col) for row, col in itertools.product((0, 1, 2), repeat=2)]
-
-
-def geometry_of(view_set: str) -> CanvasGeometry:
-    """The canvas of a set."""
-    return CanvasGeometry(resolution=int(view_set.split("-")[1]), patch=16, margin=2)
-
-
-def quarters(pixels: np.ndarray, patch: int) -> np.ndarray:
-    """Mean colour of each quarter of each patch: top left, top right, bottom left, bottom right, of [0, 1]."""
-    tokens, half = len(pixels) // patch, patch // 2
-    blocks = pixels.astype(np.float64).reshape(tokens, 2, half, tokens, 2, half, 3) / 255
-    return blocks.mean(axis=(2, 5)).transpose(0, 2, 1, 3, 4).reshape(tokens, tokens, 12)
-
-
-def window_of(canvas: np.ndarray, offset: Offset, resolution: int) -> np.ndarray:
-    """The window at an offset in patches of 16 pixels."""
-    return canvas[16 * offset.row :, 16 * offset.col :][:resolution, :resolution]
-
-
-def resized(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Pixels at another side, by Pillow in floating point."""
-    channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(pixels, 2, 0)]
-    small = [np.asarray(channel.resize((side, side), Image.Resampling.BILINEAR)) for channel in channels]
-    return np.stack(small, axis=2)
-
-
-def offset_in(placement: dict) -> Offset:
-    """A placement's offset."""
-    return Offset(row=placement["offset_row"], col=placement["offset_col"])
-
-
-def expected_raw(run: StageRun, teacher: str, view_set: str, placement: dict) -> np.ndarray:
-    """What the teacher must have said of a view, from what is stored of the view."""
-    spec, views, row = run.spec(teacher), run.arrays[f"views/{view_set}"], placement["row"]
-    if spec.size_rule == "fixed":
-        return quarters(views[f"detail/{teacher}"][row], spec.patch)
-    resolution = geometry_of(view_set).resolution
-    window = window_of(views["pixels"][row], offset_in(placement), resolution)
-    if spec.size_rule == "canvas" and spec.patch != 16:
-        window = resized(window, resolution // 16 * spec.patch)
-    return quarters(window, spec.patch)
-
-
-def phi_s_of(run: StageRun, teacher: str) -> PhiS:
-    """The teacher's map, as plain zarr-python reads it."""
-    group = run.arrays[f"teachers/{teacher}/phi_s"]
-    return PhiS(mean=group["mean"][...], rotation=group["rotation"][...], scale=float(group["scale"][...]))
+ROWS = {"low-128": 18, "low-192": 20, "high-256": 12}
 
 
 @pytest.mark.parametrize("view_set", SETS)
@@ -81,15 +35,8 @@ def phi_s_of(run: StageRun, teacher: str) -> PhiS:
 def test_stored_features_brought_back_are_what_the_teacher_says(
     oracle_run: StageRun, teacher: str, view_set: str
 ) -> None:
-    phi_s, placements = phi_s_of(oracle_run, teacher), oracle_run.table("placements", f"{teacher}/{view_set}")
-    stored = oracle_run.arrays[f"teachers/{teacher}/{view_set}/spatial"][...]
-    assert len(placements) == len(stored) > 9, "one for each view"
-    for placement in placements:
-        tokens = stored[placement["row"]]
-        off = np.linalg.norm(to_raw(phi_s, tokens) - expected_raw(oracle_run, teacher, view_set, placement), axis=-1)
-        # a rotation keeps lengths: float16 rounds by 2⁻¹¹ of each value, so a token by 2⁻¹¹ of its length at most
-        rounding = phi_s.scale * 2.0**-11 * np.linalg.norm(tokens.astype(np.float64), axis=-1)
-        assert (off <= rounding + 1e-5).all()
+    assert len(oracle_run.table("placements", f"{teacher}/{view_set}")) == ROWS[view_set]
+    assert differs_by_more_than_rounding(oracle_run, teacher, view_set) == 0
 
 
 @pytest.mark.parametrize("teacher", ["quarter-mean", "quarter-mean-fixed"])
@@ -113,38 +60,6 @@ def test_details_are_cut_from_the_images_where_the_placements_say(oracle_run: St
             native = oracle_run.spec(teacher).native
             cut = cut_window(image, crop, geometry_of(view_set), offset_in(placement), native)
             np.testing.assert_array_equal(details[view["row"]], cut)
-
-
-def spatial_losses(
-    run: StageRun, teacher: str, view_set: str, distort: Callable[[dict, int], tuple[Offset, int]]
-) -> np.ndarray:
-    """Spatial loss (PHI-S units) of the same function as a student, for every view and every offset of the student.
-
-    Args:
-        run: the run.
-        teacher: whose features.
-        view_set: of which set.
-        distort: placement, number of rows → the offset and the row that the features are taken for.
-    """
-    phi_s, geometry = phi_s_of(run, teacher), geometry_of(view_set)
-    stored, pixels = run.arrays[f"teachers/{teacher}/{view_set}/spatial"][...], run.arrays[f"views/{view_set}/pixels"]
-    losses = []
-    for placement in run.table("placements", f"{teacher}/{view_set}"):
-        canvas = pixels[placement["row"]]
-        seen_at, row = distort(placement, len(stored))
-        for offset in STUDENT_OFFSETS:
-            student = to_stored(phi_s, quarters(window_of(canvas, offset, geometry.resolution), 16))
-            rows, cols = (
-                match_axis(
-                    TokenAxis(start=mine, span=geometry.span, tokens=geometry.span),
-                    TokenAxis(start=its, span=geometry.span, tokens=stored.shape[1]),
-                )
-                for mine, its in ((offset.row, seen_at.row), (offset.col, seen_at.col))
-            )
-            mapped, beside, common = match_tokens(student, stored[row], rows, cols)
-            assert common.any()
-            losses.append(np.square(mapped - beside)[common].mean())
-    return np.array(losses)
 
 
 def as_recorded(placement: dict, _: int) -> tuple[Offset, int]:
@@ -240,3 +155,17 @@ def test_a_mosaic_serves_many_views_with_one_forward(oracle_run: StageRun) -> No
         for part in oracle_run.parts("placements", f"canvas-16/{view_set}"):
             forwards += -(-part.num_rows // PER_MOSAIC[view_set])
     assert said.startswith(f"extract canvas-16: 50 views in {forwards} forwards, ")
+
+
+def test_a_direct_teacher_of_another_patch_sees_the_window_at_its_own_grid(tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="fourteen",
+        views=ViewsConfig(low=(224,), high=(), heldout=0.2, canvas_tokens=0, tokens_per_shard=1000),
+        teachers=(own("odd_teachers:DirectFourteen"),),
+    )
+    run = run_stages(recipe, write_colours(tmp_path / "images", 8), tmp_path / "cache")
+    assert run.arrays["teachers/direct-14/low-224/spatial"].shape == (8, 16, 16, 12)
+    assert differs_by_more_than_rounding(run, "direct-14", "low-224") == 0
+    loss = spatial_losses(run, "direct-14", "low-224", as_recorded).mean()
+    assert loss < 0.06, "16 tokens beside 14"
+    assert spatial_losses(run, "direct-14", "low-224", one_token_down).mean() > 10 * loss

@@ -12,8 +12,7 @@ from typing import final
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
-from test_resume import contents
+from stage_runs import LOCAL, StageRun, contents, own, run_stages, write_colours
 
 from pipeline.__main__ import main
 from pipeline.config import Recipe, RunConfig, ViewsConfig

@@ -1,6 +1,5 @@
 """Taking up again: killed at any moment, a run is finished by the same command, to the same bytes."""
 
-import hashlib
 import json
 import os
 import signal
@@ -10,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_runs import StageRun, run_stages, write_colours
+from stage_runs import StageRun, contents, run_stages, write_colours
 
 HERE = Path(__file__).parent
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """What is in every file of a cache; the temporary files that a killed process leaves are not part of it."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial"]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def killed_runs(where: Path, every: int) -> list[dict[str, Any]]:
