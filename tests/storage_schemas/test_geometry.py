@@ -210,6 +210,8 @@ def test_an_error_of_one_patch_shows_at_every_common_position(span: int, tokens:
 def test_a_canvas_is_the_window_and_its_margin() -> None:
     geometry = CanvasGeometry(resolution=432, patch=16, margin=2)
     assert (geometry.span, geometry.side) == (27, 464)
+    smallest = CanvasGeometry(resolution=1, patch=1, margin=0)
+    assert (smallest.span, smallest.side) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,12 @@ def test_a_spec_comes_back_from_its_metadata(spec: ArraySpec) -> None:
     assert parse_array_metadata("a/b", json.loads(json.dumps(array_metadata(spec)))) == spec
 
 
+def test_metadata_is_understood_whatever_the_order_of_its_keys() -> None:
+    turned = json.loads(json.dumps(array_metadata(SPECS[0])), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    assert list(turned) != list(array_metadata(SPECS[0]))
+    assert parse_array_metadata("a/b", turned) == SPECS[0]
+
+
 def test_a_chunk_is_its_entry_in_little_endian_and_its_crc32c() -> None:
     letters = ArraySpec(path="a", shape=(1, 9), dtype="uint8", rows_per_shard=1)
     assert encode_chunk(np.frombuffer(b"123456789", np.uint8), letters) == b"123456789" + CHECKSUM_OF_123456789
@@ -164,8 +170,9 @@ def test_a_chunk_that_inflates_to_another_size_is_refused_and_not_followed(infla
     spec = ArraySpec(path="a", shape=(1, 8), dtype="float32", rows_per_shard=1, compression="zstd")
     chunk = sealed(b"not zstd" if inflated is None else bytes(Zstd(level=3).encode(inflated)))
     most = pa.default_memory_pool().max_memory()
-    with pytest.raises(CorruptionError, match="a shard 0 row 3: does not inflate to 32 bytes: "):
+    with pytest.raises(CorruptionError) as refusal:
         decode_chunk(chunk, spec, np.empty(8, np.float32), "a shard 0 row 3")
+    assert str(refusal.value).startswith("chunk is damaged:\n  a shard 0 row 3: does not inflate to 32 bytes: ")
     assert pa.default_memory_pool().max_memory() - most < 2**20
 
 
