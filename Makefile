@@ -100,7 +100,7 @@ inspect: $(INSTALLED) ## what is in the cache, and how far each stage is
 	@$(PIPELINE) inspect --cache "$(CACHE)" $(ARGS)
 
 verify: $(INSTALLED) ## check that what is there is what was committed
-	@$(PIPELINE) verify --recipe $(RECIPE) --cache "$(CACHE)" $(LOOKS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTES) $(ARGS)
+	@$(PIPELINE) verify --cache "$(CACHE)" $(LOOKS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTES) $(ARGS)
 
 teachers: $(INSTALLED) ## the catalogue of teachers
 	@$(PIPELINE) teachers
