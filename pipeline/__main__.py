@@ -56,8 +56,9 @@ def views(arguments: Sequence[str]) -> None:
 def extract(arguments: Sequence[str]) -> None:
     """Run one teacher."""
     options, recipe = extract_options(arguments)
+    from pipeline.rejected import require_few_rejected
     from pipeline.stage_extract import extract_teacher, plan_extraction, teacher_spec
-    from pipeline.stage_views import make_views, require_few_rejected, require_recipe, views_missing
+    from pipeline.stage_views import make_views, require_recipe, views_missing
 
     cache, spec = _cache(options.cache), teacher_spec(options.choice)
     manifest = require_recipe(cache, recipe)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -11,6 +11,9 @@ from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often progress is said where it is not drawn over itself (a log file, a CI console)."""
+
+Say = Callable[[str], None]
+"""Takes a line for the user."""
 
 
 @final

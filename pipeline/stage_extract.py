@@ -1,36 +1,30 @@
 """The extract stage: fit PHI-S once, freeze it, and store a teacher's features of every view. It resumes by itself."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
-
-import numpy as np
 
 from pipeline.calibration import calibration_sample, require_tokens
 from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.cut_shard import committed_views
 from pipeline.extract_shard import FeatureExtractor, FeatureReport, FeatureTask, spatial_spec, summary_spec
-from pipeline.fit_phi_s import fit_phi_s
+from pipeline.freeze_phi_s import freeze_phi_s, frozen_phi_s, require_same_teacher
 from pipeline.moments import merge_all
 from pipeline.pools import AbstractPool, in_order, open_pool
-from pipeline.progress import progress
+from pipeline.progress import Say, progress
 from pipeline.publish import publish_group
 from pipeline.shard_writer import create_array
-from pipeline.stage_views import ANOTHER_RECIPE, require_recipe, views_missing
+from pipeline.stage_views import require_recipe, views_missing
 from storage_schemas.cache import Cache, phi_s_digest
-from storage_schemas.commits import ShardRecord, committed_shards
+from storage_schemas.commits import committed_shards
 from storage_schemas.errors import ContractError, MissingError, Problem, SettingError
-from storage_schemas.identity import Identity, require_same
 from storage_schemas.layout import features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
-from storage_schemas.small_arrays import write_small_arrays
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, teacher_tokens
 from teachers.build import spec_of
-
-Say = Callable[[str], None]
 
 
 @final
@@ -127,20 +121,16 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
         say(f"extract {name}: RANDOM WEIGHTS ({extraction.choice.weights}): a demonstration, not a teacher")
     missing = _missing(extraction)
     if not missing:
-        weights = extraction.worker(run)().identify(None)
-        _require_teacher(extraction, weights)
-        say(f"extract {name}: complete, nothing to do ({_describe(extraction)})")
+        # weights have one digest wherever they are, and this machine may have no GPU
+        weights = extraction.worker(replace(run, device="cpu"))().identify(None)
+        manifest = _require_teacher(extraction, weights)
+        say(f"extract {name}: complete, nothing to do ({_describe(extraction, manifest)})")
         return
     with open_pool(extraction.worker(run), run, tasks=len(missing)) as pool:
         weights = _only(pool, "identify")
-        phi_s = _frozen_phi_s(extraction, weights, pool, say)
+        phi_s = _calibrated(extraction, weights, pool, say)
         manifest = _declare(extraction, weights, phi_s)
         _extract(extraction, manifest, missing, pool, say)
-
-
-def features_complete(extraction: Extraction) -> bool:
-    """Say whether every shard of the teacher's features is committed."""
-    return not _missing(extraction)
 
 
 def _missing(extraction: Extraction) -> list[tuple[ViewSet, int]]:
@@ -152,48 +142,25 @@ def _missing(extraction: Extraction) -> list[tuple[ViewSet, int]]:
     ]
 
 
-def _require_teacher(extraction: Extraction, weights: str) -> TeacherManifest | None:
+def _require_teacher(extraction: Extraction, weights: str) -> TeacherManifest:
     manifest = extraction.cache.teacher_manifest(extraction.name)
-    if manifest is not None:
-        phi_s = _stored_phi_s(extraction, weights)
-        if phi_s is None:
-            place = f"teachers/{extraction.name}/phi_s"
-            raise MissingError(
-                "PHI-S", [Problem(place=place, found="is gone, and these features were stored under it")]
-            )
-        _same(extraction, manifest.identity, extraction.identity(weights, phi_s))
+    phi_s = frozen_phi_s(extraction.cache, extraction.name, extraction.base_identity(weights))
+    if manifest is None or phi_s is None:
+        found, fix = "does not say what computed the features below it", "make a new cache"
+        place = f"teachers/{extraction.name}"
+        raise MissingError(f"teacher {extraction.name}", [Problem(place=place, found=found, fix=fix)])
+    require_same_teacher(extraction.name, manifest.identity, extraction.identity(weights, phi_s))
     return manifest
 
 
-def _stored_phi_s(extraction: Extraction, weights: str) -> PhiS | None:
-    attributes = extraction.cache.attributes(f"teachers/{extraction.name}/phi_s")
-    if attributes is None:
-        return None
-    _same(extraction, attributes["identity"], extraction.base_identity(weights))
-    return extraction.cache.phi_s(extraction.name)
-
-
-def _same(extraction: Extraction, stored: Identity, current: Identity) -> None:
-    fix = f"{ANOTHER_RECIPE}; or give this teacher another name"
-    require_same(f"teacher {extraction.name}", stored, current, fix)
-
-
-def _frozen_phi_s(extraction: Extraction, weights: str, pool: AbstractPool, say: Say) -> PhiS:
-    phi_s = _stored_phi_s(extraction, weights)
+def _calibrated(extraction: Extraction, weights: str, pool: AbstractPool, say: Say) -> PhiS:
+    cache, name, identity = extraction.cache, extraction.name, extraction.base_identity(weights)
+    phi_s = frozen_phi_s(cache, name, identity)
     if phi_s is not None:
         return phi_s
     moments = merge_all(in_order(pool.run("observe", _calibration_tasks(extraction))))
-    phi_s = fit_phi_s(moments)
-    group = f"teachers/{extraction.name}/phi_s"
-    arrays = {"mean": phi_s.mean, "rotation": phi_s.rotation, "scale": np.array(phi_s.scale)}
-    write_small_arrays(extraction.cache.store, group, arrays)
-    attributes = {
-        "sha256": phi_s_digest(phi_s),
-        "identity": extraction.base_identity(weights),
-        "tokens": moments.count,
-    }
-    publish_group(extraction.cache.store, group, attributes)
-    say(f"extract {extraction.name}: PHI-S fitted on {moments.count} tokens and frozen; φ = {phi_s.scale:.4g}")
+    phi_s = freeze_phi_s(cache, name, identity, moments)
+    say(f"extract {name}: PHI-S fitted on {moments.count} tokens and frozen; φ = {phi_s.scale:.4g}")
     return phi_s
 
 
@@ -214,7 +181,7 @@ def _declare(extraction: Extraction, weights: str, phi_s: PhiS) -> TeacherManife
     )
     stored = extraction.cache.teacher_manifest(extraction.name)
     if stored is not None:
-        _same(extraction, stored.identity, manifest.identity)
+        require_same_teacher(extraction.name, stored.identity, manifest.identity)
         return stored
     publish_group(extraction.cache.store, "teachers")
     for view_set in extraction.views.sets:
@@ -250,19 +217,9 @@ def _only(pool: AbstractPool, step: str) -> Any:
     return result
 
 
-def _describe(extraction: Extraction) -> str:
-    views, size = 0, 0
-    for view_set in extraction.views.sets:
-        records = committed_records(extraction.cache, view_set, extraction.name)
-        views += sum(one.rows for one in records if one.array.endswith("/spatial"))
-        size += sum(one.bytes for one in records if one.array)
-    return f"{views} views, {size / 1e6:.1f} MB"
-
-
-def committed_records(cache: Cache, view_set: ViewSet, teacher: str) -> list[ShardRecord]:
-    """Return the records of every committed object of a teacher's features of a set."""
-    manifest = cache.teacher_manifest(teacher)
-    if manifest is None:
-        return []
-    commits = cache.records(features_unit(view_set, teacher), manifest.digest)
-    return [record for records in commits.values() for record in records]
+def _describe(extraction: Extraction, manifest: TeacherManifest) -> str:
+    units = [features_unit(view_set, extraction.name) for view_set in extraction.views.sets]
+    commits = [extraction.cache.records(unit, manifest.digest) for unit in units]
+    arrays = [one for shards in commits for records in shards.values() for one in records if one.array]
+    views = sum(one.rows for one in arrays if one.array.endswith("/spatial"))
+    return f"{views} views, {sum(one.bytes for one in arrays) / 1e6:.1f} MB"

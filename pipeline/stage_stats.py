@@ -1,6 +1,6 @@
 """The stats stage: over everything stored, how far PHI-S is from perfect, and how wide the summaries' cone is."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial, reduce
 from itertools import groupby
 from typing import Any
@@ -12,15 +12,13 @@ from pipeline.dispersion import DirectionSum, dispersion, mean_direction, merge_
 from pipeline.measure_shard import FeatureMeasurer, MeasureTask
 from pipeline.moments import Moments, merge_all, variance
 from pipeline.pools import AbstractPool, in_order, open_pool
-from pipeline.progress import Progress, progress
+from pipeline.progress import Progress, Say, progress
 from pipeline.publish import publish_group
 from storage_schemas.cache import Cache
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.layout import features_unit
 from storage_schemas.manifest import TeacherManifest
 from storage_schemas.small_arrays import write_small_arrays
-
-Say = Callable[[str], None]
 
 
 def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say: Say) -> None:

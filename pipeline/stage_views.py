@@ -1,7 +1,6 @@
 """The views stage: list the images, draw their views, cut what is missing. It resumes by itself."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -13,24 +12,21 @@ from pipeline.cut_shard import CutReport, CutTask, Detail, ViewCutter, detail_sp
 from pipeline.draw import DrawnView, draw_views, set_manifest
 from pipeline.images import SourceImage, list_images
 from pipeline.pools import open_pool
-from pipeline.progress import progress
+from pipeline.progress import Say, progress
 from pipeline.publish import TEMPORARY, publish_bytes, publish_group
+from pipeline.rejected import require_few_rejected
 from pipeline.shard_writer import create_array
 from storage_schemas.cache import Cache
-from storage_schemas.errors import IdentityError, Problem, SettingError
+from storage_schemas.errors import IdentityError, Problem
 from storage_schemas.identity import digest, require_same
-from storage_schemas.layout import FEATURES, FORMAT_VERSION, IMAGES_TABLE, detail_unit, table_part, views_unit
+from storage_schemas.layout import FEATURES, FORMAT_VERSION, IMAGES_TABLE, detail_unit, views_unit
 from storage_schemas.manifest import ViewsManifest
-from storage_schemas.tables import IMAGES, REJECTED, from_parquet, to_parquet
+from storage_schemas.tables import IMAGES, to_parquet
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet
 
 ANOTHER_RECIPE = "use the recipe and settings that made this cache, or point CACHE at a new place"
 OTHER_IMAGES = "set DATA to the images that this cache was made from, or point CACHE at a new place"
-SHOWN = 10
-"""Rejected images that a message names; the table holds all."""
-
-Say = Callable[[str], None]
 
 
 @final
@@ -140,43 +136,6 @@ def describe_sets(manifest: ViewsManifest) -> str:
     """Return a line such as `176 views: low-128 70, low-192 66, high-256 40`."""
     counts = {view_set.name: one.grid.rows for view_set, one in manifest.sets.items()}
     return f"{sum(counts.values())} views: {', '.join(f'{name} {rows}' for name, rows in counts.items())}"
-
-
-def rejected_views(cache: Cache, manifest: ViewsManifest) -> pa.Table:
-    """Return the `rejected` table over all committed shards."""
-    names = [
-        table_part("rejected", view_set.name, shard)
-        for view_set in manifest.sets
-        for shard in cache.records(views_unit(view_set), manifest.digest)
-    ]
-    parts = (from_parquet(cache.store.read(name), REJECTED, name) for name in names)
-    return pa.concat_tables([REJECTED.empty_table(), *parts])
-
-
-def require_few_rejected(cache: Cache, manifest: ViewsManifest, most: float) -> None:
-    """Refuse to go on over more rejected views than the user accepts.
-
-    Args:
-        cache: where they are recorded.
-        manifest: of its views.
-        most: share of all views that may be rejected.
-
-    Raises:
-        SettingError: there are more; names their images.
-    """
-    rejected = rejected_views(cache, manifest).to_pylist()
-    total = sum(one.grid.rows for one in manifest.sets.values())
-    share = len(rejected) / total
-    if share <= most:
-        return
-    reasons = sorted({f"{one['image']}: {one['reason']} ({one['detail']})" for one in rejected})
-    problems = [Problem(place="DATA", found=reason) for reason in reasons[:SHOWN]]
-    if len(reasons) > SHOWN:
-        problems.append(Problem(place="DATA", found=f"and {len(reasons) - SHOWN} more images, in tables/rejected"))
-    enough = math.ceil(1000 * share) / 1000
-    fix = f"to go on without them: --run.max-rejected {enough}; to have them: mend them, and point CACHE at a new place"
-    problems.append(Problem(place="what to do", found=f"{len(rejected)} of {total} views were rejected", fix=fix))
-    raise SettingError("image list", problems)
 
 
 def _prepare(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Sequence[Detail]) -> None:

@@ -99,6 +99,12 @@ def test_neighbours_in_a_set_are_unrelated() -> None:
     assert 300 < mean_step < 367, "a third of the list, as between any two numbers"
 
 
+def test_views_of_one_image_do_not_lie_together() -> None:
+    [views] = draw_views(images(MANY[:100]), ViewsConfig(low=(128,), high=(), heldout=0, draws=8)).values()
+    together = sum(one.image == other.image for one, other in itertools.pairwise(views))
+    assert together < 25, "7 of 799 neighbours by chance"
+
+
 def test_sets_stand_in_order_of_name_and_those_without_a_view_are_left_out() -> None:
     config = ViewsConfig(low=(128, 256), high=(512,), high_share=0)
     assert list(draw_views(images(MANY[:200]), config)) == [

@@ -234,7 +234,7 @@ def test_features_of_other_settings_are_refused_with_both_values(
         "teacher quarter-mean does not match what is already there:",
         '  encoding: the cache has "float16", this run has "float32"',
     ]
-    assert lines[-1].endswith("point CACHE at a new place; or give this teacher another name")
+    assert lines[-1] == "  what to do: use the settings that made these features, or give this teacher another name"
     assert contents(cache) == before
 
 
@@ -248,6 +248,26 @@ def test_features_begun_under_other_settings_are_refused_too(
     lines = refused(*extract_of(cache, QUARTERS), "--choice.batch", "3")
     assert "  batch: the cache has 16, this run has 3" in lines
     assert main(extract_of(cache, QUARTERS)) == 0
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (
+            "teachers/quarter-mean/phi_s",
+            "is gone, and features were stored under it (bring it back, or make a new cache)",
+        ),
+        ("teachers/quarter-mean", "does not say what computed the features below it (make a new cache)"),
+    ],
+)
+def test_features_that_have_lost_what_they_were_stored_under_are_refused(
+    refused: Refused, tmp_path: Path, extract_of: Callable, group: str, message: str
+) -> None:
+    cache = tmp_path / "cache"
+    assert main(extract_of(cache, QUARTERS)) == 0
+    (cache / "features.zarr" / group / "zarr.json").unlink()
+    [_, found] = refused(*extract_of(cache, QUARTERS))
+    assert found == f"  {group}: {message}"
 
 
 def test_a_zarr_group_that_is_not_ours_is_left_alone(refused: Refused, tmp_path: Path, views_of: Callable) -> None:
