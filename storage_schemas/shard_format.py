@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt64
+from numcodecs.zstd import Zstd
 
 from storage_schemas.errors import ContractError, CorruptionError, Problem
 
@@ -23,7 +24,7 @@ StoredType = Literal["uint8", "float16", "float32"]
 NO_CHUNK = np.uint64(2**64 - 1)
 CHECKSUM_BYTES = 4
 ZSTD_LEVEL = 3
-_ZSTD = pa.Codec("zstd", compression_level=ZSTD_LEVEL)
+_ZSTD = pa.Codec("zstd")
 
 
 @final
@@ -74,7 +75,7 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> bytes:
         raise ContractError("entry", [Problem(place=spec.path, found=found)])
     body = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False).tobytes()
     if spec.compression == "zstd":
-        body = _ZSTD.compress(body, asbytes=True)
+        body = bytes(Zstd(level=ZSTD_LEVEL).encode(body))  # the codec that zarr-python writes with: its bytes
     return body + _checksum(body)
 
 

@@ -1,6 +1,9 @@
 """A table comes back as it went in; any other bytes, and any other columns, are refused."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,3 +135,17 @@ def test_columns_of_other_types_or_in_another_order_are_refused(schema: pa.Schem
 def test_only_a_placement_without_a_mosaic_holds_nulls() -> None:
     nullable = [(name, field.name) for name, schema in SCHEMAS.items() for field in schema if field.nullable]
     assert nullable == [("placements", "mosaic"), ("placements", "cell")]
+
+
+@pytest.mark.slow
+def test_a_process_that_read_tables_ends_in_peace(tmp_path: Path) -> None:
+    path = tmp_path / "images.parquet"
+    path.write_bytes(to_parquet(pa.Table.from_pylist([{"image": "a.jpg", "uri": "file:///a.jpg"}], IMAGES)))
+    program = (
+        "import sys, torch\n"
+        "from storage_schemas.tables import IMAGES, from_parquet\n"
+        "body = open(sys.argv[1], 'rb').read()\n"
+        "for _ in range(100): from_parquet(body, IMAGES, 'images')\n"
+    )
+    ends = [subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode for _ in range(12)]
+    assert ends == [0] * 12
