@@ -116,7 +116,7 @@ class RunConfig:
     workers: int = 0
     """Worker processes under ray; 0 for as many as the cluster's CPUs (or GPUs, where `gpus` is set) allow."""
     gpus: float = 0.0
-    """GPUs for each extract worker; a fraction shares one."""
+    """GPUs for each worker of `extract`; a fraction shares one. Other stages take none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where teachers run: `auto` takes a GPU where there is one."""
     threads: int = 1

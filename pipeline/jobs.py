@@ -51,9 +51,8 @@ def ray_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Iterat
     _start(config)
     try:
         count = min(_workers(config), max(tasks, 1))
-        actor = ray.remote(num_cpus=config.threads, num_gpus=config.gpus, max_restarts=-1, max_task_retries=RETRIES)(
-            _Actor
-        )
+        as_actor = ray.remote(num_cpus=config.threads, num_gpus=config.gpus, max_restarts=-1, max_task_retries=RETRIES)
+        actor = as_actor(_Actor)
         yield RayPool([actor.remote(factory) for _ in range(count)])
     finally:
         ray.shutdown()
@@ -86,7 +85,9 @@ def _start(config: RunConfig) -> None:
 def _workers(config: RunConfig) -> int:
     resources, wanted = ray.cluster_resources(), max(config.workers, 1)
     cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    room = int(min(cpus // config.threads, gpus // config.gpus if config.gpus else cpus))
+    by_cpu = cpus / config.threads
+    by_gpu = gpus / config.gpus if config.gpus else by_cpu
+    room = int(min(by_cpu, by_gpu) + 1e-9)  # ten times a tenth of a GPU is one
     if room < wanted:  # Ray would wait for more machines for ever
         each = f"{config.threads} CPUs and {config.gpus:g} GPUs each"
         found = f"{wanted} workers of {each} do not fit its {cpus:g} CPUs and {gpus:g} GPUs"

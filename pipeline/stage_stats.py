@@ -1,6 +1,7 @@
 """The stats stage: over everything stored, how far PHI-S is from perfect, and how wide the summaries' cone is."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from itertools import groupby
 from typing import Any
@@ -42,7 +43,7 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
         return
     factory = partial(FeatureMeasurer, store=cache.store, threads=run.threads)
     shards = sum(len(_tasks(cache, teacher, manifest)) for teacher, manifest in stale)
-    with open_pool(factory, run, tasks=shards) as pool:
+    with open_pool(factory, replace(run, gpus=0), tasks=shards) as pool:
         for teacher, manifest in stale:
             _measure(cache, teacher, manifest, pool, say)
 

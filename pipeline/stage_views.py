@@ -1,7 +1,7 @@
 """The views stage: list the images, draw their views, cut what is missing. It resumes by itself."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
 
@@ -156,7 +156,10 @@ def _cut(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Sequence[Detail
     say(f"views: {describe_sets(plan.manifest)}; {waiting} to cut in {len(tasks)} shards")
     factory = partial(ViewCutter, store=cache.store, config=recipe.views)
     reports: list[CutReport] = []
-    with open_pool(factory, run, tasks=len(tasks)) as pool, progress("views", done=total - waiting, total=total) as bar:
+    with (
+        open_pool(factory, replace(run, gpus=0), tasks=len(tasks)) as pool,
+        progress("views", done=total - waiting, total=total) as bar,
+    ):
         for _, report in pool.run("cut", tasks):
             reports.append(report)
             bar.add(report.views + report.rejected)
