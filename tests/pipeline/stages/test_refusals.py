@@ -1,6 +1,7 @@
 """Refusals, as a user meets them: status 2, one message that names the place and the mend, and nothing lost."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -245,8 +246,22 @@ def test_features_begun_under_other_settings_are_refused_too(
     assert main(extract_of(cache, QUARTERS)) == 0
     for record in (cache / "tables" / "shards" / "teachers").rglob("00000.parquet"):
         record.unlink()
-    lines = refused(*extract_of(cache, QUARTERS), "--choice.batch", "3")
-    assert "  batch: the cache has 16, this run has 3" in lines
+    before = contents(cache)
+    batch = refused(*extract_of(cache, QUARTERS), "--choice.batch", "3")
+    assert "  batch: the cache has 16, this run has 3" in batch
+    codec = refused(*extract_of(cache, QUARTERS), "--choice.compression", "zstd")
+    assert '  compression: the cache has "none", this run has "zstd"' in codec
+    assert contents(cache) == before
+
+
+def test_a_map_that_was_frozen_under_other_settings_is_refused_before_there_are_features(
+    refused: Refused, tmp_path: Path, extract_of: Callable
+) -> None:
+    cache = tmp_path / "cache"
+    assert main(extract_of(cache, QUARTERS)) == 0
+    shutil.rmtree(cache / "tables" / "shards" / "teachers")
+    (cache / "features.zarr" / "teachers" / "quarter-mean" / "zarr.json").unlink()  # as if killed after calibration
+    assert "  batch: the cache has 16, this run has 3" in refused(*extract_of(cache, QUARTERS), "--choice.batch", "3")
     assert main(extract_of(cache, QUARTERS)) == 0
 
 

@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_runs import StageRun, contents, run_stages, write_colours
+from stage_runs import StageRun, contents, own, run_stages, write_colours
+
+from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
 
 HERE = Path(__file__).parent
 
@@ -18,7 +21,7 @@ def killed_runs(where: Path, every: int) -> list[dict[str, Any]]:
     """Kill runs at every so many objects and take each up again."""
     images = write_colours(where / "images", 16)
     command = [sys.executable, str(HERE / "killed_runs.py"), str(images), str(where), str(every)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     first, *outcomes = map(json.loads, done.stdout.splitlines())
     assert first["undisturbed"] == 0, done.stderr
@@ -42,6 +45,22 @@ def test_a_run_killed_at_any_of_several_moments_is_finished_to_the_same_bytes(tm
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_is_finished_to_the_same_bytes(tmp_path: Path) -> None:
     check_killed_runs(tmp_path, every=1)
+
+
+def test_a_frozen_map_is_never_fitted_again(tmp_path: Path) -> None:
+    recipe = Recipe(
+        name="frozen",
+        views=ViewsConfig(low=(128,), high=(), heldout=0.2, tokens_per_shard=600, canvas_tokens=24),
+        teachers=(own("teachers.quarter_mean:QuarterMean"),),
+    )
+    whole = run_stages(recipe, write_colours(tmp_path / "images", 20), tmp_path / "cache")
+    before = contents(whole.where)
+    (whole.where / "tables/shards/teachers/quarter-mean/low-128/00001.parquet").unlink()
+    rougher = replace(recipe, calibration=CalibrationConfig(views=1, tokens_per_channel=5))
+    again = run_stages(rougher, whole.data, whole.where)
+    assert contents(whole.where) == before
+    assert not any("PHI-S fitted" in line for line in again.said)
+    assert "extract quarter-mean: 9 of 20 views to do in 1 shards" in again.said
 
 
 def test_a_second_run_writes_nothing_and_says_so(tiny_run: StageRun) -> None:

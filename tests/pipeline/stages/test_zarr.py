@@ -89,6 +89,13 @@ def test_every_object_of_the_cache_is_named_by_its_commit_log_or_describes_it(ti
     assert all(name.endswith("zarr.json") or "/phi_s/" in name or "/stats/" in name for name in unnamed)
 
 
+def test_groups_hold_nothing_but_what_the_format_names(tiny_run: StageRun) -> None:
+    described = [json.loads(path.read_text()) for path in tiny_run.where.rglob("zarr.json")]
+    groups = [metadata for metadata in described if metadata["node_type"] == "group"]
+    assert len(groups) > 20
+    assert {frozenset(metadata) for metadata in groups} == {frozenset({"zarr_format", "node_type", "attributes"})}
+
+
 def test_groups_say_what_made_them(tiny_run: StageRun) -> None:
     def attributes(group: str) -> dict:
         return json.loads((Path(tiny_run.where) / "features.zarr" / group / "zarr.json").read_text())["attributes"]
