@@ -8,7 +8,7 @@ from typing import Any, Literal, final, get_args
 from storage_schemas.errors import Problem, SettingError
 from storage_schemas.shard_format import Compression
 from storage_schemas.teacher import Precision
-from storage_schemas.views import Partition
+from storage_schemas.views import Partition, ShiftDistribution, Shifts
 
 Encoding = Literal["float16", "float32"]
 
@@ -37,6 +37,12 @@ class ViewsConfig:
     margin: int = 2
     """Room for shifts: the canvas is larger than the window by this many patches. The distribution of shifts in v4 is
     not published; the public trainer moves a teacher by at most two patches."""
+    shifts: ShiftDistribution = "uniform"
+    """How teachers' windows lie about the margin: `uniform`, or `rounded-normal`, by whole patches about its middle, as
+    in the public trainer, clipped to it. Not published for v4. The student's always are uniform."""
+    shift_sd: float = 0.5
+    """Width of `rounded-normal`: its standard deviation before rounding (patches). 0.5 in the public trainer, which
+    leaves two thirds of the offsets of an axis in the middle."""
     area: tuple[float, float] = (0.25, 1.0)
     """Smallest and largest area of a canvas, as a share of the image's. Not published for v4."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -59,6 +65,11 @@ class ViewsConfig:
 
     def __post_init__(self) -> None:
         _refuse("views settings", _views_problems(self))
+
+    @property
+    def teacher_shifts(self) -> Shifts:
+        """How teachers' windows lie about the margin."""
+        return Shifts(distribution=self.shifts, sd=self.shift_sd)
 
     def proportions(self, partition: Partition) -> dict[int, float]:
         """Return the resolutions (pixels) of a partition, each with how often it is drawn."""
@@ -190,6 +201,8 @@ def _views_problems(config: ViewsConfig) -> Iterator[Problem]:
         config, draws=1, patch=1, margin=0, tokens_per_shard=1, canvas_tokens=0, min_side=1, max_pixels=1
     )
     yield from _not_shares(config, "high_share", "flip", "heldout")
+    if not 0 < config.shift_sd < math.inf:
+        yield Problem(place="shift_sd", found=f"{config.shift_sd} patches is no positive width")
     for name, most in (("area", 1.0), ("aspect", 100.0)):
         smallest, largest = getattr(config, name)
         if not 0 < smallest <= largest <= most:

@@ -121,7 +121,8 @@ class ViewCutter:
         if task.canvases:
             writers[pixels_array(task.view_set)].append(cut_canvas(source, crop, geometry.side))
         for detail in task.details:
-            offset = draw_offset(geometry, offset_key(self.config.seed, view.image.key, view.draw, detail.teacher))
+            key = offset_key(self.config.seed, view.image.key, view.draw, detail.teacher)
+            offset = draw_offset(geometry, self.config.teacher_shifts, key)
             window = cut_window(source, crop, geometry, offset, detail.native)
             writers[detail_array(task.view_set, detail.teacher)].append(window)
 

@@ -35,7 +35,7 @@ from storage_schemas.shard_format import ArraySpec
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.store import Store
 from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet, teacher_tokens
+from storage_schemas.views import Shifts, ViewSet, teacher_tokens
 from teachers.base import AbstractTeacher
 from teachers.build import build_teacher
 
@@ -70,11 +70,14 @@ class FeatureReport:
 class FeatureExtractor:
     """The worker of the extract stage: it holds one teacher, and its PHI-S once there is one."""
 
-    def __init__(self, *, store: Store, choice: TeacherChoice, seed: int, device: str, threads: int) -> None:
+    def __init__(
+        self, *, store: Store, choice: TeacherChoice, seed: int, shifts: Shifts, device: str, threads: int
+    ) -> None:
         torch.set_num_threads(threads)
         self._cache = Cache(store=store)
         self._choice = choice
         self._seed = seed
+        self._shifts = shifts
         self._device = device
 
     @cached_property
@@ -157,7 +160,8 @@ class FeatureExtractor:
         commit(self._cache.store, key, [*(array_record(writer, key) for writer in writers), part])
 
     def _placements(self, task: FeatureTask, views: pa.Table) -> list[Placement]:
-        return place_views(self._teacher.spec, self._seed, task.view_set, task.manifest.geometry, views)
+        geometry = task.manifest.geometry
+        return place_views(self._teacher.spec, self._seed, self._shifts, task.view_set, geometry, views)
 
     def _features(self, task: FeatureTask, placements: list[Placement]) -> Iterator[ViewFeatures]:
         geometry = task.manifest.geometry

@@ -10,7 +10,7 @@ from storage_schemas.geometry import CanvasGeometry, Offset
 from storage_schemas.mosaic import MosaicLayout, draw_cells
 from storage_schemas.tables import PLACEMENTS
 from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet, draw_offset
+from storage_schemas.views import Shifts, ViewSet, draw_offset
 
 
 @final
@@ -29,7 +29,7 @@ class Placement:
 
 
 def place_views(
-    spec: TeacherSpec, seed: int, view_set: ViewSet, geometry: CanvasGeometry, views: pa.Table
+    spec: TeacherSpec, seed: int, shifts: Shifts, view_set: ViewSet, geometry: CanvasGeometry, views: pa.Table
 ) -> list[Placement]:
     """Place the views of one shard for one teacher.
 
@@ -39,12 +39,13 @@ def place_views(
     Args:
         spec: the teacher's.
         seed: the recipe's.
+        shifts: the recipe's.
         view_set: the set.
         geometry: its canvas.
         views: the shard's rows of the `views` table, in order.
     """
     offsets = [
-        draw_offset(geometry, offset_key(seed, image, draw, spec.name))
+        draw_offset(geometry, shifts, offset_key(seed, image, draw, spec.name))
         for image, draw in zip(views["image"].to_pylist(), views["draw"].to_pylist(), strict=True)
     ]
     rows = views["row"].to_pylist()

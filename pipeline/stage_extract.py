@@ -52,6 +52,7 @@ class Extraction:
             store=self.cache.store,
             choice=self.choice,
             seed=self.recipe.views.seed,
+            shifts=self.recipe.views.teacher_shifts,
             device=run.device,
             threads=run.threads,
         )

@@ -88,7 +88,8 @@ def _placement_rows(
         return
     [(table, folder)] = unit.tables
     place = table_part(table, folder, task.shard)
-    drawn = place_views(unit.teacher, settings.seed, unit.view_set, unit.shape.geometry, views)
+    shifts, geometry = settings.teacher_shifts, unit.shape.geometry
+    drawn = place_views(unit.teacher, settings.seed, shifts, unit.view_set, geometry, views)
     expected = placements_table(drawn).to_pylist()
     yield from _unlike(place, placements.to_pylist(), expected, "is not the placement that is drawn for it", task.fix)
 

@@ -1,7 +1,9 @@
-"""Views: the names of view sets, the splits, and the draws that place a teacher's window in a view."""
+"""Views: the names of view sets, the splits, and the draws that place a window in a view."""
 
+import math
 import re
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal, final, get_args
 
 import numpy as np
@@ -14,6 +16,7 @@ from storage_schemas.teacher import TeacherSpec
 
 Partition = Literal["low", "high"]
 Split = Literal["train", "heldout"]
+ShiftDistribution = Literal["uniform", "rounded-normal"]
 _NAME = re.compile(f"({'|'.join(get_args(Partition))})-([1-9][0-9]{{0,5}})")
 
 
@@ -40,14 +43,49 @@ class ViewSet:
         return cls(partition=parts[1], resolution=int(parts[2]))  # type: ignore[arg-type]
 
 
-def draw_offset(geometry: CanvasGeometry, key: Key) -> Offset:
-    """Draw where a window starts, uniformly over the margin, each axis on its own.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shifts:
+    """How windows lie about the margin."""
+
+    distribution: ShiftDistribution = "uniform"
+    """`uniform`: every offset alike. `rounded-normal`: whole patches about the middle of the margin, as the nearest
+    offset to a normal draw; what would leave the margin stays at its edge."""
+    sd: float = 0.5
+    """Standard deviation of the normal draw (patches); nothing to `uniform`."""
+
+    def __post_init__(self) -> None:
+        if self.distribution not in get_args(ShiftDistribution):
+            known = " or ".join(get_args(ShiftDistribution))
+            problem = Problem(place="distribution", found=f"{self.distribution!r} is not known", fix=known)
+            raise ContractError("shifts", [problem])
+        if not 0 < self.sd < math.inf:
+            raise ContractError("shifts", [Problem(place="sd", found=f"{self.sd} patches is no positive width")])
+
+
+UNIFORM = Shifts()
+"""Every offset alike."""
+
+
+def draw_offset(geometry: CanvasGeometry, shifts: Shifts, key: Key) -> Offset:
+    """Draw where a window starts, each axis on its own.
+
+    With m the margin and z from a normal distribution of mean 0 and the given deviation, a rounded normal offset is
+    m/2 + z rounded and clipped to 0 … m: for an even m the middle, moved by whole patches.
+
+    Source: v4 section 2.3 gives no distribution; the public trainer moves a teacher by a normal draw of 0.5 patches,
+    rounded, about a crop that it shares with the student.
 
     Args:
         geometry: the canvas; offsets are 0 … margin (patches) along each axis.
+        shifts: their distribution.
         key: `(recipe seed, image key, draw, "offset", participant)`, so that every teacher has its own.
     """
-    row, col = np.floor(uniforms(key, 2) * (geometry.margin + 1)).astype(int).tolist()
+    drawn = uniforms(key, 2)
+    if shifts.distribution == "uniform":
+        row, col = np.floor(drawn * (geometry.margin + 1)).astype(int).tolist()
+    else:
+        row, col = np.searchsorted(_normal_edges(geometry.margin, shifts.sd), drawn, side="right").tolist()
     return Offset(row=row, col=col)
 
 
@@ -65,3 +103,9 @@ def teacher_tokens(spec: TeacherSpec, geometry: CanvasGeometry) -> int:
         found = f"{geometry.resolution} px is not a multiple of the patch of {spec.name}, {spec.patch} px"
         raise ContractError(f"teacher {spec.name}", [Problem(place="resolution", found=found)])
     return geometry.resolution // spec.patch
+
+
+def _normal_edges(margin: int, sd: float) -> np.ndarray:
+    """Chance that a rounded normal offset is 0, at most 1, … at most margin − 1: half-way points are its edges."""
+    normal = NormalDist(mu=margin / 2, sigma=sd)
+    return np.array([normal.cdf(offset + 0.5) for offset in range(margin)])

@@ -13,7 +13,7 @@ from storage_schemas import layout
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.seeds import Key
 from storage_schemas.sharded_array import ShardedArray
-from storage_schemas.views import Partition, ViewSet, draw_offset
+from storage_schemas.views import UNIFORM, Partition, ViewSet, draw_offset
 from trainer.batch import TeacherTargets, ViewBatch
 from trainer.order import StepPart
 from trainer.set_source import Commits, Features
@@ -103,7 +103,7 @@ class CachedBatches(Dataset):
 
 def window_starts(geometry: CanvasGeometry, keys: tuple[Key, ...]) -> Int64[np.ndarray, "batch 2"]:
     """Draw where each student window starts (row, column; patches), uniformly over the margin."""
-    offsets = [draw_offset(geometry, key) for key in keys]
+    offsets = [draw_offset(geometry, UNIFORM, key) for key in keys]
     return np.array([(offset.row, offset.col) for offset in offsets], dtype=np.int64).reshape(-1, 2)
 
 

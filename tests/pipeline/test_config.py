@@ -39,6 +39,8 @@ from storage_schemas.errors import SettingError
         (ViewsConfig, {"heldout": float("nan")}, "heldout: nan is not between 0 and 1"),
         (ViewsConfig, {"area": (0.5, 0.2)}, "area: (0.5, 0.2) is not a range within (0, 1]"),
         (ViewsConfig, {"aspect": (1.0, float("inf"))}, "aspect: (1.0, inf) is not a range within (0, 100]"),
+        (ViewsConfig, {"shift_sd": 0.0}, "shift_sd: 0.0 patches is no positive width"),
+        (ViewsConfig, {"shift_sd": float("nan")}, "shift_sd: nan patches is no positive width"),
         (CalibrationConfig, {"views": 0}, "views: 0 is less than 1"),
         (CalibrationConfig, {"tokens_per_channel": 0}, "tokens_per_channel: 0 is less than 1"),
         (RunConfig, {"workers": -1}, "workers: -1 is less than 0"),
