@@ -43,6 +43,8 @@ class ViewsConfig:
     shift_sd: float = 0.5
     """Width of `rounded-normal`: its standard deviation before rounding (patches). 0.5 in the public trainer, which
     leaves two thirds of the offsets of an axis in the middle."""
+    crop: Literal["random", "centre"] = "random"
+    """Which part of an image becomes a canvas: a box drawn by `area` and `aspect`, or the largest centred square."""
     area: tuple[float, float] = (0.25, 1.0)
     """Smallest and largest area of a canvas, as a share of the image's. Not published for v4."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -58,8 +60,13 @@ class ViewsConfig:
     canvas_tokens: int = 72
     """Tokens along a canvas teacher's input: row slots of a shard are a multiple of k², so that mosaics fill it. SAM3
     has 72. 0 when no such teacher will come."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """What becomes of images whose bytes equal another's: they are reported, or all but the first by key are left out
+    before views are drawn, for which every image is read once more."""
     min_side: int = 64
     """Images with a side shorter than this (pixels) are rejected."""
+    max_aspect: float = 20.0
+    """Images whose longer side is more than this many times the shorter are rejected."""
     max_pixels: int = 178_956_970
     """Images with more pixels than this are rejected undecoded: decompression bombs."""
 
@@ -132,8 +139,9 @@ class RunConfig:
     """Where teachers run: `auto` takes a GPU where there is one."""
     threads: int = 1
     """CPU threads of each worker. Under `executor=local` too, so that both give the same bytes."""
-    max_rejected: float = 0.0
-    """Share of views whose images may be unusable. Beyond it the stage ends with their names, all others committed."""
+    max_rejected: float = 0.01
+    """Share of all views whose images may be unusable. Once it is certain to be exceeded the stage ends with their
+    names; what is committed is kept."""
 
     def __post_init__(self) -> None:
         problems = [*_too_small(self, workers=0, gpus=0, threads=1), *_not_shares(self, "max_rejected")]
@@ -198,7 +206,7 @@ def _views_problems(config: ViewsConfig) -> Iterator[Problem]:
     if not config.low and not config.high:
         yield Problem(place="low, high", found="name no resolution")
     yield from _too_small(
-        config, draws=1, patch=1, margin=0, tokens_per_shard=1, canvas_tokens=0, min_side=1, max_pixels=1
+        config, draws=1, patch=1, margin=0, tokens_per_shard=1, canvas_tokens=0, min_side=1, max_pixels=1, max_aspect=1
     )
     yield from _not_shares(config, "high_share", "flip", "heldout")
     if not 0 < config.shift_sd < math.inf:
