@@ -8,6 +8,7 @@ OUT ?= out/$(RECIPE)
 CACHE ?= $(OUT)/cache
 RUNS ?= $(OUT)/runs
 REPORT ?= $(OUT)/report.html
+SHEET ?= $(OUT)/preview.png
 ARGS ?=
 
 ifeq ($(RECIPE)$(DATA),demo)
@@ -32,7 +33,7 @@ WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check plan views extract stats train report inspect verify teachers
+.PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify teachers
 
 help: ## list the commands and their variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -83,6 +84,9 @@ plan: $(INSTALLED) $(LAID_OUT) ## what a run would make and cost; writes nothing
 
 views: $(INSTALLED) $(LAID_OUT) ## cut the views
 	@$(PIPELINE) views --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(EXECUTES) $(ARGS)
+
+preview: $(INSTALLED) ## a contact sheet of the views: every teacher's window, and the mosaics
+	@$(PIPELINE) preview --recipe $(RECIPE) --cache "$(CACHE)" --sheet "$(SHEET)" $(LOOKS) $(ARGS)
 
 extract: $(INSTALLED) $(LAID_OUT) ## run one TEACHER over the views
 	@$(PIPELINE) extract --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(WEIGHS) $(EXECUTES) $(ARGS)

@@ -4,8 +4,9 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
-from pipeline.look_options import TeachersOptions, inspect_options, plan_options, verify_options
+from pipeline.look_options import TeachersOptions, inspect_options, plan_options, preview_options, verify_options
 from pipeline.options import (
     USAGE,
     Command,
@@ -51,6 +52,22 @@ def views(arguments: Sequence[str]) -> None:
 
     specs = [teacher_spec(choice) for choice in recipe.teachers]
     make_views(_cache(options.cache), recipe, specs, options.data, options.run, _say)
+
+
+def preview(arguments: Sequence[str]) -> None:
+    """Write a contact sheet: canvases with the windows of every teacher and a student, and mosaics."""
+    options, recipe = preview_options(arguments)
+    from pipeline.contact_sheet import lay_out, write_sheet
+    from pipeline.preview import Drawing, sheet_rows
+    from pipeline.stage_extract import teacher_spec
+    from pipeline.stage_views import require_recipe
+
+    cache, specs = _cache(options.cache), tuple(teacher_spec(choice) for choice in recipe.teachers)
+    require_recipe(cache, recipe)
+    drawing = Drawing(seed=recipe.views.seed, shifts=recipe.views.teacher_shifts, specs=specs)
+    sheet = lay_out(sheet_rows(cache, drawing, options.canvases), [spec.name for spec in specs])
+    write_sheet(sheet, Path(options.sheet))
+    _say(f"preview: {sheet.width} x {sheet.height} pixels written to {options.sheet}")
 
 
 def extract(arguments: Sequence[str]) -> None:
@@ -135,6 +152,7 @@ def photographs(arguments: Sequence[str]) -> None:
 COMMANDS: Mapping[str, Command] = {
     "plan": plan,
     "views": views,
+    "preview": preview,
     "extract": extract,
     "stats": stats,
     "inspect": inspect,

@@ -1,4 +1,4 @@
-"""The command lines of what looks and writes nothing: `plan`, `inspect`, `verify`, `teachers`."""
+"""The command lines of what looks and changes no cache: `plan`, `preview`, `inspect`, `verify`, `teachers`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,24 @@ class PlanOptions:
     data sheets of H100 and H200 name for dense bfloat16: a statement, not a measurement. Give your own."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewOptions:
+    """Settings of `preview`."""
+
+    recipe: str = "demo"
+    """The recipe that made the cache; its teachers' windows are drawn."""
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    sheet: str = ""
+    """Where the picture goes: a PNG (SHEET). One that is there is replaced."""
+    teacher: str = ""
+    """Draw the windows of this teacher alone (TEACHER): a short name of the recipe, or `module:Class`."""
+    canvases: int = 5
+    """How many canvases of each view set are shown."""
+    views: ViewsConfig = field(default_factory=ViewsConfig)
 
 
 @final
@@ -79,6 +97,17 @@ def plan_options(arguments: Sequence[str]) -> tuple[PlanOptions, Recipe]:
         require("DATA", options.data)
     teachers = (choose(recipe, options.teacher),) if options.teacher else recipe.teachers
     return options, replace(recipe, views=options.views, calibration=options.calibration, teachers=teachers)
+
+
+def preview_options(arguments: Sequence[str]) -> tuple[PreviewOptions, Recipe]:
+    """Read the command line of `preview`, and the recipe with its overrides and no teacher that was not asked for."""
+    recipe = recipe_of(named(arguments, "recipe", "demo"))
+    options = parse("preview", PreviewOptions(recipe=recipe.name, views=recipe.views), arguments)
+    require("CACHE", options.cache)
+    require("SHEET", options.sheet)
+    _require_positive("canvases", options.canvases, least=1)
+    teachers = (choose(recipe, options.teacher),) if options.teacher else recipe.teachers
+    return options, replace(recipe, views=options.views, teachers=teachers)
 
 
 def inspect_options(arguments: Sequence[str]) -> InspectOptions:

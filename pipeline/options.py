@@ -149,6 +149,7 @@ def require(name: str, value: str) -> None:
 COMMAND_HELP: dict[str, str] = {
     "plan": "what a run would make and cost; writes nothing",
     "views": "cut the views",
+    "preview": "a contact sheet: canvases with every teacher's window, and mosaics",
     "extract": "run one teacher over the views (cutting them first where they are missing)",
     "stats": "measure what is stored: PHI-S residual, dispersion",
     "inspect": "what is in a cache, and how far each stage is",
