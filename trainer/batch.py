@@ -48,6 +48,9 @@ class ViewBatch:
     """RGB, 0 to 255."""
     start: Int64[Tensor, "batch 2"]
     """Start of the student's window in the canvas (row, column; patches)."""
+    draws: Float[Tensor, "batch 5"]
+    """Each view's own numbers, uniform in [0, 1), fresh at every meeting with the student: what it may draw at random
+    in training, whatever step, worker or process the view is met in."""
     targets: Mapping[str, TeacherTargets]
     """By teacher: those that have seen the set."""
 
@@ -57,6 +60,7 @@ class ViewBatch:
             view_set=self.view_set,
             pixels=self.pixels.to(device, non_blocking=True),
             start=self.start.to(device, non_blocking=True),
+            draws=self.draws.to(device, non_blocking=True),
             targets={name: one.to(device) for name, one in self.targets.items()},
         )
 
@@ -66,6 +70,7 @@ class ViewBatch:
             view_set=self.view_set,
             pixels=self.pixels.pin_memory(),
             start=self.start.pin_memory(),
+            draws=self.draws.pin_memory(),
             targets={name: one.pin_memory() for name, one in self.targets.items()},
         )
 

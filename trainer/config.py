@@ -7,23 +7,13 @@ from typing import Annotated, Any, Literal, final
 import tyro
 
 from storage_schemas.errors import Problem, SettingError
+from trainer.student_settings import HeadSettings, VitSettings, student_problems
 
 SpatialLoss = Literal["mse", "cosine"]
 SummaryLoss = Literal["angle", "cosine"]
 Precision = Literal["fp32", "bf16"]
 LoggerName = Literal["csv", "tensorboard"]
 Accelerator = Literal["auto", "cpu", "gpu"]
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadSettings:
-    """The adaptor heads: one per teacher for its tokens, one for its summary."""
-
-    width: int = 1024
-    """Hidden width of a head (channels). Not published for C-RADIOv4; 1024 is the default of NVIDIA TAO."""
-    inner_blocks: int = 0
-    """Residual blocks (LayerNorm, GELU, Linear) between the two layers of a head. v2.5 section 2.2 has none."""
 
 
 @final
@@ -115,16 +105,19 @@ class TrainRecipe:
     name: Annotated[str, tyro.conf.Suppress]
     """Name of the recipe."""
     student: str
-    """Backbone of the student: any timm model by name, from random weights."""
+    """Backbone of the student, from random weights: `tiny`, `small`, `base`, `large`, `so400m` or `huge`, vision
+    transformers with RADIO's additions; any timm model by its name, as timm builds it; or `radio_` and the name of a
+    timm vision transformer, which gets the additions."""
     image_size: int | None = None
     """Side (pixels) that the backbone's position table is laid out for; none: the backbone's own. Windows of another
-    size resample the table."""
+    size resample the table. Students with RADIO's additions have a grid of positions instead."""
     steps: int
     """Optimiser steps of the whole run."""
     seed: int = 0
     """Seed of the student's weights, of the order of views and of the student's windows."""
     precision: Precision = "fp32"
     """Arithmetic of the forward and backward pass; `bf16` is autocast, with losses and weights in float32."""
+    vit: VitSettings = field(default_factory=VitSettings)
     heads: HeadSettings = field(default_factory=HeadSettings)
     data: DataSettings = field(default_factory=DataSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -132,7 +125,7 @@ class TrainRecipe:
     running: RunningSettings = field(default_factory=RunningSettings)
 
     def __post_init__(self) -> None:
-        if problems := [*_too_small(self), *_not_weights(self)]:
+        if problems := [*student_problems(self.vit, self.heads), *_too_small(self), *_not_weights(self)]:
             raise SettingError("train recipe", problems)
 
     def identity(self) -> dict[str, Any]:
@@ -145,8 +138,6 @@ class TrainRecipe:
 def _too_small(recipe: TrainRecipe) -> Iterator[Problem]:
     least = {
         "steps": (recipe.steps, 1),
-        "heads.width": (recipe.heads.width, 1),
-        "heads.inner_blocks": (recipe.heads.inner_blocks, 0),
         "data.batch_low": (recipe.data.batch_low, 1),
         "data.batch_high": (recipe.data.batch_high, 1),
         "data.window_shards": (recipe.data.window_shards, 1),

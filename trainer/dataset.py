@@ -6,12 +6,12 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch.utils.data import Dataset
 
 from storage_schemas import layout
 from storage_schemas.geometry import CanvasGeometry
-from storage_schemas.seeds import Key
+from storage_schemas.seeds import Key, uniforms
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.views import UNIFORM, Partition, ViewSet, draw_offset
 from trainer.batch import TeacherTargets, ViewBatch
@@ -84,6 +84,7 @@ class CachedBatches(Dataset):
             view_set=view_set,
             pixels=torch.from_numpy(cut_windows(canvases, one.geometry, starts)),
             start=torch.from_numpy(starts),
+            draws=torch.from_numpy(view_draws(request.window_keys)),
             targets={name: self._targets(view_set, name, seen, request) for name, seen in one.features.items()},
         )
 
@@ -105,6 +106,11 @@ def window_starts(geometry: CanvasGeometry, keys: tuple[Key, ...]) -> Int64[np.n
     """Draw where each student window starts (row, column; patches), uniformly over the margin."""
     offsets = [draw_offset(geometry, UNIFORM, key) for key in keys]
     return np.array([(offset.row, offset.col) for offset in offsets], dtype=np.int64).reshape(-1, 2)
+
+
+def view_draws(keys: tuple[Key, ...]) -> Float32[np.ndarray, "batch 5"]:
+    """Draw each view's own numbers, beside the window of the same key."""
+    return np.stack([uniforms((*key, "positions"), 5) for key in keys]).astype(np.float32)
 
 
 def cut_windows(

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.phi_s import PhiS
-from trainer.config import HeadSettings
-from trainer.model import DistilledModel, ModelOutput, TeacherShape, feature_head, spatial_head
+from trainer.model import DistilledModel, ModelOutput, TeacherShape, feature_head, spatial_head, summarised
 from trainer.run_folder import RunFolder, read_json, write_json, write_whole
-from trainer.student import Student, StudentShape
+from trainer.student import Student
+from trainer.student_settings import HeadSettings, read_vit_settings
+from trainer.student_shape import StudentShape
 
-CARD_VERSION = 1
+CARD_VERSION = 2
 """Version of the card. A reader refuses any other."""
 
 
@@ -29,13 +30,24 @@ class ExportedStudent(nn.Module):
         super().__init__()
         self.model, self.card = model, card
 
-    def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> ModelOutput:
+    @property
+    def student(self) -> Student:
+        """The backbone with its normalisation inside; `student.backbone` is the backbone alone."""
+        return self.model.student
+
+    @property
+    def heads(self) -> nn.ModuleDict:
+        """The adaptor heads: `<teacher>_spatial` and, where the teacher has a summary, `<teacher>_summary`."""
+        return self.model.heads
+
+    def forward(self, pixels: Float[Tensor, "batch 3 height width"], *, window: int | None = None) -> ModelOutput:
         """Look at images through every head.
 
         Args:
             pixels: RGB in [0, 1], sides a multiple of the backbone's stride; normalisation is inside.
+            window: side of the windows (tokens) that most blocks attend in; None for attention everywhere.
         """
-        return self.model(pixels, self.card["teachers"])
+        return self.model(pixels, self.card["teachers"], window=window)
 
 
 def fold(last: nn.Linear, phi_s: PhiS) -> tuple[Float32[Tensor, "channels width"], Float32[Tensor, " channels"]]:
@@ -64,7 +76,7 @@ def export_student(
         model: student and heads, trained in PHI-S units. It is left as it is.
         shape: sizes of the student's outputs.
         maps: each teacher's PHI-S.
-        about: what else the card says, JSON-ready: student, heads, teachers, recipe, cache, scores.
+        about: what else the card says, JSON-ready: student, image_size, vit, heads, teachers, recipe, cache, scores.
         run: where to.
 
     Raises:
@@ -80,13 +92,14 @@ def export_student(
     write_whole(run.weights, body)
     sizes = {"channels": shape.channels, "summary_channels": shape.summary_channels}
     digest = hashlib.sha256(body).hexdigest()
-    write_json(run.card, {"version": CARD_VERSION, **about, "sizes": sizes, "weights_sha256": digest})
+    seen = {"pixels": _pixels(model.student), "sizes": sizes}
+    write_json(run.card, {"version": CARD_VERSION, **about, **seen, "weights_sha256": digest})
 
 
 def load(path: str | Path) -> ExportedStudent:
     """Bring an exported student back, in evaluation mode, on the CPU.
 
-        student = trainer.load("runs/vit_tiny_patch16_224")
+        student = trainer.load("runs/small")
         output = student(pixels)             # RGB in [0, 1], `[batch, 3, height, width]`
         output.spatial["dinov3"]             # raw teacher features, `[batch, rows, columns, channels]`
 
@@ -120,9 +133,17 @@ def _build(card: Mapping[str, Any]) -> DistilledModel:
         name: TeacherShape(dim=one["channels"], summary_dim=one["summary_channels"])
         for name, one in card["teachers"].items()
     }
-    student = Student(card["student"], card["image_size"])
+    vit = read_vit_settings(card["vit"])
+    student = Student(card["student"], card["image_size"], vit, summarised(teachers))
     return DistilledModel(student, shape, teachers, HeadSettings(**card["heads"]))
 
 
+def _pixels(student: Student) -> dict[str, Any]:
+    """Say how a student wants its pixels, for those who take the backbone out; the student itself wants [0, 1]."""
+    mean, std = (values.flatten().tolist() for values in (student.mean, student.std))
+    return {"stride": student.stride, "mean": mean, "std": std}
+
+
 def _last_layer(teacher: str) -> tuple[str, str]:
-    return f"heads.{spatial_head(teacher)}.last.weight", f"heads.{spatial_head(teacher)}.last.bias"
+    last = f"heads.{spatial_head(teacher)}.adaptor.last"
+    return f"{last}.weight", f"{last}.bias"

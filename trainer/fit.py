@@ -19,12 +19,13 @@ from trainer.datamodule import CachedViews, make_order
 from trainer.export import export_student
 from trainer.history import HistoryLogger
 from trainer.metrics import start_metrics, teacher_facts
-from trainer.model import DistilledModel, TeacherShape
+from trainer.model import DistilledModel, TeacherShape, summarised
 from trainer.module import Distillation, torch_seed
 from trainer.objective import TokenMaps
 from trainer.run_folder import RunFolder, read_json, write_json
 from trainer.source import Source
-from trainer.student import Student, StudentShape, measure_student
+from trainer.student import Student
+from trainer.student_shape import StudentShape, measure_student
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -78,7 +79,7 @@ def build_model(recipe: TrainRecipe, source: Source) -> tuple[DistilledModel, St
     """Build a student and its heads from the recipe's seed, after a look at every resolution of the run.
 
     Raises:
-        SettingError: timm has no such student, or it cannot take one of the resolutions.
+        SettingError: there is no such student, or it cannot take one of the resolutions.
     """
     teachers = {
         name: TeacherShape(dim=one.manifest.spec.dim, summary_dim=one.manifest.spec.summary_dim)
@@ -86,8 +87,8 @@ def build_model(recipe: TrainRecipe, source: Source) -> tuple[DistilledModel, St
     }
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(recipe.seed, "weights"))
-        student = Student(recipe.student, recipe.image_size)
-        shape = measure_student(student, recipe.student, [view_set.resolution for view_set in source.sets])
+        student = Student(recipe.student, recipe.image_size, recipe.vit, summarised(teachers))
+        shape = measure_student(student, [view_set.resolution for view_set in source.sets])
         return DistilledModel(student, shape, teachers, recipe.heads), shape
 
 
@@ -146,4 +147,9 @@ def _steps_behind(run: RunFolder) -> int:
 
 
 def _about(recipe: TrainRecipe) -> dict[str, Any]:
-    return {"student": recipe.student, "image_size": recipe.image_size, "heads": asdict(recipe.heads)}
+    return {
+        "student": recipe.student,
+        "image_size": recipe.image_size,
+        "vit": asdict(recipe.vit),
+        "heads": asdict(recipe.heads),
+    }

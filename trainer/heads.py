@@ -3,9 +3,16 @@
 from typing import final
 
 from jaxtyping import Float
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from trainer.config import HeadSettings
+from storage_schemas.errors import Problem, SettingError
+from trainer.student_settings import HeadSettings
+
+ATTENTION_HEADS = 16
+"""Of a transformer block ahead of a head."""
+LAYER_SCALE = 1e-5
+"""First factor on what such a block adds."""
 
 
 @final
@@ -47,3 +54,37 @@ class AdaptorHead(nn.Module):
     def forward(self, features: Float[Tensor, "*lead inputs"]) -> Float[Tensor, "*lead outputs"]:
         """Map student features, channels last."""
         return self.last(self.between(self.inner(self.first(features))))
+
+
+@final
+class TokenHead(nn.Module):
+    """Transformer blocks, where asked for, over all tokens of a window; then an adaptor head on each.
+
+    Source: the blocks are those of NVlabs/RADIO's attention adaptor.
+    """
+
+    def __init__(self, inputs: int, outputs: int, settings: HeadSettings) -> None:
+        """Build the head.
+
+        Args:
+            inputs: channels of the student.
+            outputs: channels of the teacher.
+            settings: blocks, width and inner blocks.
+
+        Raises:
+            SettingError: the student's channels do not divide among the attention heads of the blocks.
+        """
+        super().__init__()
+        if settings.transformer_blocks and inputs % ATTENTION_HEADS:
+            found = f"{ATTENTION_HEADS} attention heads do not divide the student's {inputs} channels"
+            raise SettingError("heads", [Problem(place="heads.transformer_blocks", found=found, fix="set it to 0")])
+        blocks = (
+            Block(inputs, ATTENTION_HEADS, qkv_bias=True, init_values=LAYER_SCALE)
+            for _ in range(settings.transformer_blocks)
+        )
+        self.blocks = nn.Sequential(*blocks)
+        self.adaptor = AdaptorHead(inputs, outputs, settings)
+
+    def forward(self, tokens: Float[Tensor, "batch rows cols inputs"]) -> Float[Tensor, "batch rows cols outputs"]:
+        """Map a student's tokens."""
+        return self.adaptor(self.blocks(tokens.flatten(1, 2)).reshape(tokens.shape))

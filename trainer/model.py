@@ -7,9 +7,10 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trainer.config import HeadSettings
-from trainer.heads import AdaptorHead
-from trainer.student import Student, StudentOutput, StudentShape
+from trainer.heads import AdaptorHead, TokenHead
+from trainer.student import Student, StudentOutput
+from trainer.student_settings import HeadSettings
+from trainer.student_shape import StudentShape
 
 
 @final
@@ -54,31 +55,48 @@ class DistilledModel(nn.Module):
         self.student = student
         self.heads = nn.ModuleDict()
         for name, teacher in teachers.items():
-            self.heads[spatial_head(name)] = AdaptorHead(shape.channels, teacher.dim, settings)
+            self.heads[spatial_head(name)] = TokenHead(shape.channels, teacher.dim, settings)
             if teacher.summary_dim is not None:
                 self.heads[summary_head(name)] = AdaptorHead(shape.summary_channels, teacher.summary_dim, settings)
 
-    def forward(self, pixels: Float[Tensor, "batch 3 height width"], teachers: Iterable[str]) -> ModelOutput:
+    def forward(
+        self,
+        pixels: Float[Tensor, "batch 3 height width"],
+        teachers: Iterable[str],
+        *,
+        window: int | None = None,
+        draws: Float[Tensor, "batch draws"] | None = None,
+    ) -> ModelOutput:
         """Look at windows through the heads of the teachers named.
 
         Args:
             pixels: RGB in [0, 1].
             teachers: names of teachers; each has heads here.
+            window: attention windows (tokens); see `Student`.
+            draws: each view's own, in training; see `Student`.
         """
-        names, student = list(teachers), self.student(pixels)
+        names, student = list(teachers), self.student(pixels, window=window, draws=draws)
         summarised = [name for name in names if summary_head(name) in self.heads]
         return ModelOutput(
             student=student,
             spatial={name: self.heads[spatial_head(name)](student.spatial) for name in names},
-            summary={name: self.heads[summary_head(name)](student.summary) for name in summarised},
+            summary={name: self.heads[summary_head(name)](self._summary(student, name)) for name in summarised},
         )
+
+    def _summary(self, student: StudentOutput, teacher: str) -> Float[Tensor, "batch channels"]:
+        return student.summaries[:, self.student.summary_slot(teacher)]
+
+
+def summarised(teachers: Mapping[str, TeacherShape]) -> list[str]:
+    """Name the teachers with a summary, in the order of their class tokens."""
+    return sorted(name for name, teacher in teachers.items() if teacher.summary_dim is not None)
 
 
 def feature_head(model: DistilledModel, teacher: str) -> AdaptorHead:
-    """Return the head for a teacher's tokens."""
+    """Return what maps a teacher's tokens one by one, last in its head."""
     head = model.heads[spatial_head(teacher)]
-    assert isinstance(head, AdaptorHead)
-    return head
+    assert isinstance(head, TokenHead)
+    return head.adaptor
 
 
 def spatial_head(teacher: str) -> str:

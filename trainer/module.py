@@ -45,7 +45,9 @@ class Distillation(LightningModule):
         weights = {"low": settings.low_weight, "high": settings.high_weight}
         loss, parts = torch.zeros((), device=self.device), dict[str, torch.Tensor]()
         for part in batch:
-            output = self.model(unit_pixels(part.pixels), part.targets)
+            key = (self.recipe.seed, "attention", self.global_step, part.view_set.name)
+            window = self.model.student.draw_window(part.view_set.resolution, key)
+            output = self.model(unit_pixels(part.pixels), part.targets, window=window, draws=part.draws)
             terms = objective(output, part, self.maps, self.dispersions, settings)
             loss = loss + weights[part.view_set.partition] * terms.total
             parts |= {f"{part.view_set.partition}/{name}": term for name, term in terms.parts.items()}

@@ -13,7 +13,7 @@ from trainer.config import LossSettings, SummaryLoss
 from trainer.losses import balanced_angle, cosine_distance, spatial_cosine, spatial_mse
 from trainer.model import ModelOutput
 from trainer.source import Source
-from trainer.student import StudentShape
+from trainer.student_shape import StudentShape
 from trainer.token_map import TokenMap
 
 SPATIAL = {"mse": spatial_mse, "cosine": spatial_cosine}

@@ -15,6 +15,7 @@ from trainer.__main__ import main
 from trainer.config import DataSettings, LossSettings, OptimiserSettings, TrainRecipe
 from trainer.options import train_options
 from trainer.recipes import RECIPES
+from trainer.student_settings import HeadSettings, VitSettings
 
 BLOCKED = """
 import importlib, importlib.abc, importlib.metadata, pkgutil, sys
@@ -77,7 +78,7 @@ def flags(kind: type, prefix: str = "--") -> list[str]:
     found = []
     for field in fields(kind):
         name = field.name.replace("_", "-")
-        nested = {"heads", "data", "loss", "optimiser", "running"}
+        nested = {"vit", "heads", "data", "loss", "optimiser", "running"}
         if name in nested:
             assert is_dataclass(field.default_factory)
             found += flags(field.default_factory, f"{prefix}{name}.")  # type: ignore[arg-type]
@@ -90,7 +91,7 @@ def test_settings_of_a_recipe_are_overridden_by_name() -> None:
     arguments = (
         "--recipe=small --cache c --runs r --student resnet18 --steps 7 --optimiser.lr 0.5 --data.teachers a b "
         "--data.proportions low-32 2 high-64 1.5 --loss.teacher-weights a 3 --optimiser.gradient-clip None "
-        "--running.loggers csv"
+        "--running.loggers csv --vit.windows 6 8 --vit.window-tokens copied"
     )
     options = train_options(arguments.split())
     small = RECIPES["small"]()
@@ -102,6 +103,7 @@ def test_settings_of_a_recipe_are_overridden_by_name() -> None:
     assert options.settings.data.batch_low == small.data.batch_low
     assert options.settings.loss.teacher_weights == {"a": 3.0}
     assert options.settings.running.loggers == ("csv",)
+    assert options.settings.vit == VitSettings(windows=(6, 8), window_tokens="copied")
 
 
 def test_every_recipe_carries_its_name() -> None:
@@ -154,11 +156,18 @@ def test_every_wrong_setting_is_named_at_once() -> None:
             name="a",
             student="b",
             steps=1,
+            vit=VitSettings(position_grid=0, position_dropout=1.0, windows=(6, 1, 6), window_share=1.5),
+            heads=HeadSettings(transformer_blocks=-1),
             data=DataSettings(batch_low=0, proportions={"low-32": 0.0}),
             loss=LossSettings(spatial_weight=float("nan"), teacher_weights={"a": -1.0}),
             optimiser=OptimiserSettings(lr=float("inf"), beta2=1.0, gradient_clip=0.0),
         )
     assert [str(problem) for problem in refusal.value.problems] == [
+        "vit.position_grid: 0 is less than 1",
+        "heads.transformer_blocks: -1 is less than 0",
+        "vit.windows: 6 1 6 are not different numbers of 2 tokens or more",
+        "vit.position_dropout: 1.0 is not in [0, 1)",
+        "vit.window_share: 1.5 is not in [0, 1]",
         "data.batch_low: 0 is less than 1",
         "loss.spatial_weight: nan is not a number from 0 up",
         "loss.teacher_weights.a: -1.0 is not a number from 0 up",

@@ -1,6 +1,7 @@
 """An exported student says in raw teacher units what it learnt in PHI-S units, and only if it is whole."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,17 @@ import trainer
 from storage_schemas.cache import Cache
 from storage_schemas.errors import ContractError, CorruptionError, MissingError
 from storage_schemas.phi_s import PhiS, to_raw
-from trainer.config import HeadSettings, TrainRecipe
+from trainer.config import TrainRecipe
 from trainer.export import export_student
 from trainer.fit import build_model
 from trainer.model import DistilledModel
 from trainer.run_folder import RunFolder, read_json, write_json
 from trainer.source import Source, open_source
-from trainer.student import StudentShape
+from trainer.student_settings import HeadSettings, VitSettings
+from trainer.student_shape import StudentShape
 
-ABOUT = {"student": "test_vit", "image_size": None, "heads": {"width": 32, "inner_blocks": 1}}
+HEADS = HeadSettings(width=32, inner_blocks=1, transformer_blocks=1)
+STUDENTS = {"test_vit": VitSettings(), "radio_test_vit": VitSettings(position_grid=8, windows=(2,), global_blocks=3)}
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +31,13 @@ def source(full_cache: Cache) -> Source:
     return open_source(full_cache)
 
 
-@pytest.fixture(scope="module")
-def built(source: Source, recipe_of: Callable[..., TrainRecipe]) -> tuple[DistilledModel, StudentShape]:
+@pytest.fixture(scope="module", params=STUDENTS)
+def built(
+    source: Source, recipe_of: Callable[..., TrainRecipe], request: pytest.FixtureRequest
+) -> tuple[DistilledModel, StudentShape]:
     """A model whose every weight is away from where it starts."""
-    model, shape = build_model(recipe_of(heads=HeadSettings(width=32, inner_blocks=1)), source)
+    recipe = recipe_of(student=request.param, vit=STUDENTS[request.param], heads=HEADS)
+    model, shape = build_model(recipe, source)
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in model.parameters():
@@ -45,7 +51,9 @@ def exported(source: Source, built: tuple[DistilledModel, StudentShape], folder:
         name: {"channels": one.manifest.spec.dim, "summary_channels": one.manifest.spec.summary_dim}
         for name, one in source.teachers.items()
     }
-    export_student(*built, maps(source), {**ABOUT, "teachers": teachers}, run)
+    name = built[0].student.name
+    about = {"student": name, "image_size": None, "vit": asdict(STUDENTS[name]), "heads": asdict(HEADS)}
+    export_student(*built, maps(source), {**about, "teachers": teachers}, run)
     return run
 
 
@@ -131,9 +139,9 @@ def test_a_card_of_another_version_is_refused(
     source: Source, built: tuple[DistilledModel, StudentShape], tmp_path: Path
 ) -> None:
     run = exported(source, built, tmp_path)
-    write_json(run.card, {**read_json(run.card), "version": 2})
+    write_json(run.card, {**read_json(run.card), "version": 3})
     with pytest.raises(ContractError) as refusal:
         trainer.load(tmp_path)
     assert str(refusal.value) == (
-        f"student card breaks the storage contract:\n  {run.card}: is of version 2, this Stillhouse reads 1"
+        f"student card breaks the storage contract:\n  {run.card}: is of version 3, this Stillhouse reads 2"
     )

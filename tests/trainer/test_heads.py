@@ -1,12 +1,15 @@
 """Heads, written out layer by layer."""
 
+import pytest
 import torch
 from torch import nn
 
-from trainer.config import HeadSettings
-from trainer.heads import AdaptorHead
-from trainer.model import DistilledModel, TeacherShape
-from trainer.student import Student, StudentShape
+from storage_schemas.errors import SettingError
+from trainer.heads import AdaptorHead, TokenHead
+from trainer.model import DistilledModel, TeacherShape, summarised
+from trainer.student import Student
+from trainer.student_settings import HeadSettings, VitSettings
+from trainer.student_shape import StudentShape
 
 
 def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
@@ -53,5 +56,57 @@ def test_a_model_has_a_head_for_tokens_and_one_for_a_summary_where_there_is_one(
     }
     assert {name: tuple(summary.shape) for name, summary in output.summary.items()} == {"type": (2, 5)}
     assert torch.equal(output.spatial["type"], model.heads["type_spatial"](output.student.spatial))
-    assert torch.equal(output.summary["type"], model.heads["type_summary"](output.student.summary))
+    assert torch.equal(output.summary["type"], model.heads["type_summary"](output.student.summaries[:, 0]))
     assert set(model(torch.rand(1, 3, 64, 64), ["forward"]).spatial) == {"forward"}
+
+
+def test_every_teacher_reads_its_own_class_token_whatever_the_order_of_the_teachers() -> None:
+    shape, size = StudentShape(channels=64, summary_channels=64, tokens={64: 4}), HeadSettings(width=8)
+    sums = {"b": TeacherShape(dim=7, summary_dim=5), "c": TeacherShape(dim=3, summary_dim=None)}
+    teachers = {**sums, "a": TeacherShape(dim=7, summary_dim=2)}
+    assert summarised(teachers) == ["a", "b"]
+    student = Student("radio_test_vit", vit=VitSettings(position_grid=4), summarised=summarised(teachers))
+    model = DistilledModel(student, shape, teachers, size).eval()
+    output = model(torch.rand(2, 3, 64, 64), teachers)
+    for slot, name in enumerate(["a", "b"]):
+        assert torch.equal(output.summary[name], model.heads[f"{name}_summary"](output.student.summaries[:, slot]))
+
+
+def attention(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Softmax attention of 16 heads, head by head."""
+    q, k, v = linear(block.qkv, x).reshape(*x.shape[:2], 3, 16, -1).unbind(2)  # type: ignore[arg-type]
+    heads = []
+    for head in range(16):
+        weights = (q[:, :, head] @ k[:, :, head].transpose(1, 2) / q.shape[3] ** 0.5).softmax(dim=2)
+        heads.append(weights @ v[:, :, head])
+    return linear(block.proj, torch.cat(heads, dim=2))  # type: ignore[arg-type]
+
+
+def test_transformer_blocks_ahead_of_a_head_see_every_token_of_the_window() -> None:
+    torch.manual_seed(0)
+    head = TokenHead(32, 3, HeadSettings(width=8, transformer_blocks=2)).eval()
+    assert all(torch.equal(block.ls1.gamma, torch.full((32,), 1e-5)) for block in head.blocks)  # type: ignore[union-attr, arg-type]
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_(std=0.5)
+        tokens = torch.randn(2, 2, 3, 32)
+        x = tokens.reshape(2, 6, 32)
+        for block in head.blocks:
+            x = x + attention(block.attn, normed(block.norm1, x)) * block.ls1.gamma  # type: ignore[union-attr, arg-type, operator]
+            mlp = block.mlp  # type: ignore[union-attr]
+            x = x + linear(mlp.fc2, gelu(linear(mlp.fc1, normed(block.norm2, x)))) * block.ls2.gamma  # type: ignore[union-attr, arg-type, operator]
+        assert torch.allclose(head(tokens), head.adaptor(x).reshape(2, 2, 3, 3), atol=1e-3, rtol=1e-3)
+
+
+def test_a_head_for_tokens_without_blocks_is_an_adaptor_head() -> None:
+    head, tokens = TokenHead(5, 3, HeadSettings(width=8)), torch.randn(2, 2, 3, 5)
+    assert torch.equal(head(tokens), head.adaptor(tokens))
+
+
+def test_blocks_whose_attention_heads_do_not_divide_the_students_channels_are_refused() -> None:
+    with pytest.raises(SettingError) as refusal:
+        TokenHead(40, 3, HeadSettings(transformer_blocks=2))
+    assert str(refusal.value) == (
+        "heads cannot be used:\n  heads.transformer_blocks: 16 attention heads do not divide the student's 40 channels "
+        "(set it to 0)"
+    )

@@ -8,7 +8,8 @@ import pytest
 from trainer.config import HeadSettings, OptimiserSettings
 from trainer.model import DistilledModel, TeacherShape
 from trainer.schedule import learning_rate_factor, parameter_groups
-from trainer.student import Student, StudentShape
+from trainer.student import Student
+from trainer.student_shape import StudentShape
 
 
 def factors(steps: int, warmup: int) -> list[float]:
@@ -44,7 +45,7 @@ def test_matrices_and_kernels_decay_and_nothing_else() -> None:
     in_decayed, in_kept = ({names[id(parameter)] for parameter in group["params"]} for group in (decayed, kept))
     assert in_decayed | in_kept == set(names.values())
     assert not in_decayed & in_kept
-    assert {"heads.a_spatial.first.weight", "student.backbone.blocks.0.attn.qkv.weight"} <= in_decayed
-    exempt = {"student.backbone.pos_embed", "student.backbone.cls_token", "heads.a_spatial.first.bias"}
+    assert {"heads.a_spatial.adaptor.first.weight", "student.backbone.blocks.0.attn.qkv.weight"} <= in_decayed
+    exempt = {"student.backbone.pos_embed", "student.backbone.cls_token", "heads.a_spatial.adaptor.first.bias"}
     assert exempt <= in_kept
     assert {name for name in in_decayed if name.endswith("bias") or ".norm" in name} == set()

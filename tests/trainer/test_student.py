@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from storage_schemas.errors import SettingError
-from trainer.student import Student, StudentShape, measure_student
+from trainer.student import Student
+from trainer.student_shape import StudentShape, measure_student
 
 
 @pytest.mark.parametrize(
@@ -26,11 +27,11 @@ def test_families_of_backbones_give_tokens_and_a_summary_at_every_resolution(
     name: str, resolutions: list[int], shape: StudentShape
 ) -> None:
     student = Student(name).eval()
-    assert measure_student(student, name, resolutions) == shape
+    assert measure_student(student, resolutions) == shape
     with torch.no_grad():
         output = student(torch.rand(2, 3, resolutions[1], resolutions[0]))
     assert output.spatial.shape == (2, shape.tokens[resolutions[1]], shape.tokens[resolutions[0]], shape.channels)
-    assert output.summary.shape == (2, shape.summary_channels)
+    assert output.summaries.shape == (2, 1, shape.summary_channels)
 
 
 def test_tokens_lie_in_the_picture_as_its_pixels_do() -> None:
@@ -57,7 +58,7 @@ def test_normalisation_with_the_backbones_own_statistics_is_inside() -> None:
 def test_a_student_that_was_measured_is_in_the_mode_it_was_in() -> None:
     for training in (True, False):
         student = Student("test_vit").train(training)
-        measure_student(student, "test_vit", [64])
+        measure_student(student, [64])
         assert student.training is training
 
 
@@ -71,7 +72,7 @@ def test_an_unknown_student_is_refused_with_the_nearest_names() -> None:
 
 def test_a_student_whose_patch_does_not_divide_a_resolution_is_refused_for_each() -> None:
     with pytest.raises(SettingError) as refusal:
-        measure_student(Student("vit_tiny_patch16_224"), "vit_tiny_patch16_224", [40, 64, 24])
+        measure_student(Student("vit_tiny_patch16_224"), [40, 64, 24])
     assert str(refusal.value) == (
         "student cannot be used:\n"
         "  vit_tiny_patch16_224 at 24 px: its tokens are 16 px wide, and 24 is not a multiple of 16\n"
@@ -82,7 +83,7 @@ def test_a_student_whose_patch_does_not_divide_a_resolution_is_refused_for_each(
 
 def test_a_backbone_that_cannot_take_a_size_is_refused_with_its_own_words() -> None:
     with pytest.raises(SettingError) as refusal:
-        measure_student(Student("test_maxvit"), "test_maxvit", [64])
+        measure_student(Student("test_maxvit"), [64])
     assert refusal.value.problems[0].place == "test_maxvit at 64 px"
     assert refusal.value.problems[0].found.startswith("the backbone does not take this size: AssertionError: ")
 
@@ -94,3 +95,21 @@ def test_a_position_table_is_laid_out_for_the_size_asked_for_and_only_where_ther
     [problem] = refusal.value.problems
     assert "img_size" in problem.found
     assert problem.fix == "drop image_size"
+
+
+def test_teachers_share_the_summary_of_a_backbone_without_class_tokens_for_each() -> None:
+    student = Student("test_convnext", summarised=("a", "b")).eval()
+    assert (student.summary_slot("a"), student.summary_slot("b"), student.stride) == (0, 0, 32)
+
+
+def test_a_backbone_as_timm_builds_it_draws_nothing_and_has_no_windows() -> None:
+    student = Student("test_vit").eval()
+    pixels = torch.rand(1, 3, 64, 64)
+    assert student.draw_window(64, (0,)) is None
+    assert torch.equal(student(pixels, draws=torch.rand(1, 5)).spatial, student(pixels).spatial)
+    with pytest.raises(SettingError) as refusal:
+        student(pixels, window=2)
+    assert str(refusal.value) == (
+        "window cannot be used:\n  test_vit: has no windows of 2 "
+        "(only vision transformers with RADIO's additions attend in windows of any size)"
+    )

@@ -1,17 +1,45 @@
 """Token maps on tensors say what the geometry says, and move whole tokens without rounding."""
 
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from storage_schemas.errors import ContractError
-from storage_schemas.geometry import CanvasGeometry, TokenAxis, match_axis, match_tokens
+from storage_schemas.geometry import AxisMatch, CanvasGeometry, TokenAxis, match_axis, match_tokens
 from trainer.token_map import Keep, Resample, Shift, TokenMap
 
 CHANNELS = 3
+RESOLUTIONS = {16: (128, 192, 224, 256, 384, 432, 512, 768, 1024, 1152), 14: (126, 224, 378, 518)}
+"""Of the views, by the patch in which windows move (pixels)."""
+STRIDES = (8, 14, 16, 32)
+"""Of students (pixels): ViTs of the patches that there are, and the last stage of hierarchical backbones."""
+FIXED_TOKENS = (12, 16, 24, 27, 72)
+"""Of teachers with one size: tiny, SigLIP2 at 256, at 384, at 378 and 432, at 1152 in tiles."""
+GRIDS = sorted(
+    {
+        (resolution, patch, resolution // stride, tokens)
+        for patch, resolutions in RESOLUTIONS.items()
+        for resolution, stride in product(resolutions, STRIDES)
+        if resolution % stride == 0
+        for tokens in (*FIXED_TOKENS, *(resolution // other for other in (14, 16) if resolution % other == 0))
+    }
+)
+"""Every (resolution, patch, student's tokens, teacher's tokens) that recipes can give."""
+
+
+@cache
+def axis_match(geometry: CanvasGeometry, student: int, teacher: int, own: int, its: int) -> AxisMatch:
+    return match_axis(
+        TokenAxis(start=own, span=geometry.span, tokens=student),
+        TokenAxis(start=its, span=geometry.span, tokens=teacher),
+    )
 
 
 def truth(
@@ -23,10 +51,7 @@ def truth(
         student, teacher, starts.tolist(), strict=True
     ):
         rows, cols = (
-            match_axis(
-                TokenAxis(start=own, span=geometry.span, tokens=len(one)),
-                TokenAxis(start=its, span=geometry.span, tokens=len(other)),
-            )
+            axis_match(geometry, len(one), len(other), own, its)
             for own, its in ((student_row, teacher_row), (student_col, teacher_col))
         )
         mapped.append(match_tokens(one, other, rows, cols))
@@ -36,11 +61,15 @@ def truth(
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[CanvasGeometry, int, int, int]:
     margin = draw(st.integers(0, 3))
-    span = draw(st.integers(margin + 3, 12))
-    geometry = CanvasGeometry(resolution=span * 16, patch=16, margin=margin)
-    # at most a third of the window shifts away, and a token is at most a third of it
-    tokens = st.integers(3, 14)
+    geometry = CanvasGeometry(resolution=draw(st.integers(1, 12)) * 16, patch=16, margin=margin)
+    tokens = st.integers(1, 14)
     return geometry, draw(tokens), draw(tokens), draw(st.integers(0, 2**16))
+
+
+def pairs(margin: int) -> np.ndarray:
+    """Every pair of windows that a student and a teacher can have: [pairs, (student, teacher), (row, column)]."""
+    starts = list(product(range(margin + 1), repeat=2))
+    return np.array(list(product(starts, repeat=2)))
 
 
 def drawn(geometry: CanvasGeometry, student: int, teacher: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,19 +86,60 @@ def mapped(
     return tuple(part.numpy() for part in token_map(torch.from_numpy(student), torch.from_numpy(teacher), shift))
 
 
-@given(case=cases())
-def test_a_map_agrees_with_the_geometry_over_every_common_position(case: tuple[CanvasGeometry, int, int, int]) -> None:
-    geometry, student_tokens, teacher_tokens, seed = case
-    try:
-        token_map = TokenMap(geometry, student_tokens, teacher_tokens)
-    except ContractError:
-        return  # refused: see below
-    student, teacher, starts = drawn(geometry, student_tokens, teacher_tokens, seed)
+def assert_map_agrees(geometry: CanvasGeometry, student: np.ndarray, teacher: np.ndarray, starts: np.ndarray) -> None:
+    """Compare the map with the geometry, view by view, over every common position."""
+    token_map = TokenMap(geometry, student.shape[1], teacher.shape[1])
     want_student, want_teacher, want_common = truth(geometry, student, teacher, starts)
     got_student, got_teacher, got_common = mapped(token_map, student, teacher, starts)
     assert_array_equal(got_common, want_common)
     assert_allclose(got_student[want_common], want_student[want_common], atol=3e-6)
     assert_allclose(got_teacher[want_common], want_teacher[want_common], atol=3e-6)
+
+
+def always_meet(geometry: CanvasGeometry, student: int, teacher: int) -> bool:
+    """Whether every pair of windows has a common position, by the geometry."""
+    offsets = range(geometry.margin + 1)
+    return all(axis_match(geometry, student, teacher, *pair).common.any() for pair in product(offsets, repeat=2))
+
+
+@given(case=cases())
+def test_a_map_agrees_with_the_geometry_or_is_refused_where_windows_may_not_meet(
+    case: tuple[CanvasGeometry, int, int, int],
+) -> None:
+    geometry, student_tokens, teacher_tokens, seed = case
+    if always_meet(geometry, student_tokens, teacher_tokens):
+        assert_map_agrees(geometry, *drawn(geometry, student_tokens, teacher_tokens, seed))
+    else:
+        with pytest.raises(ContractError, match="may not meet when windows move by"):
+            TokenMap(geometry, student_tokens, teacher_tokens)
+
+
+def every_pair_of(grid: tuple[int, int, int, int], margin: int, seed: int) -> Iterator[tuple]:
+    """Views of a grid in every pair of windows, some at a time."""
+    resolution, patch, student, teacher = grid
+    geometry, random = CanvasGeometry(resolution=resolution, patch=patch, margin=margin), np.random.default_rng(seed)
+    for starts in np.array_split(pairs(margin), margin + 1):
+        shapes = ((len(starts), side, side, 1) for side in (student, teacher))
+        yield geometry, *(random.standard_normal(shape, dtype=np.float32) for shape in shapes), starts
+
+
+@given(grid=st.sampled_from(GRIDS), margin=st.integers(0, 3), seed=st.integers(0, 2**16))
+@settings(max_examples=60)
+def test_a_map_agrees_with_the_geometry_for_every_pair_of_windows_of_a_recipes_grids(
+    grid: tuple[int, int, int, int], margin: int, seed: int
+) -> None:
+    for case in every_pair_of(grid, margin, seed):
+        assert_map_agrees(*case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("margin", [1, 2, 3])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_every_grid_of_every_recipe_agrees_for_every_pair_of_windows(
+    grid: tuple[int, int, int, int], margin: int
+) -> None:
+    for case in every_pair_of(grid, margin, seed=0):
+        assert_map_agrees(*case)
 
 
 @given(tokens=st.integers(3, 12), margin=st.integers(0, 2), seed=st.integers(0, 2**16))

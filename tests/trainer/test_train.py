@@ -215,7 +215,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(
     class Spoil(Callback):
         def on_train_batch_start(self, trainer: Trainer, module: Any, *_: Any) -> None:
             if trainer.global_step == 6:
-                torch.nn.init.constant_(module.model.heads["any_spatial"].last.bias, float("nan"))
+                torch.nn.init.constant_(module.model.heads["any_spatial"].adaptor.last.bias, float("nan"))
 
     with pytest.raises(ContractError) as refusal:
         run_with(recipe_of(steps=12, running={"log_every": log_every}), full_cache, tmp_path, Spoil())

@@ -11,7 +11,7 @@ def radio_v2_5() -> TrainRecipe:
     """
     return TrainRecipe(
         name="radio_v2_5",
-        student="vit_large_patch16_224",
+        student="large",
         steps=300_000,
         precision="bf16",
         data=DataSettings(batch_low=1024, batch_high=128, proportions={"low-432": 1.0, "high-1024": 1.0}),

@@ -7,7 +7,7 @@ def small() -> TrainRecipe:
     """Return the recipe for a ViT-S/16 on one GPU; batch and steps are ours, sized to a day."""
     return TrainRecipe(
         name="small",
-        student="vit_small_patch16_224",
+        student="small",
         steps=100_000,
         precision="bf16",
         data=DataSettings(batch_low=128, batch_high=16),

@@ -13,14 +13,15 @@ from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.phi_s import to_stored
 from storage_schemas.views import ViewSet
 from trainer.batch import unit_pixels
-from trainer.config import HeadSettings
 from trainer.dataset import cut_windows
 from trainer.export import load
-from trainer.model import DistilledModel, TeacherShape
+from trainer.model import DistilledModel, TeacherShape, summarised
 from trainer.report.results import RunResult
 from trainer.report.views import PicturedView, SeenWindow
 from trainer.source import Source
-from trainer.student import Student, measure_student
+from trainer.student import Student
+from trainer.student_settings import HeadSettings, read_vit_settings
+from trainer.student_shape import measure_student
 from trainer.token_map import TokenMap
 
 Look = Callable[[Tensor, str], np.ndarray]
@@ -89,8 +90,8 @@ def _build(one: RunResult, source: Source, sets: Sequence[ViewSet]) -> Distilled
     recipe: Mapping[str, Any] = one.recipe
     specs = {name: source.teachers[name].manifest.spec for name in one.teachers}
     teachers = {name: TeacherShape(dim=spec.dim, summary_dim=spec.summary_dim) for name, spec in specs.items()}
-    student = Student(recipe["student"], recipe["image_size"])
-    shape = measure_student(student, recipe["student"], [view_set.resolution for view_set in sets])
+    student = Student(recipe["student"], recipe["image_size"], read_vit_settings(recipe["vit"]), summarised(teachers))
+    shape = measure_student(student, [view_set.resolution for view_set in sets])
     return DistilledModel(student, shape, teachers, HeadSettings(**recipe["heads"]))
 
 
