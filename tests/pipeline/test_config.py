@@ -34,6 +34,7 @@ from storage_schemas.errors import SettingError
         (ViewsConfig, {"canvas_tokens": -1}, "canvas_tokens: -1 is less than 0"),
         (ViewsConfig, {"min_side": 0}, "min_side: 0 is less than 1"),
         (ViewsConfig, {"max_pixels": 0}, "max_pixels: 0 is less than 1"),
+        (ViewsConfig, {"max_aspect": 0.5}, "max_aspect: 0.5 is less than 1"),
         (ViewsConfig, {"high_share": 1.5}, "high_share: 1.5 is not between 0 and 1"),
         (ViewsConfig, {"flip": -0.1}, "flip: -0.1 is not between 0 and 1"),
         (ViewsConfig, {"heldout": float("nan")}, "heldout: nan is not between 0 and 1"),
