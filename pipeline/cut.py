@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from pipeline.config import ViewsConfig
+from pipeline.images import Box, Picture
 from storage_schemas.geometry import CanvasGeometry, Offset
 from storage_schemas.seeds import Key, uniforms, unit_interval
 
@@ -30,40 +31,53 @@ class Crop:
 
 
 def draw_crop(image_width: int, image_height: int, config: ViewsConfig, key: Key) -> Crop:
-    """Draw a box of random area and aspect, where it fits, at a random place; and whether it is mirrored.
+    """Draw a box, and whether it is mirrored.
+
+    The box is of random area and aspect, where it fits, at a random place; or it is the largest square in the middle.
 
     Args:
         image_width: of the upright source (pixels).
         image_height: of the upright source (pixels).
-        config: the ranges.
+        config: which of the two, and the ranges.
         key: `(seed, image key, draw)`.
     """
-    draws = uniforms((*key, "crop"), 2 * TRIES + 2)
-    width, height = _draw_size(image_width, image_height, config, draws[2:])
-    left, top = draws[0] * (image_width - width), draws[1] * (image_height - height)
     flip = unit_interval((*key, "flip")) < config.flip
-    return Crop(left=float(left), top=float(top), width=width, height=height, flip=flip)
+    if config.crop == "centre":
+        width = height = float(min(image_width, image_height))
+        left, top = (image_width - width) / 2, (image_height - height) / 2
+    else:
+        draws = uniforms((*key, "crop"), 2 * TRIES + 2)
+        width, height = _draw_size(image_width, image_height, config, draws[2:])
+        left, top = float(draws[0]) * (image_width - width), float(draws[1]) * (image_height - height)
+    return Crop(left=left, top=top, width=width, height=height, flip=flip)
 
 
-def cut_canvas(image: Image.Image, crop: Crop, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """Cut a crop and bring it to a canvas of `side` pixels, antialiased (bicubic)."""
+def cut_canvas(picture: Picture, crop: Crop, side: int) -> UInt8[np.ndarray, "side side 3"]:
+    """Cut a crop and bring it to a canvas of `side` pixels, antialiased (bicubic).
+
+    Raises:
+        UnusableImageError: the picture's file is damaged.
+    """
     box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
-    return _resized(image, box, side, crop.flip)
+    return _resized(picture, box, side, crop.flip)
 
 
 def cut_window(
-    image: Image.Image, crop: Crop, geometry: CanvasGeometry, offset: Offset, side: int
+    picture: Picture, crop: Crop, geometry: CanvasGeometry, offset: Offset, side: int
 ) -> UInt8[np.ndarray, "side side 3"]:
     """Cut what a window at `offset` shows, straight from the source, at another scale.
 
     The window's box is exact in source pixels: nothing is rounded to the grid of the canvas or of the result.
 
     Args:
-        image: upright RGB source.
+        picture: the source.
         crop: of the canvas.
         geometry: of the canvas.
         offset: the window's place in the canvas (patches), as seen after mirroring.
         side: of the result (pixels).
+
+    Raises:
+        UnusableImageError: the picture's file is damaged.
     """
     start_row, start_col = offset.row * geometry.patch, offset.col * geometry.patch
     if crop.flip:
@@ -71,7 +85,7 @@ def cut_window(
     across, down = crop.width / geometry.side, crop.height / geometry.side
     left, top = crop.left + start_col * across, crop.top + start_row * down
     box = (left, top, left + geometry.resolution * across, top + geometry.resolution * down)
-    return _resized(image, box, side, crop.flip)
+    return _resized(picture, box, side, crop.flip)
 
 
 def _draw_size(image_width: int, image_height: int, config: ViewsConfig, draws: np.ndarray) -> tuple[float, float]:
@@ -89,8 +103,9 @@ def _between(low: float, high: float, draw: float) -> float:
     return low + (high - low) * draw
 
 
-def _resized(image: Image.Image, box: tuple[float, float, float, float], side: int, flip: bool) -> np.ndarray:
+def _resized(picture: Picture, box: Box, side: int, flip: bool) -> np.ndarray:
+    image, (left, top, right, bottom) = picture.showing(box, side)
     # rounding in the sums above can leave the box a hair outside the image, which Pillow refuses
-    left, top, right, bottom = max(box[0], 0.0), max(box[1], 0.0), min(box[2], image.width), min(box[3], image.height)
-    pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, right, bottom)))
+    within = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
+    pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=within))
     return np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels

@@ -2,16 +2,17 @@
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
+import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from pipeline.config import ViewsConfig
 from pipeline.cut import Crop, cut_canvas, cut_window, draw_crop
 from pipeline.draw import DrawnView
-from pipeline.images import UnusableImageError, decode, read_bytes
+from pipeline.images import Picture, UnusableImageError, open_picture
+from pipeline.locators import ImageReader
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 from storage_schemas.cache import Cache
 from storage_schemas.errors import IdentityError, Problem
@@ -72,6 +73,7 @@ class ViewCutter:
 
     store: Store
     config: ViewsConfig
+    reader: ImageReader = field(default_factory=ImageReader)
 
     def cut(self, task: CutTask) -> CutReport:
         """Cut a shard's views and commit what was asked for.
@@ -80,7 +82,7 @@ class ViewCutter:
         fill its first row slots.
 
         Raises:
-            MissingError: an image's file cannot be read.
+            MissingError: an image cannot be read.
             IdentityError: canvases were committed earlier, and the images have changed since.
         """
         with ExitStack() as stack:
@@ -99,32 +101,31 @@ class ViewCutter:
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for view in task.views:
+            body = self.reader.read(view.image.uri)
             try:
-                source, sha256 = self._load(view)
+                picture = open_picture(body, self.config)
+                crop = draw_crop(
+                    picture.width, picture.height, self.config, (self.config.seed, view.image.key, view.draw)
+                )
+                cuts = self._cut_arrays(task, view, picture, crop)  # all of them, before any is written
             except UnusableImageError as error:
                 rejected.append(_rejection(view, error))
                 continue
-            crop = draw_crop(source.width, source.height, self.config, (self.config.seed, view.image.key, view.draw))
-            self._append(task, view, source, crop, writers)
-            rows.append(_row(slots[len(rows)], view, source, crop, sha256))
+            for path, pixels in cuts.items():
+                writers[path].append(pixels)
+            rows.append(_row(slots[len(rows)], view, picture, crop, hashlib.sha256(body).hexdigest()))
         return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
 
-    def _load(self, view: DrawnView) -> tuple[Image.Image, str]:
-        body = read_bytes(view.image)
-        image = decode(body, min_side=self.config.min_side, max_pixels=self.config.max_pixels)
-        return image, hashlib.sha256(body).hexdigest()
-
-    def _append(
-        self, task: CutTask, view: DrawnView, source: Image.Image, crop: Crop, writers: dict[str, ShardWriter]
-    ) -> None:
-        geometry = task.manifest.geometry
+    def _cut_arrays(self, task: CutTask, view: DrawnView, picture: Picture, crop: Crop) -> dict[str, np.ndarray]:
+        geometry, cuts = task.manifest.geometry, {}
         if task.canvases:
-            writers[pixels_array(task.view_set)].append(cut_canvas(source, crop, geometry.side))
+            cuts[pixels_array(task.view_set)] = cut_canvas(picture, crop, geometry.side)
         for detail in task.details:
             key = offset_key(self.config.seed, view.image.key, view.draw, detail.teacher)
             offset = draw_offset(geometry, self.config.teacher_shifts, key)
-            window = cut_window(source, crop, geometry, offset, detail.native)
-            writers[detail_array(task.view_set, detail.teacher)].append(window)
+            window = cut_window(picture, crop, geometry, offset, detail.native)
+            cuts[detail_array(task.view_set, detail.teacher)] = window
+        return cuts
 
     def _require_unchanged(self, task: CutTask, views: pa.Table) -> None:
         name = table_part("views", task.view_set.name, task.shard)
@@ -179,7 +180,7 @@ def _specs(task: CutTask) -> list[ArraySpec]:
     return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.native) for one in task.details]
 
 
-def _row(row: int, view: DrawnView, source: Image.Image, crop: Crop, sha256: str) -> dict[str, Any]:
+def _row(row: int, view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:
     return {
         "row": row,
         "image": view.image.key,
@@ -191,8 +192,8 @@ def _row(row: int, view: DrawnView, source: Image.Image, crop: Crop, sha256: str
         "width": crop.width,
         "height": crop.height,
         "flip": crop.flip,
-        "image_height": source.height,
-        "image_width": source.width,
+        "image_height": picture.height,
+        "image_width": picture.width,
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from pipeline.config import ViewsConfig
-from pipeline.images import SourceImage
+from pipeline.image_list import SourceImage
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.layout import ShardGrid
 from storage_schemas.manifest import ViewSetManifest

@@ -1,36 +1,35 @@
-"""Source images: finding them, and bringing whatever Pillow reads to upright RGB by stated rules."""
+"""Images: bringing whatever Pillow reads to upright RGB by stated rules, or saying why not; docs/images.md has them.
+
+A JPEG can be decoded at a half, a quarter or an eighth of its size, which takes a fraction of the time. That is done
+where a box is brought to so few pixels that it makes next to no difference."""
 
 import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
-import fsspec
 import numpy as np
-from fsspec.core import split_protocol
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from storage_schemas.errors import MissingError, Problem, SettingError
+from pipeline.config import ViewsConfig
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Files of a folder that are taken for images (case is ignored); others are left alone."""
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is decoded, whatever the file is called. Pillow reads more; for some of that (EPS) it runs a program."""
+SHRINKS = (8, 4, 2, 1)
+"""What the size of a JPEG can be divided by while it is decoded."""
+OVERSAMPLING = 3
+"""Pixels that a box has left after that for each pixel it is brought to, along each axis, at least."""
+MIRRORED_ACROSS, MIRRORED_DOWN = frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
+"""EXIF orientations under which the upright left edge, or top edge, is a far edge of the image as it is stored."""
 
-Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is a setting
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom (pixels)."""
 
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class SourceImage:
-    """One image of the list."""
-
-    key: str
-    """Stable name: its path below DATA."""
-    uri: str
-    """Where its bytes are."""
+Image.MAX_IMAGE_PIXELS = None  # there is a limit of our own, which is a setting
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has its share of the cores
 
 
 @final
@@ -43,50 +42,56 @@ class UnusableImageError(Exception):
         self.detail = detail
 
 
-def list_images(data: str) -> list[SourceImage]:
-    """List the images of a folder and the folders below it, sorted by key.
+@final
+@dataclass(slots=True, eq=False, kw_only=True)
+class Picture:
+    """An image that is fit to be cut. It is decoded when a part is asked for, each scale once."""
 
-    Args:
-        data: a folder on any file system that fsspec reaches.
+    width: int
+    """Of the upright image (pixels)."""
+    height: int
+    """Of the upright image (pixels)."""
+    jpeg: bytes = b""
+    """The file, where it can be decoded at several scales; else empty."""
+    orientation: int = 1
+    """How it is stored: the value of its EXIF tag."""
+    decoded: dict[int, Image.Image] = field(default_factory=dict)
+    """Upright RGB by what its size was divided by."""
 
-    Raises:
-        MissingError: no folder is named, there is none of that name, or no image in it.
-        SettingError: a file's name is not UTF-8, so no table can hold it.
-    """
-    if not data:
-        raise _no_data("--data", "is not given", "set DATA to a folder of images")
-    filesystem, root = fsspec.url_to_fs(data)
-    root = root.rstrip("/")
-    if not filesystem.isdir(root):
-        raise _no_data(data, "is not a folder", "set DATA to a folder of images")
-    keys = [path.removeprefix(f"{root}/") for path in filesystem.find(root) if _suffix(path) in SUFFIXES]
-    if not keys:
-        raise _no_data(data, "holds no image", f"images end in {', '.join(sorted(SUFFIXES))}")
-    if odd := [Problem(place=repr(key), found="its name is not UTF-8", fix="rename it") for key in keys if _odd(key)]:
-        raise SettingError("DATA", odd)
-    return sorted(SourceImage(key=key, uri=filesystem.unstrip_protocol(f"{root}/{key}")) for key in keys)
+    def showing(self, box: Box, side: int) -> tuple[Image.Image, Box]:
+        """Return upright RGB fit to be brought from a box to so many pixels, and where the box lies in it.
+
+        Which scale that is follows from the file, the box and the side alone, so a view's canvas and details are the
+        same whether they are cut together or not.
+
+        Args:
+            box: in the upright image.
+            side: of the square that the box will become (pixels).
+
+        Raises:
+            UnusableImageError: the file is damaged.
+        """
+        shrink = self._shrink(box, side)
+        if shrink not in self.decoded:
+            with _unusable_when_it_raises():
+                self.decoded[shrink] = _upright_rgb(_open(self.jpeg), shrink)
+        image = self.decoded[shrink]
+        # a size that cannot be divided is rounded up, at the far edges of the image as it is stored
+        across = image.width - self.width / shrink if self.orientation in MIRRORED_ACROSS else 0.0
+        down = image.height - self.height / shrink if self.orientation in MIRRORED_DOWN else 0.0
+        left, top, right, bottom = (edge / shrink for edge in box)
+        return image, (left + across, top + down, right + across, bottom + down)
+
+    def _shrink(self, box: Box, side: int) -> int:
+        if not self.jpeg:
+            return 1
+        room = min(box[2] - box[0], box[3] - box[1]) / (OVERSAMPLING * side)
+        # a window at the canvas's own scale must not fall beside the canvas for the rounding of its box
+        return next(shrink for shrink in SHRINKS if shrink <= max(room, 1) * (1 + 1e-9))
 
 
-def read_bytes(image: SourceImage) -> bytes:
-    """Return an image's bytes.
-
-    A file that cannot be read says nothing of the image in it: a disk that is full or gone, a key that expired. So it
-    ends the run, which resumes, and is not put down as rejected, which is for good.
-
-    Raises:
-        MissingError: they cannot be read.
-    """
-    try:
-        with fsspec.filesystem(split_protocol(image.uri)[0] or "file").open(image.uri, "rb") as file:
-            return file.read()
-    except OSError as error:
-        found = f"cannot be read: {type(error).__name__}"
-        fix = "bring it back and run again, it resumes; or put an empty file in its place, which is then rejected"
-        raise MissingError("source image", [Problem(place=image.uri, found=found, fix=fix)]) from error
-
-
-def decode(body: bytes, *, min_side: int, max_pixels: int) -> Image.Image:
-    """Decode an image to upright RGB, 8 bits a channel.
+def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
+    """Read an image's header, and all of it where it cannot be decoded at several scales.
 
     Rules: the first frame of an animation; EXIF orientation applied; alpha composited over white; grey of 16 bits
     divided by 257, colour of 16 bits cut to its high byte; CMYK, palette and others as Pillow converts them to RGB;
@@ -94,8 +99,7 @@ def decode(body: bytes, *, min_side: int, max_pixels: int) -> Image.Image:
 
     Args:
         body: the file's bytes.
-        min_side: shortest side accepted (pixels).
-        max_pixels: most pixels accepted, checked before decoding.
+        limits: `min_side`, `max_pixels` and `max_aspect`, which are checked before decoding.
 
     Raises:
         UnusableImageError: with the reason. Floating point and 32-bit values are refused: they do not say what is
@@ -104,12 +108,15 @@ def decode(body: bytes, *, min_side: int, max_pixels: int) -> Image.Image:
     if not body:
         raise UnusableImageError("empty", "zero bytes")
     with _unusable_when_it_raises():
-        image = Image.open(io.BytesIO(body), formats=FORMATS)
-    _check_header(image, min_side, max_pixels)
+        image = _open(body)
+    _check_header(image, limits)
     with _unusable_when_it_raises():
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+        if isinstance(image, JpegImageFile):
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            width, height = image.size if orientation not in (5, 6, 7, 8) else image.size[::-1]
+            return Picture(width=width, height=height, jpeg=body, orientation=orientation)
+        upright = _upright_rgb(image, shrink=1)
+        return Picture(width=upright.width, height=upright.height, decoded={1: upright})
 
 
 @contextmanager
@@ -124,23 +131,33 @@ def _unusable_when_it_raises() -> Iterator[None]:
         raise UnusableImageError("damaged", f"{type(error).__name__}: {error}") from error
 
 
-def _check_header(image: Image.Image, min_side: int, max_pixels: int) -> None:
+def _open(body: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(body), formats=FORMATS)
+
+
+def _check_header(image: Image.Image, limits: ViewsConfig) -> None:
     width, height = image.size
-    if width * height > max_pixels:
-        raise UnusableImageError("too many pixels", f"{width} × {height}, at most {max_pixels}")
-    if min(width, height) < min_side:
-        raise UnusableImageError("too small", f"{width} × {height}, sides of at least {min_side}")
+    if width * height > limits.max_pixels:
+        raise UnusableImageError("too many pixels", f"{width} × {height}, at most {limits.max_pixels}")
+    if min(width, height) < limits.min_side:
+        raise UnusableImageError("too small", f"{width} × {height}, sides of at least {limits.min_side}")
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise UnusableImageError("too elongated", f"{width} × {height}, at most {limits.max_aspect:g} : 1")
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow scales a PPM's to 16 bits
         raise UnusableImageError("unknown range", f"mode {image.mode} does not say what value is white")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, shrink: int) -> Image.Image:
+    if shrink > 1:
+        image.draft(image.mode, (image.width // shrink, image.height // shrink))
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         image = _from_16_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
@@ -148,15 +165,3 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int32)
     values[values == image.info.get("transparency", -1)] = 65535
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
-
-
-def _no_data(place: str, found: str, fix: str) -> MissingError:
-    return MissingError("DATA", [Problem(place=place, found=found, fix=fix)])
-
-
-def _suffix(path: str) -> str:
-    return f".{path.rpartition('.')[2].lower()}"
-
-
-def _odd(key: str) -> bool:
-    return key.encode(errors="ignore").decode() != key

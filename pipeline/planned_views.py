@@ -7,7 +7,7 @@ from typing import final, get_args
 
 from pipeline.config import ViewsConfig
 from pipeline.draw import draw_views, set_manifest
-from pipeline.images import SourceImage
+from pipeline.image_list import SourceImage
 from storage_schemas.manifest import ViewSetManifest
 from storage_schemas.views import Partition, ViewSet
 

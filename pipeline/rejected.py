@@ -25,6 +25,11 @@ def rejected_views(cache: Cache, manifest: ViewsManifest) -> pa.Table:
     return pa.concat_tables([REJECTED.empty_table(), *parts])
 
 
+def exceeds(rejected: int, manifest: ViewsManifest, most: float) -> bool:
+    """Say whether so many rejected views are more than a share of all that were drawn, whatever becomes of the rest."""
+    return rejected / _total(manifest) > most
+
+
 def require_few_rejected(cache: Cache, manifest: ViewsManifest, most: float) -> None:
     """Refuse to go on over more rejected views than the user accepts.
 
@@ -36,16 +41,31 @@ def require_few_rejected(cache: Cache, manifest: ViewsManifest, most: float) -> 
     Raises:
         SettingError: there are more; names their images.
     """
-    rejected = rejected_views(cache, manifest).to_pylist()
-    total = sum(one.grid.rows for one in manifest.sets.values())
-    share = len(rejected) / total
-    if share <= most:
+    table, total = rejected_views(cache, manifest), _total(manifest)
+    if not exceeds(table.num_rows, manifest, most):
         return
-    reasons = sorted({f"{one['image']}: {one['reason']} ({one['detail']})" for one in rejected})
+    reasons = sorted({f"{one['image']}: {one['reason']} ({one['detail']})" for one in table.to_pylist()})
     problems = [Problem(place="DATA", found=reason) for reason in reasons[:SHOWN]]
     if len(reasons) > SHOWN:
         problems.append(Problem(place="DATA", found=f"and {len(reasons) - SHOWN} more images, in tables/rejected"))
-    enough = math.ceil(1000 * share) / 1000
+    met = _met(cache, manifest)
+    found = f"{table.num_rows} of {met} views were rejected"
+    if met < total:
+        found += f" before the run ended early; of all {total}, {most:g} are accepted"
+    enough = math.ceil(1000 * table.num_rows / met) / 1000
     fix = f"to go on without them: --run.max-rejected {enough}; to have them: mend them, and point CACHE at a new place"
-    problems.append(Problem(place="what to do", found=f"{len(rejected)} of {total} views were rejected", fix=fix))
+    problems.append(Problem(place="what to do", found=found, fix=fix))
     raise SettingError("image list", problems)
+
+
+def _total(manifest: ViewsManifest) -> int:
+    return sum(one.grid.rows for one in manifest.sets.values())
+
+
+def _met(cache: Cache, manifest: ViewsManifest) -> int:
+    """Return how many views are cut or rejected: the row slots of the committed shards."""
+    return sum(
+        len(one.grid.slots(shard))
+        for view_set, one in manifest.sets.items()
+        for shard in cache.records(views_unit(view_set), manifest.digest)
+    )

@@ -5,23 +5,30 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
 
-import pyarrow as pa
-
 from pipeline.config import Recipe, RunConfig, views_settings
-from pipeline.cut_shard import CutReport, CutTask, Detail, ViewCutter, detail_spec, pixels_spec
+from pipeline.cut_shard import CutReport, Detail, ViewCutter, detail_spec, pixels_spec
+from pipeline.cut_tasks import missing_tasks
 from pipeline.draw import DrawnView, draw_views, set_manifest
-from pipeline.images import SourceImage, list_images
+from pipeline.duplicates import (
+    Copies,
+    equal_images,
+    equal_images_line,
+    find_copies,
+    images_table,
+    recorded_copies,
+)
+from pipeline.image_list import SourceImage, list_images
 from pipeline.pools import open_pool
 from pipeline.progress import Say, progress
 from pipeline.publish import TEMPORARY, publish_bytes, publish_group
-from pipeline.rejected import require_few_rejected
+from pipeline.rejected import exceeds, rejected_views, require_few_rejected
 from pipeline.shard_writer import create_array
 from storage_schemas.cache import Cache
 from storage_schemas.errors import IdentityError, Problem
 from storage_schemas.identity import digest, require_same
-from storage_schemas.layout import FEATURES, FORMAT_VERSION, IMAGES_TABLE, detail_unit, views_unit
+from storage_schemas.layout import FEATURES, FORMAT_VERSION, IMAGES_TABLE
 from storage_schemas.manifest import ViewsManifest
-from storage_schemas.tables import IMAGES, to_parquet
+from storage_schemas.tables import to_parquet
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet
 
@@ -37,15 +44,20 @@ class ViewsPlan:
     manifest: ViewsManifest
     views: Mapping[ViewSet, Sequence[DrawnView]]
     images: Sequence[SourceImage]
+    """The whole list, copies too."""
+    copies: Copies
+    """Images that are left out."""
 
 
-def plan_views(recipe: Recipe, images: Sequence[SourceImage]) -> ViewsPlan:
-    """Draw every view of a list of images."""
-    views = draw_views(images, recipe.views)
+def plan_views(recipe: Recipe, images: Sequence[SourceImage], copies: Copies) -> ViewsPlan:
+    """Draw every view of a list of images, but for copies: they are as if they were not there."""
+    kept = [image for image in images if image.key not in copies]
+    views = draw_views(kept, recipe.views)
     sets = {view_set: set_manifest(view_set, len(drawn), recipe.views) for view_set, drawn in views.items()}
-    keys = digest({"keys": [image.key for image in images]})
-    identity = views_identity(recipe) | {"images": {"count": len(images), "keys_sha256": keys}}
-    return ViewsPlan(manifest=ViewsManifest(identity=identity, sets=sets), views=views, images=images)
+    keys = digest({"keys": [image.key for image in kept]})
+    identity = views_identity(recipe) | {"images": {"count": len(kept), "keys_sha256": keys}}
+    manifest = ViewsManifest(identity=identity, sets=sets)
+    return ViewsPlan(manifest=manifest, views=views, images=images, copies=copies)
 
 
 def views_identity(recipe: Recipe) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def details_of(manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> tuple[D
 
 def views_missing(cache: Cache, manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> bool:
     """Say whether any shard of the views, or of a detail that some teachers need, is not committed."""
-    return bool(_tasks(cache, manifest, details_of(manifest, specs), views={}))
+    return bool(missing_tasks(cache, manifest, details_of(manifest, specs), views={}))
 
 
 def make_views(cache: Cache, recipe: Recipe, specs: Sequence[TeacherSpec], data: str, run: RunConfig, say: Say) -> None:
@@ -102,34 +114,44 @@ def make_views(cache: Cache, recipe: Recipe, specs: Sequence[TeacherSpec], data:
         cache: where they go.
         recipe: what is cut.
         specs: teachers that will look; the fixed ones need details.
-        data: the folder of images. It need not be given when nothing is missing.
+        data: the images; see `pipeline.image_list`. They need not be given when nothing is missing.
         run: how the work is carried.
         say: takes lines for the user.
 
     Raises:
-        MissingError: there are no images, or one's file cannot be read.
+        MissingError: there are no images, or one cannot be read.
         IdentityError: the cache holds another recipe's views, or those of another image list.
-        SettingError: more views were rejected than `run.max_rejected` allows. The others are committed.
+        SettingError: more views were rejected than `run.max_rejected` allows. What is committed is kept.
     """
     manifest = require_recipe(cache, recipe)
     if manifest is None or views_missing(cache, manifest, specs):
-        plan = _plan_over(manifest, recipe, data)
+        plan = _plan_over(cache, manifest, recipe, data, run, say)
         manifest, details = plan.manifest, details_of(plan.manifest, specs)
         _prepare(cache, recipe, plan, details)
         _cut(cache, recipe, plan, details, run, say)
     else:
         if data:
-            _plan_over(manifest, recipe, data)
+            _plan_over(cache, manifest, recipe, data, run, say)
         say(f"views: complete, nothing to do ({describe_sets(manifest)})")
     require_few_rejected(cache, manifest, run.max_rejected)
 
 
-def _plan_over(manifest: ViewsManifest | None, recipe: Recipe, data: str) -> ViewsPlan:
-    """Plan the views of a folder, which must be those that the cache was made from where there is one."""
-    plan = plan_views(recipe, list_images(data))
+def _plan_over(
+    cache: Cache, manifest: ViewsManifest | None, recipe: Recipe, data: str, run: RunConfig, say: Say
+) -> ViewsPlan:
+    """Plan the views of the images, which must be those that the cache was made from where there is one."""
+    images = list_images(data)
+    plan = plan_views(recipe, images, _copies(cache, recipe, images, run, say))
     if manifest is not None:
         require_same(f"image list of {data}", manifest.identity, plan.manifest.identity, OTHER_IMAGES)
     return plan
+
+
+def _copies(cache: Cache, recipe: Recipe, images: Sequence[SourceImage], run: RunConfig, say: Say) -> Copies:
+    if recipe.views.duplicates == "keep":
+        return {}
+    recorded = recorded_copies(cache, images)
+    return find_copies(images, run, say) if recorded is None else recorded
 
 
 def describe_sets(manifest: ViewsManifest) -> str:
@@ -141,8 +163,7 @@ def describe_sets(manifest: ViewsManifest) -> str:
 def _prepare(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Sequence[Detail]) -> None:
     publish_group(cache.store, "", {"format": FORMAT_VERSION, "recipe": recipe.name})
     publish_group(cache.store, "views", plan.manifest.attributes())
-    images = pa.Table.from_pylist([{"image": one.key, "uri": one.uri} for one in plan.images], IMAGES)
-    publish_bytes(cache.store, IMAGES_TABLE, to_parquet(images))
+    publish_bytes(cache.store, IMAGES_TABLE, to_parquet(images_table(plan.images, plan.copies)))
     for view_set, one in plan.manifest.sets.items():
         create_array(cache.store, pixels_spec(view_set, one))
         for detail in details:
@@ -150,50 +171,25 @@ def _prepare(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Sequence[De
 
 
 def _cut(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Sequence[Detail], run: RunConfig, say: Say) -> None:
-    tasks = _tasks(cache, plan.manifest, details, plan.views)
+    tasks = missing_tasks(cache, plan.manifest, details, plan.views)
     total = sum(one.grid.rows for one in plan.manifest.sets.values())
     waiting = sum(len(task.views) for task in tasks)
     say(f"views: {describe_sets(plan.manifest)}; {waiting} to cut in {len(tasks)} shards")
+    require_few_rejected(cache, plan.manifest, run.max_rejected)
+    on_record = rejected_views(cache, plan.manifest).num_rows
     factory = partial(ViewCutter, store=cache.store, config=recipe.views)
     reports: list[CutReport] = []
     with (
         open_pool(factory, replace(run, gpus=0), tasks=len(tasks)) as pool,
         progress("views", done=total - waiting, total=total) as bar,
     ):
-        for _, report in pool.run("cut", tasks):
+        for index, report in pool.run("cut", tasks):
             reports.append(report)
             bar.add(report.views + report.rejected)
+            on_record += report.rejected if tasks[index].canvases else 0
+            if exceeds(on_record, plan.manifest, run.max_rejected):
+                break
     cut, rejected, size = (sum(getattr(one, name) for one in reports) for name in ("views", "rejected", "bytes"))
     say(f"views: cut {cut}, rejected {rejected}, wrote {size / 1e6:.1f} MB in {bar.rate}")
-
-
-def _tasks(
-    cache: Cache, manifest: ViewsManifest, details: Sequence[Detail], views: Mapping[ViewSet, Sequence[DrawnView]]
-) -> list[CutTask]:
-    return [
-        task
-        for view_set, one in manifest.sets.items()
-        for task in _tasks_of_set(cache, manifest, view_set, details, views.get(view_set, ()))
-    ]
-
-
-def _tasks_of_set(
-    cache: Cache, manifest: ViewsManifest, view_set: ViewSet, details: Sequence[Detail], views: Sequence[DrawnView]
-) -> Iterable[CutTask]:
-    one = manifest.sets[view_set]
-    cut = cache.records(views_unit(view_set), manifest.digest)
-    detailed = {detail: cache.records(detail_unit(view_set, detail.teacher), detail.identity) for detail in details}
-    for shard in range(one.grid.shards):
-        canvases = shard not in cut
-        lacking = tuple(detail for detail in details if shard not in detailed[detail])
-        if canvases or lacking:
-            slots = one.grid.slots(shard)
-            yield CutTask(
-                view_set=view_set,
-                manifest=one,
-                shard=shard,
-                views=tuple(views[slots.start : slots.stop]),
-                identity=manifest.digest,
-                canvases=canvases,
-                details=lacking,
-            )
+    if groups := equal_images(cache, plan.manifest):
+        say(equal_images_line(groups))

@@ -8,7 +8,7 @@ from pipeline.cache_units import canvas_units, detail_units, native_of
 from pipeline.config import ViewsConfig
 from pipeline.draw import DrawnView, draw_views, set_manifest
 from pipeline.findings import MALFORMED, Findings, noting
-from pipeline.images import SourceImage
+from pipeline.image_list import SourceImage
 from pipeline.units import Unit
 from pipeline.verify_groups import check_array, check_group, copied_back, metadata_name
 from storage_schemas.cache import Cache
@@ -147,7 +147,7 @@ def _drawn(
     fix = f"{copied_back(cache)}; or delete {first}, and `{command}` writes both again"
     with noting(found.problems, IMAGES_TABLE, fix):
         rows = from_parquet(cache.store.read(IMAGES_TABLE), IMAGES, IMAGES_TABLE).to_pylist()
-        images = [SourceImage(key=row["image"], uri=row["uri"]) for row in rows]
+        images = [SourceImage(key=row["image"], uri=row["uri"]) for row in rows if row["copy_of"] is None]
     said = {"count": len(images), "keys_sha256": digest({"keys": [image.key for image in images]})}
     if images and said != manifest.identity["images"]:
         problem = "is not the list that the views were drawn from"

@@ -18,8 +18,9 @@ def _columns(**types: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
 
 
-IMAGES = _columns(image=pa.string(), uri=pa.string())
-"""The image list: stable key, and where it was read from."""
+IMAGES = pa.schema([*_columns(image=pa.string(), uri=pa.string()), pa.field("copy_of", pa.string())])
+"""The image list: stable key, and where it was read from. `copy_of`: the key of the image whose bytes it has, where it
+was left out for that; null where views were drawn of it."""
 
 VIEWS = _columns(
     row=pa.int64(),

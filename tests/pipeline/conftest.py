@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from pipeline.stage_stats import measure_teachers
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
 from storage_schemas.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))  # for modules that several of these tests share
 
 LOCAL = RunConfig(executor="local")
 OWN = (

@@ -11,12 +11,20 @@ from PIL import Image
 
 from pipeline.config import ViewsConfig
 from pipeline.cut import Crop, cut_canvas, cut_window, draw_crop
+from pipeline.images import Picture
 from storage_schemas.geometry import CanvasGeometry, Offset
 
+
+def picture_of(image: Image.Image) -> Picture:
+    """An image that is decoded already."""
+    return Picture(width=image.width, height=image.height, decoded={1: image})
+
+
 RESOLUTIONS = (128, 192, 224, 256, 384, 432, 512, 768, 1024, 1152)
-TEXTURE = Image.fromarray(np.random.default_rng(5).integers(0, 256, (330, 420, 3), dtype=np.uint8))
+TEXTURE = picture_of(Image.fromarray(np.random.default_rng(5).integers(0, 256, (330, 420, 3), dtype=np.uint8)))
 # red is the column of a pixel, green its row: a picture that says where it was cut
-PLACES = Image.fromarray(np.stack([*np.mgrid[:256, :256][::-1], np.zeros((256, 256), int)], axis=2).astype(np.uint8))
+COORDINATES = np.stack([*np.mgrid[:256, :256][::-1], np.zeros((256, 256), int)], axis=2).astype(np.uint8)
+PLACES = picture_of(Image.fromarray(COORDINATES))
 PLACES_CROP = {"left": 31.3, "top": 40.9, "width": 170.2, "height": 145.7}
 
 
@@ -87,7 +95,7 @@ def test_shrinking_averages_and_does_not_skip() -> None:
     stripes = np.zeros((640, 640, 3), dtype=np.uint8)
     stripes[::2] = 255
     crop = Crop(left=0, top=0, width=640, height=640, flip=False)
-    canvas = cut_canvas(Image.fromarray(stripes), crop, 160)
+    canvas = cut_canvas(picture_of(Image.fromarray(stripes)), crop, 160)
     assert np.abs(canvas.astype(int) - 127.5).max() <= 12, "one line in four would be all black or all white"
 
 
@@ -111,7 +119,7 @@ def test_a_crop_lies_in_its_image_and_has_an_aspect_in_the_range(
 
 @given(SIDES, SIDES, st.integers(0, 10**6))
 def test_any_crop_can_be_cut(width: int, height: int, draw: int) -> None:
-    image = Image.new("RGB", (width, height), "red")
+    image = picture_of(Image.new("RGB", (width, height), "red"))
     crop = draw_crop(width, height, ViewsConfig(), (0, "image", draw))
     geometry = canvas_of(32, margin=1)
     for offset in (Offset(row=0, col=0), Offset(row=1, col=1)):
@@ -153,6 +161,20 @@ def test_flips_come_in_their_share() -> None:
 def test_where_no_box_fits_the_largest_one_is_taken() -> None:
     crop = draw_crop(20000, 64, ViewsConfig(), (0, "panorama", 0))
     assert (crop.width, crop.height) == pytest.approx((64 * 4 / 3, 64))
+
+
+@pytest.mark.parametrize(("width", "height"), [(301, 200), (200, 301), (128, 128)])
+def test_a_centred_crop_is_the_largest_square_in_the_middle(width: int, height: int) -> None:
+    crop = draw_crop(width, height, ViewsConfig(crop="centre"), (0, "image", 0))
+    side = min(width, height)
+    assert (crop.width, crop.height) == (side, side)
+    assert (crop.left, crop.top) == ((width - side) / 2, (height - side) / 2)
+
+
+def test_a_centred_crop_is_mirrored_as_the_recipe_says() -> None:
+    random, centre = ([crop.flip for crop in crops(ViewsConfig(crop=kind), 200)] for kind in ("random", "centre"))
+    assert random == centre
+    assert not any(crop.flip for crop in crops(ViewsConfig(crop="centre", flip=0), 100))
 
 
 def test_these_crops_stay_what_they_are() -> None:

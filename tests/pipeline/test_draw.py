@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import ViewsConfig
 from pipeline.draw import DrawnView, draw_set, draw_split, draw_views, set_manifest
-from pipeline.images import SourceImage
+from pipeline.image_list import SourceImage
 from storage_schemas.views import ViewSet
 
 MANY = [f"folder/{number:05d}.jpg" for number in range(5000)]

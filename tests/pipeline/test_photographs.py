@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.images import decode, list_images
+from pipeline.config import ViewsConfig
+from pipeline.image_list import list_images
+from pipeline.images import open_picture
 from pipeline.photographs import NAMES, copy_photographs
 
 
@@ -14,7 +16,7 @@ def test_every_photograph_is_laid_out_and_can_be_decoded(tmp_path: Path) -> None
     images = list_images(str(tmp_path / "photographs"))
     assert [image.key for image in images] == sorted(NAMES)
     for name in NAMES:
-        decode((tmp_path / "photographs" / name).read_bytes(), min_side=64, max_pixels=10**8)
+        open_picture((tmp_path / "photographs" / name).read_bytes(), ViewsConfig()).showing((0, 0, 64, 64), 64)
 
 
 def test_what_is_there_is_left_alone_and_what_is_not_is_copied(

@@ -132,9 +132,9 @@ def test_columns_of_other_types_or_in_another_order_are_refused(schema: pa.Schem
             from_parquet(to_parquet(pa.schema(fields).empty_table()), schema, "here")
 
 
-def test_only_a_placement_without_a_mosaic_holds_nulls() -> None:
+def test_only_images_of_their_own_and_placements_without_a_mosaic_hold_nulls() -> None:
     nullable = [(name, field.name) for name, schema in SCHEMAS.items() for field in schema if field.nullable]
-    assert nullable == [("placements", "mosaic"), ("placements", "cell")]
+    assert nullable == [("images", "copy_of"), ("placements", "mosaic"), ("placements", "cell")]
 
 
 @pytest.mark.slow

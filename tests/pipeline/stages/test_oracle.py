@@ -11,7 +11,7 @@ from stage_runs import StageRun, own, run_stages, write_colours
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.cut import Crop, cut_window
-from pipeline.images import decode
+from pipeline.images import open_picture
 from storage_schemas.geometry import Offset
 
 SETS = ("low-128", "low-192", "high-256")
@@ -55,10 +55,10 @@ def test_details_are_cut_from_the_images_where_the_placements_say(oracle_run: St
         details = oracle_run.arrays[f"views/{view_set}/detail/{teacher}"]
         for placement in oracle_run.table("placements", f"{teacher}/{view_set}"):
             view = views[placement["row"]]
-            image = decode((oracle_run.data / view["image"]).read_bytes(), min_side=1, max_pixels=10**6)
+            picture = open_picture((oracle_run.data / view["image"]).read_bytes(), oracle_run.recipe.views)
             crop = Crop(**{name: view[name] for name in Crop.__slots__})
             native = oracle_run.spec(teacher).native
-            cut = cut_window(image, crop, geometry_of(view_set), offset_in(placement), native)
+            cut = cut_window(picture, crop, geometry_of(view_set), offset_in(placement), native)
             np.testing.assert_array_equal(details[view["row"]], cut)
 
 

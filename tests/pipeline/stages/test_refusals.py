@@ -1,6 +1,7 @@
 """Refusals, as a user meets them: status 2, one message that names the place and the mend, and nothing lost."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from PIL import Image
 from stage_runs import contents, write_colours
 
 from pipeline.__main__ import main
+from pipeline.image_list import FORMS
 from storage_schemas.cache import Cache
 from storage_schemas.store import Store
 
 SMALL = ["--views.draws", "1", "--views.tokens-per-shard", "600", "--run.executor", "local"]
+ONE_SHARD = ["--views.low", "128", "--views.high-share", "0", "--views.tokens-per-shard", "32768"]
 QUARTERS = "teachers.quarter_mean:QuarterMean"
 FIXED = "teachers.quarter_mean:QuarterMeanFixed"
 
@@ -76,7 +79,7 @@ def views_in(cache: Path) -> int:
 def test_images_that_are_not_named_are_asked_for(refused: Refused, tmp_path: Path, command: Sequence[str]) -> None:
     assert refused(*command, "--cache", str(tmp_path / "cache"), *SMALL) == [
         "DATA is missing:",
-        "  --data: is not given (set DATA to a folder of images)",
+        f"  --data: is not given ({FORMS})",
     ]
     assert not (tmp_path / "cache").exists()
 
@@ -85,17 +88,17 @@ def test_a_folder_that_is_not_there_is_named(refused: Refused, tmp_path: Path) -
     where = f"{tmp_path}/none"
     assert refused("views", "--data", where, "--cache", f"{tmp_path}/cache", *SMALL) == [
         "DATA is missing:",
-        f"  {where}: is not a folder (set DATA to a folder of images)",
+        f"  {where}: is not there ({FORMS})",
     ]
 
 
 def test_an_empty_folder_is_named(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     [_, found] = refused("views", "--data", f"{tmp_path}/images", "--cache", f"{tmp_path}/cache", *SMALL)
-    assert found.startswith(f"  {tmp_path}/images: holds no image (images end in .bmp, ")
+    assert found.startswith(f"  {tmp_path}/images: holds no image (images end in .avif, ")
 
 
-def test_an_unreadable_image_is_named_and_all_others_are_cut(
+def test_images_that_cannot_be_cut_are_named_and_the_others_of_the_shard_are_cut(
     refused: Refused, data: Path, tmp_path: Path, views_of: Callable[[Path], list[str]]
 ) -> None:
     cache = tmp_path / "cache"
@@ -103,15 +106,15 @@ def test_an_unreadable_image_is_named_and_all_others_are_cut(
     (data / "empty.jpg").touch()
     expected = [
         "image list cannot be used:",
-        "  DATA: broken.png: not an image (none of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP)",
+        "  DATA: broken.png: not an image (none of AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP)",
         "  DATA: empty.jpg: empty (zero bytes)",
         "  what to do: 2 of 22 views were rejected (to go on without them: --run.max-rejected 0.091; to have them: "
         "mend them, and point CACHE at a new place)",
     ]
-    assert refused(*views_of(cache)) == expected
+    assert refused(*views_of(cache), *ONE_SHARD) == expected
     assert views_in(cache) == 20
     before = contents(cache)
-    assert refused(*views_of(cache)) == expected, "and asked again"
+    assert refused(*views_of(cache), *ONE_SHARD) == expected, "and asked again"
     assert contents(cache) == before
 
 
@@ -132,11 +135,37 @@ def test_of_many_rejected_images_ten_are_named(
 ) -> None:
     for number in range(13):
         (data / f"empty-{number:02d}.png").touch()
-    lines = refused(*views_of(tmp_path / "cache"))
+    lines = refused(*views_of(tmp_path / "cache"), *ONE_SHARD)
     assert [line for line in lines if "zero bytes" in line] == [
         f"  DATA: empty-{number:02d}.png: empty (zero bytes)" for number in range(10)
     ]
     assert "  DATA: and 3 more images, in tables/rejected" in lines
+
+
+def test_a_run_ends_early_once_too_many_are_certain_and_goes_on_with_a_larger_share(
+    refused: Refused, data: Path, tmp_path: Path, views_of: Callable
+) -> None:
+    cache, undisturbed = tmp_path / "cache", tmp_path / "undisturbed"
+    for number in range(0, 20, 2):
+        (data / f"{number:03d}.png").write_bytes(b"")
+    command = [*views_of(cache), "--run.max-rejected"]
+    *named, advice = refused(*command, "0.05")[1:]
+    assert 0 < views_in(cache) < 10, "of the ten good ones"
+    found = re.fullmatch(
+        r"  what to do: (\d+) of (\d+) views were rejected before the run ended early; of all 20, 0.05 are accepted "
+        r"\(to go on without them: --run.max-rejected 0\.\d+; to have them: mend them, and point CACHE at a new "
+        r"place\)",
+        advice,
+    )
+    assert found is not None
+    rejected, met = map(int, found.groups())
+    assert 1 < rejected == len(named) < met < 20
+    before = contents(cache)
+    assert refused(*command, "0.05")[1:] == [*named, advice]
+    assert contents(cache) == before, "nothing more is cut under the same share"
+    assert main([*command, "0.5"]) == main([*views_of(undisturbed), "--run.max-rejected", "0.5"]) == 0
+    assert contents(cache) == contents(undisturbed)
+    assert refused(*command, "0.49")[-1].startswith("  what to do: 10 of 20 views were rejected (to go on")
 
 
 def test_a_file_that_cannot_be_read_ends_the_run_and_is_not_rejected(
@@ -481,4 +510,4 @@ def test_the_process_ends_with_status_2_and_says_why_on_standard_error(tmp_path:
     command = [sys.executable, "-m", "pipeline", "views", "--cache", str(tmp_path / "cache"), "--data", "/none"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: DATA is missing:\n  /none: is not a folder (set DATA to a folder of images)\n"
+    assert done.stderr == f"error: DATA is missing:\n  /none: is not there ({FORMS})\n"

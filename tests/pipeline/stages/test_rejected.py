@@ -10,7 +10,7 @@ from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.draw import DrawnView, draw_views
-from pipeline.images import list_images
+from pipeline.image_list import list_images
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.errors import MissingError
 from storage_schemas.layout import ShardGrid, features_unit, spatial_array, views_unit

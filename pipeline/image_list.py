@@ -1,0 +1,154 @@
+"""Finding the source images, in the forms people have them; docs/images.md has the table.
+
+A key names an image whatever its form: the same files in a folder and in tars give the same views.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import final
+
+import fsspec
+
+from pipeline.parquet_images import list_cells
+from pipeline.tar_images import list_members
+from storage_schemas.errors import MissingError, Problem, SettingError
+
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""Names that are taken for images (case is ignored); others are left alone. A list may name what it likes."""
+FORMS = (
+    "give a folder of images, of tars or of Parquet files; one tar or Parquet file; a pattern such as 'data/*.tar'; or "
+    "a .txt list of URIs"
+)
+SHOWN = 10
+"""Keys that a message names."""
+
+Found = Iterator[tuple[str, str]]
+"""(key, locator) of each image."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """One image of the list."""
+
+    key: str
+    """Stable name: its path below DATA, the member of a tar, the key of a Parquet row, the line of a list."""
+    uri: str
+    """Where its bytes are; see `pipeline.locators`."""
+
+
+def list_images(data: str) -> list[SourceImage]:
+    """List the images of DATA, sorted by key.
+
+    Args:
+        data: in any form, on any file system that fsspec reaches.
+
+    Raises:
+        MissingError: nothing is named, there is nothing of that name, or no image in it.
+        SettingError: files of several kinds, an archive that cannot be read, two images of one key, or a name that is
+            not UTF-8, which no table can hold.
+    """
+    if not data:
+        raise _no_data("--data", "is not given", FORMS)
+    try:
+        filesystem, root = fsspec.url_to_fs(data)
+    except (ValueError, ImportError) as error:
+        raise SettingError("DATA", [Problem(place=data, found=str(error), fix=FORMS)]) from error
+    found = _find(filesystem, root.rstrip("/"), data)
+    images = sorted((SourceImage(key=key, uri=uri) for key, uri in found), key=attrgetter("key"))
+    if not images:
+        raise _no_data(data, "holds no image", f"images end in {', '.join(sorted(SUFFIXES))}")
+    _refuse_doubtful(images)
+    return images
+
+
+def is_image(name: str) -> bool:
+    """Say whether a name ends as an image's does."""
+    return _suffix(name) in SUFFIXES
+
+
+def _find(filesystem: fsspec.AbstractFileSystem, root: str, data: str) -> Found:
+    if filesystem.isfile(root):
+        if _suffix(root) == ".txt":
+            return _in_list(filesystem, root)
+        return _of_one_kind(filesystem, [root], root.rpartition("/")[0], data)
+    if filesystem.isdir(root):
+        return _in_folder(filesystem, root, data)
+    if not any(sign in root for sign in "*?["):
+        raise _no_data(data, "is not there", FORMS)
+    folders = itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), root.split("/"))
+    names = [name for name in filesystem.glob(root) if filesystem.isfile(name)]
+    return _of_one_kind(filesystem, names, "/".join(folders), data)
+
+
+def _in_folder(filesystem: fsspec.AbstractFileSystem, root: str, data: str) -> Found:
+    names = filesystem.find(root)
+    folders = {name.rpartition("/")[0] for name in names if is_image(name)}
+    tars = {name for name in names if _suffix(name) == ".tar"}
+    # img2dataset writes a Parquet file of captions beside each tar, or beside each folder of images
+    beside = folders | {name.removesuffix(".tar") for name in tars}
+    kinds = {*SUFFIXES, *READERS}
+    wanted = [
+        name
+        for name in names
+        if _suffix(name) in kinds and not (_suffix(name) == ".parquet" and name.rpartition(".")[0] in beside)
+    ]
+    return _of_one_kind(filesystem, wanted, root, data)
+
+
+def _of_one_kind(filesystem: fsspec.AbstractFileSystem, names: Sequence[str], root: str, data: str) -> Found:
+    kinds = {"image" if is_image(name) else _suffix(name) for name in names}
+    if len(kinds) > 1 or not kinds <= {"image", *READERS}:
+        found = f"names files of several kinds: {', '.join(sorted(kinds))}" if len(kinds) > 1 else "is of no form known"
+        raise SettingError("DATA", [Problem(place=data, found=found, fix=FORMS)])
+    uris = {name: filesystem.unstrip_protocol(name) for name in sorted(names)}
+    if kinds <= {"image"}:
+        return ((name.removeprefix(f"{root}/"), uri) for name, uri in uris.items())
+    [kind] = kinds
+    return (image for uri in uris.values() for image in READERS[kind](uri, is_image))
+
+
+def _in_list(filesystem: fsspec.AbstractFileSystem, path: str) -> Found:
+    try:
+        lines = filesystem.cat_file(path).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise SettingError("DATA", [Problem(place=path, found="is not UTF-8", fix="write it as UTF-8")]) from error
+    folder = path.rpartition("/")[0]
+    for key in filter(None, map(str.strip, lines)):
+        if "://" in key:
+            yield key, key
+        else:
+            yield key, filesystem.unstrip_protocol(key if key.startswith("/") else f"{folder}/{key}")
+
+
+def _refuse_doubtful(images: Sequence[SourceImage]) -> None:
+    if odd := [one for one in images if _odd(one)]:
+        found = "its name is not UTF-8"
+        raise SettingError("DATA", [Problem(place=repr(one.key), found=found, fix="rename it") for one in odd])
+    twice = [(one, other) for one, other in itertools.pairwise(images) if one.key == other.key]
+    problems = [Problem(place=one.key, found=f"names both {one.uri} and {other.uri}") for one, other in twice[:SHOWN]]
+    if len(twice) > SHOWN:
+        problems.append(Problem(place="…", found=f"and {len(twice) - SHOWN} more"))
+    if twice:
+        fix = "give every image a name of its own, over all archives: views are drawn by name"
+        raise SettingError("image list", [*problems, Problem(place="what to do", found=fix)])
+
+
+def _no_data(place: str, found: str, fix: str) -> MissingError:
+    return MissingError("DATA", [Problem(place=place, found=found, fix=fix)])
+
+
+def _suffix(path: str) -> str:
+    return f".{path.rpartition('.')[2].lower()}"
+
+
+def _odd(image: SourceImage) -> bool:
+    return image.key.encode(errors="ignore").decode() != image.key
+
+
+READERS: Mapping[str, Callable[[str, Callable[[str], bool]], Found]] = {".tar": list_members, ".parquet": list_cells}
+"""What lists an archive's images, by the archive's suffix: (URI, is this an image's name?) → (key, locator)."""
