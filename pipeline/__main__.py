@@ -25,7 +25,7 @@ def plan(arguments: Sequence[str]) -> None:
     """Say what a run would make and cost; write nothing."""
     options, recipe = plan_options(arguments)
     from pipeline.free_space import space_for
-    from pipeline.images import list_images
+    from pipeline.image_list import list_images
     from pipeline.plan import plan_run
     from pipeline.plan_text import plan_lines, space_line
     from pipeline.planned_views import drawn_views, expected_views
