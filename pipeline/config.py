@@ -96,9 +96,14 @@ class TeacherChoice:
     source: str
     """An entry of `teachers.catalogue`, or `module:Class`; see docs/adding_a_teacher.md."""
     weights: str = "hub"
-    """`hub`, a local file or folder, or `random:<seed>` for demonstrations."""
-    precision: Precision = "bf16-autocast"
-    """Arithmetic of the forward."""
+    """`hub`, a local file or folder, or `random:<seed>` for demonstrations. A class of one's own brings its weights
+    (`own`), or takes a path."""
+    precision: Precision | None = None
+    """Arithmetic of the forward. None for the catalogue's choice: bfloat16 weights for the 7B model, float32 weights
+    under bfloat16 autocast for the others; `fp32` for a class of one's own."""
+    layers: tuple[int, ...] = ()
+    """Blocks, counted from 0, whose maps are cached beside the last one's, each as a teacher `<name>-block<n>` of its
+    own. One forward gives them all."""
     encoding: Encoding = "float16"
     """Stored type of spatial features (PHI-S units)."""
     compression: Compression = "none"
@@ -127,7 +132,7 @@ class CalibrationConfig:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How the work is carried. Of what is stored, `device` and `threads` can move the rounding, and nothing else."""
+    """How the work is carried. Only `device`, `compiled` and `threads` can move the rounding of what is stored."""
 
     executor: Literal["ray", "local"] = "ray"
     """`ray`: workers on this machine, or on the cluster of RAY_ADDRESS. `local`: in this process."""
@@ -137,6 +142,8 @@ class RunConfig:
     """GPUs for each worker of `extract`; a fraction shares one. Other stages take none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where teachers run: `auto` takes a GPU where there is one."""
+    compiled: bool = False
+    """Whether teachers run through `torch.compile`. Without effect on a CPU."""
     threads: int = 1
     """CPU threads of each worker. Under `executor=local` too, so that both give the same bytes."""
     max_rejected: float = 0.01

@@ -57,7 +57,7 @@ def read_declared(cache: Cache, teacher: str, found: Findings) -> Declared:
         check_group(cache.store, "teachers", ours=False, fix=copied_back(cache), found=found)
     read = [check_teacher(cache, name, views.manifest, extract_command(cache, recipe, name), found) for name in names]
     teachers = [one for one in read if one is not None]
-    known = {manifest.spec.name: manifest.spec.native for manifest, _ in teachers}
+    known = {manifest.spec.forward_of: manifest.spec.native for manifest, _ in teachers}
     natives = {name: known.get(name) for name in detailed_teachers(committed_units(cache))}
     command = views_command(cache, recipe)
     units = [

@@ -1,6 +1,6 @@
 """Tasks of the extract stage: pixels of a shard in, moments or stored features of it out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.config import TeacherChoice
 from pipeline.cut_shard import committed_views
 from pipeline.features import ViewFeatures, view_features
-from pipeline.moments import Moments, merge_all, observe
+from pipeline.moments import Moments, Observer
 from pipeline.placements import Placement, mosaic_layout, place_views, placements_table
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 from storage_schemas.cache import Cache
@@ -43,13 +43,13 @@ from teachers.build import build_teacher
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureTask:
-    """One shard of a view set, for one teacher."""
+    """One shard of a view set, for one teacher: which of its maps are wanted of it."""
 
     view_set: ViewSet
     manifest: ViewSetManifest
     shard: int
-    identity: str
-    """Digest of the teacher's features; empty while calibrating."""
+    identities: Mapping[str, str]
+    """The maps wanted, by their names in the cache, each with the digest of its features; empty while calibrating."""
     first: int = 0
     """Calibration only: how many of the shard's first views to observe."""
 
@@ -68,10 +68,18 @@ class FeatureReport:
 
 @final
 class FeatureExtractor:
-    """The worker of the extract stage: it holds one teacher, and its PHI-S once there is one."""
+    """The worker of the extract stage: it holds one teacher, and the PHI-S of each of its maps once there is one."""
 
     def __init__(
-        self, *, store: Store, choice: TeacherChoice, seed: int, shifts: Shifts, device: str, threads: int
+        self,
+        *,
+        store: Store,
+        choice: TeacherChoice,
+        seed: int,
+        shifts: Shifts,
+        device: str,
+        compiled: bool,
+        threads: int,
     ) -> None:
         torch.set_num_threads(threads)
         self._cache = Cache(store=store)
@@ -79,6 +87,8 @@ class FeatureExtractor:
         self._seed = seed
         self._shifts = shifts
         self._device = device
+        self._compiled = compiled
+        self._phi_s: dict[str, tuple[Tensor, Tensor]] = {}
 
     @cached_property
     def _teacher(self) -> AbstractTeacher:
@@ -88,62 +98,66 @@ class FeatureExtractor:
             weights=self._choice.weights,
             precision=self._choice.precision,
             device=_found(self._device),
+            layers=self._choice.layers,
+            compiled=self._compiled,
         )
-
-    @cached_property
-    def _phi_s(self) -> tuple[Tensor, Tensor]:
-        phi_s = self._cache.phi_s(self._choice.name)
-        if phi_s is None:
-            place = f"teachers/{self._choice.name}/phi_s"
-            raise MissingError("PHI-S", [Problem(place=place, found="is not fitted yet")])
-        mean, weight = phi_s.mean.astype(np.float32), phi_s.forward_weight
-        return torch.from_numpy(mean).to(self._teacher.device), torch.from_numpy(weight).to(self._teacher.device)
 
     def identify(self, _: None) -> str:
         """Return the SHA-256 of the teacher's weights."""
         return self._teacher.weights_sha256
 
-    def observe(self, task: FeatureTask) -> Moments:
-        """Return the moments of raw spatial features over a shard's first views, where the training views are.
+    def observe(self, task: FeatureTask) -> dict[str, Moments]:
+        """Return the moments of each wanted map's raw tokens over a shard's first views: the training views come first.
 
         Raises:
             ContractError: the teacher gave NaN or infinity.
         """
         views = committed_views(self._cache, task.view_set, task.shard)
         placements = self._placements(task, views)[: self._whole_mosaics(task.first, task)]
-        left, parts = task.first, []
+        left, observers = task.first, {spec: Observer() for spec in self._wanted(task)}
         for features in self._features(task, placements):
-            spatial = features.spatial[:left]
-            left -= len(spatial)
-            parts.append(observe(spatial.flatten(0, 2)))
-        return merge_all(parts)
+            for spec, observer in observers.items():
+                observer.add(features.maps[spec.layer][:left].flatten(0, 2))
+            left -= len(features.maps[None][:left])
+        return {spec.name: observer.moments() for spec, observer in observers.items()}
 
     def extract(self, task: FeatureTask) -> FeatureReport:
-        """Write a shard's features and placements, and commit them.
+        """Write a shard's features and placements, and commit them, map by map.
 
         Raises:
             ContractError: the teacher gave NaN or infinity. Nothing of the shard is left.
         """
         views = committed_views(self._cache, task.view_set, task.shard)
-        placements = self._placements(task, views)
-        spec, store = self._teacher.spec, self._cache.store
+        placements, wanted = self._placements(task, views), self._wanted(task)
         with ExitStack() as stack:
-            spatial = stack.enter_context(open_shard(store, spatial_spec(task, spec, self._choice), task.shard))
-            summary = None
-            if spec.summary_dim is not None:
-                summary = stack.enter_context(open_shard(store, summary_spec(task, spec), task.shard))
+            writers = {spec: self._open(stack, task, spec) for spec in wanted}
             for features in self._features(task, placements):
-                self._append(features, spatial, summary)
-        self._commit(task, placements, [writer for writer in (spatial, summary) if writer is not None])
+                for spec in wanted:
+                    self._append(spec, features, *writers[spec])
+        for spec in wanted:
+            self._commit(task, spec, placements, [writer for writer in writers[spec] if writer is not None])
         return FeatureReport(
             views=len(placements),
             forwards=self._whole_mosaics(len(placements), task) // self._per_input(task),
-            bytes=spatial.sink.size + (summary.sink.size if summary else 0),
+            bytes=sum(writer.sink.size for pair in writers.values() for writer in pair if writer is not None),
         )
 
-    def _append(self, features: ViewFeatures, spatial: ShardWriter, summary: ShardWriter | None) -> None:
-        mean, weight = self._phi_s
-        stored = (features.spatial - mean) @ weight.T
+    def _wanted(self, task: FeatureTask) -> list[TeacherSpec]:
+        specs = [self._teacher.spec, *(self._teacher.spec.block(layer) for layer in self._choice.layers)]
+        return [spec for spec in specs if spec.name in task.identities]
+
+    def _open(self, stack: ExitStack, task: FeatureTask, spec: TeacherSpec) -> tuple[ShardWriter, ShardWriter | None]:
+        store, shape = self._cache.store, (task.view_set, task.manifest)
+        spatial = stack.enter_context(open_shard(store, spatial_spec(*shape, spec, self._choice), task.shard))
+        if spec.summary_dim is None:
+            return spatial, None
+        return spatial, stack.enter_context(open_shard(store, summary_spec(*shape, spec), task.shard))
+
+    def _append(
+        self, spec: TeacherSpec, features: ViewFeatures, spatial: ShardWriter, summary: ShardWriter | None
+    ) -> None:
+        mean, weight = self._frozen(spec.name)
+        stored = (features.maps[spec.layer] - mean) @ weight.T
         dtype = torch.float16 if self._choice.encoding == "float16" else torch.float32
         for entry in stored.to(dtype).cpu().numpy():
             spatial.append(entry)
@@ -151,10 +165,22 @@ class FeatureExtractor:
             for entry in features.summary.cpu().numpy():
                 summary.append(entry)
 
-    def _commit(self, task: FeatureTask, placements: list[Placement], writers: list[ShardWriter]) -> None:
-        unit = features_unit(task.view_set, self._choice.name)
-        key = ShardKey(unit=unit, shard=task.shard, identity=task.identity)
-        name = table_part("placements", f"{self._choice.name}/{task.view_set.name}", task.shard)
+    def _frozen(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the mean and the matrix of a map's PHI-S, on the teacher's device."""
+        if name not in self._phi_s:
+            phi_s = self._cache.phi_s(name)
+            if phi_s is None:
+                raise MissingError("PHI-S", [Problem(place=f"teachers/{name}/phi_s", found="is not fitted yet")])
+            mean, weight = torch.from_numpy(phi_s.mean.astype(np.float32)), torch.from_numpy(phi_s.forward_weight)
+            self._phi_s[name] = mean.to(self._teacher.device), weight.to(self._teacher.device)
+        return self._phi_s[name]
+
+    def _commit(
+        self, task: FeatureTask, spec: TeacherSpec, placements: list[Placement], writers: Sequence[ShardWriter]
+    ) -> None:
+        unit = features_unit(task.view_set, spec.name)
+        key = ShardKey(unit=unit, shard=task.shard, identity=task.identities[spec.name])
+        name = table_part("placements", f"{spec.name}/{task.view_set.name}", task.shard)
         first_row = task.manifest.grid.slots(task.shard).start
         part = write_table_part(self._cache.store, name, placements_table(placements), first_row, key)
         commit(self._cache.store, key, [*(array_record(writer, key) for writer in writers), part])
@@ -168,11 +194,7 @@ class FeatureExtractor:
         return view_features(self._teacher, self._source(task), geometry, placements, self._choice.batch)
 
     def _source(self, task: FeatureTask) -> ShardedArray:
-        name = self._choice.name
-        fixed = self._teacher.spec.size_rule == "fixed"
-        unit = detail_unit(task.view_set, name) if fixed else views_unit(task.view_set)
-        array = detail_array(task.view_set, name) if fixed else pixels_array(task.view_set)
-        return self._cache.array(array, {task.shard: read_commit(self._cache.store, unit, task.shard)})
+        return teacher_pixels(self._cache, self._teacher.spec, task.view_set, task.shard)
 
     def _per_input(self, task: FeatureTask) -> int:
         spec, geometry = self._teacher.spec, task.manifest.geometry
@@ -192,11 +214,19 @@ def _found(device: str) -> str:
     return ("cuda" if there else "cpu") if device == "auto" else device
 
 
-def spatial_spec(task: FeatureTask, spec: TeacherSpec, choice: TeacherChoice) -> ArraySpec:
+def teacher_pixels(cache: Cache, spec: TeacherSpec, view_set: ViewSet, shard: int) -> ShardedArray:
+    """Open one committed shard of what a teacher looks at: the canvases, or a fixed teacher's details."""
+    fixed = spec.size_rule == "fixed"
+    unit = detail_unit(view_set, spec.forward_of) if fixed else views_unit(view_set)
+    array = detail_array(view_set, spec.forward_of) if fixed else pixels_array(view_set)
+    return cache.array(array, {shard: read_commit(cache.store, unit, shard)})
+
+
+def spatial_spec(view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, choice: TeacherChoice) -> ArraySpec:
     """Return the array of a teacher's spatial features of a set."""
-    tokens, grid = teacher_tokens(spec, task.manifest.geometry), task.manifest.grid
+    tokens, grid = teacher_tokens(spec, shape.geometry), shape.grid
     return ArraySpec(
-        path=spatial_array(task.view_set, spec.name),
+        path=spatial_array(view_set, spec.name),
         shape=(grid.rows, tokens, tokens, spec.dim),
         dtype=choice.encoding,
         rows_per_shard=grid.rows_per_shard,
@@ -204,14 +234,17 @@ def spatial_spec(task: FeatureTask, spec: TeacherSpec, choice: TeacherChoice) ->
     )
 
 
-def summary_spec(task: FeatureTask, spec: TeacherSpec) -> ArraySpec:
-    """Return the array of a teacher's summaries of a set."""
+def summary_spec(view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec) -> ArraySpec:
+    """Return the array of a teacher's summaries of a set.
+
+    Raises:
+        MissingError: it has none.
+    """
     if spec.summary_dim is None:
         raise MissingError("summary", [Problem(place=f"teacher {spec.name}", found="has none")])
-    grid = task.manifest.grid
     return ArraySpec(
-        path=summary_array(task.view_set, spec.name),
-        shape=(grid.rows, spec.summary_dim),
+        path=summary_array(view_set, spec.name),
+        shape=(shape.grid.rows, spec.summary_dim),
         dtype="float32",
-        rows_per_shard=grid.rows_per_shard,
+        rows_per_shard=shape.grid.rows_per_shard,
     )

@@ -3,7 +3,7 @@
 Shapes: n views, r the window's side (pixels of the canvas), t its tokens, C channels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -27,7 +27,8 @@ from teachers.base import AbstractTeacher, TeacherOutput, normalise
 class ViewFeatures:
     """A teacher's features of consecutive views, in raw units, on the teacher's device."""
 
-    spatial: Float[Tensor, "views rows cols channels"]
+    maps: Mapping[int | None, Float[Tensor, "views rows cols channels"]]
+    """Block → its map; None stands for the last."""
     summary: Float[Tensor, "views summary"] | None
 
 
@@ -73,7 +74,9 @@ def _forward(
         return _features(teacher.encode(_normalised(windows, teacher)))
     layout = mosaic_layout(teacher.spec, geometry)
     inputs = mosaic_inputs(_normalised(windows, teacher), teacher.spec, layout, placements)
-    return ViewFeatures(spatial=cut_cells(teacher.encode(inputs).spatial, layout, placements), summary=None)
+    maps = _features(teacher.encode(inputs)).maps
+    cells = {layer: cut_cells(spatial, layout, placements) for layer, spatial in maps.items()}
+    return ViewFeatures(maps=cells, summary=None)
 
 
 def cut_windows(
@@ -132,4 +135,6 @@ def _normalised(pixels: np.ndarray, teacher: AbstractTeacher) -> Tensor:
 
 
 def _features(output: TeacherOutput) -> ViewFeatures:
-    return ViewFeatures(spatial=output.spatial, summary=output.summary)
+    maps: dict[int | None, Tensor] = {None: output.spatial}
+    maps |= dict(output.layers.items())
+    return ViewFeatures(maps=maps, summary=output.summary)

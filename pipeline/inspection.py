@@ -22,7 +22,7 @@ from pipeline.cache_units import (
 )
 from pipeline.committed import committed_units, unit_command
 from pipeline.make_command import recipe_teachers, stats_command, views_command
-from pipeline.stage_extract import teacher_spec
+from pipeline.stage_extract import map_specs, teacher_spec
 from pipeline.stats_facts import stats_facts
 from pipeline.units import Unit
 from storage_schemas.cache import Cache
@@ -64,7 +64,7 @@ def _details(
 ) -> list[Unit]:
     """Return the units of details that are there, or that a teacher still needs."""
     specs = [teacher_spec(choice) for choice in recipe_teachers(recipe)] + [manifest.spec for manifest in manifests]
-    natives = {spec.name: spec.native for spec in specs if spec.size_rule == "fixed"}
+    natives = {spec.forward_of: spec.native for spec in specs if spec.size_rule == "fixed"}
     there = detailed_teachers(committed)
     natives |= {name: native_of(cache, views, name) for name in there if name not in natives}
     needed = [name for name in natives if name in there or not _complete(views, name, committed)]
@@ -160,7 +160,8 @@ def _unfinished(
     if views is None:
         yield UnfinishedFacts(unit="views", done=0, of=1, command=views_command(cache, recipe))
         return
-    names = {choice.name for choice in recipe_teachers(recipe)} | {manifest.spec.name for manifest in manifests}
+    names = {spec.name for choice in recipe_teachers(recipe) for spec in map_specs(choice)}
+    names |= {manifest.spec.name for manifest in manifests}
     shards = {unit.name: unit.grid.shards for unit in (*canvas_units(views), *details)}
     for name in sorted(names | set(cache.teachers())):
         shards |= {features_unit(view_set, name): shape.grid.shards for view_set, shape in views.sets.items()}

@@ -5,6 +5,7 @@ import shlex
 from pipeline.config import TeacherChoice
 from pipeline.recipes import RECIPES
 from storage_schemas.cache import Cache
+from storage_schemas.teacher import forward_of
 
 
 def views_command(cache: Cache, recipe: str) -> str:
@@ -14,9 +15,11 @@ def views_command(cache: Cache, recipe: str) -> str:
 
 def extract_command(cache: Cache, recipe: str, teacher: str) -> str:
     """Return the command that finishes a teacher's features. A class of the user's own is known only to the user."""
-    known = any(choice.name == teacher for choice in recipe_teachers(recipe))
-    named = teacher if known else f"<module:Class of {teacher}>"
-    return f"make extract RECIPE={shlex.quote(recipe)} CACHE={shlex.quote(cache.store.uri)} TEACHER={named}"
+    name = forward_of(teacher)
+    known = any(choice.name == name for choice in recipe_teachers(recipe))
+    named = name if known else f"<module:Class of {name}>"
+    layers = f' ARGS="--choice.layers {teacher.removeprefix(f"{name}-block")}"' if name != teacher else ""
+    return f"make extract RECIPE={shlex.quote(recipe)} CACHE={shlex.quote(cache.store.uri)} TEACHER={named}{layers}"
 
 
 def detail_command(cache: Cache, recipe: str, teacher: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.dispersion import AngleSum, DirectionSum, observe_angles, observe_direction
-from pipeline.moments import Moments, merge_all, observe
+from pipeline.moments import Moments, Observer
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
 from storage_schemas.layout import features_unit, spatial_array, summary_array
@@ -54,12 +54,12 @@ class FeatureMeasurer:
     def measure(self, task: MeasureTask) -> Measured:
         """First pass: moments of the spatial tokens, sum of the summaries."""
         spatial, rows = self._open(task, spatial_array(task.view_set, task.teacher))
-        parts = []
+        observer = Observer()
         for first in range(0, len(rows), VIEWS_PER_READ):
             tokens = spatial.read(rows[first : first + VIEWS_PER_READ])
-            parts.append(observe(torch.from_numpy(tokens.reshape(-1, tokens.shape[-1]).astype(np.float32))))
+            observer.add(torch.from_numpy(tokens.reshape(-1, tokens.shape[-1]).astype(np.float32)))
         directions = observe_direction(self._summaries(task)) if task.summarised else None
-        return Measured(moments=merge_all(parts), directions=directions)
+        return Measured(moments=observer.moments(), directions=directions)
 
     def angles(self, task_and_direction: tuple[MeasureTask, np.ndarray]) -> AngleSum:
         """Second pass: squared angles between summaries and their mean direction (μ_y, unit length)."""

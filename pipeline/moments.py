@@ -1,6 +1,6 @@
 """Count, mean and scatter of feature rows: all that PHI-S and the statistics need, in a form that merges."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -68,21 +68,49 @@ def observe_all(blocks: Iterable[Float[torch.Tensor, "_ channels"]]) -> Moments:
         ContractError: no rows, blocks that differ in channels, or rows that hold NaN or infinity, named by number,
             counted from the first block on.
     """
-    count, sums = 0, None
+    observer = Observer()
     for rows in blocks:
+        observer.add(rows)
+    return observer.moments()
+
+
+@final
+class Observer:
+    """Measures rows as they come, as `observe_all` does, for whoever cannot hand them over as one sequence."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: _Sums | None = None
+
+    def add(self, rows: Float[torch.Tensor, "rows channels"]) -> None:
+        """Add a block of rows.
+
+        Raises:
+            ContractError: its channels are not those of the blocks before it, or it holds NaN or infinity.
+        """
         if len(rows) == 0:
-            continue
-        sums = _sums_about(rows[:ROWS_AT_ONCE].double().mean(dim=0)) if sums is None else sums
-        _refuse_other_channels(sums.centre.numel(), rows.shape[1])
-        _add(sums, rows)
-        if not bool(sums.total.isfinite().all()):
-            refuse_rows("A feature array", np.pad(non_finite_rows(rows), (count, 0)), "NaN or infinity")
-        count += len(rows)
-    if sums is None:
-        raise ContractError("A feature array", [Problem(place="rows", found="expected at least one, there are none")])
-    mean = sums.centre + sums.total / count
-    scatter = _mirrored(sums.products) - torch.outer(sums.total, sums.total) / count
-    return Moments(count=count, mean=mean.cpu().numpy(), scatter=scatter.cpu().numpy())
+            return
+        if self._sums is None:
+            self._sums = _sums_about(rows[:ROWS_AT_ONCE].double().mean(dim=0))
+        _refuse_other_channels(self._sums.centre.numel(), rows.shape[1])
+        _add(self._sums, rows)
+        if not bool(self._sums.total.isfinite().all()):
+            refuse_rows("A feature array", np.pad(non_finite_rows(rows), (self._count, 0)), "NaN or infinity")
+        self._count += len(rows)
+
+    def moments(self) -> Moments:
+        """Return the moments of all rows so far.
+
+        Raises:
+            ContractError: there were none.
+        """
+        if self._sums is None:
+            problem = Problem(place="rows", found="expected at least one, there are none")
+            raise ContractError("A feature array", [problem])
+        sums, count = self._sums, self._count
+        mean = sums.centre + sums.total / count
+        scatter = _mirrored(sums.products) - torch.outer(sums.total, sums.total) / count
+        return Moments(count=count, mean=mean.cpu().numpy(), scatter=scatter.cpu().numpy())
 
 
 def non_finite_rows(rows: Float[torch.Tensor, "rows channels"]) -> Bool[np.ndarray, " rows"]:
@@ -113,18 +141,34 @@ def merge_all(parts: Iterable[Moments]) -> Moments:
     Raises:
         ContractError: there are none, or their channels differ.
     """
-    subtrees: list[tuple[int, Moments]] = []  # (height, moments), heights falling
-    for part in parts:
-        height = 0
+    return merge_each({"": part} for part in parts)[""]
+
+
+def merge_each(parts: Iterable[Mapping[str, Moments]]) -> dict[str, Moments]:
+    """Merge the moments of each name with those of the same name, as `merge_all` does.
+
+    Args:
+        parts: all of the same names.
+
+    Raises:
+        ContractError: there are none, or the channels of a name differ.
+    """
+    subtrees: list[tuple[int, dict[str, Moments]]] = []  # (height, moments), heights falling
+    for one in parts:
+        part, height = dict(one), 0
         while subtrees and subtrees[-1][0] == height:
-            part, height = merge(subtrees.pop()[1], part), height + 1
+            part, height = _merged(subtrees.pop()[1], part), height + 1
         subtrees.append((height, part))
     if not subtrees:
         raise ContractError("Moments", [Problem(place="parts", found="expected at least one, there are none")])
     merged = subtrees.pop()[1]
     while subtrees:
-        merged = merge(subtrees.pop()[1], merged)
+        merged = _merged(subtrees.pop()[1], merged)
     return merged
+
+
+def _merged(left: Mapping[str, Moments], right: Mapping[str, Moments]) -> dict[str, Moments]:
+    return {name: merge(left[name], right[name]) for name in left}
 
 
 def variance(moments: Moments) -> Float64[np.ndarray, " channels"]:

@@ -119,7 +119,7 @@ def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
         return recipe.teacher(teacher)
     from teachers.own import own_class  # imports torch, which the recipes' own teachers do not need yet
 
-    return TeacherChoice(name=own_class(teacher).declared.name, source=teacher, weights="own", precision="fp32")
+    return TeacherChoice(name=own_class(teacher).declared.name, source=teacher, weights="own")
 
 
 def parse(command: str, default: Options, arguments: Sequence[str]) -> Options:

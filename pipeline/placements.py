@@ -45,7 +45,7 @@ def place_views(
         views: the shard's rows of the `views` table, in order.
     """
     offsets = [
-        draw_offset(geometry, shifts, offset_key(seed, image, draw, spec.name))
+        draw_offset(geometry, shifts, offset_key(seed, image, draw, spec.forward_of))
         for image, draw in zip(views["image"].to_pylist(), views["draw"].to_pylist(), strict=True)
     ]
     rows = views["row"].to_pylist()
@@ -66,7 +66,7 @@ def mosaic_layout(spec: TeacherSpec, geometry: CanvasGeometry) -> MosaicLayout:
 
 def mosaic_cells(layout: MosaicLayout, spec: TeacherSpec, seed: int, view_set: ViewSet, first_row: int) -> list[int]:
     """Return the cell of each member of the mosaic that starts at a row slot."""
-    return draw_cells(layout, (seed, view_set.name, first_row, "cells", spec.name))
+    return draw_cells(layout, (seed, view_set.name, first_row, "cells", spec.forward_of))
 
 
 def placements_table(placements: list[Placement]) -> pa.Table:

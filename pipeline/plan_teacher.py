@@ -1,7 +1,7 @@
 """Planning one teacher: what it would store, how often it would run, and whether `extract` would refuse it."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final, get_args
 
 from pipeline.calibration import CalibrationShard, calibration_sample, require_tokens
@@ -9,7 +9,7 @@ from pipeline.config import Encoding, Recipe, TeacherChoice
 from pipeline.hadamard import construction
 from pipeline.placements import mosaic_layout
 from pipeline.planned_views import PlannedViews
-from pipeline.stage_extract import teacher_spec
+from pipeline.stage_extract import map_specs
 from pipeline.units import Unit, detail_unit_of, feature_unit, total_bytes
 from storage_schemas.errors import AbstractStillhouseError, ContractError, Problem
 from storage_schemas.geometry import CanvasGeometry
@@ -24,11 +24,12 @@ class TeacherPlan:
     """What one teacher would cost. All counts are zero for a teacher that cannot look at these views."""
 
     choice: TeacherChoice
-    spec: TeacherSpec
+    maps: tuple[TeacherSpec, ...]
+    """What each of its maps is in the cache; one forward gives them all."""
     refusals: tuple[Problem, ...]
     """Why `extract` would refuse; empty when it would not."""
     features: Mapping[Encoding, tuple[Unit, ...]]
-    """Its features in each encoding, a unit for each view set."""
+    """Its features in each encoding, a unit for each map and view set."""
     details: tuple[Unit, ...]
     """Its details: none but for a fixed teacher."""
     forwards: int
@@ -50,10 +51,14 @@ class TeacherPlan:
 
 def plan_teacher(choice: TeacherChoice, recipe: Recipe, views: PlannedViews) -> TeacherPlan:
     """Plan one teacher."""
-    spec = teacher_spec(choice)
+    refusals = _refusals(choice.name, lambda: map_specs(choice))
+    if refusals:
+        return _refused(choice, map_specs(replace(choice, layers=())), refusals)
+    maps = map_specs(choice)
+    spec = maps[0]
     tokens, refusals = _tokens(spec, views)
     if refusals:
-        return _refused(choice, spec, refusals)
+        return _refused(choice, maps, refusals)
     sample = calibration_sample(views.shapes, tokens, views.training_views, recipe.calibration, spec.dim)
     refusals += _refusals(f"{spec.name}, PHI-S", lambda: construction(spec.dim))
     refusals += _refusals(f"{spec.name}, PHI-S", lambda: require_tokens(sample, tokens, recipe.calibration, spec.dim))
@@ -61,15 +66,15 @@ def plan_teacher(choice: TeacherChoice, recipe: Recipe, views: PlannedViews) -> 
     observed = {view_set: _observed(spec, views, view_set, sample) for view_set in views.shapes}
     return TeacherPlan(
         choice=choice,
-        spec=spec,
+        maps=maps,
         refusals=tuple(refusals),
-        features={encoding: _features(choice, spec, views, encoding) for encoding in get_args(Encoding)},
+        features={encoding: _features(choice, maps, views, encoding) for encoding in get_args(Encoding)},
         details=_details(spec, views),
         forwards=sum(forwards.values()),
         calibration=sum(observed.values()),
         tflop=sum(
             (forwards[view_set] + observed[view_set])
-            * tflop_per_input(choice.source, input_side(spec, views.shapes[view_set].geometry))
+            * tflop_per_input(choice.source, input_side(spec, views.shapes[view_set].geometry), weights=choice.weights)
             for view_set in views.shapes
         ),
     )
@@ -92,10 +97,10 @@ def _tokens(spec: TeacherSpec, views: PlannedViews) -> tuple[dict[ViewSet, int],
     return tokens, refusals
 
 
-def _refused(choice: TeacherChoice, spec: TeacherSpec, refusals: list[Problem]) -> TeacherPlan:
+def _refused(choice: TeacherChoice, maps: tuple[TeacherSpec, ...], refusals: list[Problem]) -> TeacherPlan:
     return TeacherPlan(
         choice=choice,
-        spec=spec,
+        maps=maps,
         refusals=tuple(refusals),
         features=dict.fromkeys(get_args(Encoding), ()),
         details=(),
@@ -105,9 +110,13 @@ def _refused(choice: TeacherChoice, spec: TeacherSpec, refusals: list[Problem]) 
     )
 
 
-def _features(choice: TeacherChoice, spec: TeacherSpec, views: PlannedViews, encoding: Encoding) -> tuple[Unit, ...]:
-    stored = TeacherChoice(name=choice.name, source=choice.source, encoding=encoding, compression=choice.compression)
-    return tuple(feature_unit(view_set, shape, spec, stored) for view_set, shape in views.shapes.items())
+def _features(
+    choice: TeacherChoice, maps: Iterable[TeacherSpec], views: PlannedViews, encoding: Encoding
+) -> tuple[Unit, ...]:
+    stored = replace(choice, encoding=encoding)
+    return tuple(
+        feature_unit(view_set, shape, spec, stored) for spec in maps for view_set, shape in views.shapes.items()
+    )
 
 
 def _details(spec: TeacherSpec, views: PlannedViews) -> tuple[Unit, ...]:

@@ -74,7 +74,7 @@ def _teacher_row(teacher: TeacherPlan, tflops: float) -> Row:
     return (
         choice.name,
         choice.encoding if choice.compression == "none" else f"{choice.encoding}, {choice.compression}",
-        f"{sum(unit.grid.rows for unit in teacher.features['float16']):,}",
+        f"{sum(unit.grid.rows for unit in teacher.features['float16']) // len(teacher.maps):,}",
         f"{teacher.forwards:,}",
         f"{teacher.calibration:,}",
         sized(teacher.bytes("float16")),
@@ -100,7 +100,7 @@ def _notes(plan: Plan, tflops: float) -> list[str]:
     ]
     if any(teacher.choice.compression != "none" for teacher in plan.teachers):
         notes.append("compression: not counted; zstd gains a few percent on float16")
-    noise = [teacher.choice.name for teacher in plan.teachers if teacher.spec.random_weights]
+    noise = [teacher.choice.name for teacher in plan.teachers if teacher.maps[0].random_weights]
     return [*notes, f"RANDOM WEIGHTS: {', '.join(noise)}: a demonstration, not teachers"] if noise else notes
 
 

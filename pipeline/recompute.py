@@ -19,7 +19,7 @@ from storage_schemas.commits import committed_shards, read_commit, record_path
 from storage_schemas.identity import require_same
 from storage_schemas.manifest import TeacherManifest
 from storage_schemas.seeds import generator
-from storage_schemas.teacher import Precision
+from storage_schemas.teacher import Precision, forward_of
 from teachers.base import AbstractTeacher
 from teachers.build import build_teacher
 from teachers.own import own_class
@@ -67,7 +67,7 @@ def teacher_choice(recipe: str, name: str, options: VerifyOptions) -> TeacherCho
     Raises:
         SettingError: the recipe has no such teacher, and the user names no class.
     """
-    own = options.teacher if ":" in options.teacher else name
+    own = options.teacher if ":" in options.teacher else forward_of(name)
     choice = choose(recipe_of(recipe), own)
     return replace(choice, weights=options.weights) if options.weights else choice
 
@@ -109,15 +109,17 @@ def recompute_views(
 
 def _same_teacher(manifest: TeacherManifest, choice: TeacherChoice, device: str) -> AbstractTeacher:
     """Build the teacher, and refuse any other than the one that the features are of."""
-    stored = choice_of(manifest.spec, manifest.identity)
+    stored, layer = choice_of(manifest.spec, manifest.identity), manifest.spec.layer
     teacher = build_teacher(
         choice.source,
-        name=stored.name,
+        name=manifest.spec.forward_of,
         weights=choice.weights,
         precision=stored.precision,
         device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
+        layers=() if layer is None else (layer,),
     )
-    current = {"teacher": teacher.spec.attributes(), "weights_sha256": teacher.weights_sha256}
+    spec = teacher.spec if layer is None else teacher.spec.block(layer)
+    current = {"teacher": spec.attributes(), "weights_sha256": teacher.weights_sha256}
     before = {name: manifest.identity[name] for name in current}
     fix = "give the teacher and the weights that these features are of: --teacher, --weights"
     require_same(f"teacher {stored.name}", before, current, fix)

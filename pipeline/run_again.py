@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from pipeline.extract_shard import teacher_pixels
 from pipeline.features import view_features
 from pipeline.placements import Placement, mosaic_layout
 from pipeline.units import Unit
@@ -11,12 +12,9 @@ from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.geometry import CanvasGeometry, Offset
-from storage_schemas.layout import detail_array, detail_unit, pixels_array, summary_array, views_unit
+from storage_schemas.layout import summary_array
 from storage_schemas.manifest import TeacherManifest
 from storage_schemas.phi_s import to_stored
-from storage_schemas.sharded_array import ShardedArray
-from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet
 from teachers.base import AbstractTeacher
 
 
@@ -43,11 +41,11 @@ def distance(cache: Cache, teacher: AbstractTeacher, manifest: TeacherManifest, 
         raise MissingError("PHI-S", [Problem(place=f"teachers/{name}/phi_s", found="is gone")])
     commits = {shard: read_commit(cache.store, unit.name, shard)}
     batch, position = _batch(cache.placements(view_set, name, commits), row, manifest, unit.shape.geometry)
-    source = _source(cache, manifest.spec, view_set, shard)
+    source = teacher_pixels(cache, manifest.spec, view_set, shard)
     features = next(view_features(teacher, source, unit.shape.geometry, batch, len(batch)))
-    raw = features.spatial[position].float().cpu().numpy()
+    raw = features.maps[manifest.spec.layer][position].float().cpu().numpy()
     apart = [token_distance(_entry(cache, unit.arrays[0].path, commits, row), to_stored(phi_s, raw))]
-    if features.summary is not None:
+    if features.summary is not None and manifest.spec.summary_dim is not None:
         summary = features.summary[position].float().cpu().numpy()
         apart.append(token_distance(_entry(cache, summary_array(view_set, name), commits, row), summary))
     return max(apart)
@@ -81,13 +79,6 @@ def _batch(
     position = [one.row for one in placements].index(row)
     first = position - position % length
     return placements[first : first + length], position - first
-
-
-def _source(cache: Cache, spec: TeacherSpec, view_set: ViewSet, shard: int) -> ShardedArray:
-    fixed = spec.size_rule == "fixed"
-    unit = detail_unit(view_set, spec.name) if fixed else views_unit(view_set)
-    array = detail_array(view_set, spec.name) if fixed else pixels_array(view_set)
-    return cache.array(array, {shard: read_commit(cache.store, unit, shard)})
 
 
 def _entry(cache: Cache, path: str, commits: dict[int, list[ShardRecord]], row: int) -> np.ndarray:

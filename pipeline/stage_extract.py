@@ -1,6 +1,6 @@
 """The extract stage: fit PHI-S once, freeze it, and store a teacher's features of every view. It resumes by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
@@ -8,9 +8,15 @@ from typing import Any, final
 from pipeline.calibration import calibration_sample, require_tokens
 from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.cut_shard import committed_views
-from pipeline.extract_shard import FeatureExtractor, FeatureReport, FeatureTask, spatial_spec, summary_spec
+from pipeline.extract_shard import (
+    FeatureExtractor,
+    FeatureReport,
+    FeatureTask,
+    spatial_spec,
+    summary_spec,
+)
 from pipeline.freeze_phi_s import freeze_phi_s, frozen_phi_s, require_same_teacher
-from pipeline.moments import merge_all
+from pipeline.moments import merge_each
 from pipeline.pools import AbstractPool, in_order, open_pool
 from pipeline.progress import Say, progress
 from pipeline.publish import publish_group
@@ -24,7 +30,7 @@ from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, teacher_tokens
-from teachers.build import spec_of
+from teachers.build import precision_of, specs_of
 
 
 @final
@@ -35,14 +41,15 @@ class Extraction:
     cache: Cache
     recipe: Recipe
     choice: TeacherChoice
-    spec: TeacherSpec
+    maps: tuple[TeacherSpec, ...]
+    """What each of its maps is in the cache: the last block's first, then those of `choice.layers`."""
     views: ViewsManifest
     tokens: Mapping[ViewSet, int]
     """Tokens along one side of a window, by set."""
 
     @property
     def name(self) -> str:
-        """The teacher's name in the cache."""
+        """The teacher's name."""
         return self.choice.name
 
     def worker(self, run: RunConfig) -> partial[FeatureExtractor]:
@@ -54,33 +61,48 @@ class Extraction:
             seed=self.recipe.views.seed,
             shifts=self.recipe.views.teacher_shifts,
             device=run.device,
+            compiled=run.compiled,
             threads=run.threads,
         )
 
-    def base_identity(self, weights_sha256: str) -> dict[str, Any]:
-        """Return all that the features depend on but PHI-S, which is fitted from it."""
+    def base_identity(self, spec: TeacherSpec, weights_sha256: str) -> dict[str, Any]:
+        """Return all that the features of a map depend on but PHI-S, which is fitted from it."""
         return {
             "views": self.views.digest,
-            "teacher": self.spec.attributes(),
+            "teacher": spec.attributes(),
             "weights_sha256": weights_sha256,
-            "precision": self.choice.precision,
+            "precision": precision_of(self.choice.source, self.choice.precision),
             "batch": self.choice.batch,
         }
 
-    def identity(self, weights_sha256: str, phi_s: PhiS) -> dict[str, Any]:
-        """Return all that the stored features depend on."""
+    def identity(self, spec: TeacherSpec, weights_sha256: str, phi_s: PhiS) -> dict[str, Any]:
+        """Return all that the stored features of a map depend on."""
         stored = {"encoding": self.choice.encoding, "compression": self.choice.compression}
-        return self.base_identity(weights_sha256) | stored | {"phi_s_sha256": phi_s_digest(phi_s)}
+        return self.base_identity(spec, weights_sha256) | stored | {"phi_s_sha256": phi_s_digest(phi_s)}
 
-    def task(self, view_set: ViewSet, shard: int, *, identity: str = "", first: int = 0) -> FeatureTask:
+    def task(self, view_set: ViewSet, shard: int, identities: Mapping[str, str], *, first: int = 0) -> FeatureTask:
         """Return the task of one shard."""
         one = self.views.sets[view_set]
-        return FeatureTask(view_set=view_set, manifest=one, shard=shard, identity=identity, first=first)
+        return FeatureTask(view_set=view_set, manifest=one, shard=shard, identities=identities, first=first)
+
+
+def map_specs(choice: TeacherChoice) -> tuple[TeacherSpec, ...]:
+    """Return what each map of a recipe's teacher is in the cache: the last block's first.
+
+    Raises:
+        SettingError: no such source, or no such block in it.
+    """
+    noise = choice.weights.startswith("random:")
+    return specs_of(choice.source, name=choice.name, random_weights=noise, layers=choice.layers)
 
 
 def teacher_spec(choice: TeacherChoice) -> TeacherSpec:
-    """Return the spec of a recipe's teacher."""
-    return spec_of(choice.source, name=choice.name, random_weights=choice.weights.startswith("random:"))
+    """Return what a recipe's teacher is, by its last block's map.
+
+    Raises:
+        SettingError: no such source, or no such block in it.
+    """
+    return map_specs(choice)[0]
 
 
 def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extraction:
@@ -89,9 +111,10 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extr
     Raises:
         MissingError: views are missing.
         SettingError: the teacher cannot see a resolution; every such set is named. Or it has a summary, and would be
-            shown many views at once.
+            shown many views at once; or it has no such block.
     """
-    spec, views = teacher_spec(choice), require_recipe(cache, recipe)
+    maps, views = map_specs(choice), require_recipe(cache, recipe)
+    spec = maps[0]
     if views is None or views_missing(cache, views, [spec]):
         found, fix = "not all views that the teacher needs are cut", "run `make views`; it resumes"
         raise MissingError("views", [Problem(place=cache.store.uri, found=found, fix=fix)])
@@ -108,96 +131,109 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extr
             ]
     if problems:
         raise SettingError(f"teacher {choice.name}", problems)
-    return Extraction(cache=cache, recipe=recipe, choice=choice, spec=spec, views=views, tokens=tokens)
+    return Extraction(cache=cache, recipe=recipe, choice=choice, maps=maps, views=views, tokens=tokens)
 
 
 def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
-    """Bring one teacher's features to completion.
+    """Bring the features of all maps of one teacher to completion.
 
     Raises:
-        IdentityError: the cache holds features of this name from other weights, settings or views.
+        IdentityError: the cache holds features of one of these names from other weights, settings or views.
     """
     name = extraction.name
-    if extraction.spec.random_weights:
+    if extraction.maps[0].random_weights:
         say(f"extract {name}: RANDOM WEIGHTS ({extraction.choice.weights}): a demonstration, not a teacher")
     missing = _missing(extraction)
     if not missing:
         # weights have one digest wherever they are, and this machine may have no GPU
         weights = extraction.worker(replace(run, device="cpu"))().identify(None)
-        manifest = _require_teacher(extraction, weights)
-        say(f"extract {name}: complete, nothing to do ({_describe(extraction, manifest)})")
+        manifests = [_require_map(extraction, spec, weights) for spec in extraction.maps]
+        say(f"extract {name}: complete, nothing to do ({_describe(extraction, manifests)})")
         return
     with open_pool(extraction.worker(run), run, tasks=len(missing)) as pool:
         weights = _only(pool, "identify")
-        phi_s = _calibrated(extraction, weights, pool, say)
-        manifest = _declare(extraction, weights, phi_s)
-        _extract(extraction, manifest, missing, pool, say)
+        frozen = _calibrated(extraction, weights, pool, say)
+        manifests = [_declare(extraction, spec, weights, frozen[spec.name]) for spec in extraction.maps]
+        _extract(extraction, manifests, missing, pool, say)
 
 
-def _missing(extraction: Extraction) -> list[tuple[ViewSet, int]]:
-    store, name = extraction.cache.store, extraction.name
-    return [
-        (view_set, shard)
-        for view_set, one in extraction.views.sets.items()
-        for shard in sorted(set(range(one.grid.shards)) - set(committed_shards(store, features_unit(view_set, name))))
-    ]
+def _missing(extraction: Extraction) -> dict[tuple[ViewSet, int], list[str]]:
+    """Return the shards that are not committed of every map, each with the names of those that lack it."""
+    missing: dict[tuple[ViewSet, int], list[str]] = {}
+    for view_set, one in extraction.views.sets.items():
+        for spec in extraction.maps:
+            unit = features_unit(view_set, spec.name)
+            for shard in set(range(one.grid.shards)) - set(committed_shards(extraction.cache.store, unit)):
+                missing.setdefault((view_set, shard), []).append(spec.name)
+    return {key: missing[key] for key in sorted(missing)}
 
 
-def _require_teacher(extraction: Extraction, weights: str) -> TeacherManifest:
-    manifest = extraction.cache.teacher_manifest(extraction.name)
-    phi_s = frozen_phi_s(extraction.cache, extraction.name, extraction.base_identity(weights))
+def _require_map(extraction: Extraction, spec: TeacherSpec, weights: str) -> TeacherManifest:
+    manifest = extraction.cache.teacher_manifest(spec.name)
+    phi_s = frozen_phi_s(extraction.cache, spec.name, extraction.base_identity(spec, weights))
     if manifest is None or phi_s is None:
         found, fix = "does not say what computed the features below it", "make a new cache"
-        place = f"teachers/{extraction.name}"
-        raise MissingError(f"teacher {extraction.name}", [Problem(place=place, found=found, fix=fix)])
-    require_same_teacher(extraction.name, manifest.identity, extraction.identity(weights, phi_s))
+        raise MissingError(f"teacher {spec.name}", [Problem(place=f"teachers/{spec.name}", found=found, fix=fix)])
+    require_same_teacher(spec.name, manifest.identity, extraction.identity(spec, weights, phi_s))
     return manifest
 
 
-def _calibrated(extraction: Extraction, weights: str, pool: AbstractPool, say: Say) -> PhiS:
-    cache, name, identity = extraction.cache, extraction.name, extraction.base_identity(weights)
-    phi_s = frozen_phi_s(cache, name, identity)
-    if phi_s is not None:
-        return phi_s
-    moments = merge_all(in_order(pool.run("observe", _calibration_tasks(extraction))))
-    phi_s = freeze_phi_s(cache, name, identity, moments)
-    say(f"extract {name}: PHI-S fitted on {moments.count} tokens and frozen; φ = {phi_s.scale:.4g}")
-    return phi_s
+def _calibrated(extraction: Extraction, weights: str, pool: AbstractPool, say: Say) -> dict[str, PhiS]:
+    """Return the frozen PHI-S of every map, after fitting those that have none yet."""
+    identities = {spec.name: extraction.base_identity(spec, weights) for spec in extraction.maps}
+    stored = {name: frozen_phi_s(extraction.cache, name, identity) for name, identity in identities.items()}
+    frozen = {name: phi_s for name, phi_s in stored.items() if phi_s is not None}
+    unfitted = [name for name in identities if name not in frozen]
+    if not unfitted:
+        return frozen
+    moments = merge_each(in_order(pool.run("observe", _calibration_tasks(extraction, unfitted))))
+    for name in unfitted:
+        frozen[name] = freeze_phi_s(extraction.cache, name, identities[name], moments[name])
+        fitted = f"PHI-S fitted on {moments[name].count} tokens and frozen; φ = {frozen[name].scale:.4g}"
+        say(f"extract {name}: {fitted}")
+    return frozen
 
 
-def _calibration_tasks(extraction: Extraction) -> list[FeatureTask]:
-    config, channels = extraction.recipe.calibration, extraction.spec.dim
+def _calibration_tasks(extraction: Extraction, names: Sequence[str]) -> list[FeatureTask]:
+    config, channels = extraction.recipe.calibration, extraction.maps[0].dim
 
     def training(view_set: ViewSet, shard: int) -> int:
         return committed_views(extraction.cache, view_set, shard)["split"].to_pylist().count("train")
 
     sample = calibration_sample(extraction.views.sets, extraction.tokens, training, config, channels)
     require_tokens(sample, extraction.tokens, config, channels)
-    return [extraction.task(one.view_set, one.shard, first=one.views) for one in sample]
+    wanted = dict.fromkeys(names, "")
+    return [extraction.task(one.view_set, one.shard, wanted, first=one.views) for one in sample]
 
 
-def _declare(extraction: Extraction, weights: str, phi_s: PhiS) -> TeacherManifest:
-    manifest = TeacherManifest(
-        spec=extraction.spec, identity=extraction.identity(weights, phi_s), tokens=extraction.tokens
-    )
-    stored = extraction.cache.teacher_manifest(extraction.name)
+def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS) -> TeacherManifest:
+    identity = extraction.identity(spec, weights, phi_s)
+    manifest = TeacherManifest(spec=spec, identity=identity, tokens=extraction.tokens)
+    stored = extraction.cache.teacher_manifest(spec.name)
     if stored is not None:
-        require_same_teacher(extraction.name, stored.identity, manifest.identity)
+        require_same_teacher(spec.name, stored.identity, manifest.identity)
         return stored
     publish_group(extraction.cache.store, "teachers")
-    for view_set in extraction.views.sets:
-        task = extraction.task(view_set, 0)
-        create_array(extraction.cache.store, spatial_spec(task, extraction.spec, extraction.choice))
-        if extraction.spec.summary_dim is not None:
-            create_array(extraction.cache.store, summary_spec(task, extraction.spec))
-    publish_group(extraction.cache.store, f"teachers/{extraction.name}", manifest.attributes())
+    for view_set, shape in extraction.views.sets.items():
+        create_array(extraction.cache.store, spatial_spec(view_set, shape, spec, extraction.choice))
+        if spec.summary_dim is not None:
+            create_array(extraction.cache.store, summary_spec(view_set, shape, spec))
+    publish_group(extraction.cache.store, f"teachers/{spec.name}", manifest.attributes())
     return manifest
 
 
 def _extract(
-    extraction: Extraction, manifest: TeacherManifest, missing: list[tuple[ViewSet, int]], pool: AbstractPool, say: Say
+    extraction: Extraction,
+    manifests: Sequence[TeacherManifest],
+    missing: Mapping[tuple[ViewSet, int], list[str]],
+    pool: AbstractPool,
+    say: Say,
 ) -> None:
-    tasks = [extraction.task(view_set, shard, identity=manifest.digest) for view_set, shard in missing]
+    digests = {manifest.spec.name: manifest.digest for manifest in manifests}
+    tasks = [
+        extraction.task(view_set, shard, {name: digests[name] for name in names})
+        for (view_set, shard), names in missing.items()
+    ]
     total = sum(one.grid.rows for one in extraction.views.sets.values())
     waiting = sum(len(task.manifest.grid.slots(task.shard)) for task in tasks)
     say(f"extract {extraction.name}: {waiting} of {total} views to do in {len(tasks)} shards")
@@ -218,9 +254,12 @@ def _only(pool: AbstractPool, step: str) -> Any:
     return result
 
 
-def _describe(extraction: Extraction, manifest: TeacherManifest) -> str:
-    units = [features_unit(view_set, extraction.name) for view_set in extraction.views.sets]
-    commits = [extraction.cache.records(unit, manifest.digest) for unit in units]
+def _describe(extraction: Extraction, manifests: Sequence[TeacherManifest]) -> str:
+    commits = [
+        extraction.cache.records(features_unit(view_set, manifest.spec.name), manifest.digest)
+        for manifest in manifests
+        for view_set in extraction.views.sets
+    ]
     arrays = [one for shards in commits for records in shards.values() for one in records if one.array]
-    views = sum(one.rows for one in arrays if one.array.endswith("/spatial"))
+    views = sum(one.rows for one in arrays if one.array.endswith("/spatial")) // len(manifests)
     return f"{views} views, {sum(one.bytes for one in arrays) / 1e6:.1f} MB"

@@ -6,7 +6,7 @@ from typing import Any, final
 
 from pipeline.config import TeacherChoice
 from pipeline.cut_shard import detail_spec, pixels_spec
-from pipeline.extract_shard import FeatureTask, spatial_spec, summary_spec
+from pipeline.extract_shard import spatial_spec, summary_spec
 from storage_schemas.layout import ShardGrid, array_object, detail_unit, features_unit, table_part, views_unit
 from storage_schemas.manifest import ViewSetManifest
 from storage_schemas.shard_format import CHECKSUM_BYTES, ArraySpec, index_bytes
@@ -76,13 +76,12 @@ def feature_unit(
     Raises:
         ContractError: the teacher cannot see this resolution in whole tokens.
     """
-    task = FeatureTask(view_set=view_set, manifest=shape, shard=0, identity=identity)
-    summaries = () if spec.summary_dim is None else (summary_spec(task, spec),)
+    summaries = () if spec.summary_dim is None else (summary_spec(view_set, shape, spec),)
     return Unit(
         name=features_unit(view_set, spec.name),
         view_set=view_set,
         shape=shape,
-        arrays=(spatial_spec(task, spec, choice), *summaries),
+        arrays=(spatial_spec(view_set, shape, spec, choice), *summaries),
         tables=(("placements", f"{spec.name}/{view_set.name}"),),
         teacher=spec,
         identity=identity,

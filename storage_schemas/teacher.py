@@ -1,8 +1,9 @@
 """What both sides must know of a teacher: its dimensions, the sizes it accepts, and how it wants its pixels."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final, get_args
 
 from storage_schemas.errors import ContractError, Problem, SettingError
@@ -10,6 +11,7 @@ from storage_schemas.errors import ContractError, Problem, SettingError
 SizeRule = Literal["any", "fixed", "canvas"]
 Resample = Literal["bilinear", "bicubic"]
 Precision = Literal["fp32", "bf16-autocast", "bf16"]
+_BLOCK = re.compile(r"-block(0|[1-9][0-9]*)$")
 
 
 @final
@@ -50,6 +52,18 @@ class TeacherSpec:
         if problems:
             raise SettingError(f"teacher {self.name!r}", problems)
 
+    def block(self, layer: int) -> "TeacherSpec":
+        """Return the teacher that one intermediate block's map is, beside the last block's: `<name>-block<layer>`.
+
+        It has no summary: that is the last block's.
+        """
+        return replace(self, name=f"{self.name}-block{layer}", layer=layer, summary_dim=None)
+
+    @property
+    def forward_of(self) -> str:
+        """Name of the teacher whose forward gives this map, and whose windows, cells and details it shares."""
+        return forward_of(self.name)
+
     @property
     def native_tokens(self) -> int:
         """Tokens along one side of a `native` input."""
@@ -77,6 +91,11 @@ class TeacherSpec:
         return cls(**values)
 
 
+def forward_of(name: str) -> str:
+    """Return the name of the teacher whose forward gives the map of a name: `dinov3` for `dinov3-block7`."""
+    return _BLOCK.sub("", name)
+
+
 def _problems(spec: TeacherSpec) -> Iterator[Problem]:
     if not (spec.name.isascii() and spec.name.replace("-", "").replace("_", "").isalnum()):
         yield Problem(
@@ -89,6 +108,10 @@ def _problems(spec: TeacherSpec) -> Iterator[Problem]:
         value = getattr(spec, field)
         if value is not None and value < least:
             yield Problem(place=field, found=f"{value} is less than {least}")
+    found = _BLOCK.search(spec.name)
+    if (found and int(found[1])) != spec.layer and (spec.layer or 0) >= 0:
+        said = "no block's map" if spec.layer is None else f"the map of block {spec.layer}"
+        yield Problem(place="name", found=f"{spec.name!r} is {said}", fix="names end in -block<n> for these alone")
     if spec.patch > 0 and spec.native % spec.patch:
         yield Problem(place="native", found=f"{spec.native} px is not a multiple of the patch, {spec.patch} px")
     if len(spec.mean) != 3 or not all(map(math.isfinite, spec.mean)):

@@ -40,6 +40,30 @@ def spec_of(source: str, *, name: str | None = None, random_weights: bool = Fals
     return replace(renamed(declared, name), random_weights=random_weights)
 
 
+def specs_of(
+    source: str, *, name: str | None = None, random_weights: bool = False, layers: tuple[int, ...] = ()
+) -> tuple[TeacherSpec, ...]:
+    """Return what each map of a source is in the cache: the last block's first, then those of `layers`.
+
+    Raises:
+        SettingError: no such source, or no such block in it.
+    """
+    spec = spec_of(source, name=name, random_weights=random_weights)
+    refuse_layers(spec.name, layers, None if is_own(source) else entry_of(source).blocks)
+    return spec, *(spec.block(layer) for layer in layers)
+
+
+def precision_of(source: str, asked: Precision | None) -> Precision:
+    """Return the precision asked for; where none is, the catalogue's, or `fp32` for a class of the user's own.
+
+    Raises:
+        SettingError: no such source.
+    """
+    if asked is not None:
+        return asked
+    return "fp32" if is_own(source) else entry_of(source).precision
+
+
 def build_teacher(
     source: str,
     *,
@@ -57,7 +81,7 @@ def build_teacher(
         name: its name in the cache, or None for its own.
         weights: `hub`; the path of a file or folder; `random:<seed>`; or, for a class of your own, `own` (it brings
             them) or a path.
-        precision: see `AbstractTeacher`; None for the catalogue's choice, or `fp32` for a class of your own.
+        precision: see `AbstractTeacher`; None for what `precision_of` says.
         device: where it runs.
         layers: blocks whose maps are wanted beside the last one's.
         compiled: run through `torch.compile`; without effect on a CPU.
@@ -68,13 +92,13 @@ def build_teacher(
         ContractError: weights that are not this model's.
     """
     spec = spec_of(source, name=name, random_weights=weights.startswith("random:"))
+    precision = precision_of(source, precision)
     if is_own(source):
         asked: dict[str, Any] = {"layers": layers} if layers else {}
         asked |= {"compiled": compiled} if compiled else {}
-        return build_own(source, spec, weights=weights, device=device, precision=precision or "fp32", **asked)
+        return build_own(source, spec, weights=weights, device=device, precision=precision, **asked)
     entry = entry_of(source)
     refuse_layers(spec.name, layers, entry.blocks)
-    precision = precision or entry.precision
     return family_of(entry).teacher(
         spec=spec,
         network=loaded_network(entry, weights, precision),

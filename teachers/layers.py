@@ -1,17 +1,6 @@
-"""Intermediate blocks: which may be asked for, and what the map of one is called in the cache."""
-
-from dataclasses import replace
+"""Intermediate blocks: which may be asked for."""
 
 from storage_schemas.errors import Problem, SettingError
-from storage_schemas.teacher import TeacherSpec
-
-
-def layer_spec(spec: TeacherSpec, layer: int) -> TeacherSpec:
-    """Return the teacher that one intermediate block's map is, beside the last block's: `<name>-block<layer>`.
-
-    It has no summary: that is the last block's.
-    """
-    return replace(spec, name=f"{spec.name}-block{layer}", layer=layer, summary_dim=None)
 
 
 def refuse_layers(name: str, layers: tuple[int, ...], blocks: int | None = None) -> tuple[int, ...]:

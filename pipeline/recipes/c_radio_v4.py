@@ -10,7 +10,7 @@ def c_radio_v4() -> Recipe:
     """
     teachers = (
         TeacherChoice(name="siglip2", source="siglip2-g-384", batch=32),
-        TeacherChoice(name="dinov3", source="dinov3-7b", precision="bf16", batch=8),
+        TeacherChoice(name="dinov3", source="dinov3-7b", batch=8),
         TeacherChoice(name="sam3", source="sam3", batch=4),
     )
     return Recipe(name="c_radio_v4", views=ViewsConfig(), teachers=teachers)

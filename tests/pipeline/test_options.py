@@ -43,7 +43,6 @@ def test_a_class_of_the_users_own_is_a_teacher_by_the_name_it_declares() -> None
         name="quarter-mean-canvas",
         source="teachers.quarter_mean:QuarterMeanCanvas",
         weights="own",
-        precision="fp32",
     )
 
 

@@ -355,3 +355,27 @@ def test_a_view_takes_what_the_shapes_of_the_paper_s_teachers_come_to(
     [(view_set, shape)] = expected_views(5000, ViewsConfig(low=(resolution,), high=())).shapes.items()
     unit = feature_unit(view_set, shape, spec_of(source), TeacherChoice(name=source, source=source))
     assert total_bytes([unit]) / 5000 / 1e6 == pytest.approx(megabytes, abs=0.05)
+
+
+def test_blocks_cost_bytes_and_no_forward(small_run: Any) -> None:
+    views = drawn_views(list_images(str(small_run.data)), small_run.recipe.views)
+    whole = small_run.recipe.teacher("dinov3")
+    alone, both = (plan_teacher(replace(whole, layers=layers), small_run.recipe, views) for layers in ((), (0,)))
+    assert (both.forwards, both.calibration, both.tflop) == (alone.forwards, alone.calibration, alone.tflop)
+    assert [unit.name for unit in both.features["float16"]] == [
+        f"teachers/{name}/{partition}-{side}"
+        for name in ("dinov3", "dinov3-block0")
+        for partition, side in reversed(SETS)
+    ]
+    summaries = sum(one.shape[0] for unit in alone.features["float16"] for one in unit.arrays if len(one.shape) == 2)
+    assert summaries > 0
+    assert alone.bytes("float16") < both.bytes("float16") < 2 * alone.bytes("float16")
+
+
+def test_a_block_that_the_model_has_not_is_told_by_the_plan(small_run: Any) -> None:
+    views = expected_views(100, small_run.recipe.views)
+    plan = plan_teacher(replace(small_run.recipe.teacher("dinov3"), layers=(2,)), small_run.recipe, views)
+    assert [str(one) for one in plan.refusals] == [
+        "dinov3: layers: there is no block 2 (blocks are 0 to 1)",
+    ]
+    assert plan.forwards == 0

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 
 from storage_schemas.errors import ContractError, SettingError
-from storage_schemas.teacher import Precision, Resample, SizeRule, TeacherSpec
+from storage_schemas.teacher import Precision, Resample, SizeRule, TeacherSpec, forward_of
 
 SAM3 = TeacherSpec(
     name="sam3",
@@ -28,7 +28,7 @@ def test_the_tokens_of_a_native_input_are_its_side_over_the_patch() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [SAM3, replace(SAM3, name="d_3-B", summary_dim=768, size_rule="any", layer=0, licence="x", random_weights=True)],
+    [SAM3, replace(SAM3, name="d-block0", summary_dim=768, size_rule="any", layer=0, licence="x", random_weights=True)],
 )
 def test_a_spec_comes_back_from_json_equal(spec: TeacherSpec) -> None:
     assert TeacherSpec.from_attributes(json.loads(json.dumps(spec.attributes()))) == spec
@@ -36,6 +36,27 @@ def test_a_spec_comes_back_from_json_equal(spec: TeacherSpec) -> None:
 
 def test_what_is_not_said_is_the_last_layer_of_real_weights_of_unstated_licence() -> None:
     assert (SAM3.resample, SAM3.licence, SAM3.layer, SAM3.random_weights) == ("bilinear", "unstated", None, False)
+
+
+def test_the_map_of_a_block_has_its_own_name_and_no_summary_and_says_whose_it_is() -> None:
+    whole = replace(SAM3, name="d", summary_dim=768, size_rule="any")
+    assert whole.block(12) == replace(whole, name="d-block12", layer=12, summary_dim=None)
+    assert (whole.forward_of, whole.block(12).forward_of, forward_of("d-block12")) == ("d", "d", "d")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "d-block7"}, "name: 'd-block7' is no block's map"),
+        ({"name": "d-block7", "layer": 8}, "name: 'd-block7' is the map of block 8"),
+        ({"name": "d-block07", "layer": 7}, "name: 'd-block07' is the map of block 7"),
+        ({"layer": 0}, "name: 'sam3' is the map of block 0"),
+    ],
+)
+def test_only_the_map_of_a_block_is_called_one(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingError) as refusal:
+        replace(SAM3, **change)
+    assert f"{said} (names end in -block<n> for these alone)" in str(refusal.value)
 
 
 def test_the_words_that_a_cache_keeps_are_those_they_always_were() -> None:

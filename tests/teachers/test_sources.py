@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from storage_schemas.errors import MissingError, SettingError
-from teachers.build import build_teacher, spec_of
+from storage_schemas.teacher import Precision
+from teachers.build import build_teacher, precision_of, spec_of, specs_of
 from teachers.catalogue import CATALOGUE
 from teachers.cost import tflop_per_input
-from teachers.layers import layer_spec
 
 MODULE = """
 from typing import final
@@ -98,7 +98,7 @@ def test_a_spec_says_whether_the_weights_are_noise():
 
 
 def test_the_map_of_a_block_has_its_own_name_and_no_summary():
-    spec = layer_spec(spec_of("dinov3-7b", name="dinov3"), 7)
+    _, spec = specs_of("dinov3-7b", name="dinov3", layers=(7,))
     assert (spec.name, spec.layer, spec.summary_dim, spec.dim) == ("dinov3-block7", 7, None, 4096)
 
 
@@ -210,3 +210,19 @@ def test_sam3_without_transformers_says_what_to_install(monkeypatch):
         "a package is missing:\n  transformers: SAM3 is built by it, and it does not import: "
         "import of transformers halted; None in sys.modules (pip install 'stillhouse[sam3]')"
     )
+
+
+@pytest.mark.parametrize(
+    ("source", "asked", "precision"),
+    [
+        ("dinov3-7b", None, "bf16"),
+        ("dinov3-7b", "fp32", "fp32"),
+        ("siglip2-g-384", None, "bf16-autocast"),
+        ("teachers.quarter_mean:QuarterMean", None, "fp32"),
+        ("teachers.quarter_mean:QuarterMean", "bf16", "bf16"),
+    ],
+)
+def test_precision_is_what_is_asked_for_else_what_the_model_wants(
+    source: str, asked: Precision | None, precision: Precision
+) -> None:
+    assert precision_of(source, asked) == precision

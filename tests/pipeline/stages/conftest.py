@@ -37,7 +37,11 @@ def oracle_run(tmp_path_factory: pytest.TempPathFactory) -> StageRun:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> StageRun:
-    """The demo on fewer views: the three real families, tiny, on seeded noise for weights."""
-    recipe = replace(demo(), views=replace(demo().views, draws=1, tokens_per_shard=600))
+    """The demo on fewer views: the three real families, tiny, on seeded noise for weights, two blocks of each."""
+    recipe = replace(
+        demo(),
+        views=replace(demo().views, draws=1, tokens_per_shard=600),
+        teachers=tuple(replace(choice, layers=(0,)) for choice in demo().teachers),
+    )
     root = tmp_path_factory.mktemp("tiny")
     return run_stages(recipe, write_colours(root / "images", 60), root / "cache")

@@ -13,7 +13,7 @@ import zarr
 from PIL import Image
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice
-from pipeline.stage_extract import extract_teacher, plan_extraction, teacher_spec
+from pipeline.stage_extract import extract_teacher, map_specs, plan_extraction, teacher_spec
 from pipeline.stage_stats import measure_teachers
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
@@ -50,8 +50,8 @@ class StageRun:
         return sorted(self.arrays["views"].group_keys())
 
     def spec(self, teacher: str) -> TeacherSpec:
-        """What a teacher is."""
-        return teacher_spec(self.recipe.teacher(teacher))
+        """What a teacher is, or the map of one of its blocks."""
+        return {spec.name: spec for choice in self.recipe.teachers for spec in map_specs(choice)}[teacher]
 
     def table(self, name: str, where: str) -> list[dict[str, Any]]:
         """All rows of a table, shard after shard."""
@@ -84,7 +84,7 @@ def run_stages(recipe: Recipe, data: Path | None, where: Path, run: RunConfig = 
     make_views(cache, recipe, [teacher_spec(one) for one in recipe.teachers], str(data or ""), run, said.append)
     for choice in recipe.teachers:
         extract_teacher(plan_extraction(cache, recipe, choice), run, said.append)
-    measure_teachers(cache, [choice.name for choice in recipe.teachers], run, said.append)
+    measure_teachers(cache, cache.teachers(), run, said.append)
     return StageRun(recipe=recipe, data=data, where=where, said=tuple(said))
 
 

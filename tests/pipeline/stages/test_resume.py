@@ -77,7 +77,10 @@ def test_a_second_run_writes_nothing_and_says_so(tiny_run: StageRun) -> None:
         f"extract dinov3: complete, nothing to do ({sizes[1]}",
         f"extract siglip2: complete, nothing to do ({sizes[2]}",
         f"extract sam3: complete, nothing to do ({sizes[3]}",
-        *(f"stats {name}: complete, nothing to do (60 views measured)" for name in ("dinov3", "siglip2", "sam3")),
+        *(
+            f"stats {name}: complete, nothing to do (60 views measured)"
+            for name in ("dinov3", "dinov3-block0", "sam3", "sam3-block0", "siglip2", "siglip2-block0")
+        ),
     ]
     assert sizes[0].startswith("60 views: high-256 ")
     assert all(size.startswith("60 views, ") for size in sizes[1:4])

@@ -27,9 +27,10 @@ def test_every_group_and_array_has_the_name_that_the_design_gives_it(root: zarr.
     for view_set in SETS:
         expected |= {f"views/{view_set}": "group", f"views/{view_set}/detail": "group"}
         expected |= {f"views/{view_set}/pixels": "array", f"views/{view_set}/detail/siglip2": "array"}
-    for teacher in ("dinov3", "siglip2", "sam3"):
-        stored = ("spatial",) if teacher == "sam3" else ("spatial", "summary")
-        measured = ("mean", "variance") if teacher == "sam3" else ("mean", "variance", "dispersion", "mean_direction")
+    for teacher in ("dinov3", "siglip2", "sam3", "dinov3-block0", "siglip2-block0", "sam3-block0"):
+        summarised = teacher in ("dinov3", "siglip2")
+        stored = ("spatial", "summary") if summarised else ("spatial",)
+        measured = ("mean", "variance", "dispersion", "mean_direction") if summarised else ("mean", "variance")
         above = f"teachers/{teacher}"
         expected |= {above: "group", f"{above}/phi_s": "group", f"{above}/stats": "group"}
         expected |= {f"{above}/phi_s/{name}": "array" for name in ("mean", "rotation", "scale")}
