@@ -77,6 +77,8 @@ class VerifyOptions:
     """Run each teacher again on so many views, drawn by hash, and compare with what is stored."""
     weights: str = ""
     """For `recompute`: where the weights of `teacher` are, when not where its recipe says (WEIGHTS)."""
+    source: str = ""
+    """For `recompute`: what `teacher` is, `module:Class` or a name of the catalogue, when its recipe does not say."""
     run: RunConfig = field(default_factory=lambda: RunConfig(executor="local"))
 
 
@@ -122,7 +124,7 @@ def verify_options(arguments: Sequence[str]) -> VerifyOptions:
     options = parse("verify", VerifyOptions(), arguments)
     require("CACHE", options.cache)
     _require_positive("recompute", options.recompute, least=0)
-    if options.weights and not options.teacher:
+    if (options.weights or options.source) and not options.teacher:
         require("TEACHER", "")
     return options
 

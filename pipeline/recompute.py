@@ -23,6 +23,7 @@ from storage_schemas.teacher import Precision, forward_of
 from teachers.base import AbstractTeacher
 from teachers.build import build_teacher
 from teachers.own import own_class
+from teachers.source import is_own
 
 TOLERANCE: Mapping[Precision, float] = {"fp32": 2**-9, "bf16-autocast": 2**-4, "bf16": 2**-4}
 """How far a token may be from what is stored, as a share of its own length or the view's mean one, the greater.
@@ -67,6 +68,9 @@ def teacher_choice(recipe: str, name: str, options: VerifyOptions) -> TeacherCho
     Raises:
         SettingError: the recipe has no such teacher, and the user names no class.
     """
+    if options.source:
+        weights = options.weights or ("own" if is_own(options.source) else "hub")
+        return TeacherChoice(name=forward_of(name), source=options.source, weights=weights)
     own = options.teacher if ":" in options.teacher else forward_of(name)
     choice = choose(recipe_of(recipe), own)
     return replace(choice, weights=options.weights) if options.weights else choice

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.__main__ import main
 from pipeline.committed import committed_units
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, TeacherChoice
 from pipeline.declared import read_declared
 from pipeline.findings import Findings
 from pipeline.look_options import VerifyOptions
@@ -599,6 +599,21 @@ def test_other_weights_than_the_features_are_of_are_refused(small_run: Any) -> N
 def test_a_teacher_that_the_recipe_lacks_is_not_run_again_without_its_class(small_run: Any) -> None:
     with pytest.raises(SettingError, match="recipe demo has no teacher 'quarter-mean-fixed'"):
         verified(small_run.cache, teacher="quarter-mean-fixed", recompute=1)
+
+
+def test_a_class_that_goes_by_another_name_is_run_again_when_it_is_said_what_it_is(
+    small_run: Any, copied: Path
+) -> None:
+    source, cache = CLASSES["quarter-mean-canvas"], Cache(store=Store(uri=str(copied)))
+    choice = TeacherChoice(name="another", source=source, weights="own")
+    extract_teacher(plan_extraction(cache, small_run.recipe, choice), LOCAL, str)
+    with pytest.raises(SettingError, match="recipe demo has no teacher 'another'"):
+        verified(copied, teacher="another", recompute=5)
+    verdict = verified(copied, teacher="another", source=source, recompute=5)
+    assert verdict.problems == ()
+    [one] = verdict.recomputed
+    assert (one.teacher, one.views) == ("another", 5)
+    assert one.farthest <= 2**-11
 
 
 def test_the_command_says_one_line_of_a_sound_cache_and_exits_with_0(
