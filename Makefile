@@ -45,7 +45,7 @@ help: ## list the commands and their variables
 	@echo "  CACHE     where the cache is: a folder, s3://bucket/prefix (now: $(CACHE))"
 	@echo "  TEACHER   dinov3, siglip2, sam3, or module:Class"
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
-	@echo "  STUDENT   any timm backbone by name"
+	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ and a timm ViT"
 	@echo "  EXECUTOR  ray (default), or local for this one process"
 	@echo "  ARGS      anything else; what there is: make COMMAND ARGS=--help"
 

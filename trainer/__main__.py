@@ -42,7 +42,19 @@ def report(arguments: Sequence[str]) -> None:
     make_report(options.cache, options.runs, options.page, _say)
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"train": train_student, "report": report}
+def export(arguments: Sequence[str]) -> None:
+    """Write a finished student in another library's format."""
+    from trainer.portable_options import export_options
+
+    options = export_options(arguments)
+    from trainer.export import load
+    from trainer.portable import PictureSize, write_portable
+
+    size = PictureSize(height=options.height, width=options.width, window=options.window)
+    _say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")
+
+
+COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"train": train_student, "report": report, "export": export}
 
 
 def _command(name: str) -> Callable[[Sequence[str]], None]:

@@ -69,6 +69,7 @@ USAGE = f"""python -m trainer COMMAND [--help] [settings]
 
   train    train a student from a cache; the same command again goes on where it stopped
   report   the closing table, and one HTML page on a cache and its students
+  export   a finished student for torch.export, ONNX or timm, checked against itself
 
 Recipes: {", ".join(RECIPES)}."""
 """What `python -m trainer --help` says."""

@@ -56,7 +56,7 @@ def test_every_module_of_the_trainer_imports_without_ray_transformers_teachers_a
     assert int(done.stdout) > 20
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"], ["export", "--help"]])
 def test_help_is_given_without_torch_timm_or_lightning(arguments: list[str]) -> None:
     program = BLOCKED.format(names={"torch", "timm", "lightning", "zarr", "pyarrow"}) + (
         "import runpy\nsys.argv[0] = 'trainer'\nrunpy.run_module('trainer', run_name='__main__')\n"
@@ -114,7 +114,7 @@ def test_every_recipe_carries_its_name() -> None:
     ("arguments", "said"),
     [
         ([], ""),
-        (["fly"], "error: command cannot be used:\n  fly: is no command (there are train, report)\n"),
+        (["fly"], "error: command cannot be used:\n  fly: is no command (there are train, report, export)\n"),
         (["train"], "error: CACHE cannot be used:\n  --cache: is not given (make … CACHE=…)\n"),
         (
             ["train", "--recipe", "huge"],

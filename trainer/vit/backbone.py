@@ -64,7 +64,7 @@ class VitBackbone(nn.Module):
         """
         rows, cols = self._grid(pixels, window)
         patches = self.norm_pre(self.patch_embed(pixels) + self.positions(rows, cols, draws))
-        prefix = self.norm_pre(torch.cat([self.class_tokens, self.registers])).expand(len(patches), -1, -1)
+        prefix = self.norm_pre(torch.cat([self.class_tokens, self.registers])).expand(patches.shape[0], -1, -1)
         prefix, patches = attend(
             list(self.blocks), self.everywhere, prefix, patches, window, self.settings.window_tokens
         )

@@ -1,0 +1,143 @@
+"""Students in other libraries' formats compute what they compute here, or are not written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+import trainer
+from storage_schemas.cache import Cache
+from storage_schemas.errors import ContractError, MissingError, SettingError
+from trainer.__main__ import main
+from trainer.config import TrainRecipe
+from trainer.export import ExportedStudent
+from trainer.portable import PictureSize, named_outputs, write_portable
+from trainer.student_settings import VitSettings
+from trainer.train import train
+
+ADDED = VitSettings(position_grid=8, registers=2, global_blocks=2, windows=(2,))
+NAMES = [
+    "spatial", "summaries", "any_spatial", "canvas_spatial", "fixed_spatial", "any_summary", "fixed_summary"
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(
+    full_cache: Cache, tmp_path_factory: pytest.TempPathFactory, recipe_of: Callable[..., TrainRecipe]
+) -> dict[str, Path]:
+    """Finished runs by student."""
+    runs = tmp_path_factory.mktemp("runs")
+    recipes = {
+        "radio_test_vit": recipe_of(steps=1, student="radio_test_vit", vit=ADDED),
+        "test_vit": recipe_of(steps=1, student="test_vit", image_size=64),
+    }
+    return {
+        name: train(recipe, full_cache.store.uri, runs / name, lambda _: None).path for name, recipe in recipes.items()
+    }
+
+
+@pytest.fixture
+def added(folders: dict[str, Path]) -> ExportedStudent:
+    return trainer.load(folders["radio_test_vit"])
+
+
+@pytest.mark.parametrize(("name", "window"), [("test_vit", None), ("radio_test_vit", None), ("radio_test_vit", 2)])
+@torch.no_grad()
+def test_a_program_of_torch_gives_every_output_for_any_number_of_pictures(
+    folders: dict[str, Path], tmp_path: Path, name: str, window: int | None
+) -> None:
+    student = trainer.load(folders[name])
+    path = write_portable(student, "torch", PictureSize(height=64, width=96, window=window), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["student.pt2"]
+    program = torch.export.load(path).module()
+    for count in (1, 5):
+        pixels = torch.rand(count, 3, 64, 96)
+        expected = named_outputs(student(pixels, window=window))
+        assert list(expected) == NAMES
+        for one, other in zip(expected.values(), program(pixels), strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+
+
+@torch.no_grad()
+def test_an_onnx_graph_gives_every_output_by_name(added: ExportedStudent, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = write_portable(added, "onnx", PictureSize(height=64, width=96, window=2), tmp_path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    pixels = torch.rand(5, 3, 64, 96)
+    found = session.run(NAMES, {"pixels": pixels.numpy()})
+    expected = named_outputs(added(pixels, window=2))
+    for name, other in zip(NAMES, found, strict=True):
+        assert torch.allclose(expected[name], torch.from_numpy(other), atol=1e-4)
+
+
+@torch.no_grad()
+def test_timm_loads_a_backbone_that_is_as_it_builds_it(folders: dict[str, Path], tmp_path: Path) -> None:
+    student = trainer.load(folders["test_vit"])
+    path = write_portable(student, "timm", PictureSize(height=64, width=64), tmp_path)
+    backbone = timm.create_model("test_vit", img_size=64, num_classes=0, checkpoint_path=str(path)).eval()
+    pixels, own = torch.rand(2, 3, 64, 64), student.card["pixels"]
+    mean, std = (torch.tensor(own[name]).reshape(3, 1, 1) for name in ("mean", "std"))
+    tokens = backbone.forward_features((pixels - mean) / std)[:, backbone.num_prefix_tokens :]
+    assert torch.allclose(tokens.reshape(2, 4, 4, 64), student(pixels).student.spatial, atol=1e-5)
+
+
+def test_additions_are_not_written_for_timm(added: ExportedStudent, tmp_path: Path) -> None:
+    with pytest.raises(SettingError) as refusal:
+        write_portable(added, "timm", PictureSize(height=64, width=64), tmp_path)
+    assert str(refusal.value) == (
+        "format timm cannot be used:\n  radio_test_vit: has RADIO's additions, which timm cannot build "
+        "(take the format torch or onnx)"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_agree_with_the_student_is_not_kept(
+    added: ExportedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = torch.export.load
+
+    def damaged(path: Path) -> torch.export.ExportedProgram:
+        program = load(path)
+        program.state_dict["student.model.heads.canvas_spatial.adaptor.last.bias"].data += 1
+        return program
+
+    monkeypatch.setattr(torch.export, "load", damaged)
+    with pytest.raises(ContractError, match=r"format torch breaks .*\n  canvas_spatial: differs from the student by"):
+        write_portable(added, "torch", PictureSize(height=64, width=64), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_that_is_not_installed_is_named(
+    added: ExportedStudent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(MissingError) as refusal:
+        write_portable(added, "onnx", PictureSize(height=64, width=64), tmp_path)
+    assert str(refusal.value) == ("ONNX is missing:\n  onnxscript: is not installed (pip install 'stillhouse[onnx]')")
+
+
+def test_the_command_line_writes_beside_the_student_and_refuses_in_one_message(
+    folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = f"--student {folders['radio_test_vit']}"
+    assert main(f"export {student} --height 32 --width 64 --to {tmp_path}".split()) == 0
+    assert capsys.readouterr().out == f"export: {tmp_path / 'student.pt2'}\n"
+    assert main(f"export {student} --height 40 --width 64".split()) == 2
+    assert capsys.readouterr().err == (
+        "error: picture cannot be used:\n  picture of 40 × 64 px: its sides are not multiples of 16 px, what a token "
+        "covers (choose another --height and --width)\n"
+    )
+    assert main(["export"]) == 2
+    assert capsys.readouterr().err == (
+        "error: student cannot be used:\n  --student: is not given (--student runs/…, the folder of a finished run)\n"
+    )
+
+
+def test_weights_of_the_timm_format_are_the_backbones_alone(folders: dict[str, Path], tmp_path: Path) -> None:
+    student = trainer.load(folders["test_vit"])
+    path = write_portable(student, "timm", PictureSize(height=64, width=64), tmp_path)
+    weights = safetensors.torch.load_file(path)
+    assert weights.keys() == student.student.backbone.state_dict().keys()
