@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,17 @@ def test_a_run_that_was_cut_off_draws_the_same_positions_and_windows_and_ends_in
     assert resumed.weights.read_bytes() == undisturbed.weights.read_bytes()
 
 
+def test_training_draws_positions_from_the_views_and_from_nothing_else(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    recipe, watch = recipe_of(steps=3, student="radio_test_vit", vit=ADDED), Watch()
+    run_with(recipe, full_cache, tmp_path, watch)
+    order = make_order(open_source(full_cache), recipe)
+    requests = [training_request(part, recipe.seed) for step in islice(steps(order), 3) for part in step]
+    drawn = [torch.from_numpy(view_draws(request.window_keys)).sum(dim=1).tolist() for request in requests]
+    assert [look[2] for look in watch.looks] == drawn
+
+
 def test_a_views_draws_are_its_own_whichever_process_meets_it(full_cache: Cache, recipe_of: Recipes) -> None:
     source = open_source(full_cache)
     part = next(steps(make_order(source, recipe_of())))[0]
@@ -152,3 +164,12 @@ def test_settings_that_cannot_be_are_refused_before_the_first_step(
         "(leave it out of vit.windows; the tokens along a side are 2 (32 px), 3 (48 px), 4 (64 px))"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_additions_learn_in_bf16_as_well(full_cache: Cache, tmp_path: Path, recipe_of: Recipes) -> None:
+    vit = replace(ADDED, window_share=1.0, window_tokens="copied")
+    recipe = recipe_of(steps=2, student="radio_test_vit", vit=vit, precision="bf16")
+    watch = Watch()
+    run = run_with(recipe, full_cache, tmp_path, watch)
+    assert {window for _, window, _ in watch.looks if window} == {2}
+    assert trainer.load(run.path).student.backbone.class_tokens.dtype == torch.float32
