@@ -15,6 +15,9 @@ from trainer.timm_backbone import build_timm, timm_output
 from trainer.vit.backbone import VitBackbone
 from trainer.vit.build import build_vit, is_extended
 
+UNTOUCHED = VitSettings()
+"""RADIO's additions as they are when nobody sets them."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,7 +39,7 @@ class Student(nn.Module):
         self,
         name: str,
         image_size: int | None = None,
-        vit: VitSettings = VitSettings(),  # noqa: B008 (frozen)
+        vit: VitSettings = UNTOUCHED,
         summarised: Sequence[str] = (),
     ) -> None:
         """Build the backbone from random weights.
@@ -114,13 +117,12 @@ class Student(nn.Module):
         return self.backbone.draw_window(resolution, key) if extended else None
 
 
-def _require_meaning(name: str, image_size: int | None, vit: VitSettings) -> None:
-    if is_extended(name):
-        if image_size is not None:
-            found, fix = f"{name} has a grid of positions for every size", "drop it, or set vit.position_grid"
-            raise SettingError("student", [Problem(place="image_size", found=found, fix=fix)])
-    elif vit != VitSettings():
-        names = [f for f in vit.__slots__ if getattr(vit, f) != getattr(VitSettings(), f)]
-        found = f"means nothing to {name}, which is as timm builds it"
-        fix = f"leave it as it is, or take a preset or radio_{name}"
-        raise SettingError("student", [Problem(place=f"vit.{one}", found=found, fix=fix) for one in names])
+def _require_meaning(student: str, image_size: int | None, vit: VitSettings) -> None:
+    if is_extended(student) and image_size is not None:
+        found, fix = f"{student} has a grid of positions for every size", "drop it, or set vit.position_grid"
+        raise SettingError("student", [Problem(place="image_size", found=found, fix=fix)])
+    if not is_extended(student) and vit != UNTOUCHED:
+        set_here = [name for name in vit.__slots__ if getattr(vit, name) != getattr(UNTOUCHED, name)]
+        found = f"means nothing to {student}, which is as timm builds it"
+        fix = f"leave it as it is, or take a preset or radio_{student}"
+        raise SettingError("student", [Problem(place=f"vit.{name}", found=found, fix=fix) for name in set_here])
