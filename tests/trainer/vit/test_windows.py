@@ -7,6 +7,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import nn
 
+from trainer.recipes import RECIPES
 from trainer.vit.windows import attend, draw_window, fitting, from_windows, global_blocks, to_windows
 
 EVERYWHERE = [False, False, True, False, True]
@@ -108,3 +109,10 @@ def test_the_same_step_draws_the_same_window() -> None:
     again = [draw_window((6, 8, 12), 0.5, 24, (3, "attention", step, "low-384")) for step in range(100)]
     other = [draw_window((6, 8, 12), 0.5, 24, (4, "attention", step, "low-384")) for step in range(100)]
     assert draws == again != other
+
+
+def test_c_radio_v4_trains_with_every_window_from_6_to_32_tokens_that_divides_a_resolution_of_its() -> None:
+    sides = [pixels // 16 for pixels in (128, 192, 224, 256, 384, 432, 512, 768, 1024, 1152)]
+    assert RECIPES["c_radio_v4"]().vit.windows == tuple(
+        window for window in range(6, 33) if any(fitting([window], side) for side in sides)
+    )
