@@ -107,5 +107,5 @@ def _resized(picture: Picture, box: Box, side: int, flip: bool) -> np.ndarray:
     image, (left, top, right, bottom) = picture.showing(box, side)
     # rounding in the sums above can leave the box a hair outside the image, which Pillow refuses
     within = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
-    pixels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=within))
-    return np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels
+    cut = image.resize((side, side), Image.Resampling.BICUBIC, box=within)
+    return np.asarray(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut)

@@ -101,20 +101,24 @@ class ViewCutter:
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         for view in task.views:
-            body = self.reader.read(view.image.uri)
             try:
-                picture = open_picture(body, self.config)
-                crop = draw_crop(
-                    picture.width, picture.height, self.config, (self.config.seed, view.image.key, view.draw)
-                )
-                cuts = self._cut_arrays(task, view, picture, crop)  # all of them, before any is written
+                row, cuts = self._cut_view(task, view)
             except UnusableImageError as error:
                 rejected.append(_rejection(view, error))
                 continue
             for path, pixels in cuts.items():
                 writers[path].append(pixels)
-            rows.append(_row(slots[len(rows)], view, picture, crop, hashlib.sha256(body).hexdigest()))
+            rows.append({"row": slots[len(rows)]} | row)
         return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
+
+    def _cut_view(self, task: CutTask, view: DrawnView) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return a view's row, but for its number, and all its arrays: none is written before all are cut."""
+        body = self.reader.read(view.image.uri)
+        sha256 = hashlib.sha256(body).hexdigest()  # now, while the bytes are in the processor's cache
+        picture = open_picture(body, self.config)
+        crop = draw_crop(picture.width, picture.height, self.config, (self.config.seed, view.image.key, view.draw))
+        cuts = self._cut_arrays(task, view, picture, crop)
+        return _row(view, picture, crop, sha256), cuts
 
     def _cut_arrays(self, task: CutTask, view: DrawnView, picture: Picture, crop: Crop) -> dict[str, np.ndarray]:
         geometry, cuts = task.manifest.geometry, {}
@@ -180,9 +184,8 @@ def _specs(task: CutTask) -> list[ArraySpec]:
     return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.native) for one in task.details]
 
 
-def _row(row: int, view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:
+def _row(view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:
     return {
-        "row": row,
         "image": view.image.key,
         "draw": view.draw,
         "split": view.split,

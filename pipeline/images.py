@@ -57,6 +57,8 @@ class Picture:
     """How it is stored: the value of its EXIF tag."""
     decoded: dict[int, Image.Image] = field(default_factory=dict)
     """Upright RGB by what its size was divided by."""
+    opened: list[Image.Image] = field(default_factory=list)
+    """The file with its header read, for the first decoding: none of them after that."""
 
     def showing(self, box: Box, side: int) -> tuple[Image.Image, Box]:
         """Return upright RGB fit to be brought from a box to so many pixels, and where the box lies in it.
@@ -74,7 +76,8 @@ class Picture:
         shrink = self._shrink(box, side)
         if shrink not in self.decoded:
             with _unusable_when_it_raises():
-                self.decoded[shrink] = _upright_rgb(_open(self.jpeg), shrink)
+                image = self.opened.pop() if self.opened else _open(self.jpeg)
+                self.decoded[shrink] = _upright_rgb(image, shrink)
         image = self.decoded[shrink]
         # a size that cannot be divided is rounded up, at the far edges of the image as it is stored
         across = image.width - self.width / shrink if self.orientation in MIRRORED_ACROSS else 0.0
@@ -114,7 +117,7 @@ def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
         if isinstance(image, JpegImageFile):
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             width, height = image.size if orientation not in (5, 6, 7, 8) else image.size[::-1]
-            return Picture(width=width, height=height, jpeg=body, orientation=orientation)
+            return Picture(width=width, height=height, jpeg=body, orientation=orientation, opened=[image])
         upright = _upright_rgb(image, shrink=1)
         return Picture(width=upright.width, height=upright.height, decoded={1: upright})
 
