@@ -47,7 +47,7 @@ def plan(arguments: Sequence[str]) -> None:
 def views(arguments: Sequence[str]) -> None:
     """Cut the views that a recipe's teachers need."""
     options, recipe = views_options(arguments)
-    from pipeline.stage_extract import teacher_spec
+    from pipeline.running_teacher import teacher_spec
     from pipeline.stage_views import make_views
 
     specs = [teacher_spec(choice) for choice in recipe.teachers]
@@ -59,7 +59,7 @@ def preview(arguments: Sequence[str]) -> None:
     options, recipe = preview_options(arguments)
     from pipeline.contact_sheet import lay_out, write_sheet
     from pipeline.preview import Drawing, sheet_rows
-    from pipeline.stage_extract import teacher_spec
+    from pipeline.running_teacher import teacher_spec
     from pipeline.stage_views import require_recipe
 
     cache, specs = _cache(options.cache), tuple(teacher_spec(choice) for choice in recipe.teachers)
@@ -74,7 +74,8 @@ def extract(arguments: Sequence[str]) -> None:
     """Run one teacher."""
     options, recipe = extract_options(arguments)
     from pipeline.rejected import require_few_rejected
-    from pipeline.stage_extract import extract_teacher, plan_extraction, teacher_spec
+    from pipeline.running_teacher import teacher_spec
+    from pipeline.stage_extract import extract_teacher, plan_extraction
     from pipeline.stage_views import make_views, require_recipe, views_missing
 
     cache, spec = _cache(options.cache), teacher_spec(options.choice)

@@ -1,12 +1,14 @@
 """The units of a cache, found through its manifests and its commit log."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from pipeline.cut_shard import detail_identity
 from pipeline.units import Unit, canvas_unit, choice_of, detail_unit_of, feature_unit
 from storage_schemas.cache import Cache
-from storage_schemas.identity import digest
 from storage_schemas.layout import detail_array
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.teacher import TeacherSpec
+from storage_schemas.views import ViewSet, detail_side
 
 
 def canvas_units(views: ViewsManifest) -> list[Unit]:
@@ -26,16 +28,23 @@ def feature_units(views: ViewsManifest, manifest: TeacherManifest) -> list[Unit]
     ]
 
 
-def detail_units(views: ViewsManifest, teacher: str, native: int) -> list[Unit]:
+def detail_units(views: ViewsManifest, teacher: str, sides: Mapping[ViewSet, int]) -> list[Unit]:
     """Return the unit of a fixed teacher's details of each set.
 
     Args:
         views: of the cache.
         teacher: whose windows.
-        native: side of its input (pixels).
+        sides: of a window (pixels), by set.
     """
-    identity = digest({"views": views.digest, "teacher": teacher, "native": native})
-    return [detail_unit_of(view_set, shape, teacher, native, identity) for view_set, shape in views.sets.items()]
+    return [
+        detail_unit_of(view_set, shape, teacher, sides[view_set], detail_identity(views, teacher, sides[view_set]))
+        for view_set, shape in views.sets.items()
+    ]
+
+
+def sides_of(spec: TeacherSpec, views: ViewsManifest) -> dict[ViewSet, int]:
+    """Return the sides (pixels) that a fixed teacher's details have in each set."""
+    return {view_set: detail_side(spec, view_set) for view_set in views.sets}
 
 
 def teacher_manifests(cache: Cache) -> list[TeacherManifest]:
@@ -51,13 +60,12 @@ def detailed_teachers(committed: Iterable[str]) -> list[str]:
     return sorted({part[3] for part in parts if len(part) == 4 and part[2] == "detail"})
 
 
-def native_of(cache: Cache, views: ViewsManifest, teacher: str) -> int:
-    """Return the side (pixels) of a teacher's details, as their array says it.
+def stored_sides(cache: Cache, views: ViewsManifest, teacher: str) -> dict[ViewSet, int]:
+    """Return the sides (pixels) of a teacher's details in each set, as their arrays say it.
 
     Raises:
-        MissingError: the array says nothing.
-        CorruptionError: the array's metadata cannot be read.
+        MissingError: an array says nothing.
+        CorruptionError: an array's metadata cannot be read.
         ContractError: it is no array of ours.
     """
-    view_set = next(iter(views.sets))
-    return cache.array(detail_array(view_set, teacher), {}).spec.shape[1]
+    return {view_set: cache.array(detail_array(view_set, teacher), {}).spec.shape[1] for view_set in views.sets}

@@ -104,6 +104,12 @@ class TeacherChoice:
     layers: tuple[int, ...] = ()
     """Blocks, counted from 0, whose maps are cached beside the last one's, each as a teacher `<name>-block<n>` of its
     own. One forward gives them all."""
+    tiles: int = 1
+    """For a fixed teacher: along each side of a window of the high partition it gives so many times the tokens of a
+    native input. 3 for SigLIP2 at 384 px beside a student at 1152 px."""
+    upsampler: str = "tiles"
+    """What makes them: `tiles`, each tile seen alone; `bilinear`, the whole window's tokens interpolated; or
+    `module:Class` for a trained one (FeatSharp), from both. Without effect where `tiles` is 1."""
     encoding: Encoding = "float16"
     """Stored type of spatial features (PHI-S units)."""
     compression: Compression = "none"
@@ -112,7 +118,7 @@ class TeacherChoice:
     """Inputs in one forward (images, or mosaics). Part of the identity: kernels may differ by batch size."""
 
     def __post_init__(self) -> None:
-        _refuse(f"choice of teacher {self.name!r}", _too_small(self, batch=1))
+        _refuse(f"choice of teacher {self.name!r}", _too_small(self, batch=1, tiles=1))
 
 
 @final

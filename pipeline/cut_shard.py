@@ -16,8 +16,9 @@ from pipeline.locators import ImageReader
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 from storage_schemas.cache import Cache
 from storage_schemas.errors import IdentityError, Problem
+from storage_schemas.identity import digest
 from storage_schemas.layout import detail_array, detail_unit, pixels_array, table_part, views_unit
-from storage_schemas.manifest import ViewSetManifest
+from storage_schemas.manifest import ViewSetManifest, ViewsManifest
 from storage_schemas.shard_format import ArraySpec
 from storage_schemas.store import Store
 from storage_schemas.tables import REJECTED, VIEWS, from_parquet
@@ -27,11 +28,11 @@ from storage_schemas.views import ViewSet, draw_offset
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """The windows of one fixed teacher, cut at its own scale."""
+    """One fixed teacher's windows of a view set, cut at its own scale."""
 
     teacher: str
-    native: int
-    """Side of the teacher's input (pixels)."""
+    side: int
+    """Of a window (pixels)."""
     identity: str
     """Digest of the views and of this."""
 
@@ -127,7 +128,7 @@ class ViewCutter:
         for detail in task.details:
             key = offset_key(self.config.seed, view.image.key, view.draw, detail.teacher)
             offset = draw_offset(geometry, self.config.teacher_shifts, key)
-            window = cut_window(picture, crop, geometry, offset, detail.native)
+            window = cut_window(picture, crop, geometry, offset, detail.side)
             cuts[detail_array(task.view_set, detail.teacher)] = window
         return cuts
 
@@ -152,6 +153,17 @@ class ViewCutter:
             commit(self.store, key, [array_record(writers[detail_array(task.view_set, detail.teacher)], key)])
 
 
+def detail_identity(views: ViewsManifest, teacher: str, side: int) -> str:
+    """Return the digest that a teacher's details of a set carry.
+
+    Args:
+        views: of the cache.
+        teacher: whose windows they are.
+        side: of a window (pixels).
+    """
+    return digest({"views": views.digest, "teacher": teacher, "side": side})
+
+
 def offset_key(seed: int, image: str, draw: int, teacher: str) -> tuple[int | str, ...]:
     """Return what a teacher's offset in a view is drawn for."""
     return (seed, image, draw, "offset", teacher)
@@ -163,9 +175,9 @@ def pixels_spec(view_set: ViewSet, manifest: ViewSetManifest) -> ArraySpec:
     return _pixels(pixels_array(view_set), manifest, side)
 
 
-def detail_spec(view_set: ViewSet, manifest: ViewSetManifest, teacher: str, native: int) -> ArraySpec:
+def detail_spec(view_set: ViewSet, manifest: ViewSetManifest, teacher: str, side: int) -> ArraySpec:
     """Return the array of a fixed teacher's windows."""
-    return _pixels(detail_array(view_set, teacher), manifest, native)
+    return _pixels(detail_array(view_set, teacher), manifest, side)
 
 
 def committed_views(cache: Cache, view_set: ViewSet, shard: int) -> pa.Table:
@@ -181,7 +193,7 @@ def _pixels(path: str, manifest: ViewSetManifest, side: int) -> ArraySpec:
 
 def _specs(task: CutTask) -> list[ArraySpec]:
     canvases = [pixels_spec(task.view_set, task.manifest)] if task.canvases else []
-    return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.native) for one in task.details]
+    return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.side) for one in task.details]
 
 
 def _row(view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:

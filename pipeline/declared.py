@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from pipeline.cache_units import detailed_teachers
+from pipeline.cache_units import detailed_teachers, sides_of
 from pipeline.committed import committed_units, is_of_teacher
 from pipeline.findings import Findings
 from pipeline.make_command import extract_command, views_command
@@ -57,12 +57,12 @@ def read_declared(cache: Cache, teacher: str, found: Findings) -> Declared:
         check_group(cache.store, "teachers", ours=False, fix=copied_back(cache), found=found)
     read = [check_teacher(cache, name, views.manifest, extract_command(cache, recipe, name), found) for name in names]
     teachers = [one for one in read if one is not None]
-    known = {manifest.spec.forward_of: manifest.spec.native for manifest, _ in teachers}
-    natives = {name: known.get(name) for name in detailed_teachers(committed_units(cache))}
+    known = {one.spec.forward_of: sides_of(one.spec, views.manifest) for one, _ in teachers}
+    sides = {name: known.get(name) for name in detailed_teachers(committed_units(cache))}
     command = views_command(cache, recipe)
     units = [
         *check_canvases(cache, views.manifest, command, found),
-        *check_details(cache, views.manifest, natives, command, found),
+        *check_details(cache, views.manifest, sides, command, found),
         *(unit for _, features in teachers for unit in features),
     ]
     return Declared(

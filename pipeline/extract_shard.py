@@ -13,13 +13,15 @@ from torch import Tensor
 
 from pipeline.config import TeacherChoice
 from pipeline.cut_shard import committed_views
-from pipeline.features import ViewFeatures, view_features
+from pipeline.features import inputs_per_view, view_features, views_per_input
 from pipeline.moments import Moments, Observer
-from pipeline.placements import Placement, mosaic_layout, place_views, placements_table
+from pipeline.placements import Placement, place_views, placements_table
+from pipeline.running_teacher import RunningTeacher, run_teacher
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
+from pipeline.tiles import ViewFeatures
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
-from storage_schemas.errors import MissingError, Problem, SettingError
+from storage_schemas.errors import MissingError, Problem
 from storage_schemas.layout import (
     detail_array,
     detail_unit,
@@ -36,8 +38,6 @@ from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.store import Store
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import Shifts, ViewSet, teacher_tokens
-from teachers.base import AbstractTeacher
-from teachers.build import build_teacher
 
 
 @final
@@ -91,20 +91,12 @@ class FeatureExtractor:
         self._phi_s: dict[str, tuple[Tensor, Tensor]] = {}
 
     @cached_property
-    def _teacher(self) -> AbstractTeacher:
-        return build_teacher(
-            self._choice.source,
-            name=self._choice.name,
-            weights=self._choice.weights,
-            precision=self._choice.precision,
-            device=_found(self._device),
-            layers=self._choice.layers,
-            compiled=self._compiled,
-        )
+    def _running(self) -> RunningTeacher:
+        return run_teacher(self._choice, self._device, compiled=self._compiled)
 
     def identify(self, _: None) -> str:
         """Return the SHA-256 of the teacher's weights."""
-        return self._teacher.weights_sha256
+        return self._running.weights_sha256
 
     def observe(self, task: FeatureTask) -> dict[str, Moments]:
         """Return the moments of each wanted map's raw tokens over a shard's first views: the training views come first.
@@ -138,13 +130,12 @@ class FeatureExtractor:
             self._commit(task, spec, placements, [writer for writer in writers[spec] if writer is not None])
         return FeatureReport(
             views=len(placements),
-            forwards=self._whole_mosaics(len(placements), task) // self._per_input(task),
+            forwards=self._forwards(len(placements), task),
             bytes=sum(writer.sink.size for pair in writers.values() for writer in pair if writer is not None),
         )
 
     def _wanted(self, task: FeatureTask) -> list[TeacherSpec]:
-        specs = [self._teacher.spec, *(self._teacher.spec.block(layer) for layer in self._choice.layers)]
-        return [spec for spec in specs if spec.name in task.identities]
+        return [spec for spec in self._running.maps if spec.name in task.identities]
 
     def _open(self, stack: ExitStack, task: FeatureTask, spec: TeacherSpec) -> tuple[ShardWriter, ShardWriter | None]:
         store, shape = self._cache.store, (task.view_set, task.manifest)
@@ -172,7 +163,7 @@ class FeatureExtractor:
             if phi_s is None:
                 raise MissingError("PHI-S", [Problem(place=f"teachers/{name}/phi_s", found="is not fitted yet")])
             mean, weight = torch.from_numpy(phi_s.mean.astype(np.float32)), torch.from_numpy(phi_s.forward_weight)
-            self._phi_s[name] = mean.to(self._teacher.device), weight.to(self._teacher.device)
+            self._phi_s[name] = mean.to(self._running.teacher.device), weight.to(self._running.teacher.device)
         return self._phi_s[name]
 
     def _commit(
@@ -187,31 +178,20 @@ class FeatureExtractor:
 
     def _placements(self, task: FeatureTask, views: pa.Table) -> list[Placement]:
         geometry = task.manifest.geometry
-        return place_views(self._teacher.spec, self._seed, self._shifts, task.view_set, geometry, views)
+        return place_views(self._running.spec, self._seed, self._shifts, task.view_set, geometry, views)
 
     def _features(self, task: FeatureTask, placements: list[Placement]) -> Iterator[ViewFeatures]:
-        geometry = task.manifest.geometry
-        return view_features(self._teacher, self._source(task), geometry, placements, self._choice.batch)
-
-    def _source(self, task: FeatureTask) -> ShardedArray:
-        return teacher_pixels(self._cache, self._teacher.spec, task.view_set, task.shard)
-
-    def _per_input(self, task: FeatureTask) -> int:
-        spec, geometry = self._teacher.spec, task.manifest.geometry
-        return mosaic_layout(spec, geometry).capacity if spec.size_rule == "canvas" else 1
+        source = teacher_pixels(self._cache, self._running.spec, task.view_set, task.shard)
+        return view_features(self._running, task.view_set, source, task.manifest.geometry, placements)
 
     def _whole_mosaics(self, views: int, task: FeatureTask) -> int:
-        per_input = self._per_input(task)
+        per_input = views_per_input(self._running.spec, task.manifest.geometry)
         return -(-views // per_input) * per_input
 
-
-def _found(device: str) -> str:
-    """Return the device that a setting means on this machine."""
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
-        fix = "use --run.device cpu; under ray give --run.gpus, or its workers see no GPU"
-        raise SettingError("device", [Problem(place="--run.device cuda", found="torch finds no GPU", fix=fix)])
-    return ("cuda" if there else "cpu") if device == "auto" else device
+    def _forwards(self, views: int, task: FeatureTask) -> int:
+        spec, geometry = self._running.spec, task.manifest.geometry
+        inputs = self._whole_mosaics(views, task) // views_per_input(spec, geometry)
+        return inputs * inputs_per_view(spec, task.view_set)
 
 
 def teacher_pixels(cache: Cache, spec: TeacherSpec, view_set: ViewSet, shard: int) -> ShardedArray:
@@ -224,7 +204,7 @@ def teacher_pixels(cache: Cache, spec: TeacherSpec, view_set: ViewSet, shard: in
 
 def spatial_spec(view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, choice: TeacherChoice) -> ArraySpec:
     """Return the array of a teacher's spatial features of a set."""
-    tokens, grid = teacher_tokens(spec, shape.geometry), shape.grid
+    tokens, grid = teacher_tokens(spec, view_set, shape.geometry), shape.grid
     return ArraySpec(
         path=spatial_array(view_set, spec.name),
         shape=(grid.rows, tokens, tokens, spec.dim),

@@ -1,11 +1,9 @@
-"""What a teacher sees of a view, and which of its tokens belong to it: direct, from detail, or in a mosaic.
+"""What a teacher sees of a view, and which of its tokens belong to it: direct, from detail, in tiles, or in a mosaic.
 
 Shapes: n views, r the window's side (pixels of the canvas), t its tokens, C channels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,67 +12,72 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipeline.placements import Placement, mosaic_layout
+from pipeline.running_teacher import RunningTeacher
+from pipeline.tiles import ViewFeatures, features_of, fixed_features
 from storage_schemas.errors import ContractError, Problem
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.mosaic import MosaicLayout
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.teacher import TeacherSpec
-from teachers.base import AbstractTeacher, TeacherOutput, normalise
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ViewFeatures:
-    """A teacher's features of consecutive views, in raw units, on the teacher's device."""
-
-    maps: Mapping[int | None, Float[Tensor, "views rows cols channels"]]
-    """Block → its map; None stands for the last."""
-    summary: Float[Tensor, "views summary"] | None
+from storage_schemas.views import ViewSet, detail_side, tiles_along
+from teachers.base import AbstractTeacher, normalise
 
 
 def view_features(
-    teacher: AbstractTeacher,
+    running: RunningTeacher,
+    view_set: ViewSet,
     source: ShardedArray,
     geometry: CanvasGeometry,
     placements: Sequence[Placement],
-    batch: int,
 ) -> Iterator[ViewFeatures]:
     """Run a teacher over views, in their order.
 
     Args:
-        teacher: the teacher.
+        running: the teacher.
+        view_set: the views' set.
         source: `pixels`, or for a fixed teacher its `detail`.
         geometry: the canvas.
         placements: of consecutive rows; for a canvas teacher from the start of a mosaic.
-        batch: inputs in one forward (images, or mosaics).
 
     Raises:
         ContractError: the teacher gave NaN or infinity; the rows are named.
     """
-    views_per_input = mosaic_layout(teacher.spec, geometry).capacity if teacher.spec.size_rule == "canvas" else 1
-    for first in range(0, len(placements), batch * views_per_input):
-        some = placements[first : first + batch * views_per_input]
+    step = running.batch * views_per_input(running.spec, geometry)
+    for first in range(0, len(placements), step):
+        some = placements[first : first + step]
         try:
-            yield _forward(teacher, source.read([one.row for one in some]), geometry, some)
+            yield _forward(running, view_set, source.read([one.row for one in some]), geometry, some)
         except ContractError as error:
             found = f"rows {some[0].row} to {some[-1].row} of {source.spec.path}"
             raise ContractError(error.subject, [*error.problems, Problem(place="views", found=found)]) from error
 
 
+def views_per_input(spec: TeacherSpec, geometry: CanvasGeometry) -> int:
+    """Return how many views share one input: k² in a mosaic."""
+    return mosaic_layout(spec, geometry).capacity if spec.size_rule == "canvas" else 1
+
+
+def inputs_per_view(spec: TeacherSpec, view_set: ViewSet) -> int:
+    """Return how many inputs one view takes: for a tiled teacher its tiles, and the whole window."""
+    tiles = detail_side(spec, view_set) // spec.native if spec.size_rule == "fixed" else 1
+    return tiles**2 + 1 if tiles > 1 else 1
+
+
 def _forward(
-    teacher: AbstractTeacher,
+    running: RunningTeacher,
+    view_set: ViewSet,
     pixels: UInt8[np.ndarray, "views side side 3"],
     geometry: CanvasGeometry,
     placements: Sequence[Placement],
 ) -> ViewFeatures:
-    if teacher.spec.size_rule == "fixed":
-        return _features(teacher.encode(_normalised(pixels, teacher)))
-    windows = cut_windows(pixels, geometry, placements)
-    if teacher.spec.size_rule == "any":
-        return _features(teacher.encode(_normalised(windows, teacher)))
-    layout = mosaic_layout(teacher.spec, geometry)
-    inputs = mosaic_inputs(_normalised(windows, teacher), teacher.spec, layout, placements)
-    maps = _features(teacher.encode(inputs)).maps
+    teacher, spec = running.teacher, running.spec
+    if spec.size_rule == "fixed":
+        return fixed_features(running, _normalised(pixels, teacher), tiles_along(spec, view_set))
+    windows = _normalised(cut_windows(pixels, geometry, placements), teacher)
+    if spec.size_rule == "any":
+        return features_of(teacher.encode(windows))
+    layout = mosaic_layout(spec, geometry)
+    maps = features_of(teacher.encode(mosaic_inputs(windows, spec, layout, placements))).maps
     cells = {layer: cut_cells(spatial, layout, placements) for layer, spatial in maps.items()}
     return ViewFeatures(maps=cells, summary=None)
 
@@ -132,9 +135,3 @@ def _corner(layout: MosaicLayout, placement: Placement) -> tuple[int, int]:
 
 def _normalised(pixels: np.ndarray, teacher: AbstractTeacher) -> Tensor:
     return normalise(torch.from_numpy(pixels).to(teacher.device), teacher.spec)
-
-
-def _features(output: TeacherOutput) -> ViewFeatures:
-    maps: dict[int | None, Tensor] = {None: output.spatial}
-    maps |= dict(output.layers.items())
-    return ViewFeatures(maps=maps, summary=output.summary)

@@ -17,12 +17,13 @@ from pipeline.cache_units import (
     detail_units,
     detailed_teachers,
     feature_units,
-    native_of,
+    sides_of,
+    stored_sides,
     teacher_manifests,
 )
 from pipeline.committed import committed_units, unit_command
 from pipeline.make_command import recipe_teachers, stats_command, views_command
-from pipeline.stage_extract import map_specs, teacher_spec
+from pipeline.running_teacher import map_specs, teacher_spec
 from pipeline.stats_facts import stats_facts
 from pipeline.units import Unit
 from storage_schemas.cache import Cache
@@ -64,11 +65,11 @@ def _details(
 ) -> list[Unit]:
     """Return the units of details that are there, or that a teacher still needs."""
     specs = [teacher_spec(choice) for choice in recipe_teachers(recipe)] + [manifest.spec for manifest in manifests]
-    natives = {spec.forward_of: spec.native for spec in specs if spec.size_rule == "fixed"}
+    sides = {spec.forward_of: sides_of(spec, views) for spec in specs if spec.size_rule == "fixed"}
     there = detailed_teachers(committed)
-    natives |= {name: native_of(cache, views, name) for name in there if name not in natives}
-    needed = [name for name in natives if name in there or not _complete(views, name, committed)]
-    return [unit for name in sorted(needed) for unit in detail_units(views, name, natives[name])]
+    sides |= {name: stored_sides(cache, views, name) for name in there if name not in sides}
+    needed = [name for name in sides if name in there or not _complete(views, name, committed)]
+    return [unit for name in sorted(needed) for unit in detail_units(views, name, sides[name])]
 
 
 def _view_set(cache: Cache, unit: Unit, details: Sequence[Unit]) -> ViewSetFacts:

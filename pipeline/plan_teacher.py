@@ -6,15 +6,15 @@ from typing import final, get_args
 
 from pipeline.calibration import CalibrationShard, calibration_sample, require_tokens
 from pipeline.config import Encoding, Recipe, TeacherChoice
+from pipeline.features import inputs_per_view, views_per_input
 from pipeline.hadamard import construction
-from pipeline.placements import mosaic_layout
 from pipeline.planned_views import PlannedViews
-from pipeline.stage_extract import map_specs
+from pipeline.running_teacher import map_specs
 from pipeline.units import Unit, detail_unit_of, feature_unit, total_bytes
 from storage_schemas.errors import AbstractStillhouseError, ContractError, Problem
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet, teacher_tokens
+from storage_schemas.views import ViewSet, detail_side, teacher_tokens
 from teachers.cost import tflop_per_input
 
 
@@ -89,7 +89,7 @@ def _tokens(spec: TeacherSpec, views: PlannedViews) -> tuple[dict[ViewSet, int],
     tokens, refusals = {}, []
     for view_set, shape in views.shapes.items():
         try:
-            tokens[view_set] = teacher_tokens(spec, shape.geometry)
+            tokens[view_set] = teacher_tokens(spec, view_set, shape.geometry)
         except ContractError as error:
             refusals += [
                 Problem(place=f"{spec.name}, {view_set.name}", found=one.found, fix=one.fix) for one in error.problems
@@ -122,7 +122,10 @@ def _features(
 def _details(spec: TeacherSpec, views: PlannedViews) -> tuple[Unit, ...]:
     if spec.size_rule != "fixed":
         return ()
-    return tuple(detail_unit_of(view_set, shape, spec.name, spec.native) for view_set, shape in views.shapes.items())
+    sides = {view_set: detail_side(spec, view_set) for view_set in views.shapes}
+    return tuple(
+        detail_unit_of(view_set, shape, spec.name, sides[view_set]) for view_set, shape in views.shapes.items()
+    )
 
 
 def _refusals(subject: str, check: Callable[[], object]) -> list[Problem]:
@@ -145,7 +148,5 @@ def _forwards(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet) -> int:
 
 def _inputs(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet, counts: Iterable[int]) -> int:
     # a mosaic never reaches beyond its shard, so each shard's last one may be partly empty
-    capacity = 1
-    if spec.size_rule == "canvas":
-        capacity = mosaic_layout(spec, views.shapes[view_set].geometry).capacity
-    return sum(-(-count // capacity) for count in counts)
+    capacity = views_per_input(spec, views.shapes[view_set].geometry)
+    return sum(-(-count // capacity) for count in counts) * inputs_per_view(spec, view_set)

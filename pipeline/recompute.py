@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-import torch
-
-from pipeline.config import TeacherChoice
+from pipeline.config import RunConfig, TeacherChoice
 from pipeline.declared import Declared
 from pipeline.findings import Findings, noting
 from pipeline.look_options import VerifyOptions
 from pipeline.options import choose
 from pipeline.recipes import recipe_of
 from pipeline.run_again import distance
+from pipeline.running_teacher import RunningTeacher, run_teacher
 from pipeline.units import Unit, choice_of
 from storage_schemas.cache import Cache
 from storage_schemas.commits import committed_shards, read_commit, record_path
@@ -20,8 +19,6 @@ from storage_schemas.identity import require_same
 from storage_schemas.manifest import TeacherManifest
 from storage_schemas.seeds import generator
 from storage_schemas.teacher import Precision, forward_of
-from teachers.base import AbstractTeacher
-from teachers.build import build_teacher
 from teachers.own import own_class
 from teachers.source import is_own
 
@@ -56,9 +53,9 @@ def recompute_teachers(cache: Cache, declared: Declared, options: VerifyOptions,
     recomputed = []
     for manifest in declared.teachers:
         choice = teacher_choice(declared.recipe, manifest.spec.name, options)
-        teacher = _same_teacher(manifest, choice, options.run.device)
+        running = _same_teacher(manifest, choice, options.run)
         units = [unit for unit in declared.units if unit.teacher == manifest.spec]
-        recomputed.append(recompute_views(cache, manifest, units, teacher, options.recompute, found))
+        recomputed.append(recompute_views(cache, manifest, units, running, options.recompute, found))
     return recomputed
 
 
@@ -85,7 +82,7 @@ def recompute_views(
     cache: Cache,
     manifest: TeacherManifest,
     units: Sequence[Unit],
-    teacher: AbstractTeacher,
+    running: RunningTeacher,
     count: int,
     found: Findings,
 ) -> Recomputed:
@@ -95,7 +92,7 @@ def recompute_views(
         cache: the cache.
         manifest: the teacher's.
         units: its features.
-        teacher: the one that the features are of.
+        running: the teacher that the features are of.
         count: how many views; all that are committed where there are fewer.
         found: what is wrong is noted here.
     """
@@ -103,7 +100,7 @@ def recompute_views(
     for unit, row in _picked(cache, manifest, units, count, found):
         place, fix = f"{unit.arrays[0].path} row {row}", "delete the record of its shard, and extract it again"
         with noting(found.problems, place, fix):
-            distances.append(distance(cache, teacher, manifest, unit, row))
+            distances.append(distance(cache, running, manifest, unit, row))
             if not distances[-1] <= tolerance:
                 apart = f"is {distances[-1]:.3g} of a token's length from what the teacher gives"
                 found.note(place, f"{apart}; rounding explains {tolerance:.3g}", fix)
@@ -111,23 +108,17 @@ def recompute_views(
     return Recomputed(teacher=manifest.spec.name, views=len(distances), farthest=farthest, tolerance=tolerance)
 
 
-def _same_teacher(manifest: TeacherManifest, choice: TeacherChoice, device: str) -> AbstractTeacher:
-    """Build the teacher, and refuse any other than the one that the features are of."""
+def _same_teacher(manifest: TeacherManifest, choice: TeacherChoice, run: RunConfig) -> RunningTeacher:
+    """Build the teacher as the features were made, and refuse any other than the one that they are of."""
     stored, layer = choice_of(manifest.spec, manifest.identity), manifest.spec.layer
-    teacher = build_teacher(
-        choice.source,
-        name=manifest.spec.forward_of,
-        weights=choice.weights,
-        precision=stored.precision,
-        device=("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device,
-        layers=() if layer is None else (layer,),
-    )
-    spec = teacher.spec if layer is None else teacher.spec.block(layer)
-    current = {"teacher": spec.attributes(), "weights_sha256": teacher.weights_sha256}
+    layers = () if layer is None else (layer,)
+    as_stored = replace(stored, source=choice.source, weights=choice.weights, layers=layers)
+    running = run_teacher(as_stored, run.device, compiled=run.compiled)
+    current = {"teacher": running.maps[-1].attributes(), "weights_sha256": running.weights_sha256}
     before = {name: manifest.identity[name] for name in current}
     fix = "give the teacher and the weights that these features are of: --teacher, --weights"
     require_same(f"teacher {stored.name}", before, current, fix)
-    return teacher
+    return running
 
 
 def _picked(

@@ -5,8 +5,9 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from pipeline.extract_shard import teacher_pixels
-from pipeline.features import view_features
-from pipeline.placements import Placement, mosaic_layout
+from pipeline.features import view_features, views_per_input
+from pipeline.placements import Placement
+from pipeline.running_teacher import RunningTeacher
 from pipeline.units import Unit
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
@@ -15,15 +16,14 @@ from storage_schemas.geometry import CanvasGeometry, Offset
 from storage_schemas.layout import summary_array
 from storage_schemas.manifest import TeacherManifest
 from storage_schemas.phi_s import to_stored
-from teachers.base import AbstractTeacher
 
 
-def distance(cache: Cache, teacher: AbstractTeacher, manifest: TeacherManifest, unit: Unit, row: int) -> float:
+def distance(cache: Cache, running: RunningTeacher, manifest: TeacherManifest, unit: Unit, row: int) -> float:
     """Run the batch that a view was in again, and return how far its stored features are from the result.
 
     Args:
         cache: the cache.
-        teacher: the one that the features are of.
+        running: the teacher that the features are of.
         manifest: its manifest.
         unit: its features of a set.
         row: the view's row in the set.
@@ -42,7 +42,7 @@ def distance(cache: Cache, teacher: AbstractTeacher, manifest: TeacherManifest, 
     commits = {shard: read_commit(cache.store, unit.name, shard)}
     batch, position = _batch(cache.placements(view_set, name, commits), row, manifest, unit.shape.geometry)
     source = teacher_pixels(cache, manifest.spec, view_set, shard)
-    features = next(view_features(teacher, source, unit.shape.geometry, batch, len(batch)))
+    features = next(view_features(running, view_set, source, unit.shape.geometry, batch))
     raw = features.maps[manifest.spec.layer][position].float().cpu().numpy()
     apart = [token_distance(_entry(cache, unit.arrays[0].path, commits, row), to_stored(phi_s, raw))]
     if features.summary is not None and manifest.spec.summary_dim is not None:
@@ -74,8 +74,7 @@ def _batch(
         )
         for one in table.to_pylist()
     ]
-    canvas = manifest.spec.size_rule == "canvas"
-    length = manifest.identity["batch"] * (mosaic_layout(manifest.spec, geometry).capacity if canvas else 1)
+    length = manifest.identity["batch"] * views_per_input(manifest.spec, geometry)
     position = [one.row for one in placements].index(row)
     first = position - position % length
     return placements[first : first + length], position - first

@@ -20,6 +20,7 @@ from pipeline.moments import merge_each
 from pipeline.pools import AbstractPool, in_order, open_pool
 from pipeline.progress import Say, progress
 from pipeline.publish import publish_group
+from pipeline.running_teacher import map_specs
 from pipeline.shard_writer import create_array
 from pipeline.stage_views import require_recipe, views_missing
 from storage_schemas.cache import Cache, phi_s_digest
@@ -30,7 +31,7 @@ from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, teacher_tokens
-from teachers.build import precision_of, specs_of
+from teachers.build import precision_of
 
 
 @final
@@ -86,25 +87,6 @@ class Extraction:
         return FeatureTask(view_set=view_set, manifest=one, shard=shard, identities=identities, first=first)
 
 
-def map_specs(choice: TeacherChoice) -> tuple[TeacherSpec, ...]:
-    """Return what each map of a recipe's teacher is in the cache: the last block's first.
-
-    Raises:
-        SettingError: no such source, or no such block in it.
-    """
-    noise = choice.weights.startswith("random:")
-    return specs_of(choice.source, name=choice.name, random_weights=noise, layers=choice.layers)
-
-
-def teacher_spec(choice: TeacherChoice) -> TeacherSpec:
-    """Return what a recipe's teacher is, by its last block's map.
-
-    Raises:
-        SettingError: no such source, or no such block in it.
-    """
-    return map_specs(choice)[0]
-
-
 def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extraction:
     """Check that a teacher can look at this cache's views, all of which must be there.
 
@@ -124,7 +106,7 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extr
         problems.append(Problem(place="summary_dim", found=found, fix="declare None"))
     for view_set, one in views.sets.items():
         try:
-            tokens[view_set] = teacher_tokens(spec, one.geometry)
+            tokens[view_set] = teacher_tokens(spec, view_set, one.geometry)
         except ContractError as error:
             problems += [
                 Problem(place=view_set.name, found=problem.found, fix=problem.fix) for problem in error.problems

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, final
 
 from pipeline.config import Recipe, RunConfig, views_settings
-from pipeline.cut_shard import CutReport, Detail, ViewCutter, detail_spec, pixels_spec
+from pipeline.cut_shard import CutReport, Detail, ViewCutter, detail_identity, detail_spec, pixels_spec
 from pipeline.cut_tasks import missing_tasks
 from pipeline.draw import DrawnView, draw_views, set_manifest
 from pipeline.duplicates import (
@@ -30,7 +30,7 @@ from storage_schemas.layout import FEATURES, FORMAT_VERSION, IMAGES_TABLE
 from storage_schemas.manifest import ViewsManifest
 from storage_schemas.tables import to_parquet
 from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet
+from storage_schemas.views import ViewSet, detail_side
 
 ANOTHER_RECIPE = "use the recipe and settings that made this cache, or point CACHE at a new place"
 OTHER_IMAGES = "set DATA to the images that this cache was made from, or point CACHE at a new place"
@@ -89,17 +89,15 @@ def _refuse_foreign(cache: Cache) -> None:
         raise IdentityError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)])
 
 
-def details_of(manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> tuple[Detail, ...]:
-    """Return what is to be cut at their own scale for the fixed ones among some teachers."""
-    return tuple(
-        Detail(
-            teacher=spec.name,
-            native=spec.native,
-            identity=digest({"views": manifest.digest, "teacher": spec.name, "native": spec.native}),
-        )
-        for spec in specs
-        if spec.size_rule == "fixed"
-    )
+def details_of(manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> dict[ViewSet, tuple[Detail, ...]]:
+    """Return what is to be cut of each set at their own scale for the fixed ones among some teachers."""
+    fixed = [spec for spec in specs if spec.size_rule == "fixed"]
+    return {view_set: tuple(_detail(manifest, view_set, spec) for spec in fixed) for view_set in manifest.sets}
+
+
+def _detail(manifest: ViewsManifest, view_set: ViewSet, spec: TeacherSpec) -> Detail:
+    side = detail_side(spec, view_set)
+    return Detail(teacher=spec.name, side=side, identity=detail_identity(manifest, spec.name, side))
 
 
 def views_missing(cache: Cache, manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> bool:
@@ -160,17 +158,24 @@ def describe_sets(manifest: ViewsManifest) -> str:
     return f"{sum(counts.values())} views: {', '.join(f'{name} {rows}' for name, rows in counts.items())}"
 
 
-def _prepare(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Sequence[Detail]) -> None:
+def _prepare(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Mapping[ViewSet, Sequence[Detail]]) -> None:
     publish_group(cache.store, "", {"format": FORMAT_VERSION, "recipe": recipe.name})
     publish_group(cache.store, "views", plan.manifest.attributes())
     publish_bytes(cache.store, IMAGES_TABLE, to_parquet(images_table(plan.images, plan.copies)))
     for view_set, one in plan.manifest.sets.items():
         create_array(cache.store, pixels_spec(view_set, one))
-        for detail in details:
-            create_array(cache.store, detail_spec(view_set, one, detail.teacher, detail.native))
+        for detail in details[view_set]:
+            create_array(cache.store, detail_spec(view_set, one, detail.teacher, detail.side))
 
 
-def _cut(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Sequence[Detail], run: RunConfig, say: Say) -> None:
+def _cut(
+    cache: Cache,
+    recipe: Recipe,
+    plan: ViewsPlan,
+    details: Mapping[ViewSet, Sequence[Detail]],
+    run: RunConfig,
+    say: Say,
+) -> None:
     tasks = missing_tasks(cache, plan.manifest, details, plan.views)
     total = sum(one.grid.rows for one in plan.manifest.sets.values())
     waiting = sum(len(task.views) for task in tasks)

@@ -56,13 +56,13 @@ def canvas_unit(view_set: ViewSet, shape: ViewSetManifest, identity: str = "") -
     )
 
 
-def detail_unit_of(view_set: ViewSet, shape: ViewSetManifest, teacher: str, native: int, identity: str = "") -> Unit:
-    """Return the unit of the windows of a fixed teacher whose input has sides of `native` pixels."""
+def detail_unit_of(view_set: ViewSet, shape: ViewSetManifest, teacher: str, side: int, identity: str = "") -> Unit:
+    """Return the unit of a fixed teacher's windows, cut with sides of `side` pixels."""
     return Unit(
         name=detail_unit(view_set, teacher),
         view_set=view_set,
         shape=shape,
-        arrays=(detail_spec(view_set, shape, teacher, native),),
+        arrays=(detail_spec(view_set, shape, teacher, side),),
         tables=(),
         identity=identity,
     )
@@ -91,7 +91,10 @@ def feature_unit(
 def choice_of(spec: TeacherSpec, identity: Mapping[str, Any]) -> TeacherChoice:
     """Return how a teacher's features were stored, by the identity that its group holds."""
     names = ("precision", "batch", "encoding", "compression")
-    return TeacherChoice(name=spec.name, source="", **{name: identity[name] for name in names})
+    stored: dict[str, Any] = {name: identity[name] for name in names} | {"tiles": spec.tiles}
+    if spec.upsampler is not None:
+        stored["upsampler"] = spec.upsampler
+    return TeacherChoice(name=spec.forward_of, source="", **stored)
 
 
 def array_bytes(spec: ArraySpec) -> int:

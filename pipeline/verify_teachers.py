@@ -102,7 +102,7 @@ def _check_manifest(
         found.note(place, problem, fix)
     if differences(identity["teacher"], spec.attributes()):
         found.note(place, "its identity is of another spec than its own", fix)
-    tokens = {view_set: teacher_tokens(spec, shape.geometry) for view_set, shape in views.sets.items()}
+    tokens = {view_set: teacher_tokens(spec, view_set, shape.geometry) for view_set, shape in views.sets.items()}
     if tokens != dict(manifest.tokens):
         found.note(place, "its tokens are not those that its spec implies", fix)
 

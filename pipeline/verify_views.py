@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, final
 
-from pipeline.cache_units import canvas_units, detail_units, native_of
+from pipeline.cache_units import canvas_units, detail_units, stored_sides
 from pipeline.config import ViewsConfig
 from pipeline.draw import DrawnView, draw_views, set_manifest
 from pipeline.findings import MALFORMED, Findings, noting
@@ -92,23 +92,27 @@ def check_canvases(cache: Cache, views: ViewsManifest, command: str, found: Find
 
 
 def check_details(
-    cache: Cache, views: ViewsManifest, natives: Mapping[str, int | None], command: str, found: Findings
+    cache: Cache,
+    views: ViewsManifest,
+    sides: Mapping[str, Mapping[ViewSet, int] | None],
+    command: str,
+    found: Findings,
 ) -> list[Unit]:
     """Check the metadata of every detail array, and return the units.
 
     Args:
         cache: the cache.
         views: its views.
-        natives: teachers that details are committed of, each with the side of its input (pixels) where it is known.
+        sides: teachers that details are committed of, each with their sides by set (pixels) where these are known.
         command: what cuts views.
         found: what is wrong is noted here.
     """
     units: list[Unit] = []
-    for teacher, native in natives.items():
+    for teacher, known in sides.items():
         node = f"views/*/detail/{teacher}"
         with noting(found.problems, metadata_name(node), _again(cache, node, command)):
-            units += detail_units(views, teacher, native_of(cache, views, teacher) if native is None else native)
-    for view_set in views.sets if natives else ():
+            units += detail_units(views, teacher, stored_sides(cache, views, teacher) if known is None else known)
+    for view_set in views.sets if sides else ():
         group = f"{views_unit(view_set)}/detail"
         check_group(cache.store, group, ours=False, fix=_again(cache, group, command), found=found)
     for unit in units:

@@ -13,7 +13,7 @@ from pipeline.cache_units import (
     detail_units,
     detailed_teachers,
     feature_units,
-    native_of,
+    stored_sides,
     teacher_manifests,
 )
 from pipeline.committed import committed_units
@@ -119,7 +119,7 @@ def _units(cache: Cache, views: ViewsManifest, view_set: ViewSet, shard: int) ->
     """Return the units of a set that have the shard: canvases first, then details, then features."""
     units, committed = canvas_units(views), committed_units(cache)
     for teacher in detailed_teachers(committed):
-        units += detail_units(views, teacher, native_of(cache, views, teacher))
+        units += detail_units(views, teacher, stored_sides(cache, views, teacher))
     for manifest in teacher_manifests(cache):
         units += feature_units(views, manifest)
     return [unit for unit in units if unit.view_set == view_set and shard in committed.get(unit.name, ())]

@@ -44,6 +44,10 @@ class TeacherSpec:
     """Licence of the weights, which binds what may be done with the features too."""
     layer: int | None = None
     """Block whose output is cached (counted from 0), or None for the last."""
+    tiles: int = 1
+    """For a fixed teacher: along each side of a window of the high partition it has so many times its native tokens."""
+    upsampler: str | None = None
+    """What makes them: `tiles`, `bilinear` or `module:Class`; None for a teacher without tiles."""
     random_weights: bool = False
     """True when the weights are seeded noise, for demonstrations and tests only."""
 
@@ -104,14 +108,19 @@ def _problems(spec: TeacherSpec) -> Iterator[Problem]:
     for field, allowed in (("size_rule", get_args(SizeRule)), ("resample", get_args(Resample))):
         if getattr(spec, field) not in allowed:
             yield Problem(place=field, found=f"{getattr(spec, field)!r} is none of {', '.join(allowed)}")
-    for field, least in (("dim", 1), ("summary_dim", 1), ("patch", 1), ("native", 1), ("layer", 0)):
+    for field, least in (("dim", 1), ("summary_dim", 1), ("patch", 1), ("native", 1), ("layer", 0), ("tiles", 1)):
         value = getattr(spec, field)
         if value is not None and value < least:
             yield Problem(place=field, found=f"{value} is less than {least}")
-    found = _BLOCK.search(spec.name)
-    if (found and int(found[1])) != spec.layer and (spec.layer or 0) >= 0:
+    block = _BLOCK.search(spec.name)
+    if (block and int(block[1])) != spec.layer and (spec.layer or 0) >= 0:
         said = "no block's map" if spec.layer is None else f"the map of block {spec.layer}"
         yield Problem(place="name", found=f"{spec.name!r} is {said}", fix="names end in -block<n> for these alone")
+    if spec.tiles > 1 and spec.size_rule != "fixed":
+        found = f"{spec.tiles}, but a teacher of size rule {spec.size_rule} sees large windows as they are"
+        yield Problem(place="tiles", found=found, fix="leave it at 1")
+    if (spec.tiles > 1) != (spec.upsampler is not None):
+        yield Problem(place="upsampler", found=f"{spec.upsampler!r} for {spec.tiles} tiles along a side")
     if spec.patch > 0 and spec.native % spec.patch:
         yield Problem(place="native", found=f"{spec.native} px is not a multiple of the patch, {spec.patch} px")
     if len(spec.mean) != 3 or not all(map(math.isfinite, spec.mean)):

@@ -89,20 +89,34 @@ def draw_offset(geometry: CanvasGeometry, shifts: Shifts, key: Key) -> Offset:
     return Offset(row=row, col=col)
 
 
-def teacher_tokens(spec: TeacherSpec, geometry: CanvasGeometry) -> int:
-    """Return the tokens along one side of a window as the teacher sees it.
+def teacher_tokens(spec: TeacherSpec, view_set: ViewSet, geometry: CanvasGeometry) -> int:
+    """Return the tokens along one side of a window as the teacher's features have it.
 
     Raises:
         ContractError: the teacher cannot see a window of this resolution in whole tokens.
     """
     if spec.size_rule == "fixed":
-        return spec.native_tokens
+        return spec.native_tokens * tiles_along(spec, view_set)
     if spec.size_rule == "canvas":
         return MosaicLayout(canvas_tokens=spec.native_tokens, window_tokens=geometry.span).window_tokens
     if geometry.resolution % spec.patch:
         found = f"{geometry.resolution} px is not a multiple of the patch of {spec.name}, {spec.patch} px"
         raise ContractError(f"teacher {spec.name}", [Problem(place="resolution", found=found)])
     return geometry.resolution // spec.patch
+
+
+def tiles_along(spec: TeacherSpec, view_set: ViewSet) -> int:
+    """Return how many times its native tokens a fixed teacher has along one side of a window: more than one in the high
+    partition alone.
+    """
+    return spec.tiles if view_set.partition == "high" else 1
+
+
+def detail_side(spec: TeacherSpec, view_set: ViewSet) -> int:
+    """Return the side of a fixed teacher's detail (pixels): its native one, or as many beside each other as it has
+    tiles. `bilinear` looks at no tile.
+    """
+    return spec.native * (1 if spec.upsampler == "bilinear" else tiles_along(spec, view_set))
 
 
 def _normal_edges(margin: int, sd: float) -> np.ndarray:

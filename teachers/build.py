@@ -41,14 +41,20 @@ def spec_of(source: str, *, name: str | None = None, random_weights: bool = Fals
 
 
 def specs_of(
-    source: str, *, name: str | None = None, random_weights: bool = False, layers: tuple[int, ...] = ()
+    source: str,
+    *,
+    name: str | None = None,
+    random_weights: bool = False,
+    layers: tuple[int, ...] = (),
+    tiles: int = 1,
+    upsampler: str | None = None,
 ) -> tuple[TeacherSpec, ...]:
     """Return what each map of a source is in the cache: the last block's first, then those of `layers`.
 
     Raises:
-        SettingError: no such source, or no such block in it.
+        SettingError: no such source, no such block in it, or tiles for a teacher that is not fixed.
     """
-    spec = spec_of(source, name=name, random_weights=random_weights)
+    spec = replace(spec_of(source, name=name, random_weights=random_weights), tiles=tiles, upsampler=upsampler)
     refuse_layers(spec.name, layers, None if is_own(source) else entry_of(source).blocks)
     return spec, *(spec.block(layer) for layer in layers)
 

@@ -6,8 +6,9 @@ from pipeline.config import CalibrationConfig, Recipe, TeacherChoice, ViewsConfi
 def demo() -> Recipe:
     """Return a recipe for a fresh machine: no network, two CPU cores, minutes.
 
-    Every mode is met: windows seen directly (dinov3), from detail at another scale (siglip2, 12 × 12 tokens beside 8,
-    12 and 16), in mosaics of 3 × 3 and 2 × 2, and alone on a padded canvas (sam3, 24 × 24 tokens)."""
+    Every mode is met: windows seen directly (dinov3), from detail at another scale (siglip2, 12 × 12 tokens beside 8
+    and 12), in 2 × 2 tiles (24 × 24 beside 16), in mosaics of 3 × 3 and 2 × 2, and alone on a padded canvas (sam3,
+    24 × 24 tokens)."""
     views = ViewsConfig(
         low=(128, 192),
         high=(256,),
@@ -19,7 +20,7 @@ def demo() -> Recipe:
     )
     teachers = (
         TeacherChoice(name="dinov3", source="dinov3-tiny", weights="random:1", precision="fp32"),
-        TeacherChoice(name="siglip2", source="siglip2-tiny", weights="random:2", precision="fp32"),
+        TeacherChoice(name="siglip2", source="siglip2-tiny", weights="random:2", precision="fp32", tiles=2),
         TeacherChoice(name="sam3", source="sam3-tiny", weights="random:3", precision="fp32", batch=4),
     )
     return Recipe(name="demo", views=views, teachers=teachers, calibration=CalibrationConfig(views=1000))

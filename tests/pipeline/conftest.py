@@ -14,7 +14,8 @@ from PIL import Image
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
 from pipeline.recipes import recipe_of
-from pipeline.stage_extract import extract_teacher, plan_extraction, teacher_spec
+from pipeline.running_teacher import teacher_spec
+from pipeline.stage_extract import extract_teacher, plan_extraction
 from pipeline.stage_stats import measure_teachers
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache

@@ -11,7 +11,7 @@ from pipeline.__main__ import main
 from pipeline.contact_sheet import COLOURS, GAP, LINE, SIDE, colours, lay_out, with_cells, with_windows, write_sheet
 from pipeline.placements import Placement
 from pipeline.preview import STUDENT, Drawing, canvas_pictures, mosaic_picture, mosaic_pixels, sheet_rows, shown_views
-from pipeline.stage_extract import teacher_spec
+from pipeline.running_teacher import teacher_spec
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.geometry import CanvasGeometry, Offset

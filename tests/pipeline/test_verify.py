@@ -20,7 +20,8 @@ from pipeline.config import RunConfig, TeacherChoice
 from pipeline.declared import read_declared
 from pipeline.findings import Findings
 from pipeline.look_options import VerifyOptions
-from pipeline.stage_extract import extract_teacher, plan_extraction, teacher_spec
+from pipeline.running_teacher import teacher_spec
+from pipeline.stage_extract import extract_teacher, plan_extraction
 from pipeline.stage_stats import measure_teachers
 from pipeline.stage_views import make_views
 from pipeline.verify import Verdict, verify_cache

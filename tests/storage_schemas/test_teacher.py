@@ -89,6 +89,13 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"summary_dim": 0}, "summary_dim: 0 is less than 1"),
     ({"native": -14}, "native: -14 is less than 1"),
     ({"patch": 0}, "patch: 0 is less than 1"),
+    ({"tiles": 0}, "tiles: 0 is less than 1"),
+    (
+        {"tiles": 3, "upsampler": "tiles"},
+        "tiles: 3, but a teacher of size rule canvas sees large windows as they are (leave it at 1)",
+    ),
+    ({"size_rule": "fixed", "tiles": 3}, "upsampler: None for 3 tiles along a side"),
+    ({"upsampler": "tiles"}, "upsampler: 'tiles' for 1 tiles along a side"),
     ({"layer": -1}, "layer: -1 is less than 0"),
     ({"native": 1000}, "native: 1000 px is not a multiple of the patch, 14 px"),
     ({"mean": (0.5, NAN, 0.5)}, "mean: (0.5, nan, 0.5) is not three finite numbers"),

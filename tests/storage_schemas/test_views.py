@@ -21,10 +21,12 @@ from storage_schemas.views import (
     Shifts,
     Split,
     ViewSet,
+    detail_side,
     draw_offset,
     teacher_tokens,
 )
 
+LOW = ViewSet(partition="low", resolution=256)
 GEOMETRY = CanvasGeometry(resolution=256, patch=16, margin=2)
 ANY = TeacherSpec(
     name="dinov3",
@@ -200,12 +202,32 @@ def test_a_distribution_of_no_known_name_is_refused() -> None:
     ],
 )
 def test_a_teacher_sees_a_window_in_the_tokens_of_its_rule(spec: TeacherSpec, resolution: int, tokens: int) -> None:
-    assert teacher_tokens(spec, CanvasGeometry(resolution=resolution, patch=16, margin=2)) == tokens
+    geometry = CanvasGeometry(resolution=resolution, patch=16, margin=2)
+    assert teacher_tokens(spec, ViewSet(partition="low", resolution=resolution), geometry) == tokens
+
+
+@pytest.mark.parametrize(
+    ("tiles", "upsampler", "low", "high"),
+    [
+        (1, None, (24, 384), (24, 384)),
+        (3, "tiles", (24, 384), (72, 1152)),
+        (3, "bilinear", (24, 384), (72, 384)),
+        (2, "my.module:Sharp", (24, 384), (48, 768)),
+    ],
+)
+def test_a_tiled_teacher_has_finer_tokens_and_details_in_the_high_partition_alone(
+    tiles: int, upsampler: str | None, low: tuple[int, int], high: tuple[int, int]
+) -> None:
+    spec = replace(FIXED, tiles=tiles, upsampler=upsampler)
+    for partition, expected in (("low", low), ("high", high)):
+        view_set = ViewSet(partition=partition, resolution=432)
+        geometry = CanvasGeometry(resolution=432, patch=16, margin=2)
+        assert (teacher_tokens(spec, view_set, geometry), detail_side(spec, view_set)) == expected
 
 
 def test_a_window_that_is_no_whole_number_of_a_teachers_tokens_is_refused() -> None:
     with pytest.raises(ContractError) as refusal:
-        teacher_tokens(replace(ANY, patch=14, native=224), GEOMETRY)
+        teacher_tokens(replace(ANY, patch=14, native=224), LOW, GEOMETRY)
     assert str(refusal.value) == (
         "teacher dinov3 breaks the storage contract:\n"
         "  resolution: 256 px is not a multiple of the patch of dinov3, 14 px"
@@ -214,4 +236,4 @@ def test_a_window_that_is_no_whole_number_of_a_teachers_tokens_is_refused() -> N
 
 def test_a_window_larger_than_a_teachers_canvas_is_refused() -> None:
     with pytest.raises(ContractError, match="window: 80 tokens do not fit a canvas of 72"):
-        teacher_tokens(CANVAS, CanvasGeometry(resolution=1280, patch=16, margin=0))
+        teacher_tokens(CANVAS, LOW, CanvasGeometry(resolution=1280, patch=16, margin=0))

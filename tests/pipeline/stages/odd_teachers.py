@@ -13,6 +13,7 @@ from storage_schemas.teacher import Precision, SizeRule, TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.output import TeacherOutput
 from teachers.quarter_mean import quarter_means
+from teachers.upsamplers import AbstractUpsampler, SeenWindows
 
 Images = Float[Tensor, "batch 3 height width"]
 
@@ -75,6 +76,22 @@ class DirectFourteen(AbstractTeacher):
     def features(self, images: Images) -> TeacherOutput:
         """Average quarters."""
         return _quarters(images, 14)
+
+
+@final
+class Blend(AbstractUpsampler):
+    """Half of the tiles, half of the whole."""
+
+    weights_sha256 = "5" * 64
+
+    def __init__(self, *, device: torch.device) -> None:
+        self.half = torch.tensor(0.5, device=device)
+
+    def upsample(self, seen: SeenWindows) -> Tensor:
+        """Repeat the whole window's tokens, and mix."""
+        assert seen.tiled is not None
+        whole = seen.whole.repeat_interleave(seen.tiles, dim=1).repeat_interleave(seen.tiles, dim=2)
+        return self.half * whole + (1 - self.half) * seen.tiled
 
 
 @final

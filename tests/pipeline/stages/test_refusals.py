@@ -476,7 +476,7 @@ def test_stats_of_unfinished_features_are_refused_with_what_is_lacking(
 def test_an_unknown_command_is_answered_with_those_there_are(refused: Refused) -> None:
     [subject, found] = refused("extrakt")
     assert subject == "command cannot be used:"
-    assert found.startswith("  extrakt: is no command (there are plan, views, extract, stats, ")
+    assert found.startswith("  extrakt: is no command (there are plan, views, preview, extract, stats, ")
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest(refused: Refused) -> None:
