@@ -39,7 +39,11 @@ LOW, HIGH = (128, 192, 224, 256, 384, 432), (512, 768, 1024, 1152)
 SETS = [f"low-{side}" for side in LOW] + [f"high-{side}" for side in HIGH]
 PER_SIDE = dict(zip(SETS, (9, 6, 5, 4, 3, 2, 2, 1, 1, 1), strict=True))
 """k of a canvas of 72 tokens."""
-MODES = [*((teacher, view_set) for teacher in ("direct", "canvas") for view_set in SETS), ("fixed", "low-384")]
+MODES = [
+    *((teacher, view_set) for teacher in ("direct", "canvas") for view_set in SETS),
+    ("fixed", "low-384"),
+    ("tiled", "high-1152"),
+]
 """Where a teacher's token is a student's, in grid and in scale."""
 NOTHING, TENFOLD = 1e-4, 1e-3
 """Loss of what is right (PHI-S units), and least loss of an error of one token."""
@@ -86,7 +90,10 @@ def resolutions_run(tmp_path_factory: pytest.TempPathFactory) -> StageRun:
     recipe = Recipe(
         name="resolutions",
         views=views,
-        teachers=tuple(own(f"oracle_teachers:{name}", batch=4) for name in ("Direct", "Canvas", "Fixed")),
+        teachers=(
+            *(own(f"oracle_teachers:{name}", batch=4) for name in ("Direct", "Canvas", "Fixed")),
+            own("oracle_teachers:Fixed", name="tiled", tiles=3, batch=4),
+        ),
         calibration=CalibrationConfig(views=20),
     )
     return run_stages(recipe, write_noise(root / "images", names_that_meet_every_offset(views)), root / "cache")
