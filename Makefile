@@ -41,7 +41,7 @@ help: ## list the commands and their variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  RECIPE    what is made (now: $(RECIPE))"
-	@echo "  DATA      folder of images (now: $(if $(DATA),$(DATA),not set))"
+	@echo "  DATA      images: a folder, tars, Parquet files, a list of URIs (now: $(if $(DATA),$(DATA),not set))"
 	@echo "  CACHE     where the cache is: a folder, s3://bucket/prefix (now: $(CACHE))"
 	@echo "  TEACHER   dinov3, siglip2, sam3, or module:Class"
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
-from PIL import AvifImagePlugin, ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.config import ViewsConfig
@@ -57,7 +57,7 @@ class Picture:
     """How it is stored: the value of its EXIF tag."""
     decoded: dict[int, Image.Image] = field(default_factory=dict)
     """Upright RGB by what its size was divided by."""
-    opened: list[Image.Image] = field(default_factory=list)
+    opened: list[ImageFile.ImageFile] = field(default_factory=list)
     """The file with its header read, for the first decoding: none of them after that."""
 
     def showing(self, box: Box, side: int) -> tuple[Image.Image, Box]:
@@ -76,8 +76,8 @@ class Picture:
         shrink = self._shrink(box, side)
         if shrink not in self.decoded:
             with _unusable_when_it_raises():
-                image = self.opened.pop() if self.opened else _open(self.jpeg)
-                self.decoded[shrink] = _upright_rgb(image, shrink)
+                file = self.opened.pop() if self.opened else _open(self.jpeg)
+                self.decoded[shrink] = _upright_rgb(file, shrink)
         image = self.decoded[shrink]
         # a size that cannot be divided is rounded up, at the far edges of the image as it is stored
         across = image.width - self.width / shrink if self.orientation in MIRRORED_ACROSS else 0.0
@@ -134,8 +134,10 @@ def _unusable_when_it_raises() -> Iterator[None]:
         raise UnusableImageError("damaged", f"{type(error).__name__}: {error}") from error
 
 
-def _open(body: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(body), formats=FORMATS)
+def _open(body: bytes) -> ImageFile.ImageFile:
+    image = Image.open(io.BytesIO(body), formats=FORMATS)
+    image.decodermaxblock = len(body)  # in one piece: where bytes run out, libjpeg begins a row of blocks again
+    return image
 
 
 def _check_header(image: Image.Image, limits: ViewsConfig) -> None:
@@ -150,11 +152,12 @@ def _check_header(image: Image.Image, limits: ViewsConfig) -> None:
         raise UnusableImageError("unknown range", f"mode {image.mode} does not say what value is white")
 
 
-def _upright_rgb(image: Image.Image, shrink: int) -> Image.Image:
+def _upright_rgb(file: ImageFile.ImageFile, shrink: int) -> Image.Image:
     if shrink > 1:
-        image.draft(image.mode, (image.width // shrink, image.height // shrink))
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+        file.draft(file.mode, (file.width // shrink, file.height // shrink))
+    file.load()
+    ImageOps.exif_transpose(file, in_place=True)
+    image: Image.Image = file
     if image.mode.startswith("I"):
         image = _from_16_bits(image)
     if image.has_transparency_data:

@@ -21,7 +21,7 @@ class PlanOptions:
     """Where it would go (CACHE): says whether it fits there, and whether another recipe's cache is in the way. Need
     not be given."""
     data: str = ""
-    """Folder of images (DATA): only listed, none is opened."""
+    """The images (DATA), in any form that docs/images.md names: only listed, none is opened."""
     images: int = 0
     """Plan for so many images, listing none: every view set gets its expected share of views."""
     teacher: str = ""

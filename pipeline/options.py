@@ -23,7 +23,7 @@ class ViewsOptions:
     cache: str = ""
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     data: str = ""
-    """Folder of images (DATA)."""
+    """The images (DATA): a folder of them, tars, Parquet files, or a list of URIs; see docs/images.md."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -38,7 +38,7 @@ class ExtractOptions:
     cache: str = ""
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     data: str = ""
-    """Folder of images (DATA); read only when views are missing."""
+    """The images (DATA), in any form that docs/images.md names; read only when views are missing."""
     teacher: str = ""
     """Which teacher (TEACHER): a short name of the recipe, or `module:Class`."""
     choice: TeacherChoice = field(default_factory=lambda: TeacherChoice(name="", source=""))
