@@ -1,6 +1,7 @@
 """Ray: the same workers in other processes, the same bytes, the same refusals, whoever is lost on the way."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import final
 
 import pytest
 import ray
+from image_forms import write_tar
 from ray.cluster_utils import Cluster
 from stage_runs import LOCAL, StageRun, contents, own, run_stages, write_colours
 
@@ -77,6 +79,38 @@ def test_two_workers_on_a_cluster_write_the_bytes_that_one_process_writes(
 ) -> None:
     run = run_stages(RECIPE, undisturbed.data, tmp_path / "cache", over_ray(2))
     assert contents(run.where) == contents(undisturbed.where)
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_two_workers_cut_tars_and_leave_copies_out_as_one_process_does(undisturbed: StageRun, tmp_path: Path) -> None:
+    assert undisturbed.data is not None
+    files = sorted(undisturbed.data.iterdir())
+    for number in range(3):
+        write_tar(tmp_path / f"tars/{number}.tar", {path.name: path.read_bytes() for path in files[number::3]})
+    write_tar(tmp_path / "tars/copies.tar", {f"copy of {path.name}": path.read_bytes() for path in files[:9]})
+    recipe = replace(RECIPE, views=replace(RECIPE.views, duplicates="drop"))
+    said: list[str] = []
+    for where, run in (("one", LOCAL), ("two", over_ray(2))):
+        make_views(Cache(store=Store(uri=f"{tmp_path}/{where}")), recipe, [], f"{tmp_path}/tars", run, said.append)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert next(line for line in said if "left out" in line).startswith("views: 9 images left out (copy of 000.png")
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_a_run_of_two_workers_ends_early_over_rejected_images_and_goes_on(
+    undisturbed: StageRun, tmp_path: Path
+) -> None:
+    assert undisturbed.data is not None
+    shutil.copytree(undisturbed.data, tmp_path / "images")
+    for number in range(0, 30, 2):
+        (tmp_path / f"images/{number:03d}.png").write_bytes(b"")
+    data, cache = str(tmp_path / "images"), Cache(store=Store(uri=f"{tmp_path}/cache"))
+    with pytest.raises(SettingError, match="views were rejected before the run ended early"):
+        make_views(cache, RECIPE, [], data, replace(over_ray(2), max_rejected=0.01), str)
+    make_views(cache, RECIPE, [], data, replace(over_ray(2), max_rejected=0.5), str)
+    undisturbed_cache = Cache(store=Store(uri=f"{tmp_path}/undisturbed"))
+    make_views(undisturbed_cache, RECIPE, [], data, replace(LOCAL, max_rejected=0.5), str)
+    assert contents(tmp_path / "cache") == contents(tmp_path / "undisturbed")
 
 
 def test_one_worker_on_a_ray_of_its_own_writes_the_bytes_that_one_process_writes(tmp_path: Path) -> None:
