@@ -112,8 +112,7 @@ def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
         raise UnusableImageError("empty", "zero bytes")
     with _unusable_when_it_raises():
         image = _open(body)
-    _check_header(image, limits)
-    with _unusable_when_it_raises():
+        _check_header(image, limits)
         if isinstance(image, JpegImageFile):
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             width, height = image.size if orientation not in (5, 6, 7, 8) else image.size[::-1]
@@ -128,6 +127,8 @@ def _unusable_when_it_raises() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and the like, which the rules have decided
             yield
+    except UnusableImageError:
+        raise
     except UnidentifiedImageError as error:
         raise UnusableImageError("not an image", f"none of {', '.join(FORMATS)}") from error
     except Exception as error:  # on bytes from anywhere a decoder may raise anything
