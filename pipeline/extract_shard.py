@@ -11,10 +11,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.config import TeacherChoice
+from pipeline.config import Encoding, TeacherChoice
 from pipeline.cut_shard import committed_views
 from pipeline.features import inputs_per_view, view_features, views_per_input
 from pipeline.moments import Moments, Observer
+from pipeline.overlap import behind
 from pipeline.placements import Placement, place_views, placements_table
 from pipeline.running_teacher import RunningTeacher, run_teacher
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
@@ -38,6 +39,12 @@ from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.store import Store
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import Shifts, ViewSet, teacher_tokens
+
+FeatureWriters = tuple[ShardWriter, ShardWriter | None]
+"""Of a map's spatial features, and of its summaries where it has any."""
+
+DTYPES: Mapping[Encoding, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
+"""The stored type of each encoding."""
 
 
 @final
@@ -123,9 +130,10 @@ class FeatureExtractor:
         placements, wanted = self._placements(task, views), self._wanted(task)
         with ExitStack() as stack:
             writers = {spec: self._open(stack, task, spec) for spec in wanted}
-            for features in self._features(task, placements):
-                for spec in wanted:
-                    self._append(spec, features, *writers[spec])
+            with behind() as later:
+                for features in self._features(task, placements):
+                    for spec in wanted:
+                        later(_append, writers[spec], self._stored(spec, features))
         for spec in wanted:
             self._commit(task, spec, placements, [writer for writer in writers[spec] if writer is not None])
         return FeatureReport(
@@ -137,24 +145,20 @@ class FeatureExtractor:
     def _wanted(self, task: FeatureTask) -> list[TeacherSpec]:
         return [spec for spec in self._running.maps if spec.name in task.identities]
 
-    def _open(self, stack: ExitStack, task: FeatureTask, spec: TeacherSpec) -> tuple[ShardWriter, ShardWriter | None]:
+    def _open(self, stack: ExitStack, task: FeatureTask, spec: TeacherSpec) -> FeatureWriters:
         store, shape = self._cache.store, (task.view_set, task.manifest)
         spatial = stack.enter_context(open_shard(store, spatial_spec(*shape, spec, self._choice), task.shard))
         if spec.summary_dim is None:
             return spatial, None
         return spatial, stack.enter_context(open_shard(store, summary_spec(*shape, spec), task.shard))
 
-    def _append(
-        self, spec: TeacherSpec, features: ViewFeatures, spatial: ShardWriter, summary: ShardWriter | None
-    ) -> None:
+    def _stored(self, spec: TeacherSpec, features: ViewFeatures) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what is stored of a map: what leaves the teacher's device is of its final size."""
         mean, weight = self._frozen(spec.name)
-        stored = (features.maps[spec.layer] - mean) @ weight.T
-        dtype = torch.float16 if self._choice.encoding == "float16" else torch.float32
-        for entry in stored.to(dtype).cpu().numpy():
-            spatial.append(entry)
-        if summary is not None and features.summary is not None:
-            for entry in features.summary.cpu().numpy():
-                summary.append(entry)
+        spatial = ((features.maps[spec.layer] - mean) @ weight.T).to(DTYPES[self._choice.encoding])
+        if spec.summary_dim is None or features.summary is None:
+            return spatial.cpu().numpy(), None
+        return spatial.cpu().numpy(), features.summary.cpu().numpy()
 
     def _frozen(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the mean and the matrix of a map's PHI-S, on the teacher's device."""
@@ -192,6 +196,13 @@ class FeatureExtractor:
         spec, geometry = self._running.spec, task.manifest.geometry
         inputs = self._whole_mosaics(views, task) // views_per_input(spec, geometry)
         return inputs * inputs_per_view(spec, task.view_set)
+
+
+def _append(writers: FeatureWriters, stored: tuple[np.ndarray, np.ndarray | None]) -> None:
+    for writer, entries in zip(writers, stored, strict=True):
+        if writer is not None and entries is not None:
+            for entry in entries:
+                writer.append(entry)
 
 
 def teacher_pixels(cache: Cache, spec: TeacherSpec, view_set: ViewSet, shard: int) -> ShardedArray:

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pipeline.overlap import ahead
 from pipeline.placements import Placement, mosaic_layout
 from pipeline.running_teacher import RunningTeacher
 from pipeline.tiles import ViewFeatures, features_of, fixed_features
@@ -43,10 +44,11 @@ def view_features(
         ContractError: the teacher gave NaN or infinity; the rows are named.
     """
     step = running.batch * views_per_input(running.spec, geometry)
-    for first in range(0, len(placements), step):
-        some = placements[first : first + step]
+    batches = [placements[first : first + step] for first in range(0, len(placements), step)]
+    pixels = ahead(source.read, [[one.row for one in some] for some in batches])
+    for some, seen in zip(batches, pixels, strict=True):
         try:
-            yield _forward(running, view_set, source.read([one.row for one in some]), geometry, some)
+            yield _forward(running, view_set, seen, geometry, some)
         except ContractError as error:
             found = f"rows {some[0].row} to {some[-1].row} of {source.spec.path}"
             raise ContractError(error.subject, [*error.problems, Problem(place="views", found=found)]) from error
