@@ -1,6 +1,7 @@
 """Cutting one view: the box in the source image, the canvas, and the window that a fixed teacher sees."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -46,9 +47,9 @@ def draw_crop(image_width: int, image_height: int, config: ViewsConfig, key: Key
         width = height = float(min(image_width, image_height))
         left, top = (image_width - width) / 2, (image_height - height) / 2
     else:
-        draws = uniforms((*key, "crop"), 2 * TRIES + 2)
-        width, height = _draw_size(image_width, image_height, config, draws[2:])
-        left, top = float(draws[0]) * (image_width - width), float(draws[1]) * (image_height - height)
+        across, down, *draws = uniforms((*key, "crop"), 2 * TRIES + 2).tolist()
+        width, height = _draw_size(image_width, image_height, config, draws)
+        left, top = across * (image_width - width), down * (image_height - height)
     return Crop(left=left, top=top, width=width, height=height, flip=flip)
 
 
@@ -88,8 +89,8 @@ def cut_window(
     return _resized(picture, box, side, crop.flip)
 
 
-def _draw_size(image_width: int, image_height: int, config: ViewsConfig, draws: np.ndarray) -> tuple[float, float]:
-    for area_draw, aspect_draw in draws.reshape(TRIES, 2):
+def _draw_size(image_width: int, image_height: int, config: ViewsConfig, draws: Sequence[float]) -> tuple[float, float]:
+    for area_draw, aspect_draw in zip(draws[::2], draws[1::2], strict=True):
         area = _between(*config.area, area_draw) * image_width * image_height
         aspect = math.exp(_between(math.log(config.aspect[0]), math.log(config.aspect[1]), aspect_draw))
         width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
