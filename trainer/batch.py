@@ -40,6 +40,27 @@ class TeacherTargets:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Look:
+    """Another window of every view of a batch: what the moving average of the student sees (v4 eq 2)."""
+
+    pixels: UInt8[Tensor, "batch 3 resolution resolution"]
+    """RGB, 0 to 255."""
+    start: Int64[Tensor, "batch 2"]
+    """Start of the window in the canvas (row, column; patches)."""
+    draws: Float[Tensor, "batch 5"]
+    """As in `ViewBatch`."""
+
+    def to(self, device: torch.device) -> "Look":
+        """Return the same on a device."""
+        return Look(**{name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__})
+
+    def pin_memory(self) -> "Look":
+        """Return the same in memory that a GPU copies from directly; the data loader asks for it by this name."""
+        return Look(**{name: getattr(self, name).pin_memory() for name in self.__slots__})
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ViewBatch:
     """Views of one set, each in the student's own window."""
 
@@ -53,6 +74,8 @@ class ViewBatch:
     in training, whatever step, worker or process the view is met in."""
     targets: Mapping[str, TeacherTargets]
     """By teacher: those that have seen the set."""
+    second: Look | None = None
+    """What the student's moving average sees, where it is asked."""
 
     def to(self, device: torch.device) -> "ViewBatch":
         """Return the same on a device."""
@@ -62,6 +85,7 @@ class ViewBatch:
             start=self.start.to(device, non_blocking=True),
             draws=self.draws.to(device, non_blocking=True),
             targets={name: one.to(device) for name, one in self.targets.items()},
+            second=None if self.second is None else self.second.to(device),
         )
 
     def pin_memory(self) -> "ViewBatch":
@@ -72,6 +96,7 @@ class ViewBatch:
             start=self.start.pin_memory(),
             draws=self.draws.pin_memory(),
             targets={name: one.pin_memory() for name, one in self.targets.items()},
+            second=None if self.second is None else self.second.pin_memory(),
         )
 
 

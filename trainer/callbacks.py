@@ -17,7 +17,7 @@ from trainer.loader import Batches
 from trainer.metrics import add_scores, add_speed
 from trainer.module import Distillation
 from trainer.run_folder import RunFolder
-from trainer.schedule import learning_rate_factor
+from trainer.schedule import rate_factor
 
 QUIET_SECONDS = 10.0
 """Time between two progress lines where there is no terminal to rewrite one on (seconds)."""
@@ -90,8 +90,7 @@ class Journal(Callback):
     def _learning_rate(self, step: int) -> float:
         # the optimiser's own is that of the step to come
         recipe = self.datamodule.recipe
-        factor = learning_rate_factor(step - 1, steps=recipe.steps, warmup=recipe.optimiser.warmup)
-        return recipe.optimiser.lr * factor
+        return recipe.optimiser.lr * rate_factor(recipe, step - 1)
 
 
 @final
@@ -141,7 +140,7 @@ class Examiner(Callback):
         assert isinstance(module, Distillation)
         with trainer.precision_plugin.forward_context():
             scores = evaluate(
-                module.model,
+                module.finished,
                 module.maps,
                 self.datamodule.heldout_loader(),
                 self.datamodule.source.teachers,

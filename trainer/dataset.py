@@ -14,7 +14,7 @@ from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.seeds import Key, uniforms
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.views import UNIFORM, Partition, ViewSet, draw_offset
-from trainer.batch import TeacherTargets, ViewBatch
+from trainer.batch import Look, TeacherTargets, ViewBatch
 from trainer.order import StepPart
 from trainer.set_source import Commits, Features
 from trainer.source import Source
@@ -29,13 +29,29 @@ class BatchRequest:
     rows: Int64[np.ndarray, " batch"]
     window_keys: tuple[Key, ...]
     """One per row."""
+    second_keys: tuple[Key, ...] | None = None
+    """One per row for a second window; None where nobody looks through one."""
 
 
-def training_request(part: StepPart, seed: int) -> BatchRequest:
-    """Ask for a step's rows, with a window that is fresh at every meeting of the student and a view."""
-    deals = zip(part.deals.tolist(), part.rows.tolist(), strict=True)
-    keys = tuple((seed, "student", deal, part.view_set.name, row) for deal, row in deals)
-    return BatchRequest(view_set=part.view_set, rows=part.rows, window_keys=keys)
+def training_request(part: StepPart, seed: int, *, second: bool = False) -> BatchRequest:
+    """Ask for a step's rows, with a window that is fresh at every meeting of the student and a view.
+
+    Args:
+        part: what the step takes.
+        seed: of the run.
+        second: whether the student's moving average looks too, through a window of its own.
+    """
+
+    def keys(who: str) -> tuple[Key, ...]:
+        deals = zip(part.deals.tolist(), part.rows.tolist(), strict=True)
+        return tuple((seed, who, deal, part.view_set.name, row) for deal, row in deals)
+
+    return BatchRequest(
+        view_set=part.view_set,
+        rows=part.rows,
+        window_keys=keys("student"),
+        second_keys=keys("average") if second else None,
+    )
 
 
 def heldout_requests(source: Source, sizes: Mapping[Partition, int], seed: int) -> list[BatchRequest]:
@@ -78,14 +94,17 @@ class CachedBatches(Dataset):
 
     def _read(self, request: BatchRequest) -> ViewBatch:
         one, view_set = self.source.sets[request.view_set], request.view_set
-        starts = window_starts(one.geometry, request.window_keys)
         canvases = self._rows(layout.pixels_array(view_set), one.commits, request.rows)
+        look, second = _look(canvases, one.geometry, request.window_keys), None
+        if request.second_keys is not None:
+            second = _look(canvases, one.geometry, request.second_keys)
         return ViewBatch(
             view_set=view_set,
-            pixels=torch.from_numpy(cut_windows(canvases, one.geometry, starts)),
-            start=torch.from_numpy(starts),
-            draws=torch.from_numpy(view_draws(request.window_keys)),
+            pixels=look.pixels,
+            start=look.start,
+            draws=look.draws,
             targets={name: self._targets(view_set, name, seen, request) for name, seen in one.features.items()},
+            second=second,
         )
 
     def _targets(self, view_set: ViewSet, teacher: str, seen: Features, request: BatchRequest) -> TeacherTargets:
@@ -124,6 +143,15 @@ def cut_windows(
     for window, canvas, (row, col) in zip(windows, canvases, starts * geometry.patch, strict=True):
         window[...] = canvas[row : row + side, col : col + side].transpose(2, 0, 1)
     return windows
+
+
+def _look(canvases: UInt8[np.ndarray, "batch side side 3"], geometry: CanvasGeometry, keys: tuple[Key, ...]) -> Look:
+    starts = window_starts(geometry, keys)
+    return Look(
+        pixels=torch.from_numpy(cut_windows(canvases, geometry, starts)),
+        start=torch.from_numpy(starts),
+        draws=torch.from_numpy(view_draws(keys)),
+    )
 
 
 def _without_arrays(source: Source) -> CachedBatches:

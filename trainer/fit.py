@@ -15,7 +15,8 @@ from storage_schemas.errors import Problem, SettingError
 from storage_schemas.identity import Identity
 from trainer.callbacks import Examiner, Journal, Keeper
 from trainer.config import RunningSettings, TrainRecipe
-from trainer.datamodule import CachedViews, make_order
+from trainer.course import make_course
+from trainer.datamodule import CachedViews
 from trainer.export import export_student
 from trainer.history import HistoryLogger
 from trainer.metrics import start_metrics, teacher_facts
@@ -52,7 +53,7 @@ def fit(
         SettingError: a student or an accelerator that cannot be used.
         ContractError: a loss that is no number.
     """
-    make_order(source, recipe)  # refuses view sets that fill no batch before anything is built
+    make_course(source, recipe)  # refuses view sets that fill no batch before anything is built
     model, shape = build_model(recipe, source)
     say(f"train: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M parameters with the heads")
     write_json(run.identity, identity)
@@ -70,9 +71,11 @@ def fit(
     with warnings.catch_warnings():
         # Lightning's own affair: it asks for a torch class by its old name
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        # the moving average, which never trains
+        warnings.filterwarnings("ignore", message=".*in eval mode", category=UserWarning)
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint if start else None, weights_only=True)
     about = {**_about(recipe), **identity, "teachers": teachers, "scores": read_json(run.metrics)["evaluations"][-1]}
-    export_student(model, shape, {name: one.phi_s for name, one in source.teachers.items()}, about, run)
+    export_student(module.finished, shape, {name: one.phi_s for name, one in source.teachers.items()}, about, run)
 
 
 def build_model(recipe: TrainRecipe, source: Source) -> tuple[DistilledModel, StudentShape]:
@@ -120,7 +123,7 @@ def _accelerator(settings: RunningSettings) -> str:
 
 def _loggers(recipe: TrainRecipe, source: Source, run: RunFolder, start: int) -> list[Logger]:
     kinds: dict[str, Callable[[], Logger]] = {
-        "csv": lambda: HistoryLogger(run.history, _columns(source), start),
+        "csv": lambda: HistoryLogger(run.history, _columns(recipe, source), start),
         "tensorboard": lambda: TensorBoardLogger(
             save_dir=run.path, name=run.tensorboard.name, version="", purge_step=start + 1 if start else None
         ),
@@ -128,7 +131,7 @@ def _loggers(recipe: TrainRecipe, source: Source, run: RunFolder, start: int) ->
     return [kinds[name]() for name in recipe.running.loggers]
 
 
-def _columns(source: Source) -> list[str]:
+def _columns(recipe: TrainRecipe, source: Source) -> list[str]:
     """Every value that the history may hold, without the step."""
     parts = {
         f"{view_set.partition}/{name}/{kind}"
@@ -136,6 +139,8 @@ def _columns(source: Source) -> list[str]:
         for name, seen in one.features.items()
         for kind in ("spatial", *(["summary"] if seen.has_summary else []))
     }
+    if recipe.average.mesa_weight:
+        parts |= {f"{view_set.partition}/mesa" for view_set in source.sets}
     scores = [f"fidelity/{name}" for name in source.teachers]
     return ["loss", "lr", "views_per_second", "wait_share", *sorted(parts), *scores]
 

@@ -1,7 +1,7 @@
 """The stream of training batches: it starts at any step, and says how long the student waited for it."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, final
 
@@ -9,32 +9,45 @@ import torch
 from torch.utils.data import DataLoader
 
 from trainer.batch import ViewBatch
-from trainer.config import RunningSettings
+from trainer.config import TrainRecipe
+from trainer.course import Leg, course_steps
 from trainer.dataset import BatchRequest, CachedBatches, training_request
-from trainer.order import Order, steps
+from trainer.running_settings import RunningSettings
 
 Batches = list[ViewBatch]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which part of every step one training process takes."""
+
+    rank: int = 0
+    """Number of the process."""
+    world: int = 1
+    """Training processes."""
+
+
+ALONE = Share()
+"""The whole of every step."""
 
 
 @final
 class TrainingStream:
     """Every step of a run, from the one that its state names. Lightning saves and restores the state with the rest."""
 
-    def __init__(
-        self, dataset: CachedBatches, order: Order, length: int, settings: RunningSettings, rank: int, world: int
-    ) -> None:
+    def __init__(self, dataset: CachedBatches, legs: list[Leg], recipe: TrainRecipe, share: Share = ALONE) -> None:
         """Describe the stream; nothing is read yet.
 
         Args:
             dataset: reads the cache.
-            order: what each step takes.
-            length: steps of the whole run.
-            settings: reading processes and how far they read ahead.
-            rank: number of this training process.
-            world: training processes.
+            legs: what each step takes.
+            recipe: of the run.
+            share: of this training process.
         """
-        self.dataset, self.order, self.length, self.settings = dataset, order, length, settings
-        self.rank, self.world = rank, world
+        self.dataset, self.legs, self.share = dataset, legs, share
+        self.seed, self.length, self.settings = recipe.seed, recipe.steps, recipe.running
+        self.second_from = recipe.average.mesa_start if recipe.average.mesa_weight else self.length
         self.step = 0
         self.waited = 0.0
 
@@ -64,8 +77,10 @@ class TrainingStream:
         return waited
 
     def _requests(self, start: int) -> Iterator[tuple[BatchRequest, ...]]:
-        for step in islice(steps(self.order, start), self.length - start):
-            yield tuple(training_request(part.share(self.rank, self.world), self.order.seed) for part in step)
+        rank, world = self.share.rank, self.share.world
+        for step, parts in enumerate(course_steps(self.legs, start), start):
+            second = step >= self.second_from
+            yield tuple(training_request(part.share(rank, world), self.seed, second=second) for part in parts)
 
 
 def open_loader(

@@ -41,6 +41,35 @@ def spatial_cosine(
     return mean_over_common(1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=3), common)
 
 
+SMOOTH_SHARE = 0.1
+"""Share of smooth L1 in AM-RADIO's spatial loss; the rest is cosine distance."""
+
+
+def spatial_smooth(
+    student: Float[Tensor, "batch rows cols channels"],
+    teacher: Float[Tensor, "batch rows cols channels"],
+    common: Bool[Tensor, "batch rows cols"],
+) -> Float[Tensor, ""]:
+    """Mostly cosine distance, and some smooth L1, a mean over channels; arguments as for `spatial_mse`.
+
+        L = 0.9 (1 − cos(x, ŷ)) + 0.1 mean_c s(x_c − ŷ_c),   s(d) = d²/2 where |d| < 1, else |d| − 1/2
+
+    Source: AM-RADIO, arXiv:2312.06709, section 3.3, whose features were not in PHI-S units.
+    """
+    apart = nn.functional.smooth_l1_loss(student.float(), teacher.float(), reduction="none").mean(dim=3)
+    smooth = mean_over_common(apart, common)
+    return (1 - SMOOTH_SHARE) * spatial_cosine(student, teacher, common) + SMOOTH_SHARE * smooth
+
+
+def unit_tokens(tokens: Float[Tensor, "batch rows cols channels"]) -> Float[Tensor, "batch rows cols channels"]:
+    """LN without affine: each token less its mean over channels, over its standard deviation. In float32.
+
+    Source: v4 eq 2. MESA is `spatial_mse` of F_{S→S̃}[LN(x)] and LN(x̃): x of the student, x̃ of its moving average.
+    """
+    with torch.autocast(tokens.device.type, enabled=False):
+        return nn.functional.layer_norm(tokens.float(), tokens.shape[3:])
+
+
 def angles(x: Float[Tensor, "batch channels"], y: Float[Tensor, "batch channels"]) -> Float[Tensor, " batch"]:
     """Angle between vectors (rad).
 

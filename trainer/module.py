@@ -1,19 +1,25 @@
 """The Lightning module: it carries the model, the objective and the optimiser, and does nothing of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any, final
 
 import torch
+from jaxtyping import Float
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.func import functional_call
 
 from storage_schemas.seeds import digest_of
-from trainer.batch import unit_pixels
+from trainer.average import share_kept, take_in
+from trainer.batch import ViewBatch, unit_pixels
 from trainer.config import TrainRecipe
+from trainer.damp import damped_weights
 from trainer.loader import Batches
-from trainer.model import DistilledModel
-from trainer.objective import TokenMaps, objective
-from trainer.schedule import learning_rate_factor, parameter_groups
+from trainer.model import DistilledModel, ModelOutput
+from trainer.objective import TokenMaps, mesa, objective
+from trainer.schedule import make_optimiser, parameter_groups, rate_factor
 
 
 @final
@@ -34,6 +40,14 @@ class Distillation(LightningModule):
         super().__init__()
         self.recipe, self.dispersions = recipe, dispersions
         self.model, self.maps = model, maps
+        self.average: DistilledModel | None = None
+        if recipe.average.decay is not None:
+            self.average = deepcopy(model).eval().requires_grad_(False)
+
+    @property
+    def finished(self) -> DistilledModel:
+        """What is scored and exported: the moving average where there is one."""
+        return self.model if self.average is None else self.average
 
     def on_train_batch_start(self, _batch: Batches, _batch_idx: int) -> None:
         """Seed what the model draws (dropout, stochastic depth) by the step, so that a resumed run draws the same."""
@@ -43,25 +57,69 @@ class Distillation(LightningModule):
         """Return the loss of one step, and its parts by `<partition>/<teacher>/<kind>`."""
         settings = self.recipe.loss
         weights = {"low": settings.low_weight, "high": settings.high_weight}
-        loss, parts = torch.zeros((), device=self.device), dict[str, torch.Tensor]()
+        loss, parts = torch.zeros((), device=self.device), dict[str, Tensor]()
         for part in batch:
-            key = (self.recipe.seed, "attention", self.global_step, part.view_set.name)
-            window = self.model.student.draw_window(part.view_set.resolution, key)
-            output = self.model(unit_pixels(part.pixels), part.targets, window=window, draws=part.draws)
+            output = self._look(part)
             terms = objective(output, part, self.maps, self.dispersions, settings)
-            loss = loss + weights[part.view_set.partition] * terms.total
-            parts |= {f"{part.view_set.partition}/{name}": term for name, term in terms.parts.items()}
+            total, shown = terms.total, dict(terms.parts)
+            if part.second is not None:
+                apart = self._apart_from_average(output, part)
+                total, shown["mesa"] = total + self.recipe.average.mesa_weight * apart, apart.detach()
+            loss = loss + weights[part.view_set.partition] * total
+            parts |= {f"{part.view_set.partition}/{name}": term for name, term in shown.items()}
         return {"loss": loss, "parts": parts}
 
+    def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """Keep the trunk as it is for as long as the recipe says: what has no gradient does not move, nor decay."""
+        if self.global_step < self.recipe.optimiser.frozen_trunk:
+            self.model.student.backbone.zero_grad(set_to_none=True)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, and let the average take the new weights in, before anything is kept of the step."""
+        step = self.global_step
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.average is not None:
+            assert self.recipe.average.decay is not None
+            take_in(self.average, self.model, share_kept(step, self.recipe.average.decay))
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW under the recipe's schedule."""
-        settings, steps = self.recipe.optimiser, self.recipe.steps
-        groups = parameter_groups(self.model, self.model.student.backbone, settings)
-        optimiser = torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: learning_rate_factor(step, steps=steps, warmup=settings.warmup)
-        )
+        """Return the recipe's optimiser under its schedule."""
+        settings = self.recipe.optimiser
+        optimiser = make_optimiser(parameter_groups(self.model, self.model.student.backbone, settings), settings)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _look(self, part: ViewBatch) -> ModelOutput:
+        """Look at a batch through the student, under noise where the recipe asks for it."""
+        settings = {"window": self._window(part, "attention"), "draws": part.draws}
+        pixels = unit_pixels(part.pixels)
+        if not self.recipe.damp:
+            return self.model(pixels, part.targets, **settings)
+        # the same on every rank, so that a run does not depend on how many there are
+        seed = torch_seed(self.recipe.seed, f"noise on {part.view_set.name}", self.global_step)
+        damped = damped_weights(self.model, self.recipe.damp, seed)
+        return functional_call(self.model, damped, (pixels, part.targets), settings)
+
+    def _apart_from_average(self, output: ModelOutput, part: ViewBatch) -> Float[Tensor, ""]:
+        assert self.average is not None
+        assert part.second is not None
+        with torch.no_grad():
+            seen = self.average.student(
+                unit_pixels(part.second.pixels),
+                window=self._window(part, "attention of the average"),
+                draws=part.second.draws,
+            )
+        return mesa(output.student.spatial, seen.spatial, part, part.second, self.maps)
+
+    def _window(self, part: ViewBatch, whose: str) -> int | None:
+        key = (self.recipe.seed, whose, self.global_step, part.view_set.name)
+        return self.model.student.draw_window(part.view_set.resolution, key)
 
 
 def torch_seed(seed: int, what: str, number: int = 0) -> int:

@@ -8,15 +8,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from storage_schemas.views import ViewSet
-from trainer.batch import ViewBatch
-from trainer.config import LossSettings, SummaryLoss
-from trainer.losses import balanced_angle, cosine_distance, spatial_cosine, spatial_mse
+from trainer.batch import Look, ViewBatch
+from trainer.learning_settings import LossSettings, SummaryLoss
+from trainer.losses import (
+    balanced_angle,
+    cosine_distance,
+    spatial_cosine,
+    spatial_mse,
+    spatial_smooth,
+    unit_tokens,
+)
 from trainer.model import ModelOutput
 from trainer.source import Source
 from trainer.student_shape import StudentShape
 from trainer.token_map import TokenMap
 
-SPATIAL = {"mse": spatial_mse, "cosine": spatial_cosine}
+SPATIAL = {"mse": spatial_mse, "cosine": spatial_cosine, "smooth": spatial_smooth}
 
 
 @final
@@ -43,12 +50,29 @@ class TokenMaps(nn.Module):
             }
         )
 
+        self.own = nn.ModuleDict(
+            {
+                view_set.name: TokenMap(one.geometry, *[shape.tokens[view_set.resolution]] * 2)
+                for view_set, one in source.sets.items()
+            }
+        )
+
     def forward(
         self, spatial: Float[Tensor, "batch rows cols channels"], batch: ViewBatch, teacher: str
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return F_{S→T}[x], ŷ beside it, and Ω, for the head of one teacher; see `TokenMap`."""
         target = batch.targets[teacher]
         return self.maps[_map_name(batch.view_set, teacher)](spatial, target.spatial, target.start - batch.start)
+
+    def between_own(
+        self,
+        student: Float[Tensor, "batch rows cols channels"],
+        average: Float[Tensor, "batch rows cols channels"],
+        batch: ViewBatch,
+        second: Look,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return F_{S→S̃}[x], x̃ beside it, and Ω, for a student and its moving average in their two windows."""
+        return self.own[batch.view_set.name](student, average, second.start - batch.start)
 
 
 def objective(
@@ -83,6 +107,29 @@ def objective(
         total = total + sum(factor * weights[kind] * term for kind, term in terms.items())
         parts |= {f"{name}/{kind}": term.detach() for kind, term in terms.items()}
     return Terms(total=total, parts=parts)
+
+
+def mesa(
+    student: Float[Tensor, "batch rows cols channels"],
+    average: Float[Tensor, "batch rows cols channels"],
+    batch: ViewBatch,
+    second: Look,
+    maps: TokenMaps,
+) -> Float[Tensor, ""]:
+    """Squared distance of a student to its moving average in another window of the same views.
+
+        L_mesa = 1/|Ω| Σ_{u∈Ω} (F_{S→S̃}[LN(x)]_u − LN(x̃)_u)²
+
+    A mean over channels and views, as in `spatial_mse`. Source: v4 eq 2.
+
+    Args:
+        student: x, tokens of the backbone.
+        average: x̃, tokens of the average's backbone; no gradient flows there.
+        batch: with the student's window.
+        second: the average's window.
+        maps: of the run.
+    """
+    return spatial_mse(*maps.between_own(unit_tokens(student), unit_tokens(average.detach()), batch, second))
 
 
 def _summary(student: Tensor, teacher: Tensor, dispersion: float, kind: SummaryLoss) -> Tensor:

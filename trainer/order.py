@@ -7,7 +7,7 @@ partition and takes the next batch from its deck. An epoch is as many steps as d
 Nothing here depends on who reads: workers, ranks and a resumed run take their share of the same steps."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
 from typing import final
@@ -44,6 +44,10 @@ class Order:
     """Views per step, for each partition that has a deck."""
     window_shards: int
     """Shards among which rows are shuffled."""
+    first_epoch: int = 0
+    """Epochs of the stages before."""
+    dealt: Mapping[ViewSet, int] = field(default_factory=dict)
+    """Views of each set that the stages before took."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -90,17 +94,17 @@ def draw_sets(order: Order, partition: Partition, epoch: int) -> Int64[np.ndarra
     """Draw a view set, as an index into `order.sets(partition)`, for every step of an epoch."""
     weights = np.array([order.decks[view_set].proportion for view_set in order.sets(partition)])
     edges = np.cumsum(weights) / weights.sum()
-    draws = generator((order.seed, "resolution", partition, epoch)).random(order.steps_per_epoch)
+    draws = generator((order.seed, "resolution", partition, order.first_epoch + epoch)).random(order.steps_per_epoch)
     return np.minimum(np.searchsorted(edges, draws, side="right"), len(weights) - 1).astype(np.int64)
 
 
 def dealt_before(order: Order, partition: Partition, step: int) -> dict[ViewSet, int]:
-    """Return how many views of each set the steps before `step` took."""
+    """Return how many views of each set the steps before `step` took, and the stages before."""
     sets, length = order.sets(partition), order.steps_per_epoch
     draws = [draw_sets(order, partition, epoch) for epoch in range(step // length)]
     draws.append(draw_sets(order, partition, step // length)[: step % length])
     taken = np.bincount(np.concatenate(draws), minlength=len(sets)) * order.batches[partition]
-    return dict(zip(sets, taken.tolist(), strict=True))
+    return {one: order.dealt.get(one, 0) + count for one, count in zip(sets, taken.tolist(), strict=True)}
 
 
 def steps(order: Order, start: int = 0) -> Iterator[tuple[StepPart, ...]]:

@@ -1,12 +1,31 @@
-"""The learning rate over a run, and which parameters decay."""
+"""The learning rate over a run, the optimiser, and which parameters decay."""
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+from timm.optim import Lamb
 from torch import nn
 
-from trainer.config import OptimiserSettings
+from trainer.config import TrainRecipe
+from trainer.learning_settings import OptimiserSettings
+from trainer.stages import stage_at
+
+
+def rate_factor(recipe: TrainRecipe, step: int) -> float:
+    """Return the factor on the highest learning rate at a step (from 0) of a run: every stage has its own course."""
+    stage = stage_at(recipe, step)
+    return learning_rate_factor(step - stage.first, steps=stage.steps, warmup=recipe.optimiser.warmup)
+
+
+def make_optimiser(groups: list[dict[str, Any]], settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """Return the optimiser over groups of parameters."""
+    betas = (settings.beta1, settings.beta2)
+    if settings.kind == "lamb":
+        # clipping is the run's affair, the same for both optimisers
+        return Lamb(groups, lr=settings.lr, betas=betas, max_grad_norm=None)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=betas)
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int) -> float:
@@ -17,7 +36,7 @@ def learning_rate_factor(step: int, *, steps: int, warmup: int) -> float:
 
     Args:
         step: t, from 0.
-        steps: T, of the whole run.
+        steps: T, of the stage.
         warmup: w (steps).
     """
     if step < warmup:

@@ -9,6 +9,7 @@ from storage_schemas.store import Store
 from trainer.config import TrainRecipe
 from trainer.run_folder import RunFolder, require_run
 from trainer.source import Source, open_source
+from trainer.stages import sets_of
 
 Say = Callable[[str], None]
 
@@ -31,7 +32,7 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
         IdentityError: the folder holds a run of something else.
     """
     source, run = (
-        open_source(Cache(store=Store(uri=cache)), recipe.data.teachers, recipe.data.proportions),
+        open_source(Cache(store=Store(uri=cache)), recipe.data.teachers, sets_of(recipe)),
         RunFolder(path=folder),
     )
     _require_taught(recipe, source)

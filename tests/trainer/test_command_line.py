@@ -78,11 +78,11 @@ def flags(kind: type, prefix: str = "--") -> list[str]:
     found = []
     for field in fields(kind):
         name = field.name.replace("_", "-")
-        nested = {"vit", "heads", "data", "loss", "optimiser", "running"}
+        nested = {"vit", "heads", "data", "loss", "average", "optimiser", "running"}
         if name in nested:
             assert is_dataclass(field.default_factory)
             found += flags(field.default_factory, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif name != "name":
+        elif name not in ("name", "stages"):  # stages are listed one by one, for recipes that have them
             found.append(f"{prefix}{name} ")
     return found
 

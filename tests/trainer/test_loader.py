@@ -10,17 +10,17 @@ import torch
 from storage_schemas.cache import Cache
 from storage_schemas.errors import SettingError
 from trainer.config import DataSettings, TrainRecipe
-from trainer.datamodule import make_order
+from trainer.course import make_course
 from trainer.dataset import CachedBatches
-from trainer.loader import Batches, TrainingStream
+from trainer.loader import Batches, Share, TrainingStream
 from trainer.source import Source, open_source
 
 Recipes = Callable[..., TrainRecipe]
 
 
 def stream(source: Source, recipe: TrainRecipe, rank: int = 0, world: int = 1) -> TrainingStream:
-    dataset, order = CachedBatches(source=source), make_order(source, recipe)
-    return TrainingStream(dataset, order, recipe.steps, recipe.running, rank, world)
+    dataset, share = CachedBatches(source=source), Share(rank=rank, world=world)
+    return TrainingStream(dataset, make_course(source, recipe), recipe, share)
 
 
 def plain(step: Batches) -> list[tuple[str, list[int], list[float]]]:
@@ -71,25 +71,22 @@ def test_the_wait_for_data_is_counted_and_taken_once(source: Source, recipe_of: 
 
 
 def test_sets_are_drawn_as_often_as_they_have_training_views_unless_told(source: Source, recipe_of: Recipes) -> None:
-    decks = make_order(source, recipe_of()).decks
+    [leg] = make_course(source, recipe_of())
+    decks = leg.order.decks
     assert {view_set.name: deck.proportion for view_set, deck in decks.items()} == {
         "high-64": 7.0,
         "low-32": 8.0,
         "low-48": 11.0,
     }
-    told = recipe_of(data=DataSettings(proportions={"low-32": 3.0}))
-    assert (
-        next(iter(make_order(source, told).decks.values())).proportion == 7.0
-    )  # not named: not this one's to leave out
-    some = replace(source, sets={key: one for key, one in source.sets.items() if key.name == "low-32"})
-    assert [deck.proportion for deck in make_order(some, told).decks.values()] == [3.0]
+    [told] = make_course(source, recipe_of(data=DataSettings(proportions={"low-32": 3.0})))
+    assert {view_set.name: deck.proportion for view_set, deck in told.order.decks.items()} == {"low-32": 3.0}
 
 
 def test_a_set_without_training_views_is_refused(source: Source, recipe_of: Recipes) -> None:
     view_set, one = next(iter(source.sets.items()))
     held: Any = {"train": one.rows["train"][:0], "heldout": one.rows["heldout"]}
     with pytest.raises(SettingError) as refusal:
-        make_order(replace(source, sets={**source.sets, view_set: replace(one, rows=held)}), recipe_of())
+        make_course(replace(source, sets={**source.sets, view_set: replace(one, rows=held)}), recipe_of())
     assert str(refusal.value) == (
         "view sets cannot be used:\n"
         "  high-64: has no training view (leave it out with data.proportions, or cut more views)"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.losses import angles, balanced_angle, cosine_distance, spatial_cosine, spatial_mse
+from trainer.losses import angles, balanced_angle, cosine_distance, spatial_cosine, spatial_mse, spatial_smooth
 
 SEEDS = st.integers(0, 2**16)
 
@@ -48,6 +48,20 @@ def test_spatial_cosine_is_one_less_the_cosine_over_common_tokens(seed: int) -> 
         pairs = [(student[view, r, c].tolist(), teacher[view, r, c].tolist()) for r, c in common[view].nonzero()]
         views.append([1 - dot(x, y) / math.sqrt(dot(x, x) * dot(y, y)) for x, y in pairs])
     assert float(spatial_cosine(student, teacher, common)) == pytest.approx(mean_by_view(views), rel=1e-4)
+
+
+@given(seed=SEEDS)
+def test_the_smooth_spatial_loss_is_nine_parts_of_cosine_and_one_of_smooth_l1(seed: int) -> None:
+    student, teacher, common = drawn(seed)
+    views = []
+    for view in range(3):
+        places = common[view].nonzero().tolist()
+        apart = [
+            [abs(float(student[view, r, c, k]) - float(teacher[view, r, c, k])) for k in range(5)] for r, c in places
+        ]
+        views.append([sum(d * d / 2 if d < 1 else d - 0.5 for d in token) / 5 for token in apart])
+    expected = 0.9 * float(spatial_cosine(student, teacher, common)) + 0.1 * mean_by_view(views)
+    assert float(spatial_smooth(student, teacher, common)) == pytest.approx(expected, rel=1e-5)
 
 
 @given(seed=SEEDS)
@@ -97,6 +111,7 @@ def test_a_student_equal_to_its_teacher_has_no_loss() -> None:
     student, _, common = drawn(0)
     assert float(spatial_mse(student, student, common)) == 0
     assert float(spatial_cosine(student, student, common)) == pytest.approx(0, abs=1e-6)
+    assert float(spatial_smooth(student, student, common)) == pytest.approx(0, abs=1e-6)
     assert float(balanced_angle(student[0, 0], student[0, 0], 1.0)) == 0
 
 
@@ -107,7 +122,7 @@ def test_what_lies_outside_the_common_positions_changes_nothing_not_even_by_nan(
     assert torch.equal(loss.detach(), spatial_mse(student, teacher, common))
 
 
-@pytest.mark.parametrize("loss", [spatial_mse, spatial_cosine])
+@pytest.mark.parametrize("loss", [spatial_mse, spatial_cosine, spatial_smooth])
 def test_spatial_gradients_agree_with_differences(loss: object, monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher, common = drawn(2)
     monkeypatch.setattr(Tensor, "float", Tensor.double)  # differences need more digits than float32 has

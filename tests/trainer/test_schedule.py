@@ -2,12 +2,15 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import torch
+from timm.optim import Lamb
 
 from trainer.config import HeadSettings, OptimiserSettings
 from trainer.model import DistilledModel, TeacherShape
-from trainer.schedule import learning_rate_factor, parameter_groups
+from trainer.schedule import learning_rate_factor, make_optimiser, parameter_groups
 from trainer.student import Student
 from trainer.student_shape import StudentShape
 
@@ -49,3 +52,28 @@ def test_matrices_and_kernels_decay_and_nothing_else() -> None:
     exempt = {"student.backbone.pos_embed", "student.backbone.cls_token", "heads.a_spatial.adaptor.first.bias"}
     assert exempt <= in_kept
     assert {name for name in in_decayed if name.endswith("bias") or ".norm" in name} == set()
+
+
+@pytest.mark.parametrize(("kind", "made"), [("adamw", torch.optim.AdamW), ("lamb", Lamb)])
+def test_either_optimiser_takes_the_settings_and_a_known_step(kind: Any, made: type) -> None:
+    weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    settings = OptimiserSettings(kind=kind, lr=0.1, weight_decay=0.0, beta1=0.9, beta2=0.99)
+    optimiser = make_optimiser([{"params": [weight], "weight_decay": 0.0}], settings)
+    assert type(optimiser) is made
+    weight.grad = torch.tensor([[10.0, -20.0]])
+    optimiser.step()
+    # after one step both moments give the gradient's sign
+    # and timm's LAMB does not scale the step of a group that does not decay
+    assert weight.detach().flatten().tolist() == pytest.approx([2.9, 4.1], rel=1e-4)
+
+
+def test_lamb_scales_a_decaying_step_by_the_weights_length_over_the_steps_and_leaves_clipping_to_the_run() -> None:
+    weight = torch.nn.Parameter(torch.tensor([[30.0, 40.0]]))
+    settings = OptimiserSettings(kind="lamb", lr=0.1, weight_decay=0.01)
+    optimiser = make_optimiser([{"params": [weight], "weight_decay": 0.01}], settings)
+    weight.grad = torch.tensor([[1e4, 1e4]])
+    optimiser.step()
+    step = [1 + 0.01 * 30, 1 + 0.01 * 40]
+    trust = 50 / math.hypot(*step)
+    expected = [30 - 0.1 * trust * step[0], 40 - 0.1 * trust * step[1]]
+    assert weight.detach().flatten().tolist() == pytest.approx(expected, rel=1e-4)

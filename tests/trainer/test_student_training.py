@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from storage_schemas.errors import SettingError
 from storage_schemas.seeds import uniforms
 from trainer.__main__ import main
 from trainer.config import TrainRecipe
-from trainer.datamodule import make_order
+from trainer.course import course_steps, make_course
 from trainer.dataset import CachedBatches, training_request, view_draws
 from trainer.fit import build_model, fit
-from trainer.order import StepPart, steps
+from trainer.order import StepPart
 from trainer.run_folder import RunFolder, read_json
 from trainer.source import open_source
 from trainer.student_settings import VitSettings
@@ -87,15 +86,15 @@ def test_training_draws_positions_from_the_views_and_from_nothing_else(
 ) -> None:
     recipe, watch = recipe_of(steps=3, student="radio_test_vit", vit=ADDED), Watch()
     run_with(recipe, full_cache, tmp_path, watch)
-    order = make_order(open_source(full_cache), recipe)
-    requests = [training_request(part, recipe.seed) for step in islice(steps(order), 3) for part in step]
+    legs = make_course(open_source(full_cache), recipe)
+    requests = [training_request(part, recipe.seed) for step in course_steps(legs) for part in step]
     drawn = [torch.from_numpy(view_draws(request.window_keys)).sum(dim=1).tolist() for request in requests]
     assert [look[2] for look in watch.looks] == drawn
 
 
 def test_a_views_draws_are_its_own_whichever_process_meets_it(full_cache: Cache, recipe_of: Recipes) -> None:
     source = open_source(full_cache)
-    part = next(steps(make_order(source, recipe_of())))[0]
+    part = next(course_steps(make_course(source, recipe_of())))[0]
 
     def batch(taken: StepPart) -> torch.Tensor:
         [one] = CachedBatches(source=source)[(training_request(taken, 0),)]

@@ -1,14 +1,15 @@
 """C-RADIOv4's settings, as far as the report gives them."""
 
-from trainer.config import DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.config import AverageSettings, DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
 from trainer.student_settings import VitSettings
 
 
 def c_radio_v4() -> TrainRecipe:
-    """Return a ViT-H/16 on all ten resolutions, spatial loss in PHI-S units, summary angle over dispersion.
+    """Return a ViT-H/16 on all ten resolutions: shift-equivariant loss and MESA, DAMP, summary angle over dispersion.
 
-    Source: v4 sections 2.2, 2.3.1 and 2.5. The report gives neither optimiser, batch nor steps: those are v2.5's. Nor
-    does it give the windows of training: these are all from 6 to 32 tokens that divide one of its resolutions.
+    Source: v4 sections 2.2 to 2.5. The report gives neither optimiser, batch nor steps: those are v2.5's. Decay and
+    weight of MESA are its authors', and so is DAMP's σ. Nor does it give the windows of training: these are all from 6
+    to 32 tokens that divide one of its resolutions.
     """
     return TrainRecipe(
         name="c_radio_v4",
@@ -16,6 +17,8 @@ def c_radio_v4() -> TrainRecipe:
         steps=600_000,
         precision="bf16",
         vit=VitSettings(windows=(6, 7, 8, 9, 12, 16, 18, 24, 32)),
+        average=AverageSettings(decay=0.9998, mesa_weight=0.3),
+        damp=0.1,
         data=DataSettings(batch_low=1024, batch_high=128),
         optimiser=OptimiserSettings(lr=1e-3, weight_decay=2e-2),
         running=RunningSettings(workers=8, log_every=50, evaluate_every=10_000),

@@ -1,21 +1,38 @@
 """RADIOv2.5's settings, for a cluster."""
 
-from trainer.config import DataSettings, LossSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.config import (
+    DataSettings,
+    LossSettings,
+    OptimiserSettings,
+    RunningSettings,
+    StageSettings,
+    TrainRecipe,
+)
+
+STAGE_STEPS = 300_000
+"""Steps of each stage; v2.5 section 4.2."""
+STAGES = (
+    {"low-256": 1.0},
+    {"low-432": 1.0},
+    {"low-432": 1.0, "high-1024": 1.0},
+)
+"""What each stage draws from; v2.5 section 4.2."""
 
 
 def radio_v2_5() -> TrainRecipe:
-    """Return the settings of the paper's last stage: ViT-L/16, 1024 + 128 views a step, 300,000 steps.
+    """Return the paper's three stages: ViT-L/16, 1024 views a step, and 128 of high resolution in the last.
 
-    Source: v2.5 sections 2.2 and 4.2, table A9. The stages before it (256, then 432 pixels) are runs of their own with
-    `data.proportions`; the paper's own students start from weights trained on ImageNet.
+    Source: v2.5 sections 2.2 and 4.2, table A9; it does not name the optimiser, and PHI-S (table 10), by the same
+    authors, has LAMB. The paper's own students start from weights trained on ImageNet.
     """
     return TrainRecipe(
         name="radio_v2_5",
         student="large",
-        steps=300_000,
+        steps=STAGE_STEPS * len(STAGES),
+        stages=tuple(StageSettings(steps=STAGE_STEPS, proportions=dict(drawn)) for drawn in STAGES),
         precision="bf16",
-        data=DataSettings(batch_low=1024, batch_high=128, proportions={"low-432": 1.0, "high-1024": 1.0}),
+        data=DataSettings(batch_low=1024, batch_high=128),
         loss=LossSettings(summary="cosine"),
-        optimiser=OptimiserSettings(lr=1e-3, weight_decay=2e-2),
+        optimiser=OptimiserSettings(kind="lamb", lr=1e-3, weight_decay=2e-2),
         running=RunningSettings(workers=8, log_every=50, evaluate_every=10_000),
     )

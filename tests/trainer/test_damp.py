@@ -1,0 +1,67 @@
+"""Noise on weights: on which, how much, and the same again for a resumed run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.func import functional_call
+
+from storage_schemas.cache import Cache
+from trainer.config import TrainRecipe
+from trainer.damp import damped_weights
+from trainer.fit import build_model
+from trainer.history import read_history
+from trainer.source import open_source
+from trainer.train import train
+
+Recipes = Callable[..., TrainRecipe]
+
+
+def test_noise_is_on_the_weights_of_linear_layers_and_nowhere_else(full_cache: Cache, recipe_of: Recipes) -> None:
+    model, _ = build_model(recipe_of(student="radio_test_vit"), open_source(full_cache))
+    damped = damped_weights(model, 0.1, seed=0)
+    linear = {f"{name}.weight" for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    assert set(damped) == linear
+    assert {"student.backbone.blocks.0.attn.qkv.weight", "heads.any_spatial.adaptor.last.weight"} <= linear
+    assert "student.backbone.patch_embed.proj.weight" not in linear
+
+
+def test_noise_is_normal_of_the_asked_width_around_the_weights() -> None:
+    layer = torch.nn.Linear(300, 300)
+    torch.nn.init.constant_(layer.weight, 2.0)
+    noise = damped_weights(layer, 0.1, seed=0)["weight"].detach() / 2 - 1
+    assert abs(float(noise.mean())) < 0.001
+    assert abs(float(noise.std()) - 0.1) < 0.001
+    assert abs(float((noise.abs() < 0.1).float().mean()) - 0.6827) < 0.005
+
+
+def test_a_seed_gives_the_same_noise_again_and_another_seed_other_noise() -> None:
+    layer = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    one, again, other = (damped_weights(layer, 0.1, seed) for seed in (0, 0, 1))
+    assert torch.equal(one["0.weight"], again["0.weight"])
+    assert not torch.equal(one["0.weight"], other["0.weight"])
+    assert not torch.equal(one["0.weight"] / layer[0].weight, one["1.weight"] / layer[1].weight)
+
+
+def test_the_gradient_of_a_weight_is_that_under_noise_times_the_noise() -> None:
+    layer = torch.nn.Linear(3, 2, bias=False).double()
+    pixels = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    damped = damped_weights(layer, 0.1, seed=1)
+    functional_call(layer, damped, (pixels,)).square().sum().backward()
+    moved = damped["weight"].detach().requires_grad_()
+    torch.nn.functional.linear(pixels, moved).square().sum().backward()
+    assert layer.weight.grad is not None
+    assert moved.grad is not None
+    assert torch.allclose(layer.weight.grad, moved.grad * moved.detach() / layer.weight.detach())
+
+
+def test_noise_changes_training_and_leaves_scores_of_the_untrained_student_alone(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    runs = [
+        train(recipe_of(steps=2, damp=sigma), full_cache.store.uri, tmp_path / str(sigma), lambda _: None)
+        for sigma in (0.0, 0.2)
+    ]
+    plain, noisy = (read_history(run.history) for run in runs)
+    assert plain[0]["fidelity/any"] == noisy[0]["fidelity/any"]
+    assert plain[1]["loss"] != noisy[1]["loss"]

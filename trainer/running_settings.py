@@ -1,0 +1,48 @@
+"""The settings of what is read from a cache, and of how a run is carried out."""
+
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
+Accelerator = Literal["auto", "cpu", "gpu"]
+StrategyName = Literal["ddp", "fsdp"]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSettings:
+    """What is read from the cache, how much at a time, and in which order."""
+
+    teachers: tuple[str, ...] = ()
+    """Teachers to learn from, by their names in the cache; none named: all that the cache holds."""
+    batch_low: int = 1024
+    """Views per step from the low partition. v2.5 section 2.2: 1024."""
+    batch_high: int = 128
+    """Views per step from the high partition. v2.5 section 2.2: 128."""
+    proportions: dict[str, float] = field(default_factory=dict)
+    """How often each view set is drawn, by name (`low-256 2 high-512 1`; unitless, compared within a partition). Sets
+    not named are left out. None named: every cached set, as often as it has training views, which are the proportions
+    of the recipe that made the cache. C-RADIOv4 does not publish its own."""
+    window_shards: int = 8
+    """Shards among which views are shuffled; the shards themselves are shuffled over the whole set. Not published."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningSettings:
+    """How a run is carried out. None of it changes what the student learns, and any of it may differ on resuming."""
+
+    workers: int = 0
+    """Processes that read ahead; 0 reads in the training process."""
+    read_ahead: int = 4
+    """Steps that each reading process prepares ahead."""
+    accelerator: Accelerator = "auto"
+    """What to train on; `auto` takes a GPU where there is one."""
+    log_every: int = 10
+    """Steps between two rows of the loss history."""
+    evaluate_every: int = 0
+    """Steps between two evaluations on held-out views; 0 evaluates only before the first step and after the last."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints; the last step always leaves one."""
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
+    """Where the loss history goes: `history.csv`, and TensorBoard's event files, both in the run's folder."""
