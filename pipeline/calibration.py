@@ -1,17 +1,24 @@
-"""Which views PHI-S is fitted on: of every view set alike, from shards spread over it."""
+"""Which views PHI-S is fitted on: of every view set alike, from shards spread over it; and when it is not fitted."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import final
 
+import numpy as np
+
 from pipeline.config import CalibrationConfig
-from storage_schemas.errors import Problem, SettingError
+from pipeline.moments import Moments
+from storage_schemas.errors import ContractError, Problem, SettingError
 from storage_schemas.manifest import ViewSetManifest
 from storage_schemas.views import ViewSet
 
 SHARDS = 32
 """Shards of a view set that are read at most, evenly spaced: rows are shuffled, so any shard is a sample."""
+
+NAMED = 8
+"""Channels, and shards of a set, that a message names; the others are counted."""
 
 TrainingViews = Callable[[ViewSet, int], int]
 """Says how many training views a shard holds: they are its first."""
@@ -71,6 +78,39 @@ def require_tokens(
         found = f"{drawn} tokens for {channels} channels, fewer than {config.tokens_per_channel} for each"
         fix = "add images or draws, or accept a rougher fit with --calibration.tokens-per-channel"
         raise SettingError("PHI-S calibration", [Problem(place="training views", found=found, fix=fix)])
+
+
+def require_varying(measured: Mapping[str, Moments], sample: Sequence[CalibrationShard]) -> None:
+    """Refuse a teacher with channels that never change: a scatter of exactly 0, see `Moments`.
+
+    Such a channel tells no two images apart. Weights that were not loaded into it, or a broken forward, are likelier
+    than a teacher that means it; the rotation of PHI-S would spread it over all channels, where nobody sees it again.
+
+    Args:
+        measured: moments of the sample (raw teacher units), by the name of the teacher or of the map.
+        sample: the views that were measured.
+
+    Raises:
+        ContractError: there are some; names them, and the views.
+    """
+    for name, moments in measured.items():
+        dead = np.flatnonzero(np.diagonal(moments.scatter) == 0).tolist()
+        if dead:
+            found = f"a variance of zero in {len(dead)} of {moments.mean.size} channels over {moments.count} tokens"
+            fix = "check its weights and its forward; nothing of it was stored"
+            problems = [Problem(place=f"spatial, channels {_some(dead)}", found=found, fix=fix)]
+            raise ContractError(f"output of teacher {name!r}", [*problems, *_views_of(sample)])
+
+
+def _views_of(sample: Sequence[CalibrationShard]) -> Iterator[Problem]:
+    for view_set, group in groupby(sample, key=lambda one: one.view_set):
+        drawn = list(group)
+        views, shards = sum(one.views for one in drawn), _some([one.shard for one in drawn])
+        yield Problem(place=f"views of {view_set.name}", found=f"{views} training views, the first of shards {shards}")
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:NAMED])) + (", …" if len(numbers) > NAMED else "")
 
 
 def _spread(view_set: ViewSet, shape: ViewSetManifest, training: TrainingViews) -> Iterator[CalibrationShard]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
 
-from pipeline.calibration import calibration_sample, require_tokens
+from pipeline.calibration import CalibrationShard, calibration_sample, require_tokens, require_varying
 from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.cut_shard import committed_views
 from pipeline.extract_shard import (
@@ -161,14 +161,21 @@ def _require_map(extraction: Extraction, spec: TeacherSpec, weights: str) -> Tea
 
 
 def _calibrated(extraction: Extraction, weights: str, pool: AbstractPool, say: Say) -> dict[str, PhiS]:
-    """Return the frozen PHI-S of every map, after fitting those that have none yet."""
+    """Return the frozen PHI-S of every map, after fitting those that have none yet.
+
+    Raises:
+        ContractError: the teacher gave NaN, infinity, or a channel that never changes; nothing of it is stored.
+    """
     identities = {spec.name: extraction.base_identity(spec, weights) for spec in extraction.maps}
     stored = {name: frozen_phi_s(extraction.cache, name, identity) for name, identity in identities.items()}
     frozen = {name: phi_s for name, phi_s in stored.items() if phi_s is not None}
     unfitted = [name for name in identities if name not in frozen]
     if not unfitted:
         return frozen
-    moments = merge_each(in_order(pool.run("observe", _calibration_tasks(extraction, unfitted))))
+    sample, wanted = _calibration_views(extraction), dict.fromkeys(unfitted, "")
+    tasks = [extraction.task(one.view_set, one.shard, wanted, first=one.views) for one in sample]
+    moments = merge_each(in_order(pool.run("observe", tasks)))
+    require_varying(moments, sample)
     for name in unfitted:
         frozen[name] = freeze_phi_s(extraction.cache, name, identities[name], moments[name])
         fitted = f"PHI-S fitted on {moments[name].count} tokens and frozen; φ = {frozen[name].scale:.4g}"
@@ -176,7 +183,7 @@ def _calibrated(extraction: Extraction, weights: str, pool: AbstractPool, say: S
     return frozen
 
 
-def _calibration_tasks(extraction: Extraction, names: Sequence[str]) -> list[FeatureTask]:
+def _calibration_views(extraction: Extraction) -> list[CalibrationShard]:
     config, channels = extraction.recipe.calibration, extraction.maps[0].dim
 
     def training(view_set: ViewSet, shard: int) -> int:
@@ -184,8 +191,7 @@ def _calibration_tasks(extraction: Extraction, names: Sequence[str]) -> list[Fea
 
     sample = calibration_sample(extraction.views.sets, extraction.tokens, training, config, channels)
     require_tokens(sample, extraction.tokens, config, channels)
-    wanted = dict.fromkeys(names, "")
-    return [extraction.task(one.view_set, one.shard, wanted, first=one.views) for one in sample]
+    return sample
 
 
 def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS) -> TeacherManifest:

@@ -1,12 +1,14 @@
 """Calibration: as many training views as were asked for, of every view set alike."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.calibration import SHARDS, CalibrationShard, calibration_sample, require_tokens
+from pipeline.calibration import SHARDS, CalibrationShard, calibration_sample, require_tokens, require_varying
 from pipeline.config import CalibrationConfig
-from storage_schemas.errors import SettingError
+from pipeline.moments import Moments
+from storage_schemas.errors import ContractError, SettingError
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.layout import ShardGrid
 from storage_schemas.manifest import ViewSetManifest
@@ -108,3 +110,19 @@ def test_no_training_view_at_all_is_too_few_tokens() -> None:
     assert sample == []
     with pytest.raises(SettingError, match="0 tokens for 12 channels"):
         require_tokens(sample, TOKENS, CalibrationConfig(), channels=12)
+
+
+def test_channels_that_never_change_are_refused_with_the_views_of_every_set() -> None:
+    scatter = np.diag(np.where(np.arange(40) % 3, 1e-300, 0.0))
+    alive = Moments(count=9, mean=np.zeros(2), scatter=np.eye(2))
+    sample = [CalibrationShard(view_set=one, shard=shard, views=2) for one in (SMALL, LARGE) for shard in range(9)]
+    require_varying({"t": alive}, sample)
+    with pytest.raises(ContractError) as refusal:
+        require_varying({"t": alive, "t-block3": Moments(count=9, mean=np.ones(40), scatter=scatter)}, sample)
+    assert str(refusal.value).splitlines() == [
+        "output of teacher 't-block3' breaks the storage contract:",
+        "  spatial, channels 0, 3, 6, 9, 12, 15, 18, 21, …: a variance of zero in 14 of 40 channels over 9 tokens "
+        "(check its weights and its forward; nothing of it was stored)",
+        "  views of low-128: 18 training views, the first of shards 0, 1, 2, 3, 4, 5, 6, 7, …",
+        "  views of low-256: 18 training views, the first of shards 0, 1, 2, 3, 4, 5, 6, 7, …",
+    ]

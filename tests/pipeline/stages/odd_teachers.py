@@ -125,6 +125,22 @@ class Constant(AbstractTeacher):
 
 
 @final
+class DeadChannels(AbstractTeacher):
+    """The oracle, but for two channels that never change, one of them not at zero."""
+
+    declared = _spec("dead-channels", patch=16, native=128, size_rule="any")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Average quarters and silence two channels."""
+        spatial = quarter_means(images, 16)
+        spatial[..., 3], spatial[..., 7] = 0.0, 0.1
+        return TeacherOutput(summary=None, spatial=spatial)
+
+
+@final
 class CanvasWithSummary(AbstractTeacher):
     """Declares a summary of a canvas on which many views lie."""
 

@@ -394,10 +394,23 @@ def test_a_teacher_that_says_the_same_of_everything_is_refused_before_anything_o
     refused: Refused, tmp_path: Path, extract_of: Callable
 ) -> None:
     cache = tmp_path / "cache"
-    assert refused(*extract_of(cache, "odd_teachers:Constant"))[1] == (
-        "  scatter: the total variance is zero: all rows are alike"
+    assert refused(*extract_of(cache, "odd_teachers:Constant"))[1].startswith(
+        "  spatial, channels 0, 1, 2, 3, 4, 5, 6, 7, …: a variance of zero in 12 of 12 channels over "
     )
     assert not any("constant" in name for name in contents(cache))
+
+
+def test_a_teacher_with_channels_that_never_change_is_refused_with_their_numbers_and_the_views(
+    refused: Refused, tmp_path: Path, extract_of: Callable
+) -> None:
+    cache = tmp_path / "cache"
+    assert refused(*extract_of(cache, "odd_teachers:DeadChannels"), *ONE_SHARD) == [
+        "output of teacher 'dead-channels' breaks the storage contract:",
+        "  spatial, channels 3, 7: a variance of zero in 2 of 12 channels over 1088 tokens (check its weights and its "
+        "forward; nothing of it was stored)",
+        "  views of low-128: 17 training views, the first of shards 0",
+    ]
+    assert not any("dead-channels" in name for name in contents(cache))
 
 
 def test_too_few_tokens_to_fit_phi_s_on_are_refused(refused: Refused, tmp_path: Path, extract_of: Callable) -> None:
