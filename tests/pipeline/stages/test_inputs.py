@@ -12,7 +12,7 @@ from PIL import Image
 from stage_runs import LOCAL, contents, own
 
 from pipeline.config import Recipe, ViewsConfig
-from pipeline.stage_extract import teacher_spec
+from pipeline.running_teacher import teacher_spec
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
 from storage_schemas.store import Store
