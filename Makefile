@@ -55,7 +55,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,trainer,sam3,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,trainer,sam3,onnx,demo,dev]'
 	@touch $@
 
 demo: $(INSTALLED) $(LAID_OUT) ## the whole way on photographs at hand: views, three teachers, stats, a student, a report

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, final, get_args
 
+from storage_schemas.encodings import Encoding
 from storage_schemas.errors import Problem, SettingError
 from storage_schemas.shard_format import Compression
 from storage_schemas.teacher import Precision
 from storage_schemas.views import Partition, ShiftDistribution, Shifts
-
-Encoding = Literal["float16", "float32"]
 
 
 @final
@@ -111,7 +110,8 @@ class TeacherChoice:
     """What makes them: `tiles`, each tile seen alone; `bilinear`, the whole window's tokens interpolated; or
     `module:Class` for a trained one (FeatSharp), from both. Without effect where `tiles` is 1."""
     encoding: Encoding = "float16"
-    """Stored type of spatial features (PHI-S units)."""
+    """Stored type of spatial features (PHI-S units). `int8` takes half the room of `float16`: numbers up to 8 standard
+    deviations in steps of 0.063, whose rounding alone leaves a fidelity of about 3,000."""
     compression: Compression = "none"
     """Codec of spatial chunks."""
     batch: int = 16

@@ -9,9 +9,10 @@ from typing import final
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from pipeline.config import Encoding, TeacherChoice
+from pipeline.config import TeacherChoice
 from pipeline.cut_shard import committed_views
 from pipeline.features import inputs_per_view, view_features, views_per_input
 from pipeline.moments import Moments, Observer
@@ -22,6 +23,7 @@ from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, o
 from pipeline.tiles import ViewFeatures
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
+from storage_schemas.encodings import INT8_LARGEST, INT8_STEP, Encoding
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.layout import (
     detail_array,
@@ -43,8 +45,8 @@ from storage_schemas.views import Shifts, ViewSet, teacher_tokens
 FeatureWriters = tuple[ShardWriter, ShardWriter | None]
 """Of a map's spatial features, and of its summaries where it has any."""
 
-DTYPES: Mapping[Encoding, torch.dtype] = {"float16": torch.float16, "float32": torch.float32}
-"""The stored type of each encoding."""
+Stored = tuple[np.ndarray, np.ndarray | None]
+"""Spatial features and summaries of some views, as they are stored."""
 
 
 @final
@@ -71,6 +73,8 @@ class FeatureReport:
     """Inputs that the teacher saw (images, or mosaics)."""
     bytes: int
     """Bytes of the arrays written."""
+    saturated: int
+    """Numbers that were larger than `int8` holds; 0 for other encodings."""
 
 
 @final
@@ -127,19 +131,22 @@ class FeatureExtractor:
             ContractError: the teacher gave NaN or infinity. Nothing of the shard is left.
         """
         views = committed_views(self._cache, task.view_set, task.shard)
-        placements, wanted = self._placements(task, views), self._wanted(task)
+        placements, wanted, saturated = self._placements(task, views), self._wanted(task), 0
         with ExitStack() as stack:
             writers = {spec: self._open(stack, task, spec) for spec in wanted}
             with behind() as later:
                 for features in self._features(task, placements):
                     for spec in wanted:
-                        later(_append, writers[spec], self._stored(spec, features))
+                        stored = self._stored(spec, features)
+                        later(_append, writers[spec], stored)
+                        saturated += saturated_count(stored[0])
         for spec in wanted:
             self._commit(task, spec, placements, [writer for writer in writers[spec] if writer is not None])
         return FeatureReport(
             views=len(placements),
             forwards=self._forwards(len(placements), task),
             bytes=sum(writer.sink.size for pair in writers.values() for writer in pair if writer is not None),
+            saturated=saturated,
         )
 
     def _wanted(self, task: FeatureTask) -> list[TeacherSpec]:
@@ -152,10 +159,10 @@ class FeatureExtractor:
             return spatial, None
         return spatial, stack.enter_context(open_shard(store, summary_spec(*shape, spec), task.shard))
 
-    def _stored(self, spec: TeacherSpec, features: ViewFeatures) -> tuple[np.ndarray, np.ndarray | None]:
+    def _stored(self, spec: TeacherSpec, features: ViewFeatures) -> Stored:
         """Return what is stored of a map: what leaves the teacher's device is of its final size."""
         mean, weight = self._frozen(spec.name)
-        spatial = ((features.maps[spec.layer] - mean) @ weight.T).to(DTYPES[self._choice.encoding])
+        spatial = encoded((features.maps[spec.layer] - mean) @ weight.T, self._choice.encoding)
         if spec.summary_dim is None or features.summary is None:
             return spatial.cpu().numpy(), None
         return spatial.cpu().numpy(), features.summary.cpu().numpy()
@@ -198,7 +205,19 @@ class FeatureExtractor:
         return inputs * inputs_per_view(spec, task.view_set)
 
 
-def _append(writers: FeatureWriters, stored: tuple[np.ndarray, np.ndarray | None]) -> None:
+def encoded(numbers: Float[Tensor, "*entry"], encoding: Encoding) -> Shaped[Tensor, "*entry"]:
+    """Return numbers in PHI-S units as they are stored, on their device: `storage_schemas.encodings.as_stored`."""
+    if encoding == "int8":
+        return (numbers / INT8_STEP).round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)
+    return numbers.to(torch.float16 if encoding == "float16" else torch.float32)
+
+
+def saturated_count(spatial: Shaped[np.ndarray, "*entry"]) -> int:
+    """Count the numbers that are as large as `int8` holds; what was larger is among them."""
+    return int((np.abs(spatial) == INT8_LARGEST).sum()) if spatial.dtype == np.int8 else 0
+
+
+def _append(writers: FeatureWriters, stored: Stored) -> None:
     for writer, entries in zip(writers, stored, strict=True):
         if writer is not None and entries is not None:
             for entry in entries:

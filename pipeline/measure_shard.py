@@ -10,6 +10,7 @@ from pipeline.dispersion import AngleSum, DirectionSum, observe_angles, observe_
 from pipeline.moments import Moments, Observer
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
+from storage_schemas.encodings import as_numbers
 from storage_schemas.layout import features_unit, spatial_array, summary_array
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.store import Store
@@ -57,7 +58,7 @@ class FeatureMeasurer:
         observer = Observer()
         for first in range(0, len(rows), VIEWS_PER_READ):
             tokens = spatial.read(rows[first : first + VIEWS_PER_READ])
-            observer.add(torch.from_numpy(tokens.reshape(-1, tokens.shape[-1]).astype(np.float32)))
+            observer.add(torch.from_numpy(as_numbers(tokens.reshape(-1, tokens.shape[-1])).astype(np.float32)))
         directions = observe_direction(self._summaries(task)) if task.summarised else None
         return Measured(moments=observer.moments(), directions=directions)
 

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from typing import final, get_args
 
 from pipeline.calibration import CalibrationShard, calibration_sample, require_tokens
-from pipeline.config import Encoding, Recipe, TeacherChoice
+from pipeline.config import Recipe, TeacherChoice
 from pipeline.features import inputs_per_view, views_per_input
 from pipeline.hadamard import construction
 from pipeline.planned_views import PlannedViews
 from pipeline.running_teacher import map_specs
 from pipeline.units import Unit, detail_unit_of, feature_unit, total_bytes
+from storage_schemas.encodings import Encoding
 from storage_schemas.errors import AbstractStillhouseError, ContractError, Problem
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.teacher import TeacherSpec

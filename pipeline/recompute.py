@@ -25,8 +25,9 @@ from teachers.source import is_own
 TOLERANCE: Mapping[Precision, float] = {"fp32": 2**-9, "bf16-autocast": 2**-4, "bf16": 2**-4}
 """How far a token may be from what is stored, as a share of its own length or the view's mean one, the greater.
 
-float16 rounds each value by up to 2⁻¹¹ of it. The rest is room for another machine's order of sums, which float32
-hardly notices and bfloat16, of 8 bits, carries through every layer. Another view's token is about 1 away."""
+Both are compared as they are stored. The room is for another machine's order of sums, which float32 hardly notices and
+bfloat16, of 8 bits, carries through every layer; either may tip a number to the next one of its encoding. Another
+view's token is about 1 away."""
 
 
 @final

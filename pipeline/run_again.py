@@ -11,6 +11,7 @@ from pipeline.running_teacher import RunningTeacher
 from pipeline.units import Unit
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
+from storage_schemas.encodings import as_numbers, as_stored
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.geometry import CanvasGeometry, Offset
 from storage_schemas.layout import summary_array
@@ -44,7 +45,8 @@ def distance(cache: Cache, running: RunningTeacher, manifest: TeacherManifest, u
     source = teacher_pixels(cache, manifest.spec, view_set, shard)
     features = next(view_features(running, view_set, source, unit.shape.geometry, batch))
     raw = features.maps[manifest.spec.layer][position].float().cpu().numpy()
-    apart = [token_distance(_entry(cache, unit.arrays[0].path, commits, row), to_stored(phi_s, raw))]
+    expected = as_numbers(as_stored(to_stored(phi_s, raw), manifest.identity["encoding"]))
+    apart = [token_distance(as_numbers(_entry(cache, unit.arrays[0].path, commits, row)), expected)]
     if features.summary is not None and manifest.spec.summary_dim is not None:
         summary = features.summary[position].float().cpu().numpy()
         apart.append(token_distance(_entry(cache, summary_array(view_set, name), commits, row), summary))

@@ -235,6 +235,9 @@ def _extract(
         f"extract {extraction.name}: {views} views in {forwards} forwards, "
         f"{size / 1e6:.1f} MB written in {bar.rate}, {size / 1e6 / bar.seconds:.1f} MB/s"
     )
+    if extraction.choice.encoding == "int8":
+        saturated = sum(one.saturated for one in reports)
+        say(f"extract {extraction.name}: int8: {saturated} numbers were as large as it holds, or larger")
 
 
 def _only(pool: AbstractPool, step: str) -> Any:

@@ -7,7 +7,7 @@ CRC32C (Castagnoli, little-endian). A slot without a view has offset and length 
 specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
@@ -17,10 +17,14 @@ import pyarrow as pa
 from jaxtyping import UInt64
 from numcodecs.zstd import Zstd
 
+from storage_schemas.encodings import INT8_NOTHING, INT8_STEP
 from storage_schemas.errors import ContractError, CorruptionError, Problem
+from storage_schemas.layout import ATTRIBUTE
 
 Compression = Literal["none", "zstd"]
-StoredType = Literal["uint8", "float16", "float32"]
+StoredType = Literal["uint8", "int8", "float16", "float32"]
+FILL: Mapping[StoredType, int | str] = {"uint8": 0, "int8": INT8_NOTHING, "float16": "NaN", "float32": "NaN"}
+"""What readers that do not ask the commit log find where nothing is."""
 NO_CHUNK = np.uint64(2**64 - 1)
 CHECKSUM_BYTES = 4
 ZSTD_LEVEL = 3
@@ -140,7 +144,7 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
     sharding = {
         "chunk_shape": [1, *spec.entry_shape],
         "codecs": [
-            one_byte if spec.dtype == "uint8" else byte_order,
+            one_byte if spec.dtype in ("uint8", "int8") else byte_order,
             *([zstd] if spec.compression == "zstd" else []),
             {"name": "crc32c"},
         ],
@@ -154,9 +158,9 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
         "data_type": spec.dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [spec.rows_per_shard, *spec.entry_shape]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0 if spec.dtype == "uint8" else "NaN",
+        "fill_value": FILL[spec.dtype],
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "attributes": {},
+        "attributes": {ATTRIBUTE: {"step": INT8_STEP}} if spec.dtype == "int8" else {},
         "storage_transformers": [],
     }
 

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch.utils.data import Dataset
 
 from storage_schemas import layout
+from storage_schemas.encodings import as_numbers
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.seeds import Key, uniforms
 from storage_schemas.sharded_array import ShardedArray
@@ -108,7 +109,7 @@ class CachedBatches(Dataset):
         )
 
     def _targets(self, view_set: ViewSet, teacher: str, seen: Features, request: BatchRequest) -> TeacherTargets:
-        spatial = self._rows(layout.spatial_array(view_set, teacher), seen.commits, request.rows)
+        spatial = as_numbers(self._rows(layout.spatial_array(view_set, teacher), seen.commits, request.rows))
         summary = None
         if seen.has_summary:
             summary = torch.from_numpy(self._rows(layout.summary_array(view_set, teacher), seen.commits, request.rows))

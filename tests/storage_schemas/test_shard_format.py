@@ -52,6 +52,10 @@ def shard_of(spec: ArraySpec, entries: np.ndarray) -> bytes:
     return b"".join(chunks) + encode_index(spans, spec.rows_per_shard)
 
 
+NOTHING = {"uint8": 0, "int8": -128, "float16": np.nan, "float32": np.nan}
+"""What a reader finds where nothing is."""
+
+
 def zarr_written(spec: ArraySpec, folder: Path) -> zarr.Array:
     """Let zarr-python create the array that `spec` describes."""
     compressors = [ZstdCodec(level=3), Crc32cCodec()] if spec.compression == "zstd" else [Crc32cCodec()]
@@ -62,8 +66,9 @@ def zarr_written(spec: ArraySpec, folder: Path) -> zarr.Array:
         shards=(spec.rows_per_shard, *spec.entry_shape),
         dtype=spec.dtype,
         compressors=compressors,
-        fill_value=0 if spec.dtype == "uint8" else np.nan,
+        fill_value=NOTHING[spec.dtype],
         zarr_format=3,
+        attributes={"stillhouse": {"step": 8 / 127}} if spec.dtype == "int8" else {},
     )
 
 
@@ -76,7 +81,7 @@ def test_zarr_reads_what_was_encoded_and_fills_the_slots_without_a_view(spec: Ar
         place.parent.mkdir(parents=True)
         place.write_bytes(shard_of(spec, entries[4 * shard : 4 * shard + 4]))
     read = zarr.open_array(tmp_path, mode="r")[...]
-    fill = np.full((1, *spec.entry_shape), 0 if spec.dtype == "uint8" else np.nan, spec.dtype)
+    fill = np.full((1, *spec.entry_shape), NOTHING[spec.dtype], spec.dtype)
     assert read.dtype == np.dtype(spec.dtype)
     np.testing.assert_array_equal(read, np.concatenate([entries, fill]))
 
@@ -275,7 +280,7 @@ def test_what_is_no_array_metadata_at_all_is_refused(metadata: Any) -> None:
         ({"shape": (10, 2.0)}, "shape: (10, 2.0) is not two or more positive whole numbers"),
         ({"rows_per_shard": 0}, "rows_per_shard: 0 is not a positive whole number"),
         ({"rows_per_shard": True}, "rows_per_shard: True is not a positive whole number"),
-        ({"dtype": "int8"}, "dtype: 'int8' is none of uint8, float16, float32"),
+        ({"dtype": "int16"}, "dtype: 'int16' is none of uint8, int8, float16, float32"),
         ({"compression": "gzip"}, "compression: 'gzip' is none of none, zstd"),
     ],
 )

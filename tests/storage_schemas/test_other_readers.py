@@ -1,0 +1,64 @@
+"""Arrays of a cache, read by three readers that are not ours: zarr-python, tensorstore and zarrs find the same bits."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+
+from pipeline.shard_writer import ShardKey, array_record, commit, create_array, open_shard
+from storage_schemas.layout import FEATURES
+from storage_schemas.shard_format import FILL, ArraySpec, Compression, StoredType
+from storage_schemas.store import Store
+
+ROWS, PER_SHARD = 7, 3
+
+
+def written(folder: Path, dtype: StoredType, compression: Compression) -> np.ndarray:
+    """Write two and a part of three shards, the second but for its last row; return what must be read."""
+    spec = ArraySpec(path="a", shape=(ROWS, 4, 5), dtype=dtype, rows_per_shard=PER_SHARD, compression=compression)
+    store = Store(uri=str(folder))
+    create_array(store, spec)
+    draws = np.random.default_rng(1)
+    whole = np.dtype(dtype).kind in "ui"
+    entries = draws.integers(0, 127, spec.shape) if whole else draws.standard_normal(spec.shape)
+    expected = entries.astype(dtype)
+    for shard, rows in enumerate((range(3), range(3, 5), range(6, 7))):
+        key = ShardKey(unit="teachers/t/low-256", shard=shard, identity="0" * 64)
+        with open_shard(store, spec, shard) as writer:
+            for row in rows:
+                writer.append(expected[row])
+        commit(store, key, [array_record(writer, key)])
+    fill = FILL[dtype]
+    expected[5] = np.nan if fill == "NaN" else fill
+    return expected
+
+
+def by_zarr(folder: Path) -> np.ndarray:
+    """By zarr-python."""
+    array: Any = zarr.open_array(folder, mode="r")
+    return array[...]
+
+
+def by_zarrs(folder: Path) -> np.ndarray:
+    """By the Rust library, through the pipeline that it gives to zarr-python."""
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+        return by_zarr(folder)
+
+
+def by_tensorstore(folder: Path) -> np.ndarray:
+    """By tensorstore."""
+    store = {"driver": "file", "path": f"{folder}/"}
+    return tensorstore.open({"driver": "zarr3", "kvstore": store}, read=True).result().read().result()
+
+
+@pytest.mark.parametrize("read", [by_zarr, by_zarrs, by_tensorstore])
+@pytest.mark.parametrize("compression", get_args(Compression))
+@pytest.mark.parametrize("dtype", get_args(StoredType))
+def test_every_reader_finds_the_same_bits(tmp_path: Path, dtype: StoredType, compression: Compression, read) -> None:
+    expected = written(tmp_path, dtype, compression)
+    found = read(tmp_path / FEATURES / "a")
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found.view(np.uint8), expected.view(np.uint8))
