@@ -1,6 +1,7 @@
 """One task of the views stage: decode the images of a shard, cut their views, write what is not there yet."""
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -13,6 +14,7 @@ from pipeline.cut import Crop, cut_canvas, cut_window, draw_crop
 from pipeline.draw import DrawnView
 from pipeline.images import Picture, UnusableImageError, open_picture
 from pipeline.locators import ImageReader
+from pipeline.overlap import behind
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 from storage_schemas.cache import Cache
 from storage_schemas.errors import IdentityError, Problem
@@ -101,15 +103,15 @@ class ViewCutter:
         slots = task.manifest.grid.slots(task.shard)
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
-        for view in task.views:
-            try:
-                row, cuts = self._cut_view(task, view)
-            except UnusableImageError as error:
-                rejected.append(_rejection(view, error))
-                continue
-            for path, pixels in cuts.items():
-                writers[path].append(pixels)
-            rows.append({"row": slots[len(rows)]} | row)
+        with behind() as later:  # checksums and writing, while the next image is decoded
+            for view in task.views:
+                try:
+                    row, cuts = self._cut_view(task, view)
+                except UnusableImageError as error:
+                    rejected.append(_rejection(view, error))
+                    continue
+                later(_append, writers, cuts)
+                rows.append({"row": slots[len(rows)]} | row)
         return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
 
     def _cut_view(self, task: CutTask, view: DrawnView) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -194,6 +196,11 @@ def _pixels(path: str, manifest: ViewSetManifest, side: int) -> ArraySpec:
 def _specs(task: CutTask) -> list[ArraySpec]:
     canvases = [pixels_spec(task.view_set, task.manifest)] if task.canvases else []
     return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.side) for one in task.details]
+
+
+def _append(writers: Mapping[str, ShardWriter], cuts: Mapping[str, np.ndarray]) -> None:
+    for path, pixels in cuts.items():
+        writers[path].append(pixels)
 
 
 def _row(view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ Key = tuple[int | str, ...]
 """What a draw is for. The parts are joined without ambiguity: ("a", "bc") and ("ab", "c") draw differently."""
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 Choice = TypeVar("Choice", int, str)
 
 
@@ -28,7 +29,7 @@ def digest_of(key: Key) -> bytes:
 
 def canonical(key: Key) -> bytes:
     """Return a key as canonical JSON, the bytes that are hashed."""
-    return json.dumps(key, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(key).encode()
 
 
 def uniforms(key: Key, count: int) -> Float64[np.ndarray, " count"]:
