@@ -33,7 +33,7 @@ WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify teachers
+.PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify gc teachers
 
 help: ## list the commands and their variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -102,6 +102,9 @@ report: $(INSTALLED) ## one HTML page: the closing table, pictures of features, 
 
 inspect: $(INSTALLED) ## what is in the cache, and how far each stage is
 	@$(PIPELINE) inspect --cache "$(CACHE)" $(ARGS)
+
+gc: $(INSTALLED) ## what can go: leftovers of killed runs, details that are done with (ARGS="--details --delete")
+	@$(PIPELINE) gc --recipe "$(RECIPE)" --cache "$(CACHE)" $(ARGS)
 
 verify: $(INSTALLED) ## check that what is there is what was committed
 	@$(PIPELINE) verify --cache "$(CACHE)" $(LOOKS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTES) $(ARGS)

@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pipeline.look_options import TeachersOptions, inspect_options, plan_options, preview_options, verify_options
+from pipeline.look_options import (
+    TeachersOptions,
+    gc_options,
+    inspect_options,
+    plan_options,
+    preview_options,
+    verify_options,
+)
 from pipeline.options import (
     USAGE,
     Command,
@@ -48,10 +55,15 @@ def views(arguments: Sequence[str]) -> None:
     """Cut the views that a recipe's teachers need."""
     options, recipe = views_options(arguments)
     from pipeline.running_teacher import teacher_spec
-    from pipeline.stage_views import make_views
+    from pipeline.stage_views import make_views, require_recipe
+    from pipeline.waiting import waiting_teachers
 
+    cache = _cache(options.cache)
+    manifest = require_recipe(cache, recipe)
     specs = [teacher_spec(choice) for choice in recipe.teachers]
-    make_views(_cache(options.cache), recipe, specs, options.data, options.run, _say)
+    if manifest is not None:
+        specs = waiting_teachers(cache, manifest, recipe.teachers)
+    make_views(cache, recipe, specs, options.data, options.run, _say)
 
 
 def preview(arguments: Sequence[str]) -> None:
@@ -77,10 +89,11 @@ def extract(arguments: Sequence[str]) -> None:
     from pipeline.running_teacher import teacher_spec
     from pipeline.stage_extract import extract_teacher, plan_extraction
     from pipeline.stage_views import make_views, require_recipe, views_missing
+    from pipeline.waiting import waiting_teachers
 
     cache, spec = _cache(options.cache), teacher_spec(options.choice)
     manifest = require_recipe(cache, recipe)
-    if manifest is None or views_missing(cache, manifest, [spec]):
+    if manifest is None or views_missing(cache, manifest, waiting_teachers(cache, manifest, [options.choice])):
         specs = {choice.name: teacher_spec(choice) for choice in recipe.teachers} | {spec.name: spec}
         make_views(cache, recipe, list(specs.values()), options.data, options.run, _say)
     else:
@@ -133,6 +146,28 @@ def verify(arguments: Sequence[str]) -> None:
         raise CorruptionError(f"cache {cache.store.uri}", verdict.problems)
 
 
+def gc(arguments: Sequence[str]) -> None:
+    """Say what a cache no longer needs; delete it when told."""
+    options = gc_options(arguments)
+    from pipeline.leftovers import delete, find_leftovers, spent_details
+    from pipeline.recipes import recipe_of
+    from pipeline.text_table import sized
+
+    cache = _cache(options.cache)
+    cache.require()
+    views = cache.views_manifest()
+    spent = spent_details(cache, views, recipe_of(options.recipe).teachers) if options.details and views else []
+    found = [*spent, *find_leftovers(cache)]
+    for one in found:
+        _say(f"  {one.name}")
+    size = sized(sum(one.bytes for one in found))
+    if options.delete:
+        delete(cache, found)
+        _say(f"gc: {len(found)} objects, {size}, deleted")
+    else:
+        _say(f"gc: {len(found)} objects, {size}, can go; nothing is deleted without --delete")
+
+
 def teachers(arguments: Sequence[str]) -> None:
     """Print the catalogue of teachers."""
     parse("teachers", TeachersOptions(), arguments)
@@ -158,6 +193,7 @@ COMMANDS: Mapping[str, Command] = {
     "stats": stats,
     "inspect": inspect,
     "verify": verify,
+    "gc": gc,
     "teachers": teachers,
     "photographs": photographs,
 }

@@ -84,6 +84,22 @@ class VerifyOptions:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GcOptions:
+    """Settings of `gc`. It says what can go, and deletes nothing unless told."""
+
+    recipe: str = "demo"
+    """Whose teachers' details; see `details`."""
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    details: bool = False
+    """Also the details of the recipe's fixed teachers whose features are complete. A teacher that joins later, or
+    another size of it, needs the images again."""
+    delete: bool = False
+    """Delete what was found. Let no run write to the cache meanwhile: what it is writing is named by nothing yet."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TeachersOptions:
     """Prints the catalogue of teachers; there is nothing to set."""
 
@@ -126,6 +142,13 @@ def verify_options(arguments: Sequence[str]) -> VerifyOptions:
     _require_positive("recompute", options.recompute, least=0)
     if (options.weights or options.source) and not options.teacher:
         require("TEACHER", "")
+    return options
+
+
+def gc_options(arguments: Sequence[str]) -> GcOptions:
+    """Read the command line of `gc`."""
+    options = parse("gc", GcOptions(), arguments)
+    require("CACHE", options.cache)
     return options
 
 

@@ -154,6 +154,7 @@ COMMAND_HELP: dict[str, str] = {
     "stats": "measure what is stored: PHI-S residual, dispersion",
     "inspect": "what is in a cache, and how far each stage is",
     "verify": "check that what is there is what was committed",
+    "gc": "what can go: leftovers of killed runs, details that are done with; deletes them when told",
     "teachers": "the catalogue of teachers",
     "photographs": "lay out the demo's photographs as a folder",
 }

@@ -23,6 +23,7 @@ from pipeline.publish import publish_group
 from pipeline.running_teacher import map_specs
 from pipeline.shard_writer import create_array
 from pipeline.stage_views import require_recipe, views_missing
+from pipeline.waiting import waiting_teachers
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import committed_shards
 from storage_schemas.errors import ContractError, MissingError, Problem, SettingError
@@ -97,7 +98,7 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extr
     """
     maps, views = map_specs(choice), require_recipe(cache, recipe)
     spec = maps[0]
-    if views is None or views_missing(cache, views, [spec]):
+    if views is None or views_missing(cache, views, waiting_teachers(cache, views, [choice])):
         found, fix = "not all views that the teacher needs are cut", "run `make views`; it resumes"
         raise MissingError("views", [Problem(place=cache.store.uri, found=found, fix=fix)])
     tokens, problems = {}, []

@@ -9,6 +9,7 @@ from pipeline.check_task import CheckTask
 from pipeline.committed import committed_units, unit_command
 from pipeline.declared import Declared, read_declared
 from pipeline.findings import Findings
+from pipeline.leftovers import unnamed_objects
 from pipeline.look_options import VerifyOptions
 from pipeline.make_command import stats_command
 from pipeline.recompute import Recomputed, recompute_teachers, teacher_name
@@ -19,7 +20,7 @@ from pipeline.verify_teachers import check_stats
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.errors import Problem
-from storage_schemas.layout import FEATURES, features_unit
+from storage_schemas.layout import features_unit
 
 
 @final
@@ -69,10 +70,11 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
     found.problems.extend(_unnamed(declared, committed, found.problems))
     unfinished = list(_shards_left(cache, declared, committed))
     unfinished += _stats_left(cache, declared, _views(tasks, reports), {one.unit for one in unfinished}, found)
+    left = unnamed_objects(cache, found) if declared.whole and not teacher else []
     return Verdict(
         problems=tuple(dict.fromkeys(found.problems)),
         unfinished=tuple(unfinished),
-        leftovers=_leftovers(cache, found) if declared.whole and not teacher else {},
+        leftovers={one.name: one.bytes for one in left},
         recomputed=tuple(recomputed),
         units=len(committed),
         objects=sum(len(report.records) for report in reports),
@@ -119,8 +121,3 @@ def _stats_left(
         rows = {view_set: views.get(unit, 0) for view_set, unit in units.items()} if complete else None
         if check_stats(cache, manifest, rows, command, found) is None and complete:
             yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=command)
-
-
-def _leftovers(cache: Cache, found: Findings) -> dict[str, int]:
-    names = {*cache.store.listing(FEATURES), *cache.store.listing("tables")} - found.known
-    return {name: cache.store.size(name) or 0 for name in sorted(names)}
