@@ -105,10 +105,14 @@ def stats(arguments: Sequence[str]) -> None:
     """Measure one teacher's features, or all."""
     options = stats_options(arguments)
     from pipeline.stage_stats import measure_teachers
+    from pipeline.stats_facts import measured_facts
+    from pipeline.stats_text import stats_lines
 
     cache = _cache(options.cache)
     cache.require()
-    measure_teachers(cache, [options.teacher] if options.teacher else cache.teachers(), options.run, _say)
+    teachers = [options.teacher] if options.teacher else cache.teachers()
+    measure_teachers(cache, teachers, options.run, _say)
+    _say("\n".join(stats_lines(*measured_facts(cache, teachers, options.tolerance))))
 
 
 def inspect(arguments: Sequence[str]) -> None:
@@ -122,7 +126,7 @@ def inspect(arguments: Sequence[str]) -> None:
 
     cache = _cache(options.cache)
     try:
-        facts = view_facts(cache, options.view) if options.view else inspect_cache(cache)
+        facts = view_facts(cache, options.view) if options.view else inspect_cache(cache, options.tolerance)
     except MALFORMED as error:
         found, fix = f"cannot be read: {type(error).__name__}: {error}", "`make verify` names all that is wrong"
         raise CorruptionError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)]) from error

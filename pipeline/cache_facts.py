@@ -95,6 +95,14 @@ class ResidualFacts:
     """Root mean square over channels of the mean (PHI-S units)."""
     variance: float
     """Mean over channels of the variance, less 1 (PHI-S units squared)."""
+    deviation: float
+    """Root mean square over channels of the variance less 1 (PHI-S units squared)."""
+    residual: float
+    """The greater of `mean` and `deviation`."""
+    off: bool
+    """Whether that is above the tolerance."""
+    effective_rank: float
+    """exp of the entropy of the covariance's normalised eigenvalues (axes); Roy and Vetterli 2007."""
 
 
 @final
@@ -103,11 +111,17 @@ class StatsFacts:
     """What `stats` measured."""
 
     current: bool
-    """Whether these are the features that were measured."""
+    """Whether these are the features that were measured, and all of them."""
+    unmeasured: int
+    """Shards that were added since; 0 where other features were measured."""
     views: int
     """Views measured."""
+    tolerance: float
+    """Residual above which a set is off."""
     residuals: tuple[ResidualFacts, ...]
     """Each set, and last `all` of them together."""
+    advice: tuple[str, ...]
+    """Which sets are off, and what to do; empty where none is."""
     dispersion: float | None
     """Disp(Θ_y) (rad²); null for a teacher without a summary."""
     paper_model: str | None

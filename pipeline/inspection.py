@@ -23,6 +23,7 @@ from pipeline.cache_units import (
 )
 from pipeline.committed import committed_units, unit_command
 from pipeline.make_command import recipe_teachers, stats_command, views_command
+from pipeline.residuals import TOLERANCE
 from pipeline.running_teacher import map_specs, teacher_spec
 from pipeline.stats_facts import stats_facts
 from pipeline.units import Unit
@@ -36,8 +37,12 @@ Committed = Mapping[str, Sequence[int]]
 """Shards that each unit has commit records of."""
 
 
-def inspect_cache(cache: Cache) -> CacheFacts:
+def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
     """Gather what `inspect` says of a cache.
+
+    Args:
+        cache: the cache.
+        tolerance: the residual above which a view set's features are off.
 
     Raises:
         MissingError: there is no cache.
@@ -55,7 +60,7 @@ def inspect_cache(cache: Cache) -> CacheFacts:
         identity=None if views is None else views.digest,
         images=0 if views is None else views.identity["images"]["count"],
         view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
-        teachers=() if views is None else tuple(_teacher(cache, views, manifest) for manifest in manifests),
+        teachers=() if views is None else tuple(_teacher(cache, views, one, tolerance) for one in manifests),
         unfinished=tuple(_unfinished(cache, recipe, views, manifests, details, committed)),
     )
 
@@ -100,7 +105,7 @@ def _detail(cache: Cache, unit: Unit) -> DetailFacts:
     )
 
 
-def _teacher(cache: Cache, views: ViewsManifest, manifest: TeacherManifest) -> TeacherFacts:
+def _teacher(cache: Cache, views: ViewsManifest, manifest: TeacherManifest, tolerance: float) -> TeacherFacts:
     spec, identity = manifest.spec, manifest.identity
     sets = tuple(_features(cache, unit, manifest) for unit in feature_units(views, manifest))
     return TeacherFacts(
@@ -110,7 +115,7 @@ def _teacher(cache: Cache, views: ViewsManifest, manifest: TeacherManifest) -> T
         sets=sets,
         bytes=sum(one.bytes for one in sets),
         phi_s=_phi_s(cache, spec.name),
-        stats=stats_facts(cache, manifest),
+        stats=stats_facts(cache, views, manifest, tolerance),
     )
 
 
@@ -177,8 +182,8 @@ def _unmeasured(
     cache: Cache, views: ViewsManifest, manifests: Sequence[TeacherManifest], committed: Committed
 ) -> Iterator[UnfinishedFacts]:
     for manifest in manifests:
-        name, stats = manifest.spec.name, cache.stats(manifest.spec.name)
-        if _complete(views, name, committed) and (stats is None or stats.identity != manifest.digest):
+        name, stats = manifest.spec.name, stats_facts(cache, views, manifest)
+        if _complete(views, name, committed) and (stats is None or not stats.current):
             yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=stats_command(cache, name))
 
 

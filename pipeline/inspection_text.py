@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
-from pipeline.cache_facts import CacheFacts, ResidualFacts, StatsFacts, TeacherFacts, ViewSetFacts
+from pipeline.cache_facts import CacheFacts, StatsFacts, TeacherFacts, ViewSetFacts
+from pipeline.residuals import POOLED
+from pipeline.stats_text import RESIDUAL_HEAD, residual_cells
 from pipeline.text_table import aligned, sized
 
 DIGITS = 12
@@ -48,35 +50,37 @@ def _teacher(teacher: TeacherFacts) -> Iterator[str]:
     yield f"  PHI-S    φ = {teacher.phi_s.scale:.4g}, fitted on {teacher.phi_s.tokens:,} tokens"
     yield f"  stats    {_stats(teacher.stats)}"
     yield from (f"  {line}" for line in aligned(list(_set_rows(teacher))))
+    if teacher.stats is not None:
+        yield from (f"  {line}" for line in teacher.stats.advice)
 
 
 def _stats(stats: StatsFacts | None) -> str:
     if stats is None:
         return "not measured"
-    measured = f"{stats.views:,} views" + ("" if stats.current else " OF OTHER FEATURES THAN THESE")
+    measured = f"{stats.views:,} views" + _staleness(stats)
     if stats.dispersion is None:
         return measured
     paper = f" (the report has {stats.paper_dispersion:.3f} for {stats.paper_model})" if stats.paper_model else ""
     return f"{measured}, dispersion of summaries {stats.dispersion:.4g} rad²{paper}"
 
 
+def _staleness(stats: StatsFacts) -> str:
+    if stats.unmeasured:
+        return f" WITHOUT {stats.unmeasured} SHARD{'S' * (stats.unmeasured > 1)} THAT CAME SINCE"
+    return "" if stats.current else " OF OTHER FEATURES THAN THESE"
+
+
 def _set_rows(teacher: TeacherFacts) -> Iterator[list[str]]:
     residuals = {} if teacher.stats is None else {one.view_set: one for one in teacher.stats.residuals}
-    yield ["view set", "tokens", "views", "shards", "bytes", "tokens measured", "rms of mean", "variance − 1"]
+    yield ["view set", "tokens", "views", "shards", "bytes", *RESIDUAL_HEAD]
     for one in teacher.sets:
         shards = f"{one.committed}/{one.shards}"
         known = [one.view_set, f"{one.tokens} × {one.tokens}", f"{one.views:,}", shards, sized(one.bytes)]
-        yield known + _residual_cells(residuals.get(one.view_set))
+        yield known + residual_cells(residuals.get(one.view_set))
     total = sum(one.committed for one in teacher.sets), sum(one.shards for one in teacher.sets)
     views = sum(one.views for one in teacher.sets)
     known = ["all", "", f"{views:,}", f"{total[0]}/{total[1]}", sized(teacher.bytes)]
-    yield known + _residual_cells(residuals.get("all"))
-
-
-def _residual_cells(residual: ResidualFacts | None) -> list[str]:
-    if residual is None:
-        return ["", "", ""]
-    return [f"{residual.tokens:,}", f"{residual.mean:.4f}", f"{residual.variance:+.4f}"]
+    yield known + residual_cells(residuals.get(POOLED))
 
 
 def _unfinished(facts: CacheFacts) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import final
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, ViewsConfig
 from pipeline.options import choose, named, parse, require
 from pipeline.recipes import recipe_of
+from pipeline.residuals import TOLERANCE
 from storage_schemas.errors import Problem, SettingError
 
 
@@ -62,6 +63,9 @@ class InspectOptions:
     """One view instead of the whole cache: set and row, such as `low-128/17`."""
     json: bool = False
     """The same facts as JSON; its fields are those of `pipeline/cache_facts.py` and `pipeline/view_facts.py`."""
+    tolerance: float = TOLERANCE
+    """How far the features of a view set may be from zero mean and unit variance (PHI-S units) before they are called
+    off; see docs/phi_s.md for what 0.2 means."""
 
 
 @final
@@ -132,6 +136,7 @@ def inspect_options(arguments: Sequence[str]) -> InspectOptions:
     """Read the command line of `inspect`."""
     options = parse("inspect", InspectOptions(), arguments)
     require("CACHE", options.cache)
+    _require_positive("tolerance", options.tolerance, least=0)
     return options
 
 

@@ -1,47 +1,93 @@
 """Tasks of the stats stage: moments and angles over what is stored."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
 from typing import final
 
 import numpy as np
 import torch
 
-from pipeline.dispersion import AngleSum, DirectionSum, observe_angles, observe_direction
-from pipeline.moments import Moments, Observer
+from pipeline.dispersion import (
+    AngleSum,
+    DirectionSum,
+    merge_angles,
+    merge_directions,
+    observe_angles,
+    observe_direction,
+)
+from pipeline.moments import Moments, Observer, merge
 from storage_schemas.cache import Cache
-from storage_schemas.commits import read_commit
+from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.encodings import as_numbers
 from storage_schemas.layout import features_unit, spatial_array, summary_array
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.store import Store
 from storage_schemas.views import ViewSet
 
-VIEWS_PER_READ = 16
+TOKENS_AT_ONCE = 8192
+"""Tokens read at a time, and at least one view: memory stays flat in the views, and in the size of the windows."""
+BRANCHES = 32
+"""Tasks that a view set is cut into at most. Each sends back one scatter, C² float64: 134 MB where C is 4096. However
+many shards there are, no more than so many of these travel, and so many workers can be busy."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureTask:
-    """One committed shard of a teacher's features."""
+    """A branch: consecutive committed shards of one set of a teacher's features."""
 
     teacher: str
     view_set: ViewSet
-    shard: int
+    shards: tuple[int, ...]
+    """They hold a view each, at least."""
     views: int
-    """Views in it."""
+    """Views in them."""
     summarised: bool
     """Whether the teacher has summaries."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Measured:
-    """First pass over one shard."""
+class Observed:
+    """First pass over some shards."""
 
     moments: Moments
     """Of stored spatial tokens (PHI-S units)."""
     directions: DirectionSum | None
-    """Of raw summaries."""
+    """Of raw summaries; None for a teacher that has none."""
+
+
+def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], summarised: bool) -> list[MeasureTask]:
+    """Cut shards into tasks of consecutive ones, by their number alone: never by how many workers there are.
+
+    Args:
+        teacher: whose features they are.
+        view_set: their set.
+        views: shard and views in it, in order; none without views.
+        summarised: whether the teacher has summaries.
+    """
+    count = min(BRANCHES, len(views))
+    cuts = [len(views) * branch // count for branch in range(count + 1)] if count else []
+    return [
+        MeasureTask(
+            teacher=teacher,
+            view_set=view_set,
+            shards=tuple(shard for shard, _ in views[start:stop]),
+            views=sum(held for _, held in views[start:stop]),
+            summarised=summarised,
+        )
+        for start, stop in pairwise(cuts)
+    ]
+
+
+def merge_observed(left: Observed, right: Observed) -> Observed:
+    """Return the first pass over both."""
+    directions = left.directions
+    if directions is not None and right.directions is not None:
+        directions = merge_directions(directions, right.directions)
+    return Observed(moments=merge(left.moments, right.moments), directions=directions)
 
 
 @final
@@ -52,27 +98,40 @@ class FeatureMeasurer:
         torch.set_num_threads(threads)
         self._cache = Cache(store=store)
 
-    def measure(self, task: MeasureTask) -> Measured:
+    def measure(self, task: MeasureTask) -> Observed:
         """First pass: moments of the spatial tokens, sum of the summaries."""
-        spatial, rows = self._open(task, spatial_array(task.view_set, task.teacher))
         observer = Observer()
-        for first in range(0, len(rows), VIEWS_PER_READ):
-            tokens = spatial.read(rows[first : first + VIEWS_PER_READ])
-            observer.add(torch.from_numpy(as_numbers(tokens.reshape(-1, tokens.shape[-1])).astype(np.float32)))
-        directions = observe_direction(self._summaries(task)) if task.summarised else None
-        return Measured(moments=observer.moments(), directions=directions)
+        for tokens in self._tokens(task):
+            observer.add(torch.from_numpy(tokens))
+        directions = None
+        if task.summarised:
+            directions = reduce(merge_directions, map(observe_direction, self._summaries(task)))
+        return Observed(moments=observer.moments(), directions=directions)
 
     def angles(self, task_and_direction: tuple[MeasureTask, np.ndarray]) -> AngleSum:
         """Second pass: squared angles between summaries and their mean direction (μ_y, unit length)."""
         task, direction = task_and_direction
-        return observe_angles(self._summaries(task), direction)
+        return reduce(merge_angles, (observe_angles(summaries, direction) for summaries in self._summaries(task)))
 
-    def _summaries(self, task: MeasureTask) -> np.ndarray:
-        summary, rows = self._open(task, summary_array(task.view_set, task.teacher))
-        return summary.read(rows)
+    def _tokens(self, task: MeasureTask) -> Iterator[np.ndarray]:
+        for shard in task.shards:
+            spatial, rows = self._open(task, shard, spatial_array(task.view_set, task.teacher))
+            step = max(1, TOKENS_AT_ONCE // int(np.prod(spatial.spec.entry_shape[:-1])))
+            for first in range(0, len(rows), step):
+                tokens = spatial.read(rows[first : first + step])
+                yield as_numbers(tokens.reshape(-1, tokens.shape[-1]))
 
-    def _open(self, task: MeasureTask, array: str) -> tuple[ShardedArray, range]:
-        commits = read_commit(self._cache.store, features_unit(task.view_set, task.teacher), task.shard)
-        opened = self._cache.array(array, {task.shard: commits})
-        record = opened.records[task.shard]
-        return opened, range(record.first_row, record.first_row + record.rows)
+    def _summaries(self, task: MeasureTask) -> Iterator[np.ndarray]:
+        for shard in task.shards:
+            summary, rows = self._open(task, shard, summary_array(task.view_set, task.teacher))
+            yield summary.read(rows)
+
+    def _open(self, task: MeasureTask, shard: int, array: str) -> tuple[ShardedArray, range]:
+        commits = read_commit(self._cache.store, features_unit(task.view_set, task.teacher), shard)
+        opened = self._cache.array(array, {shard: commits})
+        return opened, slots_filled(opened.records[shard])
+
+
+def slots_filled(record: ShardRecord) -> range:
+    """Return the row slots that hold a shard's views."""
+    return range(record.first_row, record.first_row + record.rows)

@@ -8,6 +8,7 @@ import tyro
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
 from pipeline.recipes import RECIPES, recipe_of
+from pipeline.residuals import TOLERANCE
 from storage_schemas.errors import MissingError, Problem, SettingError
 
 Options = TypeVar("Options")
@@ -56,6 +57,9 @@ class StatsOptions:
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     teacher: str = ""
     """Which teacher (TEACHER); every teacher in the cache when empty."""
+    tolerance: float = TOLERANCE
+    """How far the features of a view set may be from zero mean and unit variance (PHI-S units) before they are called
+    off; see docs/phi_s.md for what 0.2 means."""
     run: RunConfig = field(default_factory=RunConfig)
 
 
@@ -94,6 +98,9 @@ def stats_options(arguments: Sequence[str]) -> StatsOptions:
     """Read the command line of `stats`."""
     options = parse("stats", StatsOptions(), arguments)
     require("CACHE", options.cache)
+    if not options.tolerance >= 0:
+        found = f"{options.tolerance} is less than 0"
+        raise SettingError("tolerance", [Problem(place="--tolerance", found=found)])
     return options
 
 

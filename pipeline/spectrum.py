@@ -40,13 +40,29 @@ def principal_axes(moments: Moments) -> PrincipalAxes:
     return PrincipalAxes(variances=np.maximum(eigenvalues[::-1], 0), axes=axes[:, ::-1])
 
 
+def spectrum(moments: Moments) -> Float64[np.ndarray, " channels"]:
+    """Return the variances along the principal axes, as `principal_axes` does, where the axes are not wanted.
+
+    Unlike it, this takes rows that are all alike: their spectrum is zero.
+
+    Raises:
+        ContractError: fewer than two rows.
+    """
+    return np.maximum(np.linalg.eigvalsh(covariance(moments))[::-1], 0)
+
+
 def effective_rank(variances: Float64[np.ndarray, " channels"]) -> float:
     """Return exp(−Σ pᵢ ln pᵢ) with pᵢ = λᵢ / Σλ (axes): the count of equal variances that would be as spread out.
 
     Source: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality".
 
     Args:
-        variances: λ along the principal axes (any unit), with a positive sum.
+        variances: λ along the principal axes (any unit).
+
+    Returns:
+        Axes: from 1, where all variance lies along one, to the number of channels; 0 where there is no variance.
     """
+    if not variances.any():
+        return 0.0
     shares = variances[variances > 0] / variances.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))

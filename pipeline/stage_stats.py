@@ -1,29 +1,61 @@
 """The stats stage: over everything stored, how far PHI-S is from perfect, and how wide the summaries' cone is."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
-from itertools import groupby
-from typing import Any
-
-import numpy as np
+from typing import final
 
 from pipeline.config import RunConfig
-from pipeline.dispersion import DirectionSum, dispersion, mean_direction, merge_angles, merge_directions
-from pipeline.measure_shard import FeatureMeasurer, MeasureTask
-from pipeline.moments import Moments, merge_all, variance
+from pipeline.dispersion import AngleSum, DirectionSum, mean_direction, merge_angles
+from pipeline.measure_shard import FeatureMeasurer, MeasureTask, Observed, branches, merge_observed
+from pipeline.measured import extended, read_measured, write_measured
 from pipeline.pools import AbstractPool, in_order, open_pool
 from pipeline.progress import Progress, Say, progress
-from pipeline.publish import publish_group
+from pipeline.tree_reduction import TreeReduction
 from storage_schemas.cache import Cache
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.layout import features_unit
 from storage_schemas.manifest import TeacherManifest
-from storage_schemas.small_arrays import write_small_arrays
+from storage_schemas.views import ViewSet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Measurement:
+    """One teacher, and what is to be measured of it."""
+
+    manifest: TeacherManifest
+    held: Mapping[ViewSet, Mapping[int, int]]
+    """Views in every committed shard, by set."""
+    new: Mapping[ViewSet, frozenset[int]]
+    """Shards that were not measured yet, by set."""
+
+    @property
+    def name(self) -> str:
+        return self.manifest.spec.name
+
+    @property
+    def first_pass(self) -> list[MeasureTask]:
+        """Tasks over the new shards."""
+        return self._tasks(self.new)
+
+    @property
+    def second_pass(self) -> list[MeasureTask]:
+        """Tasks over all shards: with every new summary the mean direction turns, and all angles with it."""
+        return self._tasks({view_set: frozenset(views) for view_set, views in self.held.items()})
+
+    def _tasks(self, shards: Mapping[ViewSet, frozenset[int]]) -> list[MeasureTask]:
+        summarised, tasks = self.manifest.spec.summary_dim is not None, []
+        for view_set, numbers in shards.items():
+            # a shard holds no view where every one of its images was rejected
+            views = [(shard, held) for shard, held in self.held[view_set].items() if shard in numbers and held]
+            tasks += branches(self.name, view_set, views, summarised)
+        return tasks
 
 
 def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say: Say) -> None:
-    """Measure the features of teachers, those that were not measured since they last grew.
+    """Measure the features of teachers: the shards that were not measured yet, and merge them with those that were.
 
     Raises:
         MissingError: no teacher is named; or one has no features, or not all of them.
@@ -33,19 +65,19 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
         raise MissingError("teacher", [Problem(place=cache.store.uri, found="holds the features of none", fix=fix)])
     stale = []
     for teacher in teachers:
-        manifest = complete_teacher(cache, teacher)
+        one = _plan(cache, complete_teacher(cache, teacher))
         stats = cache.stats(teacher)
-        if stats is not None and stats.identity == manifest.digest:
+        if stats is not None and not any(one.new.values()):
             say(f"stats {teacher}: complete, nothing to do ({stats.views} views measured)")
         else:
-            stale.append((teacher, manifest))
+            stale.append(one)
     if not stale:
         return
     factory = partial(FeatureMeasurer, store=cache.store, threads=run.threads)
-    shards = sum(len(_tasks(cache, teacher, manifest)) for teacher, manifest in stale)
-    with open_pool(factory, replace(run, gpus=0), tasks=shards) as pool:
-        for teacher, manifest in stale:
-            _measure(cache, teacher, manifest, pool, say)
+    tasks = sum(len(one.second_pass) for one in stale)
+    with open_pool(factory, replace(run, gpus=0), tasks=tasks) as pool:
+        for one in stale:
+            _measure(cache, one, pool, say)
 
 
 def complete_teacher(cache: Cache, teacher: str) -> TeacherManifest:
@@ -69,60 +101,45 @@ def complete_teacher(cache: Cache, teacher: str) -> TeacherManifest:
     return manifest
 
 
-def _tasks(cache: Cache, teacher: str, manifest: TeacherManifest) -> list[MeasureTask]:
-    summarised = manifest.spec.summary_dim is not None
-    return [
-        MeasureTask(teacher=teacher, view_set=view_set, shard=shard, views=records[0].rows, summarised=summarised)
-        for view_set in manifest.tokens
-        for shard, records in cache.records(features_unit(view_set, teacher), manifest.digest).items()
-        if records[0].rows  # none where every image of the shard was rejected
-    ]
+def _plan(cache: Cache, manifest: TeacherManifest) -> _Measurement:
+    """Find what is new: all, where it was not these features that were measured."""
+    name, held = manifest.spec.name, {}
+    for view_set in manifest.tokens:
+        commits = cache.records(features_unit(view_set, name), manifest.digest)
+        held[view_set] = {shard: records[0].rows for shard, records in commits.items()}
+    stats = cache.stats(name)
+    measured = {} if stats is None or stats.identity != manifest.digest else stats.shards
+    new = {view_set: frozenset(views) - measured.get(view_set, frozenset()) for view_set, views in held.items()}
+    return _Measurement(manifest=manifest, held=held, new=new)
 
 
-def _measure(cache: Cache, teacher: str, manifest: TeacherManifest, pool: AbstractPool, say: Say) -> None:
-    tasks = _tasks(cache, teacher, manifest)
-    directions: list[DirectionSum] = []
-    with progress(f"stats {teacher}", done=0, total=sum(task.views for task in tasks)) as bar:
-        moments = _moments(tasks, pool, bar, directions)
-    arrays, attributes = _spatial(moments)
-    if directions:
-        arrays |= _summary(tasks, directions, pool)
-    group = f"teachers/{teacher}/stats"
-    write_small_arrays(cache.store, group, arrays)
-    for view_set in moments:
-        publish_group(cache.store, f"{group}/{view_set}")
-    about = {"identity": manifest.digest, "views": bar.views, "summarised": bool(directions)}
-    publish_group(cache.store, group, about | attributes)
-    say(f"stats {teacher}: measured {bar.views} views, {attributes['tokens']} tokens in {bar.rate}")
+def _measure(cache: Cache, one: _Measurement, pool: AbstractPool, say: Say) -> None:
+    tasks, before = one.first_pass, read_measured(cache, one.manifest)
+    with progress(
+        f"stats {one.name}", done=before.views, total=before.views + sum(task.views for task in tasks)
+    ) as bar:
+        observed = observe_branches(tasks, pool, bar)
+    measured = extended(before, bar.views, one.new, observed)
+    angles = None if measured.directions is None else observe_all_angles(one.second_pass, measured.directions, pool)
+    write_measured(cache, one.manifest, measured, angles)
+    tokens = sum(moments.count for moments in measured.sets.values())
+    merged = f", merged with {before.views} measured before" if before.views else ""
+    say(f"stats {one.name}: measured {bar.views} views in {bar.rate}{merged}; {tokens} tokens in all")
 
 
-def _moments(
-    tasks: Sequence[MeasureTask], pool: AbstractPool, bar: Progress, directions: list[DirectionSum]
-) -> dict[str, Moments]:
-    """Return the moments of each view set, merged as they come: those of all shards may not fit in memory at once."""
-
-    def measured() -> Iterator[tuple[MeasureTask, Moments]]:
-        for task, one in zip(tasks, in_order(pool.run("measure", tasks)), strict=True):
-            bar.add(task.views)
-            if one.directions is not None:
-                directions.append(one.directions)
-            yield task, one.moments
-
-    by_set = groupby(measured(), key=lambda pair: pair[0].view_set.name)
-    return {name: merge_all(moments for _, moments in pairs) for name, pairs in by_set}
+def observe_branches(tasks: Sequence[MeasureTask], pool: AbstractPool, bar: Progress) -> dict[ViewSet, Observed]:
+    """First pass: run branches, and merge those of each set as a fixed tree."""
+    leaves = Counter(task.view_set for task in tasks)
+    trees = {one: TreeReduction(leaves=count, merge=merge_observed) for one, count in leaves.items()}
+    firsts = {task.view_set: index for index, task in reversed(list(enumerate(tasks)))}
+    for index, observed in pool.run("measure", tasks):
+        task = tasks[index]
+        bar.add(task.views)
+        trees[task.view_set].add(index - firsts[task.view_set], observed)
+    return {view_set: tree.result() for view_set, tree in trees.items()}
 
 
-def _spatial(sets: Mapping[str, Moments]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    pooled = merge_all(sets.values())
-    arrays = {"mean": pooled.mean, "variance": variance(pooled)}
-    for name, moments in sets.items():
-        arrays |= {f"{name}/mean": moments.mean, f"{name}/variance": variance(moments)}
-    return arrays, {"tokens": pooled.count, "sets": {name: moments.count for name, moments in sets.items()}}
-
-
-def _summary(
-    tasks: Sequence[MeasureTask], directions: Sequence[DirectionSum], pool: AbstractPool
-) -> dict[str, np.ndarray]:
-    direction = mean_direction(reduce(merge_directions, directions))
-    angles = in_order(pool.run("angles", [(task, direction) for task in tasks]))
-    return {"dispersion": np.array(dispersion(reduce(merge_angles, angles))), "mean_direction": direction}
+def observe_all_angles(tasks: Sequence[MeasureTask], directions: DirectionSum, pool: AbstractPool) -> AngleSum:
+    """Second pass: the angles of all summaries to their mean direction. Summaries are small beside spatial features."""
+    direction = mean_direction(directions)
+    return reduce(merge_angles, in_order(pool.run("angles", [(task, direction) for task in tasks])))

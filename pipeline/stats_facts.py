@@ -1,11 +1,16 @@
 """What `stats` measured of a teacher, beside what the report of C-RADIOv4 has of the same model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.cache_facts import ResidualFacts, StatsFacts
 from pipeline.dispersion import PAPER_DISPERSIONS
+from pipeline.make_command import extract_command
+from pipeline.residuals import POOLED, TOLERANCE, residual, residual_advice
+from pipeline.spectrum import effective_rank
 from storage_schemas.cache import Cache
-from storage_schemas.manifest import TeacherManifest
+from storage_schemas.errors import MissingError, Problem
+from storage_schemas.layout import FEATURES
+from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.stats import ChannelStats
 from storage_schemas.teacher import TeacherSpec
 from teachers.catalogue import CATALOGUE
@@ -18,21 +23,56 @@ PAPER_NAMES: Mapping[str, str] = {
 """Catalogue name → the model's name in Table 3 of the report."""
 
 
-def stats_facts(cache: Cache, manifest: TeacherManifest) -> StatsFacts | None:
-    """Return what was measured of a teacher, or None before anything was."""
-    stats = cache.stats(manifest.spec.name)
+def stats_facts(
+    cache: Cache, views: ViewsManifest, manifest: TeacherManifest, tolerance: float = TOLERANCE
+) -> StatsFacts | None:
+    """Return what was measured of a teacher, or None before anything was.
+
+    Args:
+        cache: the cache.
+        views: what it says of its views.
+        manifest: what it says of the teacher.
+        tolerance: the residual above which a view set is off.
+    """
+    name = manifest.spec.name
+    stats = cache.stats(name)
     if stats is None:
         return None
-    sets = [_residuals(view_set.name, channels) for view_set, channels in stats.sets.items()]
+    sets = [_residuals(view_set.name, channels, tolerance) for view_set, channels in stats.sets.items()]
+    residuals = (*sets, _residuals(POOLED, stats.pooled, tolerance))
+    same = stats.identity == manifest.digest
+    new = stats.unmeasured({one: shape.grid.shards for one, shape in views.sets.items()}) if same else 0
     paper = paper_name(manifest.spec)
     return StatsFacts(
-        current=stats.identity == manifest.digest,
+        current=same and not new,
+        unmeasured=new,
         views=stats.views,
-        residuals=(*sets, _residuals("all", stats.pooled)),
+        tolerance=tolerance,
+        residuals=residuals,
+        advice=tuple(residual_advice(residuals, tolerance, _fitted_again(cache, name))),
         dispersion=stats.dispersion,
         paper_model=paper,
         paper_dispersion=None if paper is None else PAPER_DISPERSIONS[paper],
     )
+
+
+def measured_facts(
+    cache: Cache, teachers: Sequence[str], tolerance: float
+) -> tuple[dict[str, StatsFacts], dict[str, float]]:
+    """Return what was measured of teachers, and the φ of each (raw teacher units).
+
+    Raises:
+        MissingError: one was not measured, or has no features.
+    """
+    facts, scales, views = {}, {}, cache.views_manifest()
+    for teacher in teachers:
+        manifest, phi_s = cache.teacher_manifest(teacher), cache.phi_s(teacher)
+        stats = None if views is None or manifest is None else stats_facts(cache, views, manifest, tolerance)
+        if stats is None or phi_s is None:
+            problem = Problem(place=f"teachers/{teacher}/stats", found="was not measured", fix="run `make stats`")
+            raise MissingError("statistics", [problem])
+        facts[teacher], scales[teacher] = stats, phi_s.scale
+    return facts, scales
 
 
 def paper_name(spec: TeacherSpec) -> str | None:
@@ -46,7 +86,21 @@ def paper_name(spec: TeacherSpec) -> str | None:
     return None
 
 
-def _residuals(name: str, channels: ChannelStats) -> ResidualFacts:
+def _residuals(name: str, channels: ChannelStats, tolerance: float) -> ResidualFacts:
+    found = residual(channels.mean_residual, channels.variance_deviation)
     return ResidualFacts(
-        view_set=name, tokens=channels.tokens, mean=channels.mean_residual, variance=channels.variance_residual
+        view_set=name,
+        tokens=channels.tokens,
+        mean=channels.mean_residual,
+        variance=channels.variance_residual,
+        deviation=channels.variance_deviation,
+        residual=found,
+        off=found > tolerance,
+        effective_rank=effective_rank(channels.spectrum),
     )
+
+
+def _fitted_again(cache: Cache, teacher: str) -> str:
+    kept = f"{FEATURES}/teachers/{teacher}, tables/shards/teachers/{teacher} and tables/placements/{teacher}"
+    command = extract_command(cache, cache.require(), teacher)
+    return f"to fit it again delete {kept}, and run `{command}` with more --calibration.views"

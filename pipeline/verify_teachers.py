@@ -72,8 +72,9 @@ def check_stats(
     name = manifest.spec.name
     group, stats = f"teachers/{name}/stats", None
     place, fix = metadata_name(group), f"delete {FEATURES}/{group}, and `{command}` measures again"
-    arrays = [("mean", 1), ("variance", 1)]
-    found.known.update(small_array_objects(group, [*arrays, ("dispersion", 0), ("mean_direction", 1)]))
+    arrays = [("mean", 1), ("variance", 1), ("spectrum", 1)]
+    summary = [("dispersion", 0), ("mean_direction", 1), ("summary_sum", 1), ("summary_length", 0)]
+    found.known.update(small_array_objects(group, [*arrays, *summary]))
     with noting(found.problems, place, fix):
         stats = cache.stats(name)
     if stats is not None or cache.store.exists(place):  # a run that was killed leaves a group that says nothing yet
@@ -82,7 +83,7 @@ def check_stats(
         return None
     for view_set in stats.sets:
         check_group(cache.store, f"{group}/{view_set.name}", ours=False, fix=fix, found=found)
-        found.known.update(small_array_objects(f"{group}/{view_set.name}", arrays))
+        found.known.update(small_array_objects(f"{group}/{view_set.name}", [*arrays, ("covariance", 2)]))
     if stats.identity != manifest.digest:
         problem = f"measured features {stats.identity}, these are {manifest.digest}"
         found.note(place, problem, f"`{command}` measures again")

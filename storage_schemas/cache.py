@@ -17,18 +17,22 @@ from storage_schemas.phi_s import PhiS
 from storage_schemas.shard_format import parse_array_metadata
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.small_arrays import read_small_array
-from storage_schemas.stats import ChannelStats, TeacherStats
+from storage_schemas.stats import ChannelStats, TeacherStats, shards_of_runs
 from storage_schemas.store import Store
 from storage_schemas.tables import PLACEMENTS, VIEWS, from_parquet
 from storage_schemas.views import ViewSet
 
 PHI_S_ARRAYS = ("mean", "rotation", "scale")
 """Arrays of a teacher's PHI-S, in the order in which they are hashed."""
-STATS_ARRAYS = ("mean", "variance")
+STATS_ARRAYS = ("mean", "variance", "spectrum")
 """Arrays of a teacher's statistics, over all view sets and over each."""
 SUMMARY_STATS_ARRAYS = ("dispersion", "mean_direction")
 """Further ones, of a teacher with a summary."""
-STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "summarised"})
+SET_MERGE_ARRAYS = ("covariance",)
+"""What else new shards of a set are merged into."""
+SUMMARY_MERGE_ARRAYS = ("summary_sum", "summary_length")
+"""What else new summaries are merged into: Σy and Σ|y|, raw teacher units."""
+STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "shards", "summarised"})
 """What the group of a teacher's statistics says of itself."""
 
 
@@ -162,6 +166,7 @@ class Cache:
         return TeacherStats(
             identity=attributes["identity"],
             views=attributes["views"],
+            shards={ViewSet.parse(name): shards_of_runs(runs, group) for name, runs in attributes["shards"].items()},
             pooled=self._channels(group, attributes["tokens"]),
             sets=sets,
             dispersion=None if dispersion is None else float(dispersion),
@@ -184,8 +189,8 @@ class Cache:
         return metadata
 
     def _channels(self, group: str, tokens: int) -> ChannelStats:
-        mean, variance = self._small_arrays(group, STATS_ARRAYS)
-        return ChannelStats(tokens=tokens, mean=mean, variance=variance)
+        mean, variance, spectrum = self._small_arrays(group, STATS_ARRAYS)
+        return ChannelStats(tokens=tokens, mean=mean, variance=variance, spectrum=spectrum)
 
     def _small_arrays(self, group: str, names: Sequence[str]) -> list[np.ndarray]:
         return [read_small_array(self.store, f"{group}/{name}") for name in names]

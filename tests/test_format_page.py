@@ -13,7 +13,14 @@ import pytest
 import zarr
 
 from storage_schemas import layout, tables
-from storage_schemas.cache import PHI_S_ARRAYS, STATS_ARRAYS, STATS_ATTRIBUTES, SUMMARY_STATS_ARRAYS
+from storage_schemas.cache import (
+    PHI_S_ARRAYS,
+    SET_MERGE_ARRAYS,
+    STATS_ARRAYS,
+    STATS_ATTRIBUTES,
+    SUMMARY_MERGE_ARRAYS,
+    SUMMARY_STATS_ARRAYS,
+)
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.identity import digest
 from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
@@ -98,8 +105,8 @@ def test_the_page_has_every_array_and_every_unit_by_its_path() -> None:
 
 def test_the_page_has_every_small_array() -> None:
     expected = [f"phi_s/{name}" for name in PHI_S_ARRAYS]
-    expected += [f"stats/{name}" for name in (*STATS_ARRAYS, *SUMMARY_STATS_ARRAYS)]
-    expected += [f"stats/<set>/{name}" for name in STATS_ARRAYS]
+    expected += [f"stats/{name}" for name in (*STATS_ARRAYS, *SUMMARY_STATS_ARRAYS, *SUMMARY_MERGE_ARRAYS)]
+    expected += [f"stats/<set>/{name}" for name in (*STATS_ARRAYS, *SET_MERGE_ARRAYS)]
     assert sorted(names_after("## Small arrays")) == sorted(expected)
 
 

@@ -49,7 +49,7 @@ def open_source(cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] 
     """
     views = _views(cache)
     chosen = _chosen_sets(views, list(sets))
-    found = {name: _teacher(cache, name) for name in _chosen_teachers(cache, list(teachers))}
+    found = {name: _teacher(cache, views, name) for name in _chosen_teachers(cache, list(teachers))}
     manifests = {name: teacher.manifest for name, teacher in found.items()}
     opened = {view_set: open_set(cache, views, view_set, manifests) for view_set in chosen}
     if unseen := [view_set.name for view_set, one in opened.items() if not one.features]:
@@ -90,7 +90,7 @@ def _chosen_teachers(cache: Cache, names: list[str]) -> list[str]:
     return sorted(names) or cached
 
 
-def _teacher(cache: Cache, name: str) -> TeacherSource:
+def _teacher(cache: Cache, views: ViewsManifest, name: str) -> TeacherSource:
     manifest, phi_s, stats = cache.teacher_manifest(name), cache.phi_s(name), cache.stats(name)
     if manifest is None or phi_s is None:
         fix = f"run `make extract TEACHER={name}` again: it resumes"
@@ -98,6 +98,9 @@ def _teacher(cache: Cache, name: str) -> TeacherSource:
     if stats is None or stats.identity != manifest.digest:
         found = "its features were never measured" if stats is None else "they are of other features than the cache has"
         raise MissingError("statistics", [Problem(place=f"teachers/{name}/stats", found=found, fix="run `make stats`")])
+    if new := stats.unmeasured({view_set: shape.grid.shards for view_set, shape in views.sets.items()}):
+        found, fix = f"{new} shards were added since its features were measured", "run `make stats`; it measures those"
+        raise MissingError("statistics", [Problem(place=f"teachers/{name}/stats", found=found, fix=fix)])
     if (stats.dispersion is None) != (manifest.spec.summary_dim is None):
         found = f"a dispersion of {stats.dispersion} for summaries of {manifest.spec.summary_dim} channels"
         raise ContractError("statistics", [Problem(place=f"teachers/{name}/stats", found=found)])

@@ -167,6 +167,8 @@ def test_the_text_of_a_teacher_says_the_json_s_facts(facts: CacheFacts, text: li
             f"{residual['tokens']:,}",
             f"{residual['mean']:.4f}",
             f"{residual['variance']:+.4f}",
+            f"{residual['deviation']:.4f}",
+            f"{residual['effective_rank']:.1f}",
         ]
 
 

@@ -135,12 +135,15 @@ def fill(store: Store) -> None:
 def measured(store: Store, *, summarised: bool) -> None:
     """Write the teacher's statistics."""
     arrays = {
-        f"{prefix}{name}": np.full(4, 0.5 + len(prefix)) for prefix in ("", "low-32/") for name in ("mean", "variance")
+        f"{prefix}{name}": np.full(4, 0.5 + len(prefix))
+        for prefix in ("", "low-32/")
+        for name in ("mean", "variance", "spectrum")
     }
     if summarised:
         arrays |= {"dispersion": np.array(0.694), "mean_direction": np.array([0.0, 0.6, 0.8])}
     write_small_arrays(store, "teachers/t/stats", arrays)
     about = {"identity": TEACHER.digest, "views": 5, "tokens": 20, "sets": {"low-32": 20}, "summarised": summarised}
+    about |= {"shards": {"low-32": [[0, 2], [3, 4]]}}
     group(store, "teachers/t/stats", about)
 
 
@@ -371,6 +374,8 @@ def test_statistics_come_back_by_set(cache: Cache) -> None:
     assert (stats.pooled.tokens, stats.pooled.mean.tolist()) == (20, [0.5] * 4)
     assert list(stats.sets) == [LOW]
     assert (stats.sets[LOW].tokens, stats.sets[LOW].variance.tolist()) == (20, [7.5] * 4)
+    assert stats.shards == {LOW: {0, 1, 3}}
+    assert stats.unmeasured({LOW: 5}) == 2
 
 
 def test_a_teacher_without_a_summary_has_no_dispersion(folder: Path) -> None:

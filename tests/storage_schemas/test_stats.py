@@ -1,15 +1,43 @@
 """Residuals are zero where PHI-S is perfect, and measure how far it is from that elsewhere."""
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from storage_schemas.stats import ChannelStats
+from storage_schemas.errors import ContractError
+from storage_schemas.stats import ChannelStats, shard_runs, shards_of_runs
 
 
 def test_a_perfect_fit_has_no_residual() -> None:
-    perfect = ChannelStats(tokens=9, mean=np.zeros(4), variance=np.ones(4))
-    assert (perfect.mean_residual, perfect.variance_residual) == (0.0, 0.0)
+    perfect = ChannelStats(tokens=9, mean=np.zeros(4), variance=np.ones(4), spectrum=np.ones(4))
+    assert (perfect.mean_residual, perfect.variance_residual, perfect.variance_deviation) == (0.0, 0.0, 0.0)
 
 
 def test_residuals_are_the_root_mean_square_mean_and_the_mean_variance_less_one() -> None:
-    stats = ChannelStats(tokens=9, mean=np.array([3.0, -4.0, 0.0, 0.0]), variance=np.array([0.5, 0.5, 1.0, 4.0]))
+    mean, variance = np.array([3.0, -4.0, 0.0, 0.0]), np.array([0.5, 0.5, 1.0, 4.0])
+    stats = ChannelStats(tokens=9, mean=mean, variance=variance, spectrum=np.array([6.0, 0, 0, 0]))
     assert (stats.mean_residual, stats.variance_residual) == (2.5, 0.5)
+
+
+def test_variances_that_deviate_both_ways_do_not_cancel() -> None:
+    stats = ChannelStats(tokens=9, mean=np.zeros(2), variance=np.array([0.25, 1.75]), spectrum=np.array([1.75, 0.25]))
+    assert (stats.variance_residual, stats.variance_deviation) == (0.0, 0.75)
+
+
+@given(st.frozensets(st.integers(0, 60)))
+def test_runs_of_shards_are_the_shards_again_and_the_fewest_that_can_be(shards: frozenset[int]) -> None:
+    runs = shard_runs(shards)
+    assert [shard for first, stop in runs for shard in range(first, stop)] == sorted(shards)
+    assert len(runs) == len([shard for shard in shards if shard - 1 not in shards])
+    assert shards_of_runs(runs, "here") == shards
+
+
+@pytest.mark.parametrize("runs", [[[3, 3]], [[0, 2], [2, 4]], [[4, 5], [0, 1]], [[0, 3], [1, 4]]])
+def test_what_are_no_runs_is_refused(runs: list[list[int]]) -> None:
+    with pytest.raises(ContractError) as refusal:
+        shards_of_runs(runs, "teachers/t/stats")
+    assert str(refusal.value) == (
+        "statistics breaks the storage contract:\n"
+        f"  teachers/t/stats: {runs} are no runs of shards: rising, apart, none empty"
+    )

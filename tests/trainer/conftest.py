@@ -175,9 +175,11 @@ class CacheMaker:
             summaries += [summary for _, summary in seen]
             views += len(seen)
         pooled = np.concatenate(list(tokens_by_set.values()))
-        arrays = {"mean": pooled.mean(axis=0), "variance": pooled.var(axis=0)}
-        for name, part in tokens_by_set.items():
-            arrays |= {f"{name}/mean": part.mean(axis=0), f"{name}/variance": part.var(axis=0)}
+        arrays = {}
+        for prefix, part in {"": pooled, **{f"{name}/": part for name, part in tokens_by_set.items()}}.items():
+            spectrum = np.linalg.eigvalsh(np.cov(part.T))[::-1].copy()
+            arrays |= {f"{prefix}mean": part.mean(axis=0), f"{prefix}variance": part.var(axis=0)}
+            arrays[f"{prefix}spectrum"] = spectrum
         if one.summary_dim is not None:
             direction = np.mean(summaries, axis=0) / np.linalg.norm(np.mean(summaries, axis=0))
             cosines = np.array([summary @ direction / np.linalg.norm(summary) for summary in summaries])
@@ -189,6 +191,7 @@ class CacheMaker:
             "summarised": one.summary_dim is not None,
             "tokens": len(pooled),
             "sets": {name: len(part) for name, part in tokens_by_set.items()},
+            "shards": {one.name: [[0, shape.grid.shards]] for one, shape in self.manifest.sets.items()},
         }
         publish_group(self.store, group, about)
         return self
