@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from storage_schemas.errors import ContractError, Problem
 from trainer.datamodule import CachedViews
-from trainer.evaluate import evaluate
-from trainer.loader import Batches
-from trainer.metrics import add_scores, add_speed
+from trainer.evaluate import Scores, observe, score
+from trainer.loader import Batches, Share
+from trainer.metrics import add_scores, add_speed, has_stalled, score_values
 from trainer.module import Distillation
+from trainer.processes import gather
 from trainer.run_folder import RunFolder
 from trainer.schedule import rate_factor
 
@@ -27,9 +28,10 @@ QUIET_SECONDS = 10.0
 class Journal(Callback):
     """Counts views and time, keeps the history, shows the progress, and stops a run whose loss is no number."""
 
-    def __init__(self, run: RunFolder, datamodule: CachedViews) -> None:
+    def __init__(self, run: RunFolder, datamodule: CachedViews, examiner: "Examiner") -> None:
         super().__init__()
-        self.run, self.datamodule, self.settings = run, datamodule, datamodule.recipe.running
+        self.run, self.datamodule, self.examiner = run, datamodule, examiner
+        self.settings = datamodule.recipe.running
         self.total, self.recent = Pace(), Pace()
 
     def on_train_start(self, trainer: Trainer, _pl_module: LightningModule) -> None:
@@ -73,18 +75,19 @@ class Journal(Callback):
             self.bar.close()
 
     def _write(self, trainer: Trainer, step: int, outputs: Any) -> None:
-        loss = require_finite(outputs["loss"], step)
+        loss, *parts = mean_over_processes(trainer, [outputs["loss"], *outputs["parts"].values()])
         values = {
-            "loss": loss,
+            "loss": require_finite(loss, step),
             "lr": self._learning_rate(step),
             "views_per_second": self.recent.views_per_second,
             "wait_share": self.recent.wait_share,
-            **{name: float(part) for name, part in outputs["parts"].items()},
+            **dict(zip(outputs["parts"], parts, strict=True)),
         }
         for logger in trainer.loggers:
             logger.log_metrics(values, step)
         shown = {"loss": f"{loss:.3f}", "views/s": f"{self.recent.views_per_second:.1f}"}
-        self.bar.set_postfix({**shown, "waiting": f"{self.recent.wait_share:.1%}"}, refresh=False)
+        matched = {name: f"{fidelity:.2f}" for name, fidelity in self.examiner.fidelities.items()}
+        self.bar.set_postfix({**shown, "waiting": f"{self.recent.wait_share:.1%}", **matched}, refresh=False)
         self.recent = Pace()
 
     def _learning_rate(self, step: int) -> float:
@@ -122,6 +125,7 @@ class Examiner(Callback):
     def __init__(self, run: RunFolder, datamodule: CachedViews) -> None:
         super().__init__()
         self.run, self.datamodule = run, datamodule
+        self.fidelities: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the untrained student."""
@@ -138,22 +142,26 @@ class Examiner(Callback):
 
     def _score(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Distillation)
-        with trainer.precision_plugin.forward_context():
-            scores = evaluate(
-                module.finished,
-                module.maps,
-                self.datamodule.heldout_loader(),
-                self.datamodule.source.teachers,
-                module.dispersions,
-                module.device,
-            )
+        scores = self._found(trainer, module)
+        self.fidelities = {name: one.fidelity for name, one in scores.teachers.items()}
         if trainer.is_global_zero:
             add_scores(self.run, trainer.global_step, scores)
-            values = {f"fidelity/{name}": score.fidelity for name, score in scores.items()}
             for logger in trainer.loggers:
-                logger.log_metrics(values, trainer.global_step)
-            found = ", ".join(f"{name} {score.fidelity:.3f}" for name, score in scores.items())
+                logger.log_metrics(score_values(scores), trainer.global_step)
+            found = ", ".join(f"{name} {fidelity:.3f}" for name, fidelity in self.fidelities.items())
             tqdm.write(f"step {trainer.global_step}: held-out fidelity: {found}")
+        trainer.strategy.barrier()  # nobody reads the scores before they are written
+        if has_stalled(self.run, self.datamodule.recipe.patience):
+            trainer.should_stop = True
+
+    def _found(self, trainer: Trainer, module: Distillation) -> Scores:
+        source = self.datamodule.source
+        views = self.datamodule.heldout_loader(Share(rank=trainer.global_rank, world=trainer.world_size))
+        moved = ([part.to(module.device) for part in parts] for parts in views)
+        sizes = sorted({view_set.resolution for view_set in source.sets})
+        with trainer.precision_plugin.forward_context():
+            seen = observe(module.finished, module.maps, moved, sizes)
+        return score(gather(seen), source.teachers, module.dispersions)
 
 
 @final
@@ -169,8 +177,9 @@ class Keeper(Callback):
     ) -> None:
         """Replace the checkpoint where it is due, but never by one that no run should go on from."""
         step = trainer.global_step
-        if step % self.every == 0 or step == self.steps:
-            require_finite(outputs["loss"], step)
+        if step % self.every == 0 or step == self.steps or trainer.should_stop:
+            [loss] = mean_over_processes(trainer, [outputs["loss"]])
+            require_finite(loss, step)
             beside = self.run.checkpoint.with_suffix(".partial")
             trainer.save_checkpoint(beside)
             if trainer.is_global_zero:
@@ -178,13 +187,18 @@ class Keeper(Callback):
                 beside.replace(self.run.checkpoint)
 
 
-def require_finite(loss: torch.Tensor, step: int) -> float:
-    """Return a loss as a number.
+def mean_over_processes(trainer: Trainer, values: list[torch.Tensor]) -> list[float]:
+    """Return numbers that every process has a share of as they are of the whole step; all of them must ask."""
+    stacked = torch.stack([value.detach().float() for value in values])
+    return trainer.strategy.reduce(stacked, reduce_op="mean").tolist()
+
+
+def require_finite(value: float, step: int) -> float:
+    """Return a loss that is a number.
 
     Raises:
         ContractError: it is none.
     """
-    value = float(loss)
     if value - value != 0:
         fix = "lower optimiser.lr, lengthen optimiser.warmup, or set optimiser.gradient_clip"
         raise ContractError("training", [Problem(place=f"step {step}", found=f"the loss is {value}", fix=fix)])

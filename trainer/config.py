@@ -30,6 +30,9 @@ class TrainRecipe:
     size resample the table. Students with RADIO's additions have a grid of positions instead."""
     steps: int
     """Optimiser steps of the whole run."""
+    patience: int = 0
+    """Evaluations (at `running.evaluate_every`) that may pass without a better mean logarithm of fidelity before the
+    run stops and exports what it has; 0 never stops early."""
     seed: int = 0
     """Seed of the student's weights, of the order of views and of the student's windows."""
     precision: Precision = "fp32"
@@ -66,6 +69,7 @@ class TrainRecipe:
 def _too_small(recipe: TrainRecipe) -> Iterator[Problem]:
     least = {
         "steps": (recipe.steps, 1),
+        "patience": (recipe.patience, 0),
         "data.batch_low": (recipe.data.batch_low, 1),
         "data.batch_high": (recipe.data.batch_high, 1),
         "data.window_shards": (recipe.data.window_shards, 1),
@@ -73,6 +77,8 @@ def _too_small(recipe: TrainRecipe) -> Iterator[Problem]:
         "optimiser.frozen_trunk": (recipe.optimiser.frozen_trunk, 0),
         "average.mesa_start": (recipe.average.mesa_start, 0),
         **{f"stages.{place}.steps": (stage.steps, 1) for place, stage in enumerate(recipe.stages)},
+        "running.devices": (recipe.running.devices, 1),
+        "running.nodes": (recipe.running.nodes, 1),
         "running.workers": (recipe.running.workers, 0),
         "running.read_ahead": (recipe.running.read_ahead, 1),
         "running.log_every": (recipe.running.log_every, 1),
@@ -125,6 +131,13 @@ def _at_odds(recipe: TrainRecipe) -> Iterator[Problem]:
     if recipe.average.mesa_weight and recipe.average.decay is None:
         found = "MESA compares the student with its moving average, and there is none"
         yield Problem(place="average.mesa_weight", found=found, fix="set average.decay")
+    if recipe.patience and not recipe.running.evaluate_every:
+        found = "the run is scored only before its first step and after its last"
+        yield Problem(place="patience", found=found, fix="set running.evaluate_every")
+    processes = recipe.running.devices * recipe.running.nodes
+    for place, views in {"data.batch_low": recipe.data.batch_low, "data.batch_high": recipe.data.batch_high}.items():
+        if processes > 1 and views % processes:
+            yield Problem(place=place, found=f"{views} views do not divide among {processes} training processes")
     staged = sum(stage.steps for stage in recipe.stages)
     if recipe.stages and staged != recipe.steps:
         found = f"the stages add up to {staged} steps, the run to {recipe.steps}"

@@ -28,9 +28,11 @@ def make_course(source: Source, recipe: TrainRecipe) -> list[Leg]:
     """Return the legs of a run.
 
     Raises:
-        SettingError: a view set without training views, which could fill no batch.
+        SettingError: a view set without training views, which could fill no batch; or with room for shifts where the
+            run has none, or without where it has.
     """
     _require_training_views(source)
+    _require_room(source, recipe.data.shifts)
     legs: list[Leg] = []
     dealt, epochs = dict.fromkeys(source.sets, 0), 0
     for stage in stages(recipe):
@@ -87,3 +89,19 @@ def _require_training_views(source: Source) -> None:
         fix = "leave it out with data.proportions, or cut more views"
         problems = [Problem(place=name, found="has no training view", fix=fix) for name in empty]
         raise SettingError("view sets", problems)
+
+
+def _require_room(source: Source, shifts: bool) -> None:
+    wrong = [view_set.name for view_set, one in source.sets.items() if bool(one.geometry.margin) != shifts]
+    if wrong and shifts:
+        found, fix = (
+            "has no margin: windows have no room for shifts",
+            "cut views with a margin, or set data.shifts False",
+        )
+    else:
+        found, fix = (
+            "has a margin: its teachers' windows have moved",
+            "cut views with --views.margin 0, or leave shifts on",
+        )
+    if wrong:
+        raise SettingError("data.shifts", [Problem(place=name, found=found, fix=fix) for name in wrong])

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from trainer.config import TrainRecipe
 from trainer.course import batch_sizes, make_course
 from trainer.dataset import CachedBatches, heldout_requests
-from trainer.loader import Batches, Share, TrainingStream, open_loader
+from trainer.loader import ALONE, Batches, Share, TrainingStream, open_loader
 from trainer.source import Source
 
 
@@ -33,9 +33,10 @@ class CachedViews(LightningDataModule):
         )
         return self.stream
 
-    def heldout_loader(self) -> DataLoader:
-        """Return every held-out view once, in batches of one view set."""
-        requests = heldout_requests(self.source, batch_sizes(self.recipe), self.recipe.seed)
+    def heldout_loader(self, share: Share = ALONE) -> DataLoader:
+        """Return a process's share of the held-out views, in batches of one view set; together, each view once."""
+        every = heldout_requests(self.source, batch_sizes(self.recipe), self.recipe.seed)
+        requests = every[share.rank :: share.world]
         return open_loader(CachedBatches(source=self.source), [(one,) for one in requests], self.recipe.running)
 
     def transfer_batch_to_device(self, batch: Batches, device: torch.device, _dataloader_idx: int) -> Batches:

@@ -27,6 +27,10 @@ class FidelitySums:
     def __add__(self, other: "FidelitySums") -> "FidelitySums":
         return FidelitySums(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
+    def cpu(self) -> "FidelitySums":
+        """Return the same on the CPU."""
+        return FidelitySums(**{name: getattr(self, name).cpu() for name in self.__slots__})
+
 
 def observe_fidelity(
     student: Float[Tensor, "batch rows cols channels"],

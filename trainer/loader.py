@@ -6,12 +6,12 @@ from time import perf_counter
 from typing import Any, final
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from trainer.batch import ViewBatch
 from trainer.config import TrainRecipe
 from trainer.course import Leg, course_steps
-from trainer.dataset import BatchRequest, CachedBatches, training_request
+from trainer.dataset import BatchRequest, training_request
 from trainer.running_settings import RunningSettings
 
 Batches = list[ViewBatch]
@@ -36,11 +36,11 @@ ALONE = Share()
 class TrainingStream:
     """Every step of a run, from the one that its state names. Lightning saves and restores the state with the rest."""
 
-    def __init__(self, dataset: CachedBatches, legs: list[Leg], recipe: TrainRecipe, share: Share = ALONE) -> None:
+    def __init__(self, dataset: Dataset, legs: list[Leg], recipe: TrainRecipe, share: Share = ALONE) -> None:
         """Describe the stream; nothing is read yet.
 
         Args:
-            dataset: reads the cache.
+            dataset: turns requests into batches; it reads the cache.
             legs: what each step takes.
             recipe: of the run.
             share: of this training process.
@@ -84,7 +84,7 @@ class TrainingStream:
 
 
 def open_loader(
-    dataset: CachedBatches, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
+    dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
 ) -> DataLoader:
     """Return a loader that reads one answer per request, in their order, however many processes read."""
     # a forked process would inherit a file system's threads and sockets, which do not survive the fork

@@ -1,9 +1,11 @@
 """What a run measured, as `metrics.json` holds it: facts about each teacher, and the student's scores by step."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.evaluate import TeacherScore
+from trainer.config import TrainRecipe
+from trainer.evaluate import Scores
 from trainer.run_folder import RunFolder, read_json, write_json
 from trainer.source import Source, TeacherSource
 
@@ -47,12 +49,58 @@ def start_metrics(run: RunFolder, about: Mapping[str, Any], start: int) -> None:
     write_json(run.metrics, {**about, "evaluations": kept})
 
 
-def add_scores(run: RunFolder, step: int, scores: Mapping[str, TeacherScore]) -> None:
+def add_scores(run: RunFolder, step: int, scores: Scores) -> None:
     """Add the scores of a step; those of the same step that were there are replaced."""
     metrics = read_json(run.metrics)
     others = [one for one in metrics["evaluations"] if one["step"] != step]
-    teachers = {name: score.attributes() for name, score in scores.items()}
-    write_json(run.metrics, {**metrics, "evaluations": [*others, {"step": step, "teachers": teachers}]})
+    teachers = {name: score.attributes() for name, score in scores.teachers.items()}
+    found = {"step": step, "teachers": teachers, "student": scores.student.attributes()}
+    write_json(run.metrics, {**metrics, "evaluations": [*others, found]})
+
+
+def score_values(scores: Scores) -> dict[str, float]:
+    """Return scores as the history's columns."""
+    values = {"effective_rank": scores.student.effective_rank}
+    if scores.student.scale_variance is not None:
+        values["scale_variance"] = scores.student.scale_variance
+    for name, one in scores.teachers.items():
+        values |= {f"fidelity/{name}": one.fidelity}
+        values |= {f"fidelity/{name}/{held}": each for held, each in one.sets.items()}
+        if one.angle is not None:
+            values |= {f"angle/{name}": one.angle}
+    return values
+
+
+def history_columns(recipe: TrainRecipe, source: Source) -> list[str]:
+    """Name every value that the history may hold, without the step."""
+    seen = [(view_set, name, one) for view_set, held in source.sets.items() for name, one in held.features.items()]
+    parts = {
+        f"{view_set.partition}/{name}/{kind}"
+        for view_set, name, one in seen
+        for kind in ("spatial", *(["summary"] if one.has_summary else []))
+    }
+    if recipe.average.mesa_weight:
+        parts |= {f"{view_set.partition}/mesa" for view_set in source.sets}
+    by_set = sorted(f"fidelity/{name}/{view_set.name}" for view_set, name, _ in seen)
+    angles = [f"angle/{name}" for name, one in source.teachers.items() if one.manifest.spec.summary_dim is not None]
+    scores = [*(f"fidelity/{name}" for name in source.teachers), *by_set, *angles, "effective_rank", "scale_variance"]
+    return ["loss", "lr", "views_per_second", "wait_share", *sorted(parts), *scores]
+
+
+def has_stalled(run: RunFolder, patience: int) -> bool:
+    """Say whether the last evaluations, `patience` of them, were all no better than one before.
+
+    An evaluation is as good as the mean over teachers of the logarithm of fidelity.
+
+    Args:
+        run: the run's folder.
+        patience: evaluations; 0 for endless patience.
+    """
+    if not patience or not run.metrics.exists():
+        return False
+    found = [one["teachers"].values() for one in read_json(run.metrics)["evaluations"]]
+    scores = [sum(math.log(one["fidelity"]) for one in teachers) / len(teachers) for teachers in found]
+    return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def add_speed(run: RunFolder, views_per_second: float, wait_share: float) -> None:

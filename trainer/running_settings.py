@@ -23,6 +23,9 @@ class DataSettings:
     """How often each view set is drawn, by name (`low-256 2 high-512 1`; unitless, compared within a partition). Sets
     not named are left out. None named: every cached set, as often as it has training views, which are the proportions
     of the recipe that made the cache. C-RADIOv4 does not publish its own."""
+    shifts: bool = True
+    """Whether windows move, as in v4 section 2.3; views are then cut with a margin. Without shifts they are cut without
+    one, for a margin has moved the teachers' windows already."""
     window_shards: int = 8
     """Shards among which views are shuffled; the shards themselves are shuffled over the whole set. Not published."""
 
@@ -38,6 +41,14 @@ class RunningSettings:
     """Steps that each reading process prepares ahead."""
     accelerator: Accelerator = "auto"
     """What to train on; `auto` takes a GPU where there is one."""
+    devices: int = 1
+    """Training processes on each machine, each with a GPU of its own where GPUs are trained on. Every step is shared
+    among all of them."""
+    nodes: int = 1
+    """Machines. torchrun or Slurm starts the processes of several; see docs/training.md."""
+    strategy: StrategyName = "ddp"
+    """How several processes train together: `ddp` keeps the whole student on each; `fsdp` shards weights and optimiser
+    over GPUs."""
     log_every: int = 10
     """Steps between two rows of the loss history."""
     evaluate_every: int = 0
@@ -45,4 +56,5 @@ class RunningSettings:
     checkpoint_every: int = 1000
     """Steps between two checkpoints; the last step always leaves one."""
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
-    """Where the loss history goes: `history.csv`, and TensorBoard's event files, both in the run's folder."""
+    """Where the loss history goes: `history.csv` and TensorBoard's event files, both in the run's folder; Weights &
+    Biases (`wandb`); MLflow (`mlflow`, at MLFLOW_TRACKING_URI). The latter two need their extras installed."""

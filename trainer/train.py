@@ -7,6 +7,7 @@ from storage_schemas.cache import Cache
 from storage_schemas.errors import Problem, SettingError
 from storage_schemas.store import Store
 from trainer.config import TrainRecipe
+from trainer.processes import is_first
 from trainer.run_folder import RunFolder, require_run
 from trainer.source import Source, open_source
 from trainer.stages import sets_of
@@ -38,6 +39,8 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
     _require_taught(recipe, source)
     identity = {"recipe": recipe.identity(), "cache": source.identity}
     require_run(run, identity)
+    if not is_first():
+        say = _nothing
     for line in _about(recipe, source):
         say(line)
     if run.card.exists():
@@ -48,6 +51,10 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
     fit(recipe, source, run, identity, say)
     say(f"train: {recipe.student} is in {run.weights}; `trainer.load({str(folder)!r})` brings it back")
     return run
+
+
+def _nothing(_: str) -> None:
+    """Stand in for a user in every process but the first."""
 
 
 def _require_taught(recipe: TrainRecipe, source: Source) -> None:

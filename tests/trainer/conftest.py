@@ -1,5 +1,6 @@
 """Small caches that a student can learn from, written by the pipeline's own writer."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -26,6 +27,8 @@ from storage_schemas.tables import PLACEMENTS, VIEWS
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet
 from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+
+sys.path.insert(0, str(Path(__file__).parent))  # for modules that several of these tests share
 
 PATCH = 16
 MARGIN = 1
@@ -102,15 +105,15 @@ def canvas(view_set: ViewSet, row: int, side: int) -> np.ndarray:
 class CacheMaker:
     """Writes a cache stage by stage, so that tests can stop between them."""
 
-    def __init__(self, folder: Path, sets: Mapping[str, int] = SETS) -> None:
+    def __init__(self, folder: Path, sets: Mapping[str, int] = SETS, margin: int = MARGIN) -> None:
         self.store = Store(uri=str(folder))
         self.cache = Cache(store=self.store)
         self.manifest = ViewsManifest(
-            identity={"views": dict(sets)},
+            identity={"views": dict(sets), "margin": margin},
             sets={
                 (view_set := ViewSet.parse(name)): ViewSetManifest(
                     grid=ShardGrid(rows=count, rows_per_shard=ROWS_PER_SHARD),
-                    geometry=CanvasGeometry(resolution=view_set.resolution, patch=PATCH, margin=MARGIN),
+                    geometry=CanvasGeometry(resolution=view_set.resolution, patch=PATCH, margin=margin),
                 )
                 for name, count in sets.items()
             },
@@ -220,19 +223,25 @@ class CacheMaker:
                 for said in seen:
                     writer.append(np.asarray(said[place], dtype=array.dtype))
             records.append(array_record(writer, key))
-        rows = [placement(one, view_set, row) for row in grid.slots(shard)]
+        rows = [self._place(one, view_set, row) for row in grid.slots(shard)]
         name = layout.table_part("placements", f"{one.name}/{view_set.name}", shard)
         table = pa.Table.from_pylist(rows, PLACEMENTS)
         records.append(write_table_part(self.store, name, table, grid.slots(shard).start, key))
         commit(self.store, key, records)
 
     def _seen(self, looking: TestTeacher, view_set: ViewSet, row: int) -> tuple[np.ndarray, np.ndarray | None]:
-        place, side = placement(looking.spec, view_set, row), view_set.resolution
+        place, side = self._place(looking.spec, view_set, row), view_set.resolution
         top, left = place["offset_row"] * PATCH, place["offset_col"] * PATCH
-        window = canvas(view_set, row, side + MARGIN * PATCH)[top : top + side, left : left + side]
+        window = canvas(view_set, row, side + self._margin(view_set) * PATCH)[top : top + side, left : left + side]
         spatial, summary = looking.look(window, looking.tokens(view_set))
         stored = (spatial - looking.phi_s.mean) @ looking.phi_s.rotation.T / looking.phi_s.scale
         return stored.astype(np.float16), summary
+
+    def _place(self, one: TeacherSpec, view_set: ViewSet, row: int) -> dict[str, Any]:
+        return placement(one, view_set, row, self._margin(view_set))
+
+    def _margin(self, view_set: ViewSet) -> int:
+        return self.manifest.sets[view_set].geometry.margin
 
 
 def view_row(row: int) -> dict[str, Any]:
@@ -241,8 +250,8 @@ def view_row(row: int) -> dict[str, Any]:
     return drawn | dict.fromkeys(("left", "top", "width", "height"), 0.0) | {"image_height": 1, "image_width": 1}
 
 
-def placement(one: TeacherSpec, view_set: ViewSet, row: int) -> dict[str, Any]:
-    offset = np.random.default_rng([len(one.name), view_set.resolution, row]).integers(0, MARGIN + 1, size=2)
+def placement(one: TeacherSpec, view_set: ViewSet, row: int, margin: int) -> dict[str, Any]:
+    offset = np.random.default_rng([len(one.name), view_set.resolution, row]).integers(0, margin + 1, size=2)
     return {"row": row, "offset_row": int(offset[0]), "offset_col": int(offset[1]), "mosaic": None, "cell": None}
 
 

@@ -10,7 +10,7 @@ from storage_schemas.cache import Cache
 from trainer.batch import ViewBatch, unit_pixels
 from trainer.config import LossSettings, TrainRecipe
 from trainer.dataset import CachedBatches, heldout_requests
-from trainer.evaluate import evaluate
+from trainer.evaluate import Scores, observe, score
 from trainer.fit import build_model
 from trainer.losses import balanced_angle, cosine_distance, spatial_cosine, spatial_mse
 from trainer.model import DistilledModel, ModelOutput
@@ -101,14 +101,24 @@ def test_scores_over_all_batches_are_those_of_one_pass_and_leave_the_model_as_it
 ) -> None:
     model, maps, _, _ = seen
     model.train()
-    together = evaluate(model, maps, heldout(source), source.teachers, DISPERSIONS, torch.device("cpu"))
+    sizes = [32, 48, 64]
+
+    def found(*shares: list[list[ViewBatch]]) -> Scores:
+        return score([observe(model, maps, share, sizes) for share in shares], source.teachers, DISPERSIONS)
+
+    both = found(heldout(source))
+    together = both.teachers
     one_by_one = [CachedBatches(source=source)[(r,)] for r in heldout_requests(source, {"low": 1, "high": 1}, seed=0)]
-    apart = evaluate(model, maps, one_by_one, source.teachers, DISPERSIONS, torch.device("cpu"))
+    shared = found(one_by_one[0::2], one_by_one[1::2])  # as two processes do
+    apart = shared.teachers
     assert model.training
     assert list(together) == ["any", "canvas", "fixed"]
-    for name, score in together.items():
-        assert score.fidelity == pytest.approx(apart[name].fidelity, rel=1e-4)
-        assert list(score.sets) == ["high-64", "low-32", "low-48"]
-        assert min(score.sets.values()) > 0
+    for name, one in together.items():
+        assert one.fidelity == pytest.approx(apart[name].fidelity, rel=1e-4)
+        assert list(one.sets) == ["high-64", "low-32", "low-48"]
+        assert min(one.sets.values()) > 0
     assert together["canvas"].angle is None
     assert together["any"].angle == pytest.approx(apart["any"].angle, rel=1e-4)
+    assert both.student.effective_rank == pytest.approx(shared.student.effective_rank, rel=1e-6)
+    assert both.student.scale_variance == pytest.approx(shared.student.scale_variance, rel=1e-4)
+    assert 1 < both.student.effective_rank < 64

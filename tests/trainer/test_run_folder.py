@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from storage_schemas.errors import CorruptionError, IdentityError
-from trainer.evaluate import TeacherScore
+from trainer.evaluate import Scores, StudentScore, TeacherScore
 from trainer.history import HistoryLogger, read_history
-from trainer.metrics import add_scores, add_speed, start_metrics
+from trainer.metrics import add_scores, add_speed, has_stalled, start_metrics
 from trainer.run_folder import RunFolder, read_json, require_run, write_json, write_whole
 
 IDENTITY = {"recipe": {"steps": 10, "data": {"teachers": ("a", "b")}}, "cache": {"views": "abc"}}
@@ -79,18 +79,29 @@ def test_a_value_without_a_column_is_not_dropped_in_silence(tmp_path: Path) -> N
 
 def test_metrics_keep_scores_by_step_and_drop_those_that_will_come_again(tmp_path: Path) -> None:
     run = RunFolder(path=tmp_path)
-    score = TeacherScore(fidelity=1.5, sets={"low-32": 1.25}, angle=None)
+    own = StudentScore(effective_rank=3.5, shares={"1": 0.5, "2": 1.0}, scale_variance=None)
+    said = {"effective_rank": 3.5, "shares": {"1": 0.5, "2": 1.0}, "scale": None}
+    one = TeacherScore(fidelity=1.5, sets={"low-32": 1.25}, angle=None)
+    other = TeacherScore(fidelity=2.5, sets={"low-32": 2.5}, angle=0.5)
     start_metrics(run, {"student": "a"}, start=0)
     for step in (0, 2, 4):
-        add_scores(run, step, {"dinov3": score})
+        add_scores(run, step, Scores(teachers={"dinov3": one}, student=own))
     start_metrics(run, {"student": "a"}, start=2)
     add_speed(run, views_per_second=3.0, wait_share=0.25)
-    add_scores(run, 2, {"dinov3": TeacherScore(fidelity=2.5, sets={"low-32": 2.5}, angle=0.5)})
+    add_scores(run, 2, Scores(teachers={"dinov3": other}, student=own))
     assert read_json(run.metrics) == {
         "student": "a",
         "evaluations": [
-            {"step": 0, "teachers": {"dinov3": {"fidelity": 1.5, "sets": {"low-32": 1.25}, "angle": None}}},
-            {"step": 2, "teachers": {"dinov3": {"fidelity": 2.5, "sets": {"low-32": 2.5}, "angle": 0.5}}},
+            {
+                "step": 0,
+                "teachers": {"dinov3": {"fidelity": 1.5, "sets": {"low-32": 1.25}, "angle": None}},
+                "student": said,
+            },
+            {
+                "step": 2,
+                "teachers": {"dinov3": {"fidelity": 2.5, "sets": {"low-32": 2.5}, "angle": 0.5}},
+                "student": said,
+            },
         ],
         "speed": {"views_per_second": 3.0, "wait_share": 0.25},
     }
@@ -99,6 +110,35 @@ def test_metrics_keep_scores_by_step_and_drop_those_that_will_come_again(tmp_pat
 def test_metrics_of_a_run_that_starts_anew_are_empty(tmp_path: Path) -> None:
     run = RunFolder(path=tmp_path)
     start_metrics(run, {}, start=0)
-    add_scores(run, 4, {})
+    own = StudentScore(effective_rank=1.0, shares={"1": 1.0}, scale_variance=0.5)
+    add_scores(run, 4, Scores(teachers={}, student=own))
     start_metrics(run, {}, start=0)
     assert read_json(run.metrics) == {"evaluations": []}
+
+
+@pytest.mark.parametrize(
+    ("fidelities", "patience", "stalled"),
+    [
+        ([1.0, 2.0, 1.9, 1.8], 2, True),
+        ([1.0, 2.0, 1.9, 2.1], 2, False),
+        ([1.0, 2.0, 2.0], 1, True),
+        ([2.0, 1.0], 2, False),
+        ([2.0, 1.0, 1.0], 0, False),
+        ([], 1, False),
+    ],
+)
+def test_a_run_has_stalled_when_as_many_evaluations_as_it_has_patience_for_were_no_better(
+    tmp_path: Path, fidelities: list[float], patience: int, stalled: bool
+) -> None:
+    run = RunFolder(path=tmp_path)
+    assert not has_stalled(run, patience)
+    start_metrics(run, {}, start=0)
+    own = StudentScore(effective_rank=1.0, shares={"1": 1.0}, scale_variance=None)
+    for step, fidelity in enumerate(fidelities):
+        # what one teacher gains and another loses by the same factor is no gain
+        pair = {
+            name: TeacherScore(fidelity=fidelity * factor, sets={}, angle=None)
+            for name, factor in (("a", 1 + step), ("b", 1 / (1 + step)))
+        }
+        add_scores(run, step, Scores(teachers=pair, student=own))
+    assert has_stalled(run, patience) == stalled

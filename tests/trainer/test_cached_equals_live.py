@@ -1,0 +1,64 @@
+"""Training from a cache is training with the teachers in the step: the same losses, and the same student."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import learn, make_cache, small_recipe, write_images
+
+from storage_schemas.cache import Cache
+from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, about a Trainer as bare as this one
+        yield
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images") / "data", 12)
+
+
+@pytest.fixture(scope="module")
+def exact(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return make_cache(small_recipe("float32"), images, tmp_path_factory.mktemp("float32"))
+
+
+@pytest.fixture(scope="module")
+def halved(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return make_cache(small_recipe("float16"), images, tmp_path_factory.mktemp("float16"))
+
+
+def student(steps: int) -> TrainRecipe:
+    return TrainRecipe(
+        name="tests",
+        student="test_vit",
+        steps=steps,
+        heads=HeadSettings(width=32),
+        data=DataSettings(batch_low=4, batch_high=2, window_shards=2),
+        optimiser=OptimiserSettings(lr=2e-3, warmup=2),
+        running=RunningSettings(accelerator="cpu"),
+    )
+
+
+LONG = pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
+
+
+@pytest.mark.parametrize("steps", [20, LONG])
+def test_every_loss_from_a_float32_cache_is_that_of_teachers_run_in_the_step(exact: Cache, steps: int) -> None:
+    cached, _ = learn(student(steps), exact, None)
+    live, _ = learn(student(steps), exact, small_recipe("float32").teachers)
+    assert len(cached) == steps
+    assert max(cached) > 1.05 * min(cached)
+    assert cached == pytest.approx(live, rel=1e-4)
+
+
+@pytest.mark.parametrize("steps", [20, LONG])
+def test_a_float16_cache_costs_less_than_a_hundredth_of_fidelity(exact: Cache, halved: Cache, steps: int) -> None:
+    (_, fine), (_, coarse) = (learn(student(steps), cache, None) for cache in (exact, halved))
+    for name, one in fine.teachers.items():
+        assert coarse.teachers[name].fidelity == pytest.approx(one.fidelity, rel=0.01)

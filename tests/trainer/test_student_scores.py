@@ -1,0 +1,80 @@
+"""What evaluation says of a student's own features: scale equivariance and spectrum, against loops and closed forms."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage_schemas.errors import ContractError
+from trainer.feature_spectrum import FeatureSums, effective_rank, first_shares, observe_features, variances
+from trainer.scale import at_sizes, scale_variance
+
+SEEDS = st.integers(0, 2**16)
+
+
+@given(seed=SEEDS)
+def test_the_scale_variance_is_that_of_a_loop_over_equations_10_to_14(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    small, large = torch.randn(2, 2, 3, 4, generator=random), torch.randn(2, 4, 6, 4, generator=random)
+    for view in range(2):
+        total = 0.0
+        for channel in range(4):
+            cells = small[view, :, :, channel].flatten().tolist()
+            mean = sum(cells) / 6
+            width = math.sqrt(sum((cell - mean) ** 2 for cell in cells) / 6)
+            for row in range(2):
+                for col in range(3):
+                    # halving by bilinear interpolation takes the mean of each two by two
+                    block = large[view, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2, channel].flatten().tolist()
+                    pair = [(float(small[view, row, col, channel]) - mean) / width, (sum(block) / 4 - mean) / width]
+                    middle = sum(pair) / 2
+                    total += sum((one - middle) ** 2 for one in pair) / 2
+        assert float(scale_variance([large, small])[view]) == pytest.approx(total / 24, rel=1e-3)
+
+
+def test_features_that_do_not_mind_the_scale_have_no_variance_over_it() -> None:
+    small = torch.randn(3, 2, 2, 5)
+    large = small.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    assert scale_variance([small, large]).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+    assert scale_variance([small, large + 1]).min() > 0.01
+    constant = torch.ones(1, 2, 2, 5)
+    assert scale_variance([constant, constant]).tolist() == [0]
+
+
+def test_pictures_are_shown_at_every_size() -> None:
+    flat = torch.full((2, 3, 64, 64), 0.25)
+    shown = at_sizes(flat, [32, 48, 64])
+    assert [tuple(one.shape) for one in shown] == [(2, 3, side, side) for side in (32, 48, 64)]
+    assert all(torch.allclose(one, torch.tensor(0.25)) for one in shown)
+
+
+@given(seed=SEEDS)
+def test_the_spectrum_is_that_of_the_centred_features_however_they_were_counted(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(6, 2, 3, 4, generator=random) * torch.tensor([4.0, 2.0, 1.0, 0.5]) + 7
+    parts = [observe_features(part) for part in (tokens[:1], tokens[1:])]
+    flat = tokens.reshape(-1, 4).double()
+    values = torch.linalg.svdvals(flat - flat.mean(dim=0)) ** 2
+    found = variances(parts[0] + parts[1])
+    assert found.tolist() == pytest.approx((values / values.sum()).tolist(), rel=1e-8)
+
+
+def test_the_effective_rank_counts_equal_directions() -> None:
+    assert effective_rank(torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0])) == pytest.approx(4)
+    assert effective_rank(torch.tensor([1.0, 0.0])) == pytest.approx(1)
+    assert 1 < effective_rank(torch.tensor([0.9, 0.1])) < 2
+
+
+def test_shares_are_told_by_powers_of_two_and_whole() -> None:
+    shares = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.05, 0.05], dtype=torch.float64)
+    assert first_shares(shares) == pytest.approx({"1": 0.4, "2": 0.7, "4": 0.9, "6": 1.0})
+    assert list(first_shares(torch.tensor([0.5, 0.5]))) == ["1", "2"]
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan")])
+def test_features_that_are_all_alike_or_no_numbers_have_no_spectrum(value: float) -> None:
+    alike = FeatureSums(tokens=2, sums=torch.full((2,), 2 * value), products=torch.full((2, 2), 2 * value))
+    with pytest.raises(ContractError, match="features of the student: their variance is"):
+        variances(alike)
