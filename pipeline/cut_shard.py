@@ -136,7 +136,8 @@ class ViewCutter:
 
     def _require_unchanged(self, task: CutTask, views: pa.Table) -> None:
         name = table_part("views", task.view_set.name, task.shard)
-        if not from_parquet(self.store.read(name), VIEWS, name).equals(views):
+        [committed] = self.store.read_parsed([name], lambda body, place: from_parquet(body, VIEWS, place))
+        if not committed.equals(views):
             found = "its images are not those that its canvases were cut from"
             fix = "bring the images back as they were, or make a new cache"
             raise IdentityError("view shard", [Problem(place=name, found=found, fix=fix)])
@@ -185,7 +186,8 @@ def detail_spec(view_set: ViewSet, manifest: ViewSetManifest, teacher: str, side
 def committed_views(cache: Cache, view_set: ViewSet, shard: int) -> pa.Table:
     """Return the `views` rows of one committed shard."""
     name = table_part("views", view_set.name, shard)
-    return from_parquet(cache.store.read(name), VIEWS, name)
+    [table] = cache.store.read_parsed([name], lambda body, place: from_parquet(body, VIEWS, place))
+    return table
 
 
 def _pixels(path: str, manifest: ViewSetManifest, side: int) -> ArraySpec:

@@ -71,7 +71,7 @@ def find_copies(images: Sequence[SourceImage], run: RunConfig, say: Say) -> Copi
 def recorded_copies(cache: Cache, images: Sequence[SourceImage]) -> Copies | None:
     """Return the copies that the cache's image list names; None where there is no such list, or one of other images."""
     try:
-        table = from_parquet(cache.store.read(IMAGES_TABLE), IMAGES, IMAGES_TABLE)
+        [table] = cache.store.read_parsed([IMAGES_TABLE], lambda body, place: from_parquet(body, IMAGES, place))
     except (MissingError, CorruptionError):  # not written yet, or damaged: it is written anew
         return None
     if table["image"].to_pylist() != [image.key for image in images]:

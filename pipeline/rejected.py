@@ -21,7 +21,7 @@ def rejected_views(cache: Cache, manifest: ViewsManifest) -> pa.Table:
         for view_set in manifest.sets
         for shard in cache.records(views_unit(view_set), manifest.digest)
     ]
-    parts = (from_parquet(cache.store.read(name), REJECTED, name) for name in names)
+    parts = cache.store.read_parsed(list(names), lambda body, place: from_parquet(body, REJECTED, place))
     return pa.concat_tables([REJECTED.empty_table(), *parts])
 
 

@@ -1,6 +1,6 @@
 """Writing shards: whole ones only, streamed view by view, committed last."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
@@ -13,6 +13,7 @@ from storage_schemas.commits import ShardRecord, record_path, to_table
 from storage_schemas.errors import ContractError, Problem
 from storage_schemas.layout import FEATURES, array_object
 from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
+from storage_schemas.small_arrays import groups_above
 from storage_schemas.store import Store
 from storage_schemas.tables import to_parquet
 
@@ -101,11 +102,6 @@ def commit(store: Store, key: ShardKey, records: Sequence[ShardRecord]) -> None:
 def create_array(store: Store, spec: ArraySpec) -> None:
     """Publish an array's metadata, and that of the groups above it where there is none yet."""
     publish_json(store, f"{FEATURES}/{spec.path}/zarr.json", array_metadata(spec))
-    for group in _groups_above(spec.path):
+    for group in groups_above(spec.path):
         if not store.exists(f"{FEATURES}/{group}/zarr.json"):
             publish_group(store, group)
-
-
-def _groups_above(path: str) -> Iterable[str]:
-    parts = path.split("/")
-    return ("/".join(parts[:depth]) for depth in range(1, len(parts)))

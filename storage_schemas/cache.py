@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -14,6 +15,7 @@ from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
+from storage_schemas.seal import unsealed
 from storage_schemas.shard_format import parse_array_metadata
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.small_arrays import read_small_array
@@ -65,16 +67,16 @@ class Cache:
     def attributes(self, group: str) -> dict[str, Any] | None:
         """Return our attribute of a group (`""` for the root), or None when it has none yet.
 
-        zarr-python makes the groups above an array before we give them their attribute.
+        The groups above an array are made before they are given their attribute.
+
+        Raises:
+            CorruptionError: it is not what was sealed.
         """
         name = "/".join(part for part in (layout.FEATURES, group, "zarr.json") if part)
         try:
-            metadata = self._metadata(name)
+            [ours] = self.store.read_parsed([name], _attribute)
         except MissingError:
             return None
-        ours = metadata.get("attributes", {}).get(layout.ATTRIBUTE)
-        if ours is not None and not isinstance(ours, dict):
-            raise CorruptionError("group", [Problem(place=name, found=f"its attribute is {ours!r}, no object")])
         return ours
 
     def views_manifest(self) -> ViewsManifest | None:
@@ -89,12 +91,8 @@ class Cache:
 
     def teachers(self) -> list[str]:
         """Return the names of the teachers that the cache has features or a start of them for, sorted."""
-        prefix = f"{layout.FEATURES}/teachers/"
-        root = self.store.path(prefix.rstrip("/"))
-        if not self.store.filesystem.isdir(root):
-            return []
-        names = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in self.store.filesystem.ls(root, detail=False)]
-        return sorted(name for name in names if self.store.exists(f"{prefix}{name}/zarr.json"))
+        folder = f"{layout.FEATURES}/teachers"
+        return [name for name in self.store.children(folder) if self.store.exists(f"{folder}/{name}/zarr.json")]
 
     def records(self, unit: str, identity: str) -> dict[int, list[ShardRecord]]:
         """Return a unit's commit records by shard number.
@@ -115,9 +113,14 @@ class Cache:
 
     def array(self, path: str, commits: dict[int, list[ShardRecord]]) -> ShardedArray:
         """Open a sharded array over the given commit records."""
-        spec = parse_array_metadata(path, self._metadata(f"{layout.FEATURES}/{path}/zarr.json"))
         records = {shard: one for shard, parts in commits.items() for one in parts if one.array == path}
-        return ShardedArray(store=self.store, spec=spec, records=records)
+
+        def opened(body: bytes, name: str) -> ShardedArray:
+            spec = parse_array_metadata(path, _metadata(body, name))
+            return ShardedArray(store=self.store, spec=spec, records=records)
+
+        [array] = self.store.read_parsed([f"{layout.FEATURES}/{path}/zarr.json"], opened)
+        return array
 
     def views(self, view_set: ViewSet, commits: dict[int, list[ShardRecord]]) -> pa.Table:
         """Return the `views` table of a set, over its committed shards, in order of row."""
@@ -179,36 +182,47 @@ class Cache:
             self.require()
         return attributes
 
-    def _metadata(self, name: str) -> dict[str, Any]:
-        try:
-            metadata = json.loads(self.store.read(name))
-        except ValueError as error:
-            raise CorruptionError("metadata", [Problem(place=name, found=f"is not JSON: {error}")]) from error
-        if not isinstance(metadata, dict):
-            raise CorruptionError("metadata", [Problem(place=name, found="is no JSON object")])
-        return metadata
-
     def _channels(self, group: str, tokens: int) -> ChannelStats:
         mean, variance, spectrum = self._small_arrays(group, STATS_ARRAYS)
         return ChannelStats(tokens=tokens, mean=mean, variance=variance, spectrum=spectrum)
 
     def _small_arrays(self, group: str, names: Sequence[str]) -> list[np.ndarray]:
-        return [read_small_array(self.store, f"{group}/{name}") for name in names]
+        return [self.store.checked(partial(read_small_array, self.store, f"{group}/{name}")) for name in names]
 
     def _table(self, table: str, where: str, schema: pa.Schema, commits: dict[int, list[ShardRecord]]) -> pa.Table:
-        shards = sorted(commits)
-        names = [layout.table_part(table, where, shard) for shard in shards]
-        parts = [schema.empty_table()]
-        for shard, name, body in zip(shards, names, self.store.read_many(names), strict=True):
-            _require_committed(name, body, commits[shard])
-            parts.append(from_parquet(body, schema, name))
-        return pa.concat_tables(parts)
+        shards = {layout.table_part(table, where, shard): shard for shard in sorted(commits)}
+
+        def parsed(body: bytes, name: str) -> pa.Table:
+            _require_committed(name, body, commits[shards[name]])
+            return from_parquet(body, schema, name)
+
+        return pa.concat_tables([schema.empty_table(), *self.store.read_parsed(list(shards), parsed)])
 
 
 def phi_s_digest(phi_s: PhiS) -> str:
     """Return the SHA-256 (hexadecimal) of a PHI-S map's float64 bytes: mean, rotation, scale."""
     parts = (phi_s.mean, phi_s.rotation, np.float64(phi_s.scale))
     return hashlib.sha256(b"".join(np.asarray(part, dtype="<f8").tobytes() for part in parts)).hexdigest()
+
+
+def _attribute(body: bytes, name: str) -> dict[str, Any] | None:
+    match _metadata(body, name):
+        case {"zarr_format": 3, "node_type": "group", "attributes": {**held}, **rest} if not rest and not held:
+            return None
+        case {"zarr_format": 3, "node_type": "group", "attributes": {layout.ATTRIBUTE: dict(ours), **others}, **rest}:
+            if not rest and not others:
+                return unsealed(ours, name)
+    raise CorruptionError("group", [Problem(place=name, found="is not what a group of a cache has")])
+
+
+def _metadata(body: bytes, name: str) -> dict[str, Any]:
+    try:
+        metadata = json.loads(body)
+    except ValueError as error:
+        raise CorruptionError("metadata", [Problem(place=name, found=f"is not JSON: {error}")]) from error
+    if not isinstance(metadata, dict):
+        raise CorruptionError("metadata", [Problem(place=name, found="is no JSON object")])
+    return metadata
 
 
 def _require_committed(name: str, body: bytes, records: Sequence[ShardRecord]) -> None:

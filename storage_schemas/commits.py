@@ -65,8 +65,7 @@ def read_commits(store: Store, unit: str) -> dict[int, list[ShardRecord]]:
 
 def _read(store: Store, unit: str, shards: list[int]) -> dict[int, list[ShardRecord]]:
     places = [record_path(unit, shard) for shard in shards]
-    bodies = store.read_many(places)
-    return {shard: _parse(body, place) for shard, place, body in zip(shards, places, bodies, strict=True)}
+    return dict(zip(shards, store.read_parsed(places, _parse), strict=True))
 
 
 def _parse(body: bytes, place: str) -> list[ShardRecord]:

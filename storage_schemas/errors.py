@@ -69,3 +69,10 @@ class CorruptionError(AbstractStillhouseError):
     """Stored bytes are not the bytes that were committed."""
 
     verb = "is damaged"
+
+
+@final
+class StorageError(AbstractStillhouseError):
+    """The store does not do what it is asked: an outage, a full disk, a missing permission. What is committed stays."""
+
+    verb = "failed"

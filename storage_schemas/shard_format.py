@@ -80,6 +80,11 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> bytes:
     body = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False).tobytes()
     if spec.compression == "zstd":
         body = bytes(Zstd(level=ZSTD_LEVEL).encode(body))  # the codec that zarr-python writes with: its bytes
+    return with_checksum(body)
+
+
+def with_checksum(body: bytes) -> bytes:
+    """Return bytes followed by their CRC32C."""
     return body + _checksum(body)
 
 
@@ -120,8 +125,7 @@ def encode_index(spans: list[tuple[int, int]], rows_per_shard: int) -> bytes:
     """Return a shard's index: (offset, length) of each chunk written, empty slots after them."""
     index = np.full((rows_per_shard, 2), NO_CHUNK, dtype="<u8")
     index[: len(spans)] = np.array(spans, dtype="<u8").reshape(-1, 2)
-    body = index.tobytes()
-    return body + _checksum(body)
+    return with_checksum(index.tobytes())
 
 
 def decode_index(index: bytes, rows_per_shard: int, place: str) -> UInt64[np.ndarray, "slots 2"]:

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -52,7 +53,8 @@ class ShardedArray:
             found = f"is {out.dtype} {out.shape}, the entries are {self.spec.dtype} {shape}"
             raise ContractError("buffer", [Problem(place=self.spec.path, found=found)])
         for shard, positions in _by_shard(rows, self.spec.rows_per_shard).items():
-            self._read_shard(shard, [(position, rows[position]) for position in positions], out)
+            wanted = [(position, rows[position]) for position in positions]
+            self.store.checked(partial(self._read_shard, shard, wanted, out))
         return out
 
     def _read_shard(self, shard: int, wanted: list[tuple[int, int]], out: np.ndarray) -> None:

@@ -5,48 +5,41 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import zarr
 from jaxtyping import Float64
-from zarr.abc.store import Store as ZarrStore
-from zarr.codecs import Crc32cCodec
-from zarr.storage import FsspecStore, LocalStore
 
 from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.layout import FEATURES
-from storage_schemas.shard_format import checked_body
+from storage_schemas.publish import publish_bytes
+from storage_schemas.shard_format import checked_body, with_checksum
 from storage_schemas.store import Store
 
 
-def zarr_store(store: Store, *, read_only: bool) -> ZarrStore:
-    """Return the cache's `features.zarr` as zarr-python sees it."""
-    if store.is_local:
-        return LocalStore(store.path(FEATURES), read_only=read_only)
-    return FsspecStore.from_url(f"{store.uri.rstrip('/')}/{FEATURES}", read_only=read_only)
-
-
 def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray | np.float64]) -> None:
-    """Write arrays into a group; what is there under their names is replaced.
+    """Publish arrays into a group, and the groups that hold them where there are none; what is there is replaced.
 
     Raises:
         ContractError: an array is not float64, or holds NaN or infinity.
+        StorageError: the store fails.
     """
     for name, values in arrays.items():
         if values.dtype != np.float64 or not np.isfinite(values).all():
             found = f"is {values.dtype}, or holds NaN or infinity; expected finite float64"
             raise ContractError("array", [Problem(place=f"{group}/{name}", found=found)])
-    target = zarr_store(store, read_only=False)
     for name, values in arrays.items():
-        array = zarr.create_array(
-            target,
-            name=f"{group}/{name}",
-            shape=values.shape,
-            dtype=values.dtype,
-            chunks=values.shape,
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan,
-            overwrite=True,
-        )
-        array[...] = values
+        place = f"{FEATURES}/{group}/{name}"
+        body = np.asarray(values, dtype="<f8").tobytes()
+        publish_bytes(store, f"{place}/c" + "/0" * values.ndim, with_checksum(body))
+        publish_bytes(store, f"{place}/zarr.json", json.dumps(small_array_metadata(values.shape), indent=1).encode())
+    for above in sorted({above for name in arrays for above in groups_above(f"{group}/{name}")}):
+        if not store.exists(f"{FEATURES}/{above}/zarr.json"):
+            plain = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+            publish_bytes(store, f"{FEATURES}/{above}/zarr.json", json.dumps(plain, indent=1).encode())
+
+
+def groups_above(path: str) -> list[str]:
+    """Return the groups that an array lies in, the outermost first."""
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def read_small_array(store: Store, path: str) -> Float64[np.ndarray, "..."]:

@@ -1,17 +1,25 @@
-"""Reading objects from wherever fsspec goes. It holds nothing open, so it may be pickled, and used in any process."""
+"""Reading objects from wherever fsspec goes. It holds nothing open, so it may be pickled, and used in any process.
+
+A store behind a network is asked again where it fails, see `Patience`; and what comes over a network is read again
+where it fails a check, before it is called damaged."""
 
 import errno
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, final
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from storage_schemas.errors import CorruptionError, MissingError, Problem, SettingError
+from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem, SettingError
+from storage_schemas.file_systems import file_system, read_local
+from storage_schemas.patience import Patience
 
-_NO_STALE_LISTINGS = {"use_listings_cache": False}  # what another worker published a moment ago must be seen
+Result = TypeVar("Result")
+READ_AGAIN = 3
+"""How often what came over a network is read again where it fails a check."""
 
 
 @final
@@ -21,6 +29,8 @@ class Store:
 
     uri: str
     """Where it is. A local path is made absolute where the store is made: workers may run in other folders."""
+    patience: Patience = field(default_factory=Patience)
+    """How long it may fail, where it is behind a network."""
 
     def __post_init__(self) -> None:
         if not self.uri:
@@ -32,7 +42,7 @@ class Store:
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
         """The fsspec file system, made in the calling process."""
-        return _filesystem(self.uri)[0]
+        return file_system(self.uri, self.patience)[0]
 
     @property
     def is_local(self) -> bool:
@@ -47,7 +57,7 @@ class Store:
         """
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or "://" in name:
             raise CorruptionError("object name", [Problem(place=repr(name), found="leads out of the cache")])
-        return f"{_filesystem(self.uri)[1]}/{name}".rstrip("/")
+        return f"{self._root}/{name}".rstrip("/")
 
     def read(self, name: str) -> bytes:
         """Return a whole object.
@@ -63,9 +73,34 @@ class Store:
         Raises:
             MissingError: there is none of one of the names.
         """
-        paths = [self.path(name) for name in names]
-        bodies = self.filesystem.cat_ranges(paths, None, None, on_error="return")
+        bodies = self._bodies([(name, None, None) for name in names])
         return [self._received(name, body) for name, body in zip(names, bodies, strict=True)]
+
+    def read_parsed(self, names: Sequence[str], parse: Callable[[bytes, str], Result]) -> list[Result]:
+        """Return what is made of whole objects, in the order of their names.
+
+        Args:
+            names: the objects.
+            parse: makes something of an object's bytes and its name, and checks them.
+
+        Raises:
+            MissingError: there is none of one of the names.
+            CorruptionError, ContractError: an object fails its check, every time it is read.
+        """
+        return [self._parsed(*one, parse) for one in zip(names, self.read_many(names), strict=True)]
+
+    def checked(self, read: Callable[[], Result]) -> Result:
+        """Return what a function reads and checks; over a network, call it again where the check fails.
+
+        Raises:
+            CorruptionError, ContractError: the check fails every time.
+        """
+        for _ in range(READ_AGAIN if self._is_networked else 0):
+            try:
+                return read()
+            except (CorruptionError, ContractError):
+                continue
+        return read()
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return the bytes `start … stop` of each range of an object.
@@ -74,12 +109,10 @@ class Store:
             MissingError: there is no object of that name.
             CorruptionError: it ends before a range does.
         """
-        path = self.path(name)
         if self.is_local:
-            parts = _read_local(path, ranges)
+            parts = read_local(self.path(name), ranges)
         else:
-            starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
-            parts = self.filesystem.cat_ranges([path] * len(ranges), starts, stops, on_error="return")
+            parts = self._bodies([(name, start, stop) for start, stop in ranges])
         for part, (start, stop) in zip(parts, ranges, strict=True):
             if self._is_short(name, part, start, stop):
                 found = f"ends within bytes {start} to {stop}"
@@ -89,18 +122,67 @@ class Store:
     def size(self, name: str) -> int | None:
         """Return an object's size (bytes), or None when there is none of that name."""
         try:
-            return int(self.filesystem.info(self.path(name))["size"])
+            return int(self._ask("info", name)["size"])
         except FileNotFoundError:
             return None
 
     def exists(self, name: str) -> bool:
         """Say whether there is an object or a folder of that name."""
-        return bool(self.filesystem.exists(self.path(name)))
+        return bool(self._ask("exists", name))
 
     def listing(self, prefix: str) -> list[str]:
         """Return the names of all objects below a prefix, sorted; empty when there are none."""
-        root = f"{_filesystem(self.uri)[1]}/"
-        return sorted(found.removeprefix(root) for found in self.filesystem.find(self.path(prefix)))
+        return sorted(self._below(self._ask("find", prefix)))
+
+    def children(self, folder: str) -> list[str]:
+        """Return the names of what lies directly in a folder, without the folder's, sorted; empty when it is none."""
+        path = self.path(folder)
+        try:
+            found = self._ask("ls", folder, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(one.rstrip("/").removeprefix(f"{path}/") for one in found if one.rstrip("/") != path)
+
+    @property
+    def _root(self) -> str:
+        return file_system(self.uri, self.patience)[1]
+
+    @property
+    def _is_networked(self) -> bool:
+        return isinstance(self.filesystem, AsyncFileSystem)
+
+    def _ask(self, question: str, name: str, **settings: Any) -> Any:
+        """Ask the file system about a name, again and again where it is behind a network."""
+        path, filesystem = self.path(name), self.filesystem
+        if not isinstance(filesystem, AsyncFileSystem):
+            return getattr(filesystem, question)(path, **settings)
+        from storage_schemas.remote import ask
+
+        def request() -> Awaitable[Any]:
+            return getattr(filesystem, f"_{question}")(path, **settings)
+
+        return ask(filesystem, request, f"{self.uri}/{name}", self.patience)
+
+    def _bodies(self, spans: Sequence[tuple[str, int | None, int | None]]) -> list[bytes | BaseException]:
+        paths, filesystem = [self.path(name) for name, _, _ in spans], self.filesystem
+        starts, stops = [start for _, start, _ in spans], [stop for _, _, stop in spans]
+        if not isinstance(filesystem, AsyncFileSystem):
+            return filesystem.cat_ranges(paths, starts, stops, on_error="return")
+        from storage_schemas.remote import read_spans
+
+        places = [f"{self.uri}/{name}" for name, _, _ in spans]
+        return read_spans(filesystem, list(zip(paths, starts, stops, strict=True)), places, self.patience)
+
+    def _parsed(self, name: str, body: bytes, parse: Callable[[bytes, str], Result]) -> Result:
+        try:
+            return parse(body, name)
+        except (CorruptionError, ContractError):
+            if not self._is_networked:
+                raise
+        return self.checked(lambda: parse(self.read(name), name))
+
+    def _below(self, paths: Iterable[str]) -> list[str]:
+        return [path.removeprefix(f"{self._root}/") for path in paths]
 
     def _is_short(self, name: str, part: bytes | BaseException, start: int, stop: int) -> bool:
         if isinstance(part, OSError) and part.errno == errno.EINVAL:
@@ -115,33 +197,3 @@ class Store:
         if isinstance(body, BaseException):
             raise body
         return body
-
-
-def _filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    # fsspec keeps one instance per process and set of options, so this is a lookup after the first call
-    try:
-        filesystem, root = fsspec.url_to_fs(uri, **(_NO_STALE_LISTINGS if "://" in uri else {}))
-    except (ValueError, ImportError) as error:
-        raise SettingError(
-            "CACHE", [Problem(place=uri, found=str(error), fix="give a folder or an s3:// URI")]
-        ) from error
-    return filesystem, root.rstrip("/")
-
-
-def _read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | BaseException]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError as error:
-        return [error] * len(ranges)
-    try:
-        return [_read_range(descriptor, start, stop) for start, stop in ranges]
-    finally:
-        os.close(descriptor)
-
-
-def _read_range(descriptor: int, start: int, stop: int) -> bytes:
-    parts = []
-    while start < stop and (part := os.pread(descriptor, stop - start, start)):  # one call gives at most 2 GiB
-        parts.append(part)
-        start += len(part)
-    return b"".join(parts)

@@ -25,6 +25,7 @@ from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.identity import digest
 from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS, to_raw
+from storage_schemas.seal import SEAL
 from storage_schemas.shard_format import ArraySpec, Compression, StoredType, array_metadata, encode_chunk
 from storage_schemas.small_arrays import write_small_arrays
 from storage_schemas.store import Store
@@ -122,6 +123,10 @@ def test_the_page_has_every_small_array() -> None:
 )
 def test_the_page_has_every_attribute_of_every_group(group: str, attributes: Collection[str]) -> None:
     assert sorted(names_after(f"\n**`{group}`**\n")) == sorted(attributes)
+
+
+def test_the_page_has_the_seal_of_attributes() -> None:
+    assert f"besides with `{SEAL}`" in PAGE
 
 
 def test_the_page_has_every_word_that_a_value_may_be() -> None:

@@ -25,6 +25,7 @@ from pipeline.text_table import sized
 from pipeline.view_facts import view_facts
 from storage_schemas.cache import Cache
 from storage_schemas.errors import ContractError, MissingError, SettingError
+from storage_schemas.seal import sealed, unsealed
 from storage_schemas.store import Store
 from teachers.build import spec_of
 
@@ -234,7 +235,8 @@ def test_features_that_were_not_measured_say_so_and_name_the_command(copied: Pat
 def test_statistics_of_other_features_say_so(rewritten: Rewrite) -> None:
     def age(body: bytes) -> bytes:
         document = json.loads(body)
-        document["attributes"]["stillhouse"]["identity"] = "0" * 64
+        values = unsealed(document["attributes"]["stillhouse"], "stats") | {"identity": "0" * 64}
+        document["attributes"]["stillhouse"] = sealed(values)
         return json.dumps(document).encode()
 
     facts = inspect_cache(opened(rewritten("features.zarr/teachers/dinov3/stats/zarr.json", age)))

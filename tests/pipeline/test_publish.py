@@ -85,7 +85,8 @@ def test_two_writers_of_one_object_do_not_meet(tmp_path: Path) -> None:
 def test_a_group_holds_our_attribute_and_nothing_else(store: Store) -> None:
     publish_group(store, "", {"format": 1})
     publish_group(store, "teachers/dinov3")
-    root = {"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {"format": 1}}}
+    seal = hashlib.sha256(b'{"format":1}').hexdigest()
+    root = {"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {"format": 1, "seal": seal}}}
     assert json.loads(store.read("features.zarr/zarr.json")) == root
     plain = json.loads(store.read("features.zarr/teachers/dinov3/zarr.json"))
     assert plain == {"zarr_format": 3, "node_type": "group", "attributes": {}}

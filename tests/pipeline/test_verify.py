@@ -30,7 +30,7 @@ from pipeline.verify_tasks import check_tasks
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import ShardRecord, read_commit, record_path, to_table
 from storage_schemas.errors import ContractError, IdentityError, MissingError, SettingError
-from storage_schemas.identity import digest
+from storage_schemas.seal import sealed, unsealed
 from storage_schemas.shard_format import ArraySpec, encode_chunk, encode_index, parse_array_metadata
 from storage_schemas.small_arrays import write_small_arrays
 from storage_schemas.store import Store
@@ -117,12 +117,15 @@ def forge_table(cache: Path, unit: str, name: str, schema: pa.Schema, change: Ca
 
 def forge_manifest(cache: Path, name: str, change: Callable[[dict], None]) -> None:
     """Edit a manifest and seal it anew: only what it says can betray it."""
-    document = json.loads((cache / name).read_text())
-    values = document["attributes"]["stillhouse"]
-    values.pop("sha256")
+    put(cache / name, sealed_anew((cache / name).read_bytes(), change))
+
+
+def sealed_anew(body: bytes, change: Callable[[dict], None]) -> bytes:
+    document = json.loads(body)
+    values = unsealed(document["attributes"]["stillhouse"], "attributes")
     change(values)
-    values["sha256"] = digest(values)
-    put(cache / name, json.dumps(document).encode())
+    document["attributes"]["stillhouse"] = sealed(values)
+    return json.dumps(document).encode()
 
 
 def stored_spec(cache: Path, array: str) -> ArraySpec:
@@ -288,9 +291,7 @@ def test_another_phi_s_map_is_found_though_every_checksum_holds(copied: Path) ->
 
 def test_a_phi_s_map_that_features_were_not_stored_under_is_found(rewritten: Rewrite) -> None:
     def reseal(body: bytes) -> bytes:
-        document = json.loads(body)
-        document["attributes"]["stillhouse"]["identity"]["batch"] = 17
-        return json.dumps(document).encode()
+        return sealed_anew(body, lambda one: one["identity"].update(batch=17))
 
     [problem] = problems(rewritten(OBJECTS["PHI-S attributes"], reseal))
     assert problem.startswith(
@@ -306,9 +307,7 @@ def test_a_sealed_phi_s_map_that_features_were_not_stored_under_is_found(copied:
     (copied / f"features.zarr/{group}/scale/c").unlink()
     (copied / f"features.zarr/{group}/scale/zarr.json").unlink()
     write_small_arrays(cache.store, group, {"scale": np.array(other.scale)})
-    document = json.loads((copied / OBJECTS["PHI-S attributes"]).read_text())
-    document["attributes"]["stillhouse"]["sha256"] = phi_s_digest(other)
-    put(copied / OBJECTS["PHI-S attributes"], json.dumps(document).encode())
+    forge_manifest(copied, OBJECTS["PHI-S attributes"], lambda one: one.update(sha256=phi_s_digest(other)))
     [problem] = problems(copied)
     assert problem.startswith(f"{OBJECTS['PHI-S attributes']}: is not the map that the features were stored under (put")
 
@@ -336,12 +335,14 @@ def test_an_edited_manifest_is_found_though_its_seal_holds(
 
 
 def test_a_root_of_another_recipe_is_found(rewritten: Rewrite) -> None:
-    [problem] = problems(rewritten(OBJECTS["root"], lambda body: body.replace(b'"demo"', b'"dema"')))
+    [problem] = problems(
+        rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda one: one.update(recipe="dema")))
+    )
     assert problem.startswith("features.zarr/zarr.json: names the recipe dema, the views are of demo (put it back")
 
 
 def test_a_cache_of_another_format_is_refused_by_name(rewritten: Rewrite) -> None:
-    cache = rewritten(OBJECTS["root"], lambda body: body.replace(b'"format": 1', b'"format": 2'))
+    cache = rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda one: one.update(format=2)))
     with pytest.raises(ContractError, match=r"is of format 2, this version reads 1 \(use a matching Stillhouse\)"):
         verified(cache)
 
@@ -414,9 +415,7 @@ def test_an_array_of_another_shape_than_the_manifests_imply_is_found(rewritten: 
 
 def test_statistics_that_count_other_views_are_found(rewritten: Rewrite) -> None:
     def miscount(body: bytes) -> bytes:
-        document = json.loads(body)
-        document["attributes"]["stillhouse"]["views"] += 1
-        return json.dumps(document).encode()
+        return sealed_anew(body, lambda one: one.update(views=one["views"] + 1))
 
     [problem] = problems(rewritten(OBJECTS["stats attributes"], miscount))
     assert problem.startswith(f"{OBJECTS['stats attributes']}: counts 17 views and ")

@@ -20,6 +20,7 @@ from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.layout import ShardGrid
 from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
+from storage_schemas.seal import sealed, unsealed
 from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
 from storage_schemas.small_arrays import write_small_arrays
 from storage_schemas.store import Store
@@ -79,7 +80,7 @@ def put(store: Store, name: str, body: bytes) -> None:
 
 def group(store: Store, path: str, attributes: Any = None) -> None:
     """Write a group's metadata."""
-    held = {} if attributes is None else {"stillhouse": attributes}
+    held = {} if attributes is None else {"stillhouse": sealed(attributes)}
     name = f"features.zarr/{path}/zarr.json" if path else "features.zarr/zarr.json"
     put(store, name, json.dumps({"zarr_format": 3, "node_type": "group", "attributes": held}).encode())
 
@@ -172,7 +173,8 @@ def opened(folder: Path) -> Cache:
 def rewrite(place: Path, **changes: Any) -> None:
     """Change values of a group's attribute of ours."""
     metadata = json.loads(place.read_text())
-    metadata["attributes"]["stillhouse"] |= changes
+    values = unsealed(metadata["attributes"]["stillhouse"], str(place)) | changes
+    metadata["attributes"]["stillhouse"] = sealed(values)
     place.write_text(json.dumps(metadata))
 
 
@@ -233,8 +235,20 @@ def test_a_group_that_zarr_made_before_us_has_no_attribute_yet(folder: Path) -> 
         ("{", "metadata is damaged:\n  features.zarr/views/zarr.json: is not JSON: "),
         ("[]", "metadata is damaged:\n  features.zarr/views/zarr.json: is no JSON object"),
         (
-            '{"attributes": {"stillhouse": [1]}}',
-            "group is damaged:\n  features.zarr/views/zarr.json: its attribute is [1], no object",
+            '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": [1]}}',
+            "group is damaged:\n  features.zarr/views/zarr.json: is not what a group of a cache has",
+        ),
+        (
+            '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhousd": {}}}',
+            "group is damaged:\n  features.zarr/views/zarr.json: is not what a group of a cache has",
+        ),
+        (
+            '{"zarr_format": 3, "node_type": "group", "attributds": {}}',
+            "group is damaged:\n  features.zarr/views/zarr.json: is not what a group of a cache has",
+        ),
+        (
+            '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {"identity": {}}}}',
+            "attributes is damaged:\n  features.zarr/views/zarr.json: their seal is not that of their values",
         ),
     ],
 )

@@ -12,9 +12,10 @@ from storage_schemas.errors import (
     MissingError,
     Problem,
     SettingError,
+    StorageError,
 )
 
-ERRORS = (ContractError, SettingError, IdentityError, MissingError, CorruptionError)
+ERRORS = (ContractError, SettingError, IdentityError, MissingError, CorruptionError, StorageError)
 PROBLEMS = (
     Problem(place="shards.1.start", found="expected 4, is 8"),
     Problem(place="CACHE", found="is empty", fix="give a folder or an s3:// URI"),
@@ -40,6 +41,7 @@ def test_an_error_survives_pickling_with_its_message_and_its_problems(kind: type
         (SettingError, "manifest cannot be used:"),
         (IdentityError, "manifest does not match what is already there:"),
         (MissingError, "manifest is missing:"),
+        (StorageError, "manifest failed:"),
         (CorruptionError, "manifest is damaged:"),
     ],
 )

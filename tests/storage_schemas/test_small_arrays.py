@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import Crc32cCodec
+from zarr.core.buffer import cpu
+from zarr.storage import MemoryStore
 
 from storage_schemas.errors import ContractError, CorruptionError, MissingError
-from storage_schemas.small_arrays import read_small_array, small_array_metadata, write_small_arrays, zarr_store
+from storage_schemas.publish import publish_bytes
+from storage_schemas.small_arrays import read_small_array, small_array_metadata, write_small_arrays
 from storage_schemas.store import Store
 
 ARRAYS = {
@@ -38,19 +42,33 @@ def test_arrays_come_back_bit_for_bit(store: Store) -> None:
 
 def test_zarr_reads_them_too(store: Store) -> None:
     for name, values in ARRAYS.items():
-        read = zarr.open_array(zarr_store(store, read_only=True), path=f"g/{name}", mode="r")[...]
+        held = {key.removeprefix("features.zarr/"): store.read(key) for key in store.listing("features.zarr")}
+        there = MemoryStore({key: cpu.Buffer.from_bytes(body) for key, body in held.items()}, read_only=True)
+        read = zarr.open_array(there, path=f"g/{name}", mode="r")[...]
         np.testing.assert_array_equal(read, values)
 
 
-def test_the_metadata_is_what_zarr_writes(store: Store) -> None:
+def test_the_metadata_is_what_zarr_writes(store: Store, tmp_path: Path) -> None:
     for name, values in ARRAYS.items():
-        written = json.loads(store.read(f"features.zarr/g/{name}/zarr.json"))
-        assert written == small_array_metadata(values.shape)
+        shape = {"shape": values.shape, "chunks": values.shape, "dtype": "float64", "fill_value": np.nan}
+        zarr.create_array(tmp_path / "zarr", name=name, compressors=[Crc32cCodec()], **shape)[...] = values
+        for part in ("zarr.json", "c" + "/0" * values.ndim):
+            theirs, ours = (tmp_path / "zarr" / name / part).read_bytes(), store.read(f"features.zarr/g/{name}/{part}")
+            assert ours == theirs or json.loads(ours) == json.loads(theirs) == small_array_metadata(values.shape)
+
+
+def test_the_groups_above_are_made_where_there_are_none(store: Store) -> None:
+    groups = [name for name in store.listing("") if b'"group"' in store.read(name)]
+    assert groups == ["features.zarr/g/low-256/zarr.json", "features.zarr/g/zarr.json"]
+    ours = b'{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {}}}'
+    publish_bytes(store, "features.zarr/g/zarr.json", ours)
+    write_small_arrays(store, "g", ARRAYS)
+    assert store.read("features.zarr/g/zarr.json") == ours
 
 
 def test_writing_again_replaces_what_was_there(store: Store) -> None:
-    write_small_arrays(store, "g", {"mean": np.ones((2, 2))})
-    np.testing.assert_array_equal(read_small_array(store, "g/mean"), np.ones((2, 2)))
+    write_small_arrays(store, "g", {"mean": np.ones(7)})
+    np.testing.assert_array_equal(read_small_array(store, "g/mean"), np.ones(7))
     np.testing.assert_array_equal(read_small_array(store, "g/rotation"), ARRAYS["rotation"])
 
 

@@ -10,6 +10,7 @@ from stage_runs import StageRun
 
 from storage_schemas.commits import read_commits
 from storage_schemas.layout import features_unit, spatial_array
+from storage_schemas.seal import unsealed
 from storage_schemas.views import ViewSet
 
 SETS = {"low-128": (160, 8, 9), "low-192": (224, 12, 4), "high-256": (288, 16, 2)}  # side, tokens, rows in a shard
@@ -102,7 +103,7 @@ def test_groups_say_what_made_them(tiny_run: StageRun) -> None:
     def attributes(group: str) -> dict:
         return json.loads((Path(tiny_run.where) / "features.zarr" / group / "zarr.json").read_text())["attributes"]
 
-    assert attributes("")["stillhouse"] == {"format": 1, "recipe": "demo"}
+    assert unsealed(attributes("")["stillhouse"], "root") == {"format": 1, "recipe": "demo"}
     views = attributes("views")["stillhouse"]
     assert views["identity"]["images"]["count"] == 60
     assert views["sets"]["low-128"]["rows_per_shard"] == 9

@@ -1,0 +1,169 @@
+"""Publishing objects: whole or not at all, durable before anyone is told.
+
+On a file system an object is written under a temporary name beside its place, flushed to the disk, renamed, and the
+folders above it flushed as far as they are new. On an object store it is one PUT or one multipart upload, which becomes
+visible only when it is complete. `memory://` shows what is being written, so there it is written elsewhere first."""
+
+import hashlib
+import io
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Protocol, final
+
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
+
+from storage_schemas.errors import Problem, StorageError
+from storage_schemas.store import Store
+
+TEMPORARY = ".partial"
+"""Ending of a name that was never published. Such files are left only by a killed process, and nobody reads them."""
+RESUMES = "run the same command again when that is mended: it resumes"
+
+
+@final
+class Sink:
+    """Where an object's bytes go: it counts and hashes them on the way."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, body: bytes) -> None:
+        """Append bytes."""
+        self._write(body)
+        self._hash.update(body)
+        self.size += len(body)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 (hexadecimal) of the bytes written so far."""
+        return self._hash.hexdigest()
+
+
+class AbstractTarget(Protocol):
+    """What bytes are written to."""
+
+    def write(self, body: bytes, /) -> object:
+        """Append bytes."""
+
+
+@contextmanager
+def publish(store: Store, name: str) -> Iterator[Sink]:
+    """Write an object that appears whole when the block ends, and not at all when it raises.
+
+    Args:
+        store: the cache.
+        name: the object, relative to the cache.
+
+    Yields:
+        A sink. Its size and SHA-256 are those of the object.
+
+    Raises:
+        StorageError: the disk is full, may not be written, or fails; the object store fails for too long.
+    """
+    with _opened(store, store.path(name)) as target:
+        yield Sink(target.write)
+
+
+def publish_bytes(store: Store, name: str, body: bytes) -> Sink:
+    """Publish an object that is in memory already."""
+    with publish(store, name) as sink:
+        sink.write(body)
+    return sink
+
+
+def _opened(store: Store, path: str) -> AbstractContextManager[AbstractTarget]:
+    filesystem = store.filesystem
+    if store.is_local:
+        return _publish_local(path)
+    if isinstance(filesystem, MemoryFileSystem):
+        return _publish_in_memory(store, path)
+    if isinstance(filesystem, AsyncFileSystem) and "s3" in filesystem.protocol:
+        from storage_schemas.s3_upload import s3_upload
+
+        return s3_upload(filesystem, path, store.patience)
+    return _publish_remote(store, path)
+
+
+@contextmanager
+def _publish_local(path: str) -> Iterator[AbstractTarget]:
+    temporary = f"{path}.{uuid.uuid4().hex}{TEMPORARY}"
+    with _told(path):
+        made = _make_folder(os.path.dirname(path))
+        file = open(temporary, "xb")  # noqa: SIM115 (closed below, where that may fail as writing may)
+    try:
+        yield _LocalFile(file, path)
+        with _told(path):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            os.replace(temporary, path)
+            for folder in made:
+                _flush_folder(folder)
+    except BaseException:
+        with suppress(OSError):  # what it holds cannot be written, and is not wanted
+            file.close()
+        with suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+@final
+class _LocalFile:
+    def __init__(self, file: io.BufferedWriter, path: str) -> None:
+        self._file, self._path = file, path
+
+    def write(self, body: bytes) -> None:
+        with _told(self._path):
+            self._file.write(body)
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot be written: {error.strerror or error}"
+        raise StorageError("storage", [Problem(place=path, found=found, fix=RESUMES)]) from error
+
+
+@contextmanager
+def _publish_in_memory(store: Store, path: str) -> Iterator[AbstractTarget]:
+    file = io.BytesIO()
+    yield file
+    store.filesystem.pipe_file(path, file.getvalue())
+
+
+@contextmanager
+def _publish_remote(store: Store, path: str) -> Iterator[AbstractTarget]:
+    file: AbstractBufferedFile = store.filesystem.open(path, "wb")
+    try:
+        yield file
+    except BaseException:
+        file.discard()  # aborts the upload
+        file.closed = True  # else it would publish what it holds when it is collected
+        raise
+    file.close()
+
+
+def _make_folder(path: str) -> list[str]:
+    """Make a folder, and return those to be flushed when something in it got its name: it, and one above each made."""
+    changed = [path]
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+        changed.append(path)
+    os.makedirs(changed[0], exist_ok=True)
+    return changed
+
+
+def _flush_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

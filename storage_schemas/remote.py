@@ -1,0 +1,77 @@
+"""Asking a store behind a network: every request is made again by our own rule, and by no one else's."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from fsspec.asyn import AsyncFileSystem, sync
+
+from storage_schemas.patience import Patience
+from storage_schemas.persist import persist
+
+Result = TypeVar("Result")
+Span = tuple[str, int | None, int | None]
+"""An object's path, and where the bytes wanted start and stop; None for all."""
+AT_ONCE = 16
+"""Requests in flight."""
+
+
+def s3_options(patience: Patience) -> dict[str, Any]:
+    """Return options of s3fs that leave trying again to us."""
+    config = {
+        "connect_timeout": patience.silence,
+        "read_timeout": patience.silence,
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "max_pool_connections": 2 * AT_ONCE,
+    }
+    return {"config_kwargs": config}
+
+
+def ask(
+    filesystem: AsyncFileSystem, request: Callable[[], Awaitable[Result]], place: str, patience: Patience
+) -> Result:
+    """Make one request; see `persist`."""
+    return sync(filesystem.loop, persist, request, place, patience)
+
+
+def read_spans(
+    filesystem: AsyncFileSystem, spans: Sequence[Span], places: Sequence[str], patience: Patience
+) -> list[bytes | BaseException]:
+    """Return the bytes of each span, several read at a time.
+
+    Returns:
+        For each, in their order: its bytes, or FileNotFoundError, or an OSError where the span lies beyond the object.
+
+    Raises:
+        StorageError: the store failed for too long, or refuses.
+    """
+    return sync(filesystem.loop, _read_spans, filesystem, spans, places, patience)
+
+
+async def _read_spans(
+    filesystem: AsyncFileSystem, spans: Sequence[Span], places: Sequence[str], patience: Patience
+) -> list[bytes | BaseException]:
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def read(span: Span, place: str) -> bytes | BaseException:
+        async with room:
+            try:
+                return await persist(partial(_read, filesystem, *span), place, patience)
+            except OSError as error:
+                return error
+
+    tasks = [asyncio.ensure_future(read(*one)) for one in zip(spans, places, strict=True)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _read(filesystem: AsyncFileSystem, path: str, start: int | None, stop: int | None) -> bytes:
+    if start is not None and start == stop:
+        return b""  # HTTP knows no empty range
+    # without more than one request for an object, s3fs does not ask for its size first
+    alone = {"max_concurrency": 1} if "s3" in filesystem.protocol else {}
+    return await filesystem._cat_file(path, start=start, end=stop, **alone)
