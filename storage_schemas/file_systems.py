@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import fsspec
@@ -13,14 +14,19 @@ _NO_STALE_LISTINGS = {"use_listings_cache": False}  # what another worker publis
 
 
 def file_system(uri: str, patience: Patience) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the fsspec file system that a URI names, and the path that it names there.
+    """Return the fsspec file system that a URI names, and the path that it names there; one for each process.
 
     Raises:
         SettingError: there is no such kind of URI.
     """
-    # fsspec keeps one instance per process and set of options, so this is a lookup after the first call
+    return _opened(uri, patience, os.getpid())
+
+
+@lru_cache
+def _opened(uri: str, patience: Patience, _process: int) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
-        filesystem, root = fsspec.url_to_fs(uri, **_options(uri, patience))
+        # fsspec would make one for each thread, with connections of its own
+        filesystem, root = fsspec.url_to_fs(uri, skip_instance_cache=True, **_options(uri, patience))
     except (ValueError, ImportError) as error:
         raise SettingError(
             "CACHE", [Problem(place=uri, found=str(error), fix="give a folder or an s3:// URI")]
@@ -28,6 +34,11 @@ def file_system(uri: str, patience: Patience) -> tuple[fsspec.AbstractFileSystem
     if "s3" in filesystem.protocol:
         filesystem.retries = 1  # s3fs's own, which are not ours to set
     return filesystem, root.rstrip("/")
+
+
+def forget_file_systems() -> None:
+    """Make file systems anew from here on: they hold the credentials and the endpoint that they were made with."""
+    _opened.cache_clear()
 
 
 def _options(uri: str, patience: Patience) -> dict[str, Any]:

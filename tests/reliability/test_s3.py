@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from fault_proxy import Fault, FaultKind, FaultProxy
-from s3fs import S3FileSystem
 from swift_server import SECRET
 
 from storage_schemas.errors import CorruptionError, MissingError, Problem, StorageError
+from storage_schemas.file_systems import forget_file_systems
 from storage_schemas.patience import Patience
 from storage_schemas.publish import publish, publish_bytes
 from storage_schemas.s3_upload import s3_upload
@@ -238,10 +238,10 @@ def test_credentials_that_do_not_do_are_refused_at_once_and_never_shown(
         monkeypatch.delenv(name)
         if value is not None:
             monkeypatch.setenv(name, value)
-    S3FileSystem.clear_instance_cache()  # they hold the credentials that they were made with
+    forget_file_systems()  # they hold the credentials that they were made with
     with pytest.raises(StorageError) as refusal:
         publish_bytes(store, "x", BODY) if write else store.read("a/b.bin")
-    S3FileSystem.clear_instance_cache()
+    forget_file_systems()
     said = str(refusal.value)
     assert found in said
     assert "AWS_" in said
