@@ -10,6 +10,7 @@ from pipeline.fit_phi_s import fit_phi_s
 from pipeline.moments import Moments, observe
 from storage_schemas.errors import ContractError, SettingError
 from storage_schemas.phi_s import PhiS, to_raw, to_stored
+from trainer.losses import spatial_mse
 
 FLOAT32_ROUNDING = 2.0**-24
 CHANNELS = [64, 192, 768] + [pytest.param(c, marks=pytest.mark.slow) for c in (1024, 1152, 1280, 1408, 1536)]
@@ -70,6 +71,21 @@ def test_squared_error_in_phi_s_units_is_the_raw_one_over_phi_squared(channels: 
     raw_error = np.square(prediction.astype(np.float64) - target).mean()
     stored_error = np.square(to_stored(phi_s, prediction).astype(np.float64) - to_stored(phi_s, target)).mean()
     np.testing.assert_allclose(stored_error, raw_error / phi_s.scale**2, rtol=1e-5)
+
+
+@given(seed=st.integers(0, 2**31), spread=st.floats(0, 4), share=st.floats(0.2, 1))
+def test_the_spatial_loss_in_phi_s_units_is_the_raw_one_over_phi_squared(
+    seed: int, spread: float, share: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    mixing = np.logspace(0, -spread, 12)[:, None] * rng.normal(size=(12, 12))
+    student, teacher = torch.from_numpy((rng.normal(size=(2, 2, 5, 5, 12)) @ mixing + 3).astype(np.float32))
+    common = torch.from_numpy(rng.random((2, 5, 5)) <= share)
+    common[:, 0, 0] = True
+    phi_s = fit(teacher.reshape(-1, 12).numpy())
+    stored = [torch.from_numpy(to_stored(phi_s, features.numpy())) for features in (student, teacher)]
+    raw_loss, stored_loss = (spatial_mse(*pair, common).mean() for pair in ((student, teacher), stored))
+    np.testing.assert_allclose(stored_loss, raw_loss / phi_s.scale**2, rtol=1e-4)
 
 
 def test_two_rows_are_enough() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.moments import Moments
-from pipeline.spectrum import effective_rank, principal_axes
+from pipeline.spectrum import effective_rank, principal_axes, spectrum
 from storage_schemas.errors import ContractError
 
 
@@ -49,3 +49,15 @@ def test_the_effective_rank_of_equal_variances_is_their_number() -> None:
 def test_the_effective_rank_falls_as_variance_gathers() -> None:
     # two shares of a half and a quarter: 2 ** (1/2 · 1 + 2 · 1/4 · 2) axes
     assert effective_rank(np.array([2.0, 1, 1])) == pytest.approx(2**1.5)
+
+
+def test_where_nothing_varies_the_spectrum_and_the_effective_rank_are_zero() -> None:
+    assert spectrum(with_covariance(np.zeros((3, 3)))).tolist() == [0, 0, 0]
+    assert effective_rank(np.zeros(3)) == 0
+
+
+def test_the_spectrum_is_the_variances_of_the_principal_axes() -> None:
+    mixing = np.random.default_rng(3).normal(size=(40, 10))
+    moments = with_covariance(mixing @ mixing.T)
+    np.testing.assert_allclose(spectrum(moments), principal_axes(moments).variances, rtol=0, atol=1e-12)
+    assert spectrum(moments).min() == 0

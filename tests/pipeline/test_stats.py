@@ -2,10 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import pytest
@@ -139,6 +139,28 @@ def test_new_shards_are_measured_alone_and_merge_to_what_all_at_once_gives(
     assert_same(arrays_of(copied), arrays_of(small_run.cache))
     assert np.abs(partly["mean"] - arrays_of(copied)["mean"]).max() > 1e-3, "the new shards weigh something"
     assert partly["dispersion"] != arrays_of(copied)["dispersion"]
+
+
+@final
+class BackwardPool(AbstractPool):
+    """Workers of which the last to be asked is the first to be done."""
+
+    def __init__(self, worker: FeatureMeasurer) -> None:
+        self._worker = worker
+
+    def run(self, step: str, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        for index in reversed(range(len(tasks))):
+            yield index, getattr(self._worker, step)(tasks[index])
+
+
+def test_the_order_in_which_workers_are_done_changes_no_bit(small_run: Any, copied: Path) -> None:
+    cache = opened(copied)
+    shutil.rmtree(copied / f"features.zarr/teachers/{TEACHER}/stats")
+    manifest = complete_teacher(cache, TEACHER)
+    both = BackwardPool(FeatureMeasurer(store=cache.store, threads=1))
+    measure(cache, NOTHING, {one: frozenset(range(2 if one.name == "low-192" else 1)) for one in manifest.tokens}, both)
+    for name, values in arrays_of(small_run.cache).items():
+        assert arrays_of(copied)[name].tobytes() == values.tobytes(), name
 
 
 def test_a_second_run_finds_nothing_to_do_and_changes_nothing(copied: Path) -> None:

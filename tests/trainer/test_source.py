@@ -100,6 +100,21 @@ def test_statistics_of_other_features_are_refused(
     )
 
 
+def test_shards_that_came_after_the_statistics_are_refused_with_their_number(
+    tmp_path: Path, cache_maker: Callable[..., Any], specs: dict[str, TeacherSpec]
+) -> None:
+    maker = cache_maker(tmp_path, FEW).views().teacher(specs["any"]).stats(specs["any"])
+    about = maker.cache.attributes("teachers/any/stats")
+    shards = {name: [[0, 1]] for name in about["shards"]}
+    left = sum(stop - 1 for [[_, stop]] in about["shards"].values())
+    publish_group(maker.store, "teachers/any/stats", {**about, "shards": shards})
+    assert left > 0
+    assert message(MissingError, maker.cache) == (
+        f"statistics is missing:\n  teachers/any/stats: {left} shards were added since its features were measured "
+        "(run `make stats`; it measures those)"
+    )
+
+
 def test_a_set_that_was_extracted_in_part_is_refused_with_its_shards(
     tmp_path: Path, cache_maker: Callable[..., Any], specs: dict[str, TeacherSpec]
 ) -> None:
