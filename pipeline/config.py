@@ -143,7 +143,13 @@ class RunConfig:
     executor: Literal["ray", "local"] = "ray"
     """`ray`: workers on this machine, or on the cluster of RAY_ADDRESS. `local`: in this process."""
     workers: int = 0
-    """Worker processes under ray; 0 for as many as the cluster's CPUs (or GPUs, where `gpus` is set) allow."""
+    """Most worker processes under ray; 0 for as many as the cluster's CPUs (or GPUs, where `gpus` is set) have room
+    for. There are never more than tasks. A cluster that adds nodes on demand needs a number to add them for."""
+    min_workers: int = 1
+    """Fewest workers under ray: the run goes on, whatever is lost and added meanwhile, as long as there are so many."""
+    patience: float = 300.0
+    """How long fewer than `min_workers` are put up with, at the start and whenever some are lost (seconds). Then the
+    run ends; what is committed is kept."""
     gpus: float = 0.0
     """GPUs for each worker of `extract`; a fraction shares one. Other stages take none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -157,7 +163,11 @@ class RunConfig:
     names; what is committed is kept."""
 
     def __post_init__(self) -> None:
-        problems = [*_too_small(self, workers=0, gpus=0, threads=1), *_not_shares(self, "max_rejected")]
+        least = _too_small(self, workers=0, min_workers=1, patience=0, gpus=0, threads=1)
+        problems = [*least, *_not_shares(self, "max_rejected")]
+        if 0 < self.workers < self.min_workers:
+            found = f"{self.min_workers} is more than --run.workers, {self.workers}"
+            problems.append(Problem(place="min_workers", found=found))
         _refuse("run settings", problems)
 
 

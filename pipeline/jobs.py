@@ -2,75 +2,194 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.config import RunConfig
+from pipeline.crew_size import crew_size, require_room, too_few_workers
+from pipeline.installation import installation, require_same_installation
 from pipeline.pools import AbstractPool, WorkerFactory
 from storage_schemas.errors import AbstractStillhouseError, Problem, SettingError
 
 RETRIES = 3
-"""How often a task is tried again elsewhere after its actor was lost, before the run stops and names it."""
+"""How often a task is tried again elsewhere after its actor was lost, before the run stops and names it. The loss of a
+node is no fault of the task, and does not count."""
+IDLE_SECONDS = 15.0
+"""An actor that has had no task for so long is given back, with its GPU, unless it is one of the fewest."""
+LOOK_SECONDS = 1.0
+"""How often the nodes are counted, and how soon an actor that could not start is replaced."""
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of a local Ray: only keys, counts and moments travel through it."""
+INSTALL = "install the same Stillhouse on every node, and there your own modules too; docs/cluster.md"
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """An actor that has started."""
+
+    actor: Any
+    node: str
+    idle_since: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Attempt:
+    """A task, and the nodes on which it has cost an actor."""
+
+    index: int
+    task: Any
+    lost_on: tuple[str, ...] = ()
 
 
 @final
 class RayPool(AbstractPool):
-    """Actors that hold one worker each. A lost actor starts again, and its task with it."""
+    """Actors that hold one worker each: more of them while tasks wait and there is room, fewer when nodes go away or
+    no task is left. What a lost actor was at is done again by another."""
 
-    def __init__(self, actors: Sequence[Any]) -> None:
-        self._actors = actors
+    def __init__(self, factory: WorkerFactory, config: RunConfig) -> None:
+        self._factory, self._config = factory, config
+        self._installation = installation()
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[_Worker] = []
+        self._running: dict[Any, tuple[_Worker, _Attempt]] = {}
+        self._nodes: Sequence[Mapping[str, Any]] = ()
+        self._looked = self._failed = -LOOK_SECONDS
+        self._short_since: float | None = None
+        self._last_loss = ""
 
     def run(self, step: str, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        idle, waiting = list(self._actors), list(enumerate(tasks))[::-1]
-        running: dict[Any, tuple[int, Any]] = {}
-        while waiting or running:
-            while idle and waiting:
-                (index, task), actor = waiting.pop(), idle.pop()
-                running[actor.run.remote(step, task)] = (index, actor)
-            [done], _ = ray.wait(list(running), num_returns=1)
-            index, actor = running.pop(done)
-            yield index, _result(done, step, tasks[index])
-            idle.append(actor)
+        waiting = deque(_Attempt(index=index, task=task) for index, task in enumerate(tasks))
+        try:
+            while waiting or self._running:
+                self._look()
+                while waiting and self._idle:
+                    self._hand_out(step, waiting.popleft())
+                self._resize(len(waiting) + len(self._running))
+                for done in ray.wait([*self._running, *self._starting], num_returns=1, timeout=LOOK_SECONDS)[0]:
+                    if done in self._starting:
+                        self._greet(done)
+                    else:
+                        yield from self._collect(done, step, waiting)
+        finally:
+            # whoever asks for no more results leaves actors at work, which the next run must not queue behind
+            for worker, _ in self._running.values():
+                ray.kill(worker.actor)
+            self._running.clear()
+
+    def forget(self) -> None:
+        """Let go of all actors, while there is still a Ray to let go of them to."""
+        self._starting.clear()
+        self._idle.clear()
+        self._running.clear()
+
+    def _hand_out(self, step: str, attempt: _Attempt) -> None:
+        worker = self._idle.pop()
+        self._running[worker.actor.run.remote(step, attempt.task)] = (worker, attempt)
+
+    def _collect(self, done: Any, step: str, waiting: deque[_Attempt]) -> Iterator[tuple[int, Any]]:
+        """Yield a task's result; or have the task wait again, first of all, when its actor was lost."""
+        worker, attempt = self._running.pop(done)
+        try:
+            result = _result(done)
+        except RayError as error:
+            waiting.appendleft(self._lost(worker, attempt, step, error))
+        else:
+            worker.idle_since = time.monotonic()
+            self._idle.append(worker)
+            yield attempt.index, result
+
+    def _lost(self, worker: _Worker, attempt: _Attempt, step: str, error: RayError) -> _Attempt:
+        ray.kill(worker.actor)  # one that only could not be reached may still live
+        self._look(at_once=True)
+        self._last_loss, lost_on = str(error), (*attempt.lost_on, worker.node)
+        if sum(node in self._alive() for node in lost_on) > RETRIES:
+            found = f"{step} lost its worker {RETRIES + 1} times: {error}"
+            fix = "it is likely out of memory: lower the batch, or see Ray's logs; what is committed is kept"
+            raise SettingError("worker", [Problem(place=repr(attempt.task)[:200], found=found, fix=fix)]) from None
+        print(f"ray: a worker was lost; its task ({step}) is done again", file=sys.stderr)
+        return replace(attempt, lost_on=lost_on)
+
+    def _resize(self, tasks: int) -> None:
+        """Ask for actors, or give some back, and see that there are enough."""
+        now, ready = time.monotonic(), len(self._idle) + len(self._running)
+        wanted = crew_size(self._config, self._nodes, tasks)
+        if now - self._failed >= LOOK_SECONDS:
+            for _ in range(wanted - ready - len(self._starting)):
+                self._start()
+        while self._starting and ready + len(self._starting) > wanted:
+            ray.kill(self._starting.popitem()[1])
+        spare = ready - max(wanted, self._config.min_workers)
+        for worker in [one for one in self._idle if now - one.idle_since > IDLE_SECONDS][: max(spare, 0)]:
+            self._idle.remove(worker)
+            ray.kill(worker.actor)
+        self._short_since = (self._short_since or now) if ready < min(self._config.min_workers, tasks) else None
+        if self._short_since is not None and now - self._short_since > self._config.patience:
+            raise too_few_workers(self._config, ready, self._nodes, self._last_loss)
+
+    def _start(self) -> None:
+        # the pool itself does again what was lost: Ray would do it only where the same actor can start again
+        as_actor = ray.remote(num_cpus=self._config.threads, num_gpus=self._config.gpus, max_restarts=0)
+        actor: Any = as_actor(_Actor).remote()
+        self._starting[actor.start.remote(self._factory, self._installation)] = actor
+
+    def _greet(self, started: Any) -> None:
+        """Take an actor that has started among the idle; or note that it could not."""
+        actor = self._starting.pop(started)
+        try:
+            self._idle.append(_Worker(actor, _result(started), time.monotonic()))
+        except RayTaskError as error:
+            raise _cannot_start(error.cause) from None
+        except RayError as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise _cannot_start(error) from None
+            self._failed, self._last_loss = time.monotonic(), str(error)
+
+    def _look(self, *, at_once: bool = False) -> None:
+        """Count the nodes, now and then, and forget the idle actors of those that are gone."""
+        if at_once or time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._nodes, self._looked = [node for node in ray.nodes() if node["Alive"]], time.monotonic()
+            self._idle = [worker for worker in self._idle if worker.node in self._alive()]
+
+    def _alive(self) -> set[str]:
+        return {node["NodeID"] for node in self._nodes}
 
 
 @contextmanager
 def ray_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Iterator[AbstractPool]:
-    """Start actors on the cluster of RAY_ADDRESS, or on a Ray of this machine that ends with the block.
+    """Open a pool on the cluster of RAY_ADDRESS, or on a Ray of this machine that ends with the block.
 
     Args:
         factory: makes a worker.
-        config: workers, threads and GPUs of each.
+        config: how many workers, threads and GPUs of each.
         tasks: how many tasks are coming.
+
+    Raises:
+        SettingError: the fewest workers do not fit this machine. A cluster may grow: there, as many must be had within
+            `config.patience` seconds, at any time of the run.
     """
-    _start(config)
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        _start_own(config, tasks)
+    pool = RayPool(factory, config)
     try:
-        count = min(_workers(config), max(tasks, 1))
-        as_actor = ray.remote(num_cpus=config.threads, num_gpus=config.gpus, max_restarts=-1, max_task_retries=RETRIES)
-        actor = as_actor(_Actor)
-        yield RayPool([actor.remote(factory) for _ in range(count)])
+        yield pool
     finally:
+        pool.forget()
         ray.shutdown()
 
 
-@final
-class _Actor:
-    def __init__(self, factory: WorkerFactory) -> None:
-        self._worker = factory()
-
-    def run(self, step: str, task: Any) -> Any:
-        return getattr(self._worker, step)(task)
-
-
-def _start(config: RunConfig) -> None:
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
-        return
+def _start_own(config: RunConfig, tasks: int) -> None:
     # workers and driver share this machine's installation; Ray would otherwise copy the working folder to each
     ray.init(
         address="local",
@@ -80,30 +199,37 @@ def _start(config: RunConfig) -> None:
         logging_level=logging.ERROR,
         log_to_driver=False,
     )
+    try:
+        require_room(config, ray.nodes(), tasks)
+    except SettingError:
+        ray.shutdown()
+        raise
 
 
-def _workers(config: RunConfig) -> int:
-    resources, wanted = ray.cluster_resources(), max(config.workers, 1)
-    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    by_cpu = cpus / config.threads
-    by_gpu = gpus / config.gpus if config.gpus else by_cpu
-    room = int(min(by_cpu, by_gpu) + 1e-9)  # ten times a tenth of a GPU is one
-    if room < wanted:  # Ray would wait for more machines for ever
-        each = f"{config.threads} CPUs and {config.gpus:g} GPUs each"
-        found = f"{wanted} workers of {each} do not fit its {cpus:g} CPUs and {gpus:g} GPUs"
-        fix = "lower --run.workers, --run.threads or --run.gpus"
-        raise SettingError("ray cluster", [Problem(place="resources", found=found, fix=fix)])
-    return config.workers or room
+@final
+class _Actor:
+    """A process for one worker."""
+
+    def start(self, factory: WorkerFactory, expected: Mapping[str, str]) -> str:
+        """Make the worker, and return the node that it is on."""
+        require_same_installation(expected, installation(), ray.util.get_node_ip_address())
+        self._worker = factory()
+        return ray.get_runtime_context().get_node_id()
+
+    def run(self, step: str, task: Any) -> Any:
+        return getattr(self._worker, step)(task)
 
 
-def _result(reference: Any, step: str, task: Any) -> Any:
+def _result(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayTaskError as error:
         if isinstance(error.cause, AbstractStillhouseError | OSError):
             raise error.cause from None
         raise
-    except RayError as error:
-        found = f"{step} lost its worker {RETRIES + 1} times: {error}"
-        fix = "it is likely out of memory: lower the batch, or see Ray's logs; what is committed is kept"
-        raise SettingError("worker", [Problem(place=repr(task)[:200], found=found, fix=fix)]) from None
+
+
+def _cannot_start(error: Exception) -> SettingError:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    found = f"cannot start: {lines[-1] if lines else type(error).__name__}"
+    return SettingError("worker", [Problem(place="ray", found=found, fix=INSTALL)])

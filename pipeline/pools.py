@@ -62,7 +62,7 @@ def open_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Abstr
     Args:
         factory: makes a worker.
         config: executor, workers, GPUs.
-        tasks: how many tasks are coming; there are never more workers.
+        tasks: how many tasks are coming.
     """
     if config.executor == "local":
         return _local(factory)

@@ -71,6 +71,13 @@ def test_every_wrong_setting_is_named_at_once() -> None:
     )
 
 
+def test_the_fewest_workers_are_no_more_than_the_most() -> None:
+    assert RunConfig(min_workers=4).workers == 0
+    with pytest.raises(SettingError) as caught:
+        RunConfig(workers=3, min_workers=4)
+    assert str(caught.value) == "run settings cannot be used:\n  min_workers: 4 is more than --run.workers, 3"
+
+
 def test_resolutions_have_the_proportions_that_were_given_or_like_ones() -> None:
     config = ViewsConfig(low=(128, 256), low_proportions=(3, 1), high=(512, 768))
     assert config.proportions("low") == {128: 3, 256: 1}

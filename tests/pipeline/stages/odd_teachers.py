@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import final
 
@@ -166,9 +167,10 @@ class CanvasWithSummary(AbstractTeacher):
 
 @final
 class Mortal(AbstractTeacher):
-    """The oracle, whose process is killed at the third forward that anyone asks of it, and at no other.
+    """The oracle, whose process is killed at those forwards of anyone's that `MORTAL_DIES` names, and at no other.
 
-    It counts in the folder `MORTAL_COUNTS`, where a file is made for each forward.
+    It counts in the folder `MORTAL_COUNTS`, where a file is made for each forward. From the forward `MORTAL_WAITS` on,
+    each waits for a file `go` there.
     """
 
     declared = _spec("mortal", patch=16, native=128, size_rule="any")
@@ -179,8 +181,10 @@ class Mortal(AbstractTeacher):
     def features(self, images: Images) -> TeacherOutput:
         """Average quarters, or die."""
         counts = Path(os.environ["MORTAL_COUNTS"])
-        number = len(list(counts.iterdir()))
+        number = len(list(counts.glob("*-*")))
         (counts / f"{number}-{os.getpid()}").touch()
-        if number == 2:
+        if str(number) in os.environ.get("MORTAL_DIES", "").split():
             os.kill(os.getpid(), signal.SIGKILL)
+        while number >= int(os.environ.get("MORTAL_WAITS", "999")) and not (counts / "go").exists():
+            time.sleep(0.05)
         return _quarters(images, 16)

@@ -1,21 +1,24 @@
-"""Ray: the same workers in other processes, the same bytes, the same refusals, whoever is lost on the way."""
+"""Ray: the same workers in other processes, the same bytes, the same refusals, as many as there is room for."""
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import final
 
 import pytest
 import ray
 from image_forms import write_tar
+from meeting import Meeting
 from ray.cluster_utils import Cluster
 from stage_runs import LOCAL, StageRun, contents, own, run_stages, write_colours
 
+from pipeline import jobs
 from pipeline.__main__ import main
 from pipeline.config import Recipe, RunConfig, ViewsConfig
 from pipeline.pools import open_pool
@@ -32,33 +35,21 @@ RECIPE = Recipe(
 )
 
 
-@final
-@dataclass(frozen=True, kw_only=True)
-class OwnCluster:
-    """A Ray that outlives each stage, as a cluster does."""
-
-    address: str
-    forwards: Path
-    """Where the mortal teacher counts its forwards."""
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnCluster]:
-    """Two CPUs, whose workers find the modules here."""
-    forwards = tmp_path_factory.mktemp("forwards")
+def cluster() -> Iterator[str]:
+    """A Ray that outlives each stage, as a cluster does: three CPUs, whose workers find the modules here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        patch.setenv("MORTAL_COUNTS", str(forwards))
-        sizes = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 128 * 2**20}
+        sizes = {"num_cpus": 3, "include_dashboard": False, "object_store_memory": 128 * 2**20}
         nodes = Cluster(initialize_head=True, head_node_args=sizes)
-        yield OwnCluster(address=nodes.address, forwards=forwards)
+        yield nodes.address
         nodes.shutdown()
 
 
 @pytest.fixture
-def on_cluster(cluster: OwnCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def on_cluster(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let stages find the cluster as users do."""
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +65,13 @@ def over_ray(workers: int) -> RunConfig:
 
 
 @pytest.mark.usefixtures("on_cluster")
-def test_two_workers_on_a_cluster_write_the_bytes_that_one_process_writes(
-    undisturbed: StageRun, tmp_path: Path
+@pytest.mark.parametrize(
+    "workers", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
+def test_workers_on_a_cluster_write_the_bytes_that_one_process_writes(
+    workers: int, undisturbed: StageRun, tmp_path: Path
 ) -> None:
-    run = run_stages(RECIPE, undisturbed.data, tmp_path / "cache", over_ray(2))
+    run = run_stages(RECIPE, undisturbed.data, tmp_path / "cache", over_ray(workers))
     assert contents(run.where) == contents(undisturbed.where)
 
 
@@ -113,16 +107,19 @@ def test_a_run_of_two_workers_ends_early_over_rejected_images_and_goes_on(
     assert contents(tmp_path / "cache") == contents(tmp_path / "undisturbed")
 
 
+def on_its_own(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command on a Ray of its own, in a process of its own: one that has had such a Ray finds no other's."""
+    script = "import os, sys; from pipeline.__main__ import main; os._exit(main(sys.argv[1:]))"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, env=environment)
+
+
 def test_one_worker_on_a_ray_of_its_own_writes_the_bytes_that_one_process_writes(tmp_path: Path) -> None:
     images = write_colours(tmp_path / "images", 12)
     command = ["views", "--data", str(images), "--views.draws", "2"]
     assert main([*command, "--cache", str(tmp_path / "local"), "--run.executor", "local"]) == 0
-    # in a process of its own: one that has had a Ray of its own finds the workers of no other
-    script = "import os, sys; from pipeline.__main__ import main; os._exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", script, *command, "--cache", str(tmp_path / "ray"), "--run.workers", "1"]
     command += ["--run.gpus", "1"]  # which cutting views has no use for, and this Ray has none of
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = on_its_own([*command, "--cache", str(tmp_path / "ray"), "--run.workers", "1"])
     assert (done.returncode, done.stderr) == (0, "")
     assert "views: cut 24, rejected 0, wrote " in done.stdout
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
@@ -138,20 +135,6 @@ def extract(teacher: str, data: Path | None, where: Path, run: RunConfig) -> Pat
 
 
 @pytest.mark.usefixtures("on_cluster")
-def test_a_worker_that_is_killed_is_replaced_and_its_shard_done_again(
-    undisturbed: StageRun, cluster: OwnCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(3):
-        (tmp_path / f"{number}").touch()  # here it has had its third forward, and lives
-    monkeypatch.setenv("MORTAL_COUNTS", str(tmp_path))
-    alive = extract("Mortal", undisturbed.data, tmp_path / "alive", LOCAL)
-    mortal = extract("Mortal", undisturbed.data, tmp_path / "mortal", over_ray(1))
-    processes = {path.name.partition("-")[2] for path in cluster.forwards.iterdir()}
-    assert len(processes) == 2, "one was killed, another went on"
-    assert contents(mortal) == contents(alive)
-
-
-@pytest.mark.usefixtures("on_cluster")
 def test_a_refusal_in_a_worker_arrives_as_it_was_raised(undisturbed: StageRun, tmp_path: Path) -> None:
     refusals = []
     for run in (LOCAL, over_ray(1)):
@@ -163,35 +146,83 @@ def test_a_refusal_in_a_worker_arrives_as_it_was_raised(undisturbed: StageRun, t
     assert not ray.is_initialized()
 
 
+def free_cpus() -> float:
+    """What the cluster has left."""
+    return ray.available_resources().get("CPU", 0)
+
+
+def becomes(value: Callable[[], float], expected: float) -> bool:
+    """Wait for a value, for half a minute."""
+    until = time.monotonic() + 30
+    while value() != expected and time.monotonic() < until:
+        time.sleep(0.1)
+    return value() == expected
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_workers_are_as_many_as_tasks_and_room_allow_and_given_back_when_no_task_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "IDLE_SECONDS", 0.0)
+    with open_pool(Meeting, RunConfig(), tasks=5) as pool:
+        [(_, alone)] = pool.run("meet", [(tmp_path, 1, "")])
+        one_taken = becomes(free_cpus, 2)
+        freed: list[bool] = []
+
+        def dismiss() -> None:
+            freed.append(becomes(free_cpus, 2))
+            (tmp_path / "go").touch()
+
+        results = pool.run("meet", [(tmp_path, 3, "go"), (tmp_path, 3, ""), (tmp_path, 3, "")])
+        workers = {next(results)[1] for _ in range(2)}
+        watch = threading.Thread(target=dismiss)
+        watch.start()
+        [(last, worker)] = results
+        watch.join()
+    assert one_taken, "one task, one worker"
+    assert (last, freed) == (0, [True]), "the others were given back while the last one worked"
+    assert alone in workers | {worker}, "a worker is kept from run to run"
+    assert len(workers | {worker}) == 3
+
+
+@pytest.mark.slow
+def test_workers_that_this_machine_has_no_room_for_are_refused_at_once(tmp_path: Path) -> None:
+    images = write_colours(tmp_path / "images", 3)
+    done = on_its_own(["views", "--data", str(images), "--cache", str(tmp_path / "cache"), "--run.threads", "300"])
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: ray cluster cannot be used:\n  resources: 1 workers of 300 CPUs and 0 GPUs each do not fit "
+        f"{os.cpu_count()} CPUs and 0 GPUs on 1 nodes "
+        "(lower --run.min-workers, --run.threads or --run.gpus, or add nodes; what is committed is kept)\n",
+    )
+
+
 @pytest.mark.usefixtures("on_cluster")
 @pytest.mark.parametrize(
     ("run", "found"),
     [
-        (RunConfig(workers=3), "3 workers of 1 CPUs and 0 GPUs each do not fit its 2 CPUs and 0 GPUs"),
-        (RunConfig(workers=1, threads=4), "1 workers of 4 CPUs and 0 GPUs each do not fit its 2 CPUs and 0 GPUs"),
-        (RunConfig(gpus=0.5), "1 workers of 1 CPUs and 0.5 GPUs each do not fit its 2 CPUs and 0 GPUs"),
+        (RunConfig(threads=4, patience=0), "1 workers of 4 CPUs and 0 GPUs each could not be had for 0 s: 0 ready"),
+        (RunConfig(gpus=0.5, patience=1), "1 workers of 1 CPUs and 0.5 GPUs each could not be had for 1 s: 0 ready"),
     ],
 )
-def test_workers_that_the_cluster_has_no_room_for_are_refused(run: RunConfig, found: str) -> None:
-    with pytest.raises(SettingError) as caught, open_pool(Doomed, run, tasks=9):
-        pass
+def test_workers_that_a_cluster_finds_no_room_for_in_time_are_refused(run: RunConfig, found: str) -> None:
+    with pytest.raises(SettingError) as caught, open_pool(Meeting, run, tasks=9) as pool:
+        list(pool.run("meet", [None] * 9))
     assert str(caught.value) == (
-        f"ray cluster cannot be used:\n  resources: {found} (lower --run.workers, --run.threads or --run.gpus)"
+        f"ray cluster cannot be used:\n  resources: {found}, 3 CPUs and 0 GPUs on 1 nodes "
+        "(lower --run.min-workers, --run.threads or --run.gpus, or add nodes; what is committed is kept)"
     )
 
 
-@final
-class Doomed:
-    """A worker that is killed by every task."""
-
-    def work(self, _: None) -> None:
-        """Die."""
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@pytest.mark.slow
 @pytest.mark.usefixtures("on_cluster")
-def test_a_worker_that_is_lost_again_and_again_ends_the_run() -> None:
-    with open_pool(Doomed, over_ray(1), tasks=1) as pool, pytest.raises(SettingError) as caught:
-        list(pool.run("work", ["the task"]))
-    assert str(caught.value).startswith("worker cannot be used:\n  'the task': work lost its worker 4 times: ")
+def test_a_worker_that_cannot_be_made_ends_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "only_here.py").write_text("class Worker:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = import_module("only_here").Worker
+    (tmp_path / "only_here.py").unlink()
+    with pytest.raises(SettingError) as caught, open_pool(factory, RunConfig(), tasks=1) as pool:
+        list(pool.run("work", [None]))
+    assert str(caught.value) == (
+        "worker cannot be used:\n  ray: cannot start: ModuleNotFoundError: No module named 'only_here' "
+        "(install the same Stillhouse on every node, and there your own modules too; docs/cluster.md)"
+    )
