@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.cache_units import feature_units
 from pipeline.findings import Findings, noting
+from pipeline.measured import read_measured
 from pipeline.units import Unit
 from pipeline.verify_groups import check_array, check_group, copied_back, metadata_name, small_array_objects
 from storage_schemas.cache import Cache
@@ -60,7 +61,7 @@ def check_teacher(
 def check_stats(
     cache: Cache, manifest: TeacherManifest, rows: Mapping[ViewSet, int] | None, command: str, found: Findings
 ) -> TeacherStats | None:
-    """Check a teacher's statistics, and return them; None where there are none that can be read.
+    """Check a teacher's statistics, and return them; None where there are none that can be read, or shards came since.
 
     Args:
         cache: the cache.
@@ -77,6 +78,7 @@ def check_stats(
     found.known.update(small_array_objects(group, [*arrays, *summary]))
     with noting(found.problems, place, fix):
         stats = cache.stats(name)
+        read_measured(cache, manifest)  # what new shards would be merged into, which nobody else reads
     if stats is not None or cache.store.exists(place):  # a run that was killed leaves a group that says nothing yet
         check_group(cache.store, group, ours=stats is not None, fix=fix, found=found)
     if stats is None:
@@ -88,8 +90,15 @@ def check_stats(
         problem = f"measured features {stats.identity}, these are {manifest.digest}"
         found.note(place, problem, f"`{command}` measures again")
     elif rows is not None:
+        if stats.unmeasured(_shards(cache)):
+            return None
         _check_counts(stats, manifest, rows, place, fix, found)
     return stats
+
+
+def _shards(cache: Cache) -> dict[ViewSet, int]:
+    views = cache.views_manifest()
+    return {} if views is None else {view_set: shape.grid.shards for view_set, shape in views.sets.items()}
 
 
 def _check_manifest(
