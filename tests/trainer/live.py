@@ -1,5 +1,6 @@
 """Teachers that run in the step, as if there were no cache: what training from one is compared with."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,19 +38,21 @@ from trainer.loader import TrainingStream
 from trainer.metrics import teacher_facts
 from trainer.module import Distillation
 from trainer.objective import TokenMaps
-from trainer.source import Source, open_source
+from trainer.source import Source
 
 LOCAL = RunConfig(executor="local")
 Said = tuple[np.ndarray, np.ndarray | None]
 """Spatial features (PHI-S units) and summary (raw units) of one view."""
 
 
-def small_recipe(encoding: Any = "float32", teachers: Iterable[str] = ("dinov3", "siglip2", "sam3")) -> Recipe:
-    """The demo's teachers on two small resolutions."""
+DEMO_TEACHERS = ("dinov3", "siglip2", "sam3")
+
+
+def small_recipe(encoding: Any = "float32", teachers: Iterable[str] = DEMO_TEACHERS, **changes: Any) -> Recipe:
+    """The demo's teachers on two small resolutions, or on other views."""
     demo = recipe_of("demo")
-    views = ViewsConfig(
-        low=(128,), high=(192,), high_share=0.34, draws=3, heldout=0.3, tokens_per_shard=1152, canvas_tokens=24
-    )
+    views = {"low": (128,), "high": (192,), "high_share": 0.34, "draws": 3, "heldout": 0.3}
+    views = ViewsConfig(**{**views, "tokens_per_shard": 1152, "canvas_tokens": 24, **changes})
     chosen = tuple(replace(demo.teacher(name), encoding=encoding) for name in teachers)
     return replace(demo, views=views, teachers=chosen, calibration=CalibrationConfig(tokens_per_channel=10))
 
@@ -177,14 +180,19 @@ class Losses(Callback):
         self.values.append(float(outputs["loss"]))
 
 
-def learn(recipe: TrainRecipe, cache: Cache, choices: tuple[TeacherChoice, ...] | None) -> tuple[list[float], Scores]:
-    """Train a student, from a cache or, where there are choices, from teachers that run in the step.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Learnt:
+    """A student that has learnt."""
 
-    Returns:
-        The loss of every step, and the scores of the finished student.
-    """
-    source = open_source(cache)
-    dataset = CachedBatches(source=source) if choices is None else LiveBatches(source=source, choices=choices)
+    losses: list[float]
+    """Of every step."""
+    module: Distillation
+    scores: Scores
+
+
+def learn(recipe: TrainRecipe, source: Source, dataset: Dataset) -> Learnt:
+    """Train a student on batches, wherever they come from, and score it on the cache's held-out views."""
     model, shape = build_model(recipe, source)
     facts = teacher_facts(source)
     dispersions = {name: one["dispersion"] for name, one in facts.items() if one["dispersion"] is not None}
@@ -199,8 +207,10 @@ def learn(recipe: TrainRecipe, cache: Cache, choices: tuple[TeacherChoice, ...] 
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, Views(TrainingStream(dataset, make_course(source, recipe), recipe)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's, about a Trainer as bare as this one
+        trainer.fit(module, Views(TrainingStream(dataset, make_course(source, recipe), recipe)))
     heldout = CachedViews(source, recipe).heldout_loader()
     sizes = sorted({view_set.resolution for view_set in source.sets})
     scores = score([observe(module.finished, module.maps, heldout, sizes)], source.teachers, dispersions)
-    return losses.values, scores
+    return Learnt(losses=losses.values, module=module, scores=scores)

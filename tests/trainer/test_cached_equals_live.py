@@ -1,21 +1,14 @@
 """Training from a cache is training with the teachers in the step: the same losses, and the same student."""
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import learn, make_cache, small_recipe, write_images
+from live import LiveBatches, learn, make_cache, small_recipe, write_images
 
 from storage_schemas.cache import Cache
 from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning's, about a Trainer as bare as this one
-        yield
+from trainer.dataset import CachedBatches
+from trainer.source import open_source
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +43,9 @@ LONG = pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
 
 @pytest.mark.parametrize("steps", [20, LONG])
 def test_every_loss_from_a_float32_cache_is_that_of_teachers_run_in_the_step(exact: Cache, steps: int) -> None:
-    cached, _ = learn(student(steps), exact, None)
-    live, _ = learn(student(steps), exact, small_recipe("float32").teachers)
+    source = open_source(exact)
+    now = LiveBatches(source=source, choices=small_recipe("float32").teachers)
+    cached, live = (learn(student(steps), source, dataset).losses for dataset in (CachedBatches(source=source), now))
     assert len(cached) == steps
     assert max(cached) > 1.05 * min(cached)
     assert cached == pytest.approx(live, rel=1e-4)
@@ -59,6 +53,7 @@ def test_every_loss_from_a_float32_cache_is_that_of_teachers_run_in_the_step(exa
 
 @pytest.mark.parametrize("steps", [20, LONG])
 def test_a_float16_cache_costs_less_than_a_hundredth_of_fidelity(exact: Cache, halved: Cache, steps: int) -> None:
-    (_, fine), (_, coarse) = (learn(student(steps), cache, None) for cache in (exact, halved))
+    sources = [open_source(cache) for cache in (exact, halved)]
+    fine, coarse = (learn(student(steps), source, CachedBatches(source=source)).scores for source in sources)
     for name, one in fine.teachers.items():
         assert coarse.teachers[name].fidelity == pytest.approx(one.fidelity, rel=0.01)

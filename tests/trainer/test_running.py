@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from storage_schemas.cache import Cache
-from storage_schemas.errors import SettingError
+from storage_schemas.errors import IdentityError, SettingError
 from storage_schemas.teacher import TeacherSpec
 from trainer.config import DataSettings, OptimiserSettings, TrainRecipe
 from trainer.history import read_history
@@ -233,3 +233,18 @@ def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, name: st
 def test_several_processes_train_by_ddp_and_one_by_itself(recipe_of: Recipes) -> None:
     assert isinstance(find_strategy(recipe_of(running={"devices": 2}).running), DDPStrategy)
     assert find_strategy(recipe_of().running) == "auto"
+
+
+def test_a_run_of_another_cache_is_refused_with_both_digests(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes, cache_maker: Any, specs: dict[str, TeacherSpec]
+) -> None:
+    train(recipe_of(steps=1), full_cache.store.uri, tmp_path / "run", lambda _: None)
+    other = cache_maker(tmp_path / "cache", {"low-32": 10, "low-48": 14, "high-64": 10}).views()
+    for name in ("any", "fixed", "canvas"):
+        other.teacher(specs[name]).stats(specs[name])
+    with pytest.raises(IdentityError) as refusal:
+        train(recipe_of(steps=1), other.store.uri, tmp_path / "run", lambda _: None)
+    views = [open_source(cache).identity["views"] for cache in (full_cache, other.cache)]
+    assert f"cache.views: the run there has {views[0]!r}, this run has {views[1]!r}" in {
+        str(problem).replace('"', "'") for problem in refusal.value.problems
+    }

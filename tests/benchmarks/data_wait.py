@@ -1,0 +1,101 @@
+"""How long a student waits for its data, and what reading from the cache costs.
+
+    python -m tests.benchmarks.data_wait [workers]
+
+The `small` preset (ViT-S/16) learns from the demo's three teachers on this machine's CPU, in the trainer's own step.
+Wait: the share of the time that steps spent waiting for their batches. Ratio: steps per second from the cache over
+steps per second from batches that lie in memory, the two by turns.
+"""
+
+import itertools
+import statistics
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from live import make_cache, small_recipe, write_images
+
+from trainer.config import DataSettings, RunningSettings, TrainRecipe
+from trainer.course import make_course
+from trainer.dataset import CachedBatches
+from trainer.fit import build_model
+from trainer.loader import Batches, TrainingStream
+from trainer.metrics import teacher_facts
+from trainer.module import Distillation
+from trainer.objective import TokenMaps
+from trainer.source import Source, open_source
+
+STEPS = 6
+ROUNDS = 5
+
+
+def recipe_of(workers: int) -> TrainRecipe:
+    """The run that is timed."""
+    return TrainRecipe(
+        name="benchmark",
+        student="small",
+        steps=STEPS * (ROUNDS + 2),
+        data=DataSettings(batch_low=8, batch_high=2),
+        running=RunningSettings(workers=workers, accelerator="cpu"),
+    )
+
+
+class Student:
+    """A student that takes steps outside Lightning, whose own cost is the same for both sides."""
+
+    def __init__(self, recipe: TrainRecipe, source: Source) -> None:
+        model, shape = build_model(recipe, source)
+        facts = teacher_facts(source)
+        dispersions = {name: one["dispersion"] for name, one in facts.items() if one["dispersion"] is not None}
+        self.module = Distillation(recipe, model, TokenMaps(source, shape), dispersions)
+        self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step(self, batch: Batches) -> None:
+        """Learn from a step's batches."""
+        self.optimiser.zero_grad()
+        self.module.training_step(batch, 0)["loss"].backward()
+        self.optimiser.step()
+
+
+def timed(student: Student, batches: Iterator[Batches]) -> tuple[float, float]:
+    """Return the seconds of a stretch of steps, and those of them spent waiting for batches."""
+    began, waited = perf_counter(), 0.0
+    for _ in range(STEPS):
+        asked = perf_counter()
+        batch = next(batches)
+        waited += perf_counter() - asked
+        student.step(batch)
+    return perf_counter() - began, waited
+
+
+def main(workers: int) -> None:
+    """Print the wait and the ratio."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        images = write_images(Path(folder) / "images", 24)
+        source = open_source(make_cache(small_recipe("float16"), images, Path(folder) / "cache"))
+        recipe = recipe_of(workers)
+        student = Student(recipe, source)
+        stream = TrainingStream(CachedBatches(source=source), make_course(source, recipe), recipe)
+        cached = iter(stream)
+        held = [next(cached) for _ in range(STEPS)]
+        in_memory = itertools.cycle(held)
+        timed(student, iter(held))  # warm
+        rounds = [(timed(student, cached), timed(student, in_memory)) for _ in range(ROUNDS)]
+    waits = [waited / seconds for (seconds, waited), _ in rounds]
+    ratios = [memory / seconds for (seconds, _), (memory, _) in rounds]
+    print(f"{workers} reading processes, {STEPS * ROUNDS} steps of each side, {ROUNDS} turns, one thread")
+    print(f"waiting for data: median {statistics.median(waits):.2%}, most {max(waits):.2%}")
+    print(f"steps/s from the cache over steps/s from memory: median {statistics.median(ratios):.3f}")
+    print(f"from {min(ratios):.3f} to {max(ratios):.3f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)

@@ -1,0 +1,51 @@
+"""What it would cost to run the teachers in every step.
+
+    python -m tests.benchmarks.live_teachers [student]
+
+The same student learns from the same views on this machine's CPU: once from the cache, and once with the demo's three
+teachers run in the step. The two by turns; the ratio of their rates is printed.
+"""
+
+import statistics
+import sys
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks.data_wait import ROUNDS, STEPS, Student, recipe_of, timed
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
+from live import LiveBatches, make_cache, small_recipe, write_images
+
+from trainer.course import make_course
+from trainer.dataset import CachedBatches
+from trainer.loader import TrainingStream
+from trainer.source import open_source
+
+
+def main(name: str) -> None:
+    """Print the ratio."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        images, recipe = write_images(Path(folder) / "images", 24), small_recipe("float16")
+        source = open_source(make_cache(recipe, images, Path(folder) / "cache"))
+        run = replace(recipe_of(0), student=name)
+        student, legs = Student(run, source), make_course(source, run)
+        cached = iter(TrainingStream(CachedBatches(source=source), legs, run))
+        live = iter(TrainingStream(LiveBatches(source=source, choices=recipe.teachers), legs, run))
+        timed(student, cached), timed(student, live)  # warm
+        pairs = [(timed(student, cached)[0], timed(student, live)[0]) for _ in range(ROUNDS)]
+    ratios = [slow / fast for fast, slow in pairs]
+    print(
+        f"student {name}, teachers {', '.join(one.name for one in recipe.teachers)} (demo size), {STEPS * ROUNDS} steps"
+    )
+    print(f"steps/s from the cache over steps/s with the teachers in the step: median {statistics.median(ratios):.2f}")
+    print(f"from {min(ratios):.2f} to {max(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "small")
