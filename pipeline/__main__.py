@@ -59,11 +59,11 @@ def views(arguments: Sequence[str]) -> None:
     from pipeline.waiting import waiting_teachers
 
     cache = _cache(options.cache)
-    manifest = require_recipe(cache, recipe)
+    manifest = require_recipe(cache, recipe, extend=options.extend)
     specs = [teacher_spec(choice) for choice in recipe.teachers]
     if manifest is not None:
         specs = waiting_teachers(cache, manifest, recipe.teachers)
-    make_views(cache, recipe, specs, options.data, options.run, _say)
+    make_views(cache, recipe, specs, options.data, options.run, _say, extend=options.extend)
 
 
 def preview(arguments: Sequence[str]) -> None:

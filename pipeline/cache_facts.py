@@ -35,7 +35,7 @@ class ViewSetFacts:
     side: int
     """Side of the canvas (pixels)."""
     drawn: int
-    """Views drawn: row slots."""
+    """Views drawn: a row slot each."""
     cut: int
     """Views in committed shards."""
     rejected: int

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pipeline.cut_shard import detail_identity
 from pipeline.units import Unit, canvas_unit, choice_of, detail_unit_of, feature_unit
 from storage_schemas.cache import Cache
-from storage_schemas.layout import detail_array
+from storage_schemas.layout import FEATURES, detail_array
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, detail_side
@@ -37,8 +37,8 @@ def detail_units(views: ViewsManifest, teacher: str, sides: Mapping[ViewSet, int
         sides: of a window (pixels), by set.
     """
     return [
-        detail_unit_of(view_set, shape, teacher, sides[view_set], detail_identity(views, teacher, sides[view_set]))
-        for view_set, shape in views.sets.items()
+        detail_unit_of(view_set, views.sets[view_set], teacher, side, detail_identity(views, teacher, side))
+        for view_set, side in sides.items()
     ]
 
 
@@ -63,9 +63,17 @@ def detailed_teachers(committed: Iterable[str]) -> list[str]:
 def stored_sides(cache: Cache, views: ViewsManifest, teacher: str) -> dict[ViewSet, int]:
     """Return the sides (pixels) of a teacher's details in each set, as their arrays say it.
 
+    A set that an extension brought is left out until windows of it are cut.
+
     Raises:
         MissingError: an array says nothing.
         CorruptionError: an array's metadata cannot be read.
         ContractError: it is no array of ours.
     """
-    return {view_set: cache.array(detail_array(view_set, teacher), {}).spec.shape[1] for view_set in views.sets}
+    arrays = {view_set: detail_array(view_set, teacher) for view_set in views.sets}
+    there = {
+        view_set: path
+        for view_set, path in arrays.items()
+        if views.sets[view_set].grid.counts[0] or cache.store.exists(f"{FEATURES}/{path}/zarr.json")
+    }
+    return {view_set: cache.array(path, {}).spec.shape[1] for view_set, path in there.items()}

@@ -46,12 +46,12 @@ def _tasks_of_set(
         canvases = shard not in cut
         lacking = tuple(detail for detail in details if shard not in detailed[detail])
         if canvases or lacking:
-            slots = one.grid.slots(shard)
+            drawn = one.grid.drawn(shard)
             yield CutTask(
                 view_set=view_set,
                 manifest=one,
                 shard=shard,
-                views=tuple(views[slots.start : slots.stop]),
+                views=tuple(views[drawn.start : drawn.stop]),
                 identity=manifest.digest,
                 canvases=canvases,
                 details=lacking,

@@ -1,7 +1,7 @@
 """Images of equal bytes: leaving out all but one of them before views are drawn, or saying how many there are."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
@@ -12,22 +12,18 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.cut_shard import committed_views
 from pipeline.image_list import SourceImage
+from pipeline.image_parts import Copies
 from pipeline.locators import ImageReader
 from pipeline.pools import in_order, open_pool
 from pipeline.progress import Say
 from storage_schemas.cache import Cache
-from storage_schemas.errors import CorruptionError, MissingError
-from storage_schemas.layout import IMAGES_TABLE, views_unit
+from storage_schemas.layout import views_unit
 from storage_schemas.manifest import ViewsManifest
-from storage_schemas.tables import IMAGES, from_parquet
 
 IMAGES_PER_TASK = 256
 SHOWN = 3
 """Groups of equal images that a line names."""
 DIGEST_BYTES = 32
-
-Copies = Mapping[str, str]
-"""Key of an image that is left out → key of the one that is kept: the first, by key, of those with its bytes."""
 
 
 @final
@@ -50,7 +46,7 @@ def find_copies(images: Sequence[SourceImage], run: RunConfig, say: Say) -> Copi
     """Read every image, and find those whose bytes equal an earlier one's.
 
     Args:
-        images: in order of key.
+        images: of some of equal bytes, the first is kept.
         run: how the work is carried.
         say: takes lines for the user.
     """
@@ -68,24 +64,6 @@ def find_copies(images: Sequence[SourceImage], run: RunConfig, say: Say) -> Copi
     return copies
 
 
-def recorded_copies(cache: Cache, images: Sequence[SourceImage]) -> Copies | None:
-    """Return the copies that the cache's image list names; None where there is no such list, or one of other images."""
-    try:
-        [table] = cache.store.read_parsed([IMAGES_TABLE], lambda body, place: from_parquet(body, IMAGES, place))
-    except (MissingError, CorruptionError):  # not written yet, or damaged: it is written anew
-        return None
-    if table["image"].to_pylist() != [image.key for image in images]:
-        return None
-    rows = table.filter(pc.is_valid(table["copy_of"]))
-    return dict(zip(rows["image"].to_pylist(), rows["copy_of"].to_pylist(), strict=True))
-
-
-def images_table(images: Sequence[SourceImage], copies: Copies) -> pa.Table:
-    """Return the image list as it is stored."""
-    rows = ({"image": one.key, "uri": one.uri, "copy_of": copies.get(one.key)} for one in images)
-    return pa.Table.from_pylist(list(rows), IMAGES)
-
-
 def equal_images(cache: Cache, manifest: ViewsManifest) -> list[list[tuple[str, str]]]:
     """Return the groups of images whose bytes are equal, from the views that are committed.
 
@@ -98,10 +76,11 @@ def equal_images(cache: Cache, manifest: ViewsManifest) -> list[list[tuple[str, 
     values, counts = np.unique(np.concatenate([np.empty(0, np.uint64), *heads]), return_counts=True)
     if not (counts > 1).any():
         return []
-    groups: dict[str, list[tuple[str, str]]] = {}
+    # an image whose first draw lies in two view sets, as it may after an extension, is no copy of itself
+    groups: dict[str, set[tuple[str, str]]] = {}
     for part in _first_draws(cache, manifest):
         for row in part.filter(pa.array(np.isin(_heads(part), values[counts > 1]))).to_pylist():
-            groups.setdefault(row["sha256"], []).append((row["image"], row["split"]))
+            groups.setdefault(row["sha256"], set()).add((row["image"], row["split"]))
     return sorted(sorted(group) for group in groups.values() if len(group) > 1)
 
 

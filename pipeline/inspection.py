@@ -32,6 +32,7 @@ from storage_schemas.commits import ShardRecord
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.layout import FORMAT_VERSION, features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.views import teacher_tokens
 
 Committed = Mapping[str, Sequence[int]]
 """Shards that each unit has commit records of."""
@@ -58,7 +59,7 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         recipe=recipe,
         format=FORMAT_VERSION,
         identity=None if views is None else views.digest,
-        images=0 if views is None else views.identity["images"]["count"],
+        images=0 if views is None else sum(one.images["count"] for one in views.generations),
         view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
         teachers=() if views is None else tuple(_teacher(cache, views, one, tolerance) for one in manifests),
         unfinished=tuple(_unfinished(cache, recipe, views, manifests, details, committed)),
@@ -84,7 +85,7 @@ def _view_set(cache: Cache, unit: Unit, details: Sequence[Unit]) -> ViewSetFacts
         name=unit.view_set.name,
         resolution=unit.view_set.resolution,
         side=unit.shape.geometry.side,
-        drawn=unit.grid.rows,
+        drawn=unit.grid.views,
         cut=sum(record.rows for record in records if record.array),
         rejected=sum(record.rows for record in records if record.path.startswith("tables/rejected/")),
         rows_per_shard=unit.grid.rows_per_shard,
@@ -138,7 +139,7 @@ def _features(cache: Cache, unit: Unit, manifest: TeacherManifest) -> FeatureFac
     records = [record for parts in commits.values() for record in parts]
     return FeatureFacts(
         view_set=unit.view_set.name,
-        tokens=manifest.tokens[unit.view_set],
+        tokens=teacher_tokens(manifest.spec, unit.view_set, unit.shape.geometry),
         views=sum(record.rows for record in records if record.array == unit.arrays[0].path),
         shards=unit.grid.shards,
         committed=len(commits),

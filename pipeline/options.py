@@ -25,6 +25,8 @@ class ViewsOptions:
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     data: str = ""
     """The images (DATA): a folder of them, tars, Parquet files, or a list of URIs; see docs/images.md."""
+    extend: bool = False
+    """Add the views of more images, draws or resolutions than the cache was made with. What is there stays."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     run: RunConfig = field(default_factory=RunConfig)
 

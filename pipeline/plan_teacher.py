@@ -143,8 +143,7 @@ def _observed(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet, sample:
 
 def _forwards(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet) -> int:
     grid = views.shapes[view_set].grid
-    whole = _inputs(spec, views, view_set, [grid.rows_per_shard]) * (grid.shards - 1)
-    return whole + _inputs(spec, views, view_set, [len(grid.slots(grid.shards - 1))])
+    return _inputs(spec, views, view_set, (len(grid.slots(shard)) for shard in range(grid.shards)))
 
 
 def _inputs(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet, counts: Iterable[int]) -> int:

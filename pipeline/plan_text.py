@@ -47,7 +47,7 @@ def _view_rows(plan: Plan) -> list[Row]:
 
 def _view_row(unit: Unit) -> Row:
     grid = unit.grid
-    numbers = (f"{number:,}" for number in (grid.rows, grid.rows_per_shard, grid.shards))
+    numbers = (f"{number:,}" for number in (grid.views, grid.rows_per_shard, grid.shards))
     return (unit.view_set.name, *numbers, sized(total_bytes([unit])), f"{total_objects([unit]):,}")
 
 
@@ -75,7 +75,7 @@ def _teacher_row(teacher: TeacherPlan, tflops: float) -> Row:
     return (
         choice.name,
         choice.encoding if choice.compression == "none" else f"{choice.encoding}, {choice.compression}",
-        f"{sum(unit.grid.rows for unit in teacher.features['float16']) // len(teacher.maps):,}",
+        f"{sum(unit.grid.views for unit in teacher.features['float16']) // len(teacher.maps):,}",
         f"{teacher.forwards:,}",
         f"{teacher.calibration:,}",
         sized(teacher.bytes("float16")),
@@ -107,7 +107,7 @@ def _notes(plan: Plan, tflops: float) -> list[str]:
 
 
 def _views(plan: Plan) -> int:
-    return sum(unit.grid.rows for unit in plan.canvases)
+    return sum(unit.grid.views for unit in plan.canvases)
 
 
 def _hours(tflop: float, tflops: float) -> str:

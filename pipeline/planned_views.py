@@ -35,7 +35,7 @@ def drawn_views(images: Sequence[SourceImage], config: ViewsConfig) -> PlannedVi
     drawn = draw_views(images, config)
     return PlannedViews(
         images=len(images),
-        shapes={view_set: set_manifest(view_set, len(views), config) for view_set, views in drawn.items()},
+        shapes={view_set: set_manifest(view_set, [len(views)], config) for view_set, views in drawn.items()},
         training={view_set: sum(view.split == "train" for view in views) for view_set, views in drawn.items()},
     )
 
@@ -53,7 +53,7 @@ def expected_views(images: int, config: ViewsConfig) -> PlannedViews:
     counts = _largest_remainders(images * config.draws, set_shares(config))
     return PlannedViews(
         images=images,
-        shapes={view_set: set_manifest(view_set, rows, config) for view_set, rows in counts.items() if rows},
+        shapes={view_set: set_manifest(view_set, [views], config) for view_set, views in counts.items() if views},
         training={view_set: rows - math.floor(rows * config.heldout + 0.5) for view_set, rows in counts.items()},
     )
 

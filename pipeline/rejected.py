@@ -59,7 +59,7 @@ def require_few_rejected(cache: Cache, manifest: ViewsManifest, most: float) -> 
 
 
 def _total(manifest: ViewsManifest) -> int:
-    return sum(one.grid.rows for one in manifest.sets.values())
+    return sum(one.grid.views for one in manifest.sets.values())
 
 
 def _met(cache: Cache, manifest: ViewsManifest) -> int:

@@ -30,6 +30,7 @@ from storage_schemas.errors import ContractError, MissingError, Problem, Setting
 from storage_schemas.layout import features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
+from storage_schemas.shard_format import ArraySpec
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, teacher_tokens
 from teachers.build import precision_of
@@ -196,19 +197,28 @@ def _calibration_views(extraction: Extraction) -> list[CalibrationShard]:
 
 
 def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS) -> TeacherManifest:
-    identity = extraction.identity(spec, weights, phi_s)
+    cache, identity, arrays = extraction.cache, extraction.identity(spec, weights, phi_s), _arrays(extraction, spec)
     manifest = TeacherManifest(spec=spec, identity=identity, tokens=extraction.tokens)
-    stored = extraction.cache.teacher_manifest(spec.name)
+    stored = cache.teacher_manifest(spec.name)
     if stored is not None:
         require_same_teacher(spec.name, stored.identity, manifest.identity)
-        return stored
-    publish_group(extraction.cache.store, "teachers")
-    for view_set, shape in extraction.views.sets.items():
-        create_array(extraction.cache.store, spatial_spec(view_set, shape, spec, extraction.choice))
-        if spec.summary_dim is not None:
-            create_array(extraction.cache.store, summary_spec(view_set, shape, spec))
-    publish_group(extraction.cache.store, f"teachers/{spec.name}", manifest.attributes())
+        # views may have been added since: then arrays are to be longer, or there are to be more
+        known = dict(stored.tokens) == dict(manifest.tokens)
+        if known and all(cache.array(one.path, {}).spec == one for one in arrays):
+            return stored
+    publish_group(cache.store, "teachers")
+    for one in arrays:
+        create_array(cache.store, one)
+    publish_group(cache.store, f"teachers/{spec.name}", manifest.attributes())
     return manifest
+
+
+def _arrays(extraction: Extraction, spec: TeacherSpec) -> list[ArraySpec]:
+    sets = extraction.views.sets.items()
+    arrays = [spatial_spec(view_set, shape, spec, extraction.choice) for view_set, shape in sets]
+    if spec.summary_dim is not None:
+        arrays += [summary_spec(view_set, shape, spec) for view_set, shape in sets]
+    return arrays
 
 
 def _extract(
@@ -223,7 +233,7 @@ def _extract(
         extraction.task(view_set, shard, {name: digests[name] for name in names})
         for (view_set, shard), names in missing.items()
     ]
-    total = sum(one.grid.rows for one in extraction.views.sets.values())
+    total = sum(one.grid.views for one in extraction.views.sets.values())
     waiting = sum(len(task.manifest.grid.slots(task.shard)) for task in tasks)
     say(f"extract {extraction.name}: {waiting} of {total} views to do in {len(tasks)} shards")
     reports: list[FeatureReport] = []

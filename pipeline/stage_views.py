@@ -1,72 +1,39 @@
 """The views stage: list the images, draw their views, cut what is missing. It resumes by itself."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, final
 
-from pipeline.config import Recipe, RunConfig, views_settings
+from pipeline.config import Recipe, RunConfig
 from pipeline.cut_shard import CutReport, Detail, ViewCutter, detail_identity, detail_spec, pixels_spec
 from pipeline.cut_tasks import missing_tasks
-from pipeline.draw import DrawnView, draw_views, set_manifest
-from pipeline.duplicates import (
-    Copies,
-    equal_images,
-    equal_images_line,
-    find_copies,
-    images_table,
-    recorded_copies,
-)
+from pipeline.duplicates import equal_images, equal_images_line, find_copies
+from pipeline.extension import ImageParts, divide, require_settings, stored_config
 from pipeline.image_list import SourceImage, list_images
+from pipeline.image_parts import Copies, ImagePart
 from pipeline.pools import open_pool
 from pipeline.progress import Say, progress
 from pipeline.publish import TEMPORARY, publish_bytes, publish_group
 from pipeline.rejected import exceeds, rejected_views, require_few_rejected
+from pipeline.running_teacher import teacher_spec
 from pipeline.shard_writer import create_array
+from pipeline.views_plan import ViewsPlan, plan_views
 from storage_schemas.cache import Cache
 from storage_schemas.errors import IdentityError, Problem
-from storage_schemas.identity import digest, require_same
-from storage_schemas.layout import FEATURES, FORMAT_VERSION, IMAGES_TABLE
+from storage_schemas.layout import FEATURES, FORMAT_VERSION, images_part
 from storage_schemas.manifest import ViewsManifest
 from storage_schemas.tables import to_parquet
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, detail_side
 
-ANOTHER_RECIPE = "use the recipe and settings that made this cache, or point CACHE at a new place"
-OTHER_IMAGES = "set DATA to the images that this cache was made from, or point CACHE at a new place"
 
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewsPlan:
-    """Everything that is to be cut."""
-
-    manifest: ViewsManifest
-    views: Mapping[ViewSet, Sequence[DrawnView]]
-    images: Sequence[SourceImage]
-    """The whole list, copies too."""
-    copies: Copies
-    """Images that are left out."""
-
-
-def plan_views(recipe: Recipe, images: Sequence[SourceImage], copies: Copies) -> ViewsPlan:
-    """Draw every view of a list of images, but for copies: they are as if they were not there."""
-    kept = [image for image in images if image.key not in copies]
-    views = draw_views(kept, recipe.views)
-    sets = {view_set: set_manifest(view_set, len(drawn), recipe.views) for view_set, drawn in views.items()}
-    keys = digest({"keys": [image.key for image in kept]})
-    identity = views_identity(recipe) | {"images": {"count": len(kept), "keys_sha256": keys}}
-    manifest = ViewsManifest(identity=identity, sets=sets)
-    return ViewsPlan(manifest=manifest, views=views, images=images, copies=copies)
-
-
-def views_identity(recipe: Recipe) -> dict[str, Any]:
-    """Return the part of the views' identity that a recipe decides."""
-    return {"recipe": recipe.name, "views": views_settings(recipe.views)}
-
-
-def require_recipe(cache: Cache, recipe: Recipe) -> ViewsManifest | None:
+def require_recipe(cache: Cache, recipe: Recipe, *, extend: bool = False) -> ViewsManifest | None:
     """Return the manifest of a cache's views after checking that this recipe made it; None when there are none yet.
+
+    Args:
+        cache: the cache.
+        recipe: what it should have been made by, or last extended by.
+        extend: whether a recipe that extends that one will do as well.
 
     Raises:
         IdentityError: it was another recipe, or other settings, or not Stillhouse.
@@ -77,8 +44,7 @@ def require_recipe(cache: Cache, recipe: Recipe) -> ViewsManifest | None:
     cache.require()
     manifest = cache.views_manifest()
     if manifest is not None:
-        stored = {name: value for name, value in manifest.identity.items() if name != "images"}
-        require_same(f"recipe {recipe.name}", stored, views_identity(recipe), ANOTHER_RECIPE)
+        require_settings(manifest, recipe, extend=extend)
     return manifest
 
 
@@ -105,63 +71,75 @@ def views_missing(cache: Cache, manifest: ViewsManifest, specs: Iterable[Teacher
     return bool(missing_tasks(cache, manifest, details_of(manifest, specs), views={}))
 
 
-def make_views(cache: Cache, recipe: Recipe, specs: Sequence[TeacherSpec], data: str, run: RunConfig, say: Say) -> None:
+def make_views(
+    cache: Cache,
+    recipe: Recipe,
+    specs: Sequence[TeacherSpec],
+    data: str,
+    run: RunConfig,
+    say: Say,
+    *,
+    extend: bool = False,
+) -> None:
     """Cut every view that is missing.
 
     Args:
         cache: where they go.
         recipe: what is cut.
-        specs: teachers that will look; the fixed ones need details.
+        specs: teachers that will look; the fixed ones need details. At views that are added all of the recipe's look.
         data: the images; see `pipeline.image_list`. They need not be given when nothing is missing.
         run: how the work is carried.
         say: takes lines for the user.
+        extend: whether more images, draws or resolutions than the cache has are added to it.
 
     Raises:
         MissingError: there are no images, or one cannot be read.
         IdentityError: the cache holds another recipe's views, or those of another image list.
         SettingError: more views were rejected than `run.max_rejected` allows. What is committed is kept.
     """
-    manifest = require_recipe(cache, recipe)
-    if manifest is None or views_missing(cache, manifest, specs):
-        plan = _plan_over(cache, manifest, recipe, data, run, say)
-        manifest, details = plan.manifest, details_of(plan.manifest, specs)
-        _prepare(cache, recipe, plan, details)
-        _cut(cache, recipe, plan, details, run, say)
-    else:
-        if data:
-            _plan_over(cache, manifest, recipe, data, run, say)
-        say(f"views: complete, nothing to do ({describe_sets(manifest)})")
+    manifest = require_recipe(cache, recipe, extend=extend)
+    missing = manifest is None or views_missing(cache, manifest, specs)
+    if manifest is None or missing or data or stored_config(manifest.generations[-1].views) != recipe.views:
+        plan = _plan_over(cache, manifest, recipe, data, run, say, extend=extend)
+        if missing or plan.manifest != manifest:
+            if manifest is not None and plan.manifest != manifest:
+                specs = list({spec.name: spec for spec in [*map(teacher_spec, recipe.teachers), *specs]}.values())
+            manifest, details = plan.manifest, details_of(plan.manifest, specs)
+            _prepare(cache, recipe, plan, details)
+            _cut(cache, recipe, plan, details, run, say)
+            require_few_rejected(cache, manifest, run.max_rejected)
+            return
+    say(f"views: complete, nothing to do ({describe_sets(manifest)})")
     require_few_rejected(cache, manifest, run.max_rejected)
 
 
 def _plan_over(
-    cache: Cache, manifest: ViewsManifest | None, recipe: Recipe, data: str, run: RunConfig, say: Say
+    cache: Cache, manifest: ViewsManifest | None, recipe: Recipe, data: str, run: RunConfig, say: Say, *, extend: bool
 ) -> ViewsPlan:
-    """Plan the views of the images, which must be those that the cache was made from where there is one."""
-    images = list_images(data)
-    plan = plan_views(recipe, images, _copies(cache, recipe, images, run, say))
-    if manifest is not None:
-        require_same(f"image list of {data}", manifest.identity, plan.manifest.identity, OTHER_IMAGES)
-    return plan
+    """Plan the views of the images: just those that the cache was made from where there is one, or more."""
+    listed = list_images(data)
 
+    def copies(images: Sequence[SourceImage]) -> Copies:
+        return find_copies(images, run, say) if recipe.views.duplicates == "drop" else {}
 
-def _copies(cache: Cache, recipe: Recipe, images: Sequence[SourceImage], run: RunConfig, say: Say) -> Copies:
-    if recipe.views.duplicates == "keep":
-        return {}
-    recorded = recorded_copies(cache, images)
-    return find_copies(images, run, say) if recorded is None else recorded
+    if manifest is None:
+        first = ImagePart(images=listed, copies=copies(listed))
+        return plan_views(recipe, ImageParts(parts=(first,), unwritten=(0,)), None)
+    return plan_views(recipe, divide(cache, manifest, listed, copies, extend=extend, data=data), manifest)
 
 
 def describe_sets(manifest: ViewsManifest) -> str:
     """Return a line such as `176 views: low-128 70, low-192 66, high-256 40`."""
-    counts = {view_set.name: one.grid.rows for view_set, one in manifest.sets.items()}
-    return f"{sum(counts.values())} views: {', '.join(f'{name} {rows}' for name, rows in counts.items())}"
+    counts = {view_set.name: one.grid.views for view_set, one in manifest.sets.items()}
+    return f"{sum(counts.values())} views: {', '.join(f'{name} {views}' for name, views in counts.items())}"
 
 
 def _prepare(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Mapping[ViewSet, Sequence[Detail]]) -> None:
     publish_group(cache.store, "", {"format": FORMAT_VERSION, "recipe": recipe.name})
+    for number in plan.images.unwritten:
+        publish_bytes(cache.store, images_part(number), to_parquet(plan.images.parts[number].table()))
+    # an extension begins here: before, its images are named by nothing; after, the same command goes on with it
     publish_group(cache.store, "views", plan.manifest.attributes())
-    publish_bytes(cache.store, IMAGES_TABLE, to_parquet(images_table(plan.images, plan.copies)))
     for view_set, one in plan.manifest.sets.items():
         create_array(cache.store, pixels_spec(view_set, one))
         for detail in details[view_set]:
@@ -177,7 +155,7 @@ def _cut(
     say: Say,
 ) -> None:
     tasks = missing_tasks(cache, plan.manifest, details, plan.views)
-    total = sum(one.grid.rows for one in plan.manifest.sets.values())
+    total = sum(one.grid.views for one in plan.manifest.sets.values())
     waiting = sum(len(task.views) for task in tasks)
     say(f"views: {describe_sets(plan.manifest)}; {waiting} to cut in {len(tasks)} shards")
     require_few_rejected(cache, plan.manifest, run.max_rejected)

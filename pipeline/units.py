@@ -97,18 +97,17 @@ def choice_of(spec: TeacherSpec, identity: Mapping[str, Any]) -> TeacherChoice:
     return TeacherChoice(name=spec.forward_of, source="", **stored)
 
 
-def array_bytes(spec: ArraySpec) -> int:
-    """Return the bytes of all shards of an array whose row slots are all filled, before compression.
+def array_bytes(spec: ArraySpec, grid: ShardGrid) -> int:
+    """Return the bytes of all shards of an array if no view is rejected, before compression.
 
     A chunk per view with its checksum, and an index per shard.
     """
-    shards = -(-spec.shape[0] // spec.rows_per_shard)
-    return spec.shape[0] * (spec.entry_bytes + CHECKSUM_BYTES) + shards * index_bytes(spec.rows_per_shard)
+    return grid.views * (spec.entry_bytes + CHECKSUM_BYTES) + grid.shards * index_bytes(spec.rows_per_shard)
 
 
 def total_bytes(units: Iterable[Unit]) -> int:
     """Return the bytes of all array shards of some units: exact without compression, if no view is rejected."""
-    return sum(array_bytes(spec) for unit in units for spec in unit.arrays)
+    return sum(array_bytes(spec, unit.grid) for unit in units for spec in unit.arrays)
 
 
 def total_shards(units: Iterable[Unit]) -> int:

@@ -1,7 +1,8 @@
 """Checking `zarr.json`: that groups and arrays are there and say what the manifests imply."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from pipeline.findings import Findings, noting
 from storage_schemas.cache import Cache
@@ -29,12 +30,22 @@ def check_group(store: Store, group: str, *, ours: bool, fix: str, found: Findin
             found.note(name, "is not what a group of a cache has", fix)
 
 
-def check_array(store: Store, spec: ArraySpec, *, fix: str, found: Findings) -> None:
-    """Check an array's metadata, and that of the groups above it that hold nothing else."""
+def check_array(store: Store, spec: ArraySpec, *, lengths: Collection[int], fix: str, found: Findings) -> None:
+    """Check an array's metadata.
+
+    Args:
+        store: the cache.
+        spec: what the manifests imply.
+        lengths: how many row slots it may have instead.
+        fix: what mends it.
+        found: what is wrong is noted here.
+    """
     name = metadata_name(spec.path)
     found.known.add(name)
     with noting(found.problems, name, fix):
         stored = parse_array_metadata(spec.path, json.loads(store.read(name)))
+        if stored.shape[0] in lengths:
+            stored = replace(stored, shape=(spec.shape[0], *stored.shape[1:]))
         for field in ("shape", "dtype", "rows_per_shard", "compression"):
             if (has := getattr(stored, field)) != (expected := getattr(spec, field)):
                 problem = f"{field} is {has}, the manifests imply {expected}"

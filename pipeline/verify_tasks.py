@@ -44,17 +44,27 @@ def _task(cache: Cache, declared: Declared, name: str, unit: Unit | None, shard:
 def _drawn(declared: Declared, unit: Unit | None, shard: int) -> tuple[DrawnView, ...] | None:
     if unit is None or declared.views is None or unit.name != views_unit(unit.view_set):
         return None
-    drawn, slots = declared.views.drawn.get(unit.view_set), unit.grid.slots(shard)
-    return None if drawn is None else tuple(drawn[slots.start : slots.stop])
+    drawn = declared.views.drawn.get(unit.view_set)
+    # a record of a shard that the grid does not have is named for that
+    if drawn is None or shard >= unit.grid.shards:
+        return None
+    given = unit.grid.drawn(shard)
+    return tuple(drawn[given.start : given.stop])
 
 
 def check_shards(cache: Cache, tasks: Sequence[CheckTask], run: RunConfig) -> list[CheckReport]:
     """Run every task, and return what became of them, in their order."""
     reports: list[CheckReport] = []
-    waiting = [len(task.unit.grid.slots(task.shard)) if task.unit else 0 for task in tasks]
+    waiting = [_slots(task) for task in tasks]
     factory = partial(ShardChecker, store=cache.store)
     with open_pool(factory, run, tasks=len(tasks)) as pool, progress("verify", done=0, total=sum(waiting)) as bar:
         for report, views in zip(in_order(pool.run("check", tasks)), waiting, strict=True):
             reports.append(report)
             bar.add(views)
     return reports
+
+
+def _slots(task: CheckTask) -> int:
+    if task.unit is None or task.shard >= task.unit.grid.shards:
+        return 0
+    return len(task.unit.grid.slots(task.shard))

@@ -1,23 +1,23 @@
 """Checking what a cache says of its views: the root, the manifest, the image list, the draws, the arrays' shapes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, final
+from dataclasses import dataclass
+from typing import final
 
 from pipeline.cache_units import canvas_units, detail_units, stored_sides
 from pipeline.config import ViewsConfig
-from pipeline.draw import DrawnView, draw_views, set_manifest
+from pipeline.draw import DrawBasis, DrawnView, draw_generations, set_manifest
+from pipeline.extension import stored_config
 from pipeline.findings import MALFORMED, Findings, noting
-from pipeline.image_list import SourceImage
+from pipeline.image_parts import ImagePart, read_part
 from pipeline.units import Unit
-from pipeline.verify_groups import check_array, check_group, copied_back, metadata_name
+from pipeline.verify_groups import check_group, copied_back, metadata_name
+from pipeline.verify_units import check_unit
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.errors import CorruptionError, MissingError
-from storage_schemas.identity import digest
-from storage_schemas.layout import FEATURES, IMAGES_TABLE, views_unit
+from storage_schemas.layout import FEATURES, images_part, views_unit
 from storage_schemas.manifest import ViewsManifest
-from storage_schemas.tables import IMAGES, from_parquet
 from storage_schemas.views import ViewSet
 
 
@@ -28,9 +28,9 @@ class DeclaredViews:
 
     manifest: ViewsManifest
     settings: ViewsConfig | None
-    """None where they are not those of this version."""
+    """The latest; None where any are not those of this version."""
     drawn: Mapping[ViewSet, Sequence[DrawnView]]
-    """Every view drawn, by set; empty where the image list cannot be read."""
+    """Every view drawn, by set, generation after generation; empty where the image list cannot be read."""
 
 
 def check_root(cache: Cache, found: Findings) -> str:
@@ -65,20 +65,23 @@ def check_views(cache: Cache, recipe: str, command: str, found: Findings) -> Dec
         command: what cuts views.
         found: what is wrong is noted here.
     """
-    manifest, fix = None, f"{copied_back(cache)}; or delete it, and `{command}` writes it again"
-    place = metadata_name("views")
+    manifest, place, fix = None, metadata_name("views"), copied_back(cache)
+    if not cache.store.exists(images_part(1)):  # what was added when stands in the manifest alone
+        fix += f"; or delete it, and `{command}` writes it again"
     with noting(found.problems, place, fix):
         attributes = cache.attributes("views")
         manifest = None if attributes is None else ViewsManifest.from_attributes(attributes)
-    found.known.update({place, IMAGES_TABLE})
+    found.known.add(place)
     if manifest is None:
         return None
+    found.known.update(images_part(number) for number in range(len(manifest.generations)))
     check_group(cache.store, "views", ours=True, fix=fix, found=found)
     if recipe and manifest.identity["recipe"] != recipe:
         problem = f"names the recipe {recipe}, the views are of {manifest.identity['recipe']}"
         found.note(metadata_name(""), problem, copied_back(cache))
-    settings = _settings(manifest, place, found)
-    drawn = _drawn(cache, manifest, settings, command, found)
+    settings, parts = _settings(manifest, found), _images(cache, manifest, command, found)
+    whole = settings is not None and len(parts) == len(manifest.generations)
+    drawn = _drawn(cache, manifest, parts, found) if whole else {}
     return DeclaredViews(manifest=manifest, settings=settings, drawn=drawn)
 
 
@@ -86,8 +89,7 @@ def check_canvases(cache: Cache, views: ViewsManifest, command: str, found: Find
     """Check the metadata of every canvas array, and return the units."""
     units = canvas_units(views)
     for unit in units:
-        check_group(cache.store, unit.name, ours=False, fix=_again(cache, unit.name, command), found=found)
-        _check_arrays(cache, unit, command, found)
+        _check_unit(cache, views, unit, unit.name, command, found)
     return units
 
 
@@ -110,58 +112,57 @@ def check_details(
     units: list[Unit] = []
     for teacher, known in sides.items():
         node = f"views/*/detail/{teacher}"
-        with noting(found.problems, metadata_name(node), _again(cache, node, command)):
+        with noting(found.problems, metadata_name(node), _again(cache, views, node, command)):
             units += detail_units(views, teacher, stored_sides(cache, views, teacher) if known is None else known)
-    for view_set in views.sets if sides else ():
-        group = f"{views_unit(view_set)}/detail"
-        check_group(cache.store, group, ours=False, fix=_again(cache, group, command), found=found)
     for unit in units:
-        _check_arrays(cache, unit, command, found)
+        _check_unit(cache, views, unit, f"{views_unit(unit.view_set)}/detail", command, found)
     return units
 
 
-def _check_arrays(cache: Cache, unit: Unit, command: str, found: Findings) -> None:
-    for spec in unit.arrays:
-        check_array(cache.store, spec, fix=_again(cache, spec.path, command), found=found)
+def _check_unit(cache: Cache, views: ViewsManifest, unit: Unit, group: str, command: str, found: Findings) -> None:
+    group_fix, array_fix = _again(cache, views, group, command), _again(cache, views, unit.arrays[0].path, command)
+    check_unit(cache, unit, group=group, group_fix=group_fix, array_fix=array_fix, found=found)
 
 
-def _again(cache: Cache, node: str, command: str) -> str:
+def _again(cache: Cache, views: ViewsManifest, node: str, command: str) -> str:
+    if views.extensions:
+        return copied_back(cache)  # what was added when stands in the manifest alone
     both = f"{metadata_name(node)} and {metadata_name('views')}"
     return f"{copied_back(cache)}; or delete {both}, and `{command}` writes them again"
 
 
-def _settings(manifest: ViewsManifest, place: str, found: Findings) -> ViewsConfig | None:
-    fix = "use the version of Stillhouse that made this cache"
-    with noting(found.problems, place, fix):
-        names = manifest.identity["views"].items()
-        stored: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in names}
-        if odd := stored.keys() ^ {field.name for field in fields(ViewsConfig)}:
-            found.note(place, f"its settings do not share {', '.join(sorted(odd))} with this version", fix)
-            return None
-        return ViewsConfig(**stored)
-    return None
+def _settings(manifest: ViewsManifest, found: Findings) -> ViewsConfig | None:
+    settings: list[ViewsConfig] = []
+    for generation in manifest.generations:
+        with noting(found.problems, metadata_name("views"), "use the version of Stillhouse that made this cache"):
+            settings.append(stored_config(generation.views))
+    return settings[-1] if len(settings) == len(manifest.generations) else None
+
+
+def _images(cache: Cache, manifest: ViewsManifest, command: str, found: Findings) -> list[ImagePart]:
+    """Read the image list, part by part: each must be the one that its generation was drawn from."""
+    parts: list[ImagePart] = []
+    first = record_path(views_unit(next(iter(manifest.sets))), 0)
+    for number, generation in enumerate(manifest.generations):
+        place, fix = images_part(number), f"{copied_back(cache)}; or delete {first}, and `{command}` writes both again"
+        with noting(found.problems, place, fix):
+            part = read_part(cache, number)
+            if part.identity == generation.images:
+                parts.append(part)
+            else:
+                found.note(place, "is not the list that the views were drawn from", fix)
+    return parts
 
 
 def _drawn(
-    cache: Cache, manifest: ViewsManifest, settings: ViewsConfig | None, command: str, found: Findings
+    cache: Cache, manifest: ViewsManifest, parts: Sequence[ImagePart], found: Findings
 ) -> dict[ViewSet, list[DrawnView]]:
-    """Read the image list and draw the views again: the manifest must follow from them."""
-    images: list[SourceImage] = []
-    first = record_path(views_unit(next(iter(manifest.sets))), 0)
-    fix = f"{copied_back(cache)}; or delete {first}, and `{command}` writes both again"
-    with noting(found.problems, IMAGES_TABLE, fix):
-        rows = from_parquet(cache.store.read(IMAGES_TABLE), IMAGES, IMAGES_TABLE).to_pylist()
-        images = [SourceImage(key=row["image"], uri=row["uri"]) for row in rows if row["copy_of"] is None]
-    said = {"count": len(images), "keys_sha256": digest({"keys": [image.key for image in images]})}
-    if images and said != manifest.identity["images"]:
-        problem = "is not the list that the views were drawn from"
-        found.note(IMAGES_TABLE, problem, fix)
-        return {}
-    if not images or settings is None:
-        return {}
-    drawn = draw_views(images, settings)
-    if {one: set_manifest(one, len(views), settings) for one, views in drawn.items()} != dict(manifest.sets):
+    """Draw the views of every generation again: the manifest must follow from them."""
+    settings = [stored_config(generation.views) for generation in manifest.generations]
+    bases = [DrawBasis(images=part.kept, config=one) for part, one in zip(parts, settings, strict=True)]
+    drawn = draw_generations(bases)
+    if {one: set_manifest(one, map(len, views), settings[-1]) for one, views in drawn.items()} != dict(manifest.sets):
         problem = "its view sets are not those that its settings and the image list give"
         found.note(metadata_name("views"), problem, copied_back(cache))
         return {}
-    return drawn
+    return {view_set: [view for views in added for view in views] for view_set, added in drawn.items()}

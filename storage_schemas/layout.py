@@ -68,29 +68,44 @@ def table_part(table: str, where: str, shard: int) -> str:
     return f"tables/{table}/{where}/{shard:05d}.parquet"
 
 
-IMAGES_TABLE = "tables/images/00000.parquet"
-"""The image list that the views were drawn from, relative to the cache."""
+def images_part(generation: int) -> str:
+    """The images that a generation brought, copies too, relative to the cache."""
+    return f"tables/images/{generation:05d}.parquet"
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardGrid:
-    """Row slots of a view set, cut into shards."""
+    """Row slots of a view set, cut into shards. Each generation of views starts in a shard of its own."""
 
-    rows: int
-    """Row slots in the set (views): one for every view drawn."""
+    counts: tuple[int, ...]
+    """Views drawn in each generation, one row slot for each: what the cache was made with, then each extension."""
     rows_per_shard: int
     """Row slots in a shard (views): the smallest writable unit. A chunk is one view, the smallest readable unit."""
 
     def __post_init__(self) -> None:
-        if self.rows < 0 or self.rows_per_shard < 1:
-            found = f"{self.rows} row slots in shards of {self.rows_per_shard}"
+        if not self.counts or min(self.counts) < 0 or self.rows_per_shard < 1:
+            found = f"{' + '.join(map(str, self.counts)) or 'no'} views in shards of {self.rows_per_shard}"
             raise ContractError("shard grid", [Problem(place="rows_per_shard", found=found)])
 
     @property
+    def views(self) -> int:
+        """Views drawn, over all generations."""
+        return sum(self.counts)
+
+    @property
     def shards(self) -> int:
-        """Number of shards; the last may be partly filled."""
-        return -(-self.rows // self.rows_per_shard)
+        """Number of shards; the last of each generation may be partly filled."""
+        return sum(-(-count // self.rows_per_shard) for count in self.counts)
+
+    @property
+    def rows(self) -> int:
+        """Length of the set's arrays: row slots up to the last one that a view was drawn for."""
+        return self.slots(self.shards - 1).stop if self.shards else 0
+
+    def first(self, generations: int) -> "ShardGrid":
+        """Return the grid as it was when there were only so many generations."""
+        return ShardGrid(counts=self.counts[:generations], rows_per_shard=self.rows_per_shard)
 
     def slots(self, shard: int) -> range:
         """Return the row slots of a shard.
@@ -98,8 +113,21 @@ class ShardGrid:
         Raises:
             ContractError: the grid has no such shard.
         """
-        if not 0 <= shard < self.shards:
-            found = f"there is no shard {shard} among {self.shards}"
-            raise ContractError("shard grid", [Problem(place="shard", found=found)])
         first = shard * self.rows_per_shard
-        return range(first, min(first + self.rows_per_shard, self.rows))
+        return range(first, first + len(self.drawn(shard)))
+
+    def drawn(self, shard: int) -> range:
+        """Return which of the set's views a shard was given, counted over all generations.
+
+        Raises:
+            ContractError: the grid has no such shard.
+        """
+        before, passed = 0, 0
+        for count in self.counts if shard >= 0 else ():
+            shards = -(-count // self.rows_per_shard)
+            if shard < passed + shards:
+                first = (shard - passed) * self.rows_per_shard
+                return range(before + first, before + min(first + self.rows_per_shard, count))
+            before, passed = before + count, passed + shards
+        found = f"there is no shard {shard} among {self.shards}"
+        raise ContractError("shard grid", [Problem(place="shard", found=found)])

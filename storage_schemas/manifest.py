@@ -22,10 +22,10 @@ class ViewSetManifest:
     grid: ShardGrid
     geometry: CanvasGeometry
 
-    def attributes(self) -> dict[str, int]:
+    def attributes(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
         return {
-            "rows": self.grid.rows,
+            "views": list(self.grid.counts),
             "rows_per_shard": self.grid.rows_per_shard,
             "resolution": self.geometry.resolution,
             "patch": self.geometry.patch,
@@ -33,13 +33,34 @@ class ViewSetManifest:
         }
 
     @classmethod
-    def from_attributes(cls, values: Mapping[str, int]) -> "ViewSetManifest":
+    def from_attributes(cls, values: Mapping[str, Any]) -> "ViewSetManifest":
         """Read `attributes()` back; other fields are refused."""
-        _require_fields("view set", values, {"rows", "rows_per_shard", "resolution", "patch", "margin"})
+        _require_fields("view set", values, {"views", "rows_per_shard", "resolution", "patch", "margin"})
         return cls(
-            grid=ShardGrid(rows=values["rows"], rows_per_shard=values["rows_per_shard"]),
+            grid=ShardGrid(counts=tuple(values["views"]), rows_per_shard=values["rows_per_shard"]),
             geometry=CanvasGeometry(resolution=values["resolution"], patch=values["patch"], margin=values["margin"]),
         )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What some views were drawn by: those that a cache was made with, or those that one extension added."""
+
+    views: Mapping[str, Any]
+    """Settings of the views."""
+    images: Mapping[str, Any]
+    """The images that it brought, without copies: `count`, and `keys_sha256`, the digest of their keys."""
+
+    def attributes(self) -> dict[str, Any]:
+        """Return it as JSON-ready values."""
+        return {"views": self.views, "images": self.images}
+
+    @classmethod
+    def from_attributes(cls, values: Mapping[str, Any]) -> "Generation":
+        """Read `attributes()` back; other fields are refused."""
+        _require_fields("generation", values, {"views", "images"})
+        return cls(views=values["views"], images=values["images"])
 
 
 @final
@@ -48,29 +69,45 @@ class ViewsManifest:
     """Attributes of `views`: what was cut, from what."""
 
     identity: Identity
-    """Recipe, settings of the views, digest of the image list."""
+    """What the cache was made with: recipe, settings of the views, digest of the image list."""
     sets: Mapping[ViewSet, ViewSetManifest]
     """The view sets that hold views, in order of name."""
+    extensions: tuple[Generation, ...] = ()
+    """What was added since, oldest first."""
 
     @property
     def digest(self) -> str:
-        """Digest of the identity: every view shard and every feature carries it."""
+        """Digest of the identity: every view shard and every feature carries it. Extensions leave it as it is."""
         return digest(self.identity)
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """What the cache was made with, and what was added since."""
+        return Generation(views=self.identity["views"], images=self.identity["images"]), *self.extensions
 
     def attributes(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
-        return {"identity": self.identity, "sets": {key.name: one.attributes() for key, one in self.sets.items()}}
+        return {
+            "identity": self.identity,
+            "sets": {key.name: one.attributes() for key, one in self.sets.items()},
+            "extensions": [one.attributes() for one in self.extensions],
+        }
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> "ViewsManifest":
         """Read `attributes()` back.
 
         Raises:
-            ContractError: its fields are not those of this version.
+            ContractError: its fields are not those of this version, or a set has views of other generations.
         """
-        _require_fields("views", values, {"identity", "sets"})
+        _require_fields("views", values, {"identity", "sets", "extensions"})
         sets = {ViewSet.parse(name): ViewSetManifest.from_attributes(one) for name, one in values["sets"].items()}
-        return cls(identity=values["identity"], sets=sets)
+        extensions = tuple(map(Generation.from_attributes, values["extensions"]))
+        for view_set, one in sets.items():
+            if len(one.grid.counts) != 1 + len(extensions):
+                found = f"has views of {len(one.grid.counts)} generations, there are {1 + len(extensions)}"
+                raise ContractError("manifest of views", [Problem(place=view_set.name, found=found)])
+        return cls(identity=values["identity"], sets=sets, extensions=extensions)
 
 
 @final

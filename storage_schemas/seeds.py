@@ -42,8 +42,8 @@ def uniforms(key: Key, count: int) -> Float64[np.ndarray, " count"]:
 
 
 def unit_interval(key: Key) -> float:
-    """Return one number drawn uniformly from [0, 1)."""
-    return float(uniforms(key, 1)[0])
+    """Return one number drawn uniformly from [0, 1): the first of `uniforms`."""
+    return (int.from_bytes(hashlib.shake_256(canonical(key)).digest(8)) >> 11) * 2.0**-53
 
 
 def generator(key: Key) -> np.random.Generator:
@@ -54,9 +54,15 @@ def generator(key: Key) -> np.random.Generator:
 def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
     """Choose one of `proportions`' keys, each as often as its (positive, not necessarily normalised) weight says.
 
+    With u uniform on [0, 1) for each choice of its own, the least −ln(1 − u) / weight is taken: of exponential waiting
+    times of these rates, the first. A choice that is added later draws its own u and changes no other's, so it takes
+    its share from the others and moves nothing between them.
+
+    Source: weighted rendezvous hashing; Thaler and Ravishankar 1998, doi:10.1109/90.663936, without weights.
+
     Args:
         proportions: choice → weight (unitless). Their order changes nothing: an identity does not keep it either.
-        key: what the choice is for.
+        key: what the choice is for. Each choice draws for this key with itself at the end.
 
     Raises:
         SettingError: there is nothing to choose from, or a weight is not a positive number.
@@ -64,10 +70,9 @@ def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
     if not proportions or not all(math.isfinite(weight) and weight > 0 for weight in proportions.values()):
         found = f"{dict(proportions)} are not positive weights of one choice or more"
         raise SettingError("proportions", [Problem(place=str(key), found=found)])
-    choices = sorted(proportions)
-    edges = np.cumsum([proportions[choice] for choice in choices])
-    drawn = unit_interval(key) * edges[-1]  # below the last edge: a draw is at most 1 − 2⁻⁵³, and that rounds down
-    return choices[int(np.searchsorted(edges, drawn, side="right"))]
+    return min(
+        sorted(proportions), key=lambda choice: -math.log1p(-unit_interval((*key, choice))) / proportions[choice]
+    )
 
 
 def hash_order(keys: Sequence[Key]) -> list[int]:

@@ -23,7 +23,7 @@ from storage_schemas.cache import (
 )
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.identity import digest
-from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
+from storage_schemas.manifest import Generation, TeacherManifest, ViewSetManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS, to_raw
 from storage_schemas.seal import SEAL
 from storage_schemas.shard_format import ArraySpec, Compression, StoredType, array_metadata, encode_chunk
@@ -46,7 +46,7 @@ SPEC = TeacherSpec(
     std=(1.0, 1.0, 1.0),
 )
 SHAPE = ViewSetManifest(
-    grid=layout.ShardGrid(rows=5, rows_per_shard=2), geometry=CanvasGeometry(resolution=32, patch=16, margin=1)
+    grid=layout.ShardGrid(counts=(5,), rows_per_shard=2), geometry=CanvasGeometry(resolution=32, patch=16, margin=1)
 )
 SCHEMAS = {name.lower(): one for name, one in vars(tables).items() if isinstance(one, pa.Schema)}
 TYPES = {"double": "float64"}
@@ -98,7 +98,7 @@ def test_the_page_has_every_array_and_every_unit_by_its_path() -> None:
         (layout.views_unit(LOW), str(units)),
         (layout.detail_unit(LOW, "t"), str(units)),
         (layout.features_unit(LOW, "t"), str(units)),
-        (layout.IMAGES_TABLE.removeprefix("tables/"), tree),
+        (layout.images_part(0).removeprefix("tables/").replace("00000", "<generation>"), tree),
     ]:
         named = place.replace("low-32", "<set>").replace("/t/", "/<teacher>/")
         assert re.sub("/t$", "/<teacher>", named) in where
@@ -127,6 +127,11 @@ def test_the_page_has_every_attribute_of_every_group(group: str, attributes: Col
 
 def test_the_page_has_the_seal_of_attributes() -> None:
     assert f"besides with `{SEAL}`" in PAGE
+
+
+def test_the_page_has_every_field_of_a_generation() -> None:
+    [extensions] = [row[1] for row in rows_after("\n**`views`**\n") if row[0] == "`extensions`"]
+    assert names_in(extensions) == list(Generation(views={}, images={}).attributes())
 
 
 def test_the_page_has_every_word_that_a_value_may_be() -> None:

@@ -32,7 +32,8 @@ class Source:
     sets: Mapping[ViewSet, SetSource]
     teachers: Mapping[str, TeacherSource]
     identity: Mapping[str, Any]
-    """Digests of the views, and of each teacher's features, PHI-S and dispersion."""
+    """Digest of the views, how many there are in each set and split, and of each teacher the digests of its features
+    and PHI-S, and its dispersion. A cache that has grown since differs in how many there are."""
 
 
 def open_source(cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] = ()) -> Source:
@@ -58,7 +59,7 @@ def open_source(cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] 
             "features", [Problem(place=name, found="no teacher has seen it", fix=fix) for name in unseen]
         )
     _require_some_set(found, opened)
-    return Source(cache=cache, sets=opened, teachers=found, identity=_identity(views, found))
+    return Source(cache=cache, sets=opened, teachers=found, identity=_identity(views, opened, found))
 
 
 def _views(cache: Cache) -> ViewsManifest:
@@ -117,9 +118,14 @@ def _require_some_set(teachers: Mapping[str, TeacherSource], sets: Mapping[ViewS
         )
 
 
-def _identity(views: ViewsManifest, teachers: Mapping[str, TeacherSource]) -> dict[str, Any]:
+def _identity(
+    views: ViewsManifest, sets: Mapping[ViewSet, SetSource], teachers: Mapping[str, TeacherSource]
+) -> dict[str, Any]:
     return {
         "views": views.digest,
+        "rows": {
+            view_set.name: {split: len(rows) for split, rows in one.rows.items()} for view_set, one in sets.items()
+        },
         "teachers": {
             name: {
                 "features": teacher.manifest.digest,

@@ -21,7 +21,7 @@ TOKENS = {SMALL: 8, LARGE: 16}
 def shape_of(view_set: ViewSet, rows: int, rows_per_shard: int) -> ViewSetManifest:
     """A set of so many rows."""
     geometry = CanvasGeometry(resolution=view_set.resolution, patch=16, margin=2)
-    return ViewSetManifest(grid=ShardGrid(rows=rows, rows_per_shard=rows_per_shard), geometry=geometry)
+    return ViewSetManifest(grid=ShardGrid(counts=(rows,), rows_per_shard=rows_per_shard), geometry=geometry)
 
 
 def sample_of(

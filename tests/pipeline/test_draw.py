@@ -121,12 +121,12 @@ def test_these_draws_stay_what_they_are() -> None:
         (view_set.name, view.image.key, view.draw, view.split) for view_set, views in drawn.items() for view in views
     ]
     assert found == [
-        ("high-512", "ünï.webp", 1, "train"),
+        ("high-768", "ünï.webp", 1, "train"),
         ("high-768", "a.jpg", 1, "heldout"),
-        ("low-128", "ünï.webp", 0, "train"),
-        ("low-192", "b/c.png", 0, "heldout"),
-        ("low-256", "b/c.png", 1, "heldout"),
-        ("low-384", "a.jpg", 0, "heldout"),
+        ("low-128", "a.jpg", 0, "heldout"),
+        ("low-192", "b/c.png", 1, "heldout"),
+        ("low-432", "ünï.webp", 0, "train"),
+        ("low-432", "b/c.png", 0, "heldout"),
     ]
 
 
@@ -137,7 +137,7 @@ PER_MOSAIC = {128: 81, 192: 36, 224: 25, 256: 16, 384: 9, 432: 4, 512: 4, 768: 1
 @pytest.mark.parametrize(("resolution", "windows"), PER_MOSAIC.items())
 def test_a_shard_holds_whole_mosaics_of_about_the_tokens_asked_for(resolution: int, windows: int) -> None:
     view_set = ViewSet(partition="low", resolution=resolution)
-    manifest = set_manifest(view_set, 100_000, ViewsConfig())
+    manifest = set_manifest(view_set, [100_000], ViewsConfig())
     slots, tokens = manifest.grid.rows_per_shard, (resolution // 16) ** 2
     assert slots % windows == 0
     assert abs(slots * tokens - 32768) <= windows * tokens / 2
@@ -145,18 +145,18 @@ def test_a_shard_holds_whole_mosaics_of_about_the_tokens_asked_for(resolution: i
 
 
 def test_a_shard_holds_one_mosaic_at_least() -> None:
-    manifest = set_manifest(ViewSet(partition="low", resolution=128), 10, ViewsConfig(tokens_per_shard=1))
+    manifest = set_manifest(ViewSet(partition="low", resolution=128), [10], ViewsConfig(tokens_per_shard=1))
     assert manifest.grid.rows_per_shard == 81
 
 
 def test_shards_need_not_fill_mosaics_where_no_canvas_teacher_comes() -> None:
     config = ViewsConfig(tokens_per_shard=640, canvas_tokens=0)
-    assert set_manifest(ViewSet(partition="low", resolution=128), 100, config).grid.rows_per_shard == 10
+    assert set_manifest(ViewSet(partition="low", resolution=128), [100], config).grid.rows_per_shard == 10
 
 
 def test_windows_larger_than_a_canvas_do_not_change_its_shards() -> None:
     config = ViewsConfig(tokens_per_shard=2000, canvas_tokens=24)
-    assert set_manifest(ViewSet(partition="low", resolution=512), 100, config).grid.rows_per_shard == 2
+    assert set_manifest(ViewSet(partition="low", resolution=512), [100], config).grid.rows_per_shard == 2
 
 
 def test_a_drawn_view_names_its_image() -> None:

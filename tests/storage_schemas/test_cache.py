@@ -34,7 +34,7 @@ MANIFEST = ViewsManifest(
     identity={"recipe": "demo"},
     sets={
         LOW: ViewSetManifest(
-            grid=ShardGrid(rows=ROWS, rows_per_shard=SLOTS),
+            grid=ShardGrid(counts=(ROWS,), rows_per_shard=SLOTS),
             geometry=CanvasGeometry(resolution=32, patch=16, margin=1),
         )
     },

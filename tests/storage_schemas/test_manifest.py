@@ -10,22 +10,25 @@ from storage_schemas.errors import ContractError, CorruptionError
 from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.identity import digest
 from storage_schemas.layout import ShardGrid
-from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
+from storage_schemas.manifest import Generation, TeacherManifest, ViewSetManifest, ViewsManifest
 from storage_schemas.seal import sealed, unsealed
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet
 
 LOW, HIGH = ViewSet(partition="low", resolution=256), ViewSet(partition="high", resolution=1152)
 VIEWS = ViewsManifest(
-    identity={"recipe": "demo", "views": {"low": {"256": 1.0}}},
+    identity={"recipe": "demo", "views": {"low": {"256": 1.0}}, "images": {"count": 10}},
     sets={
         LOW: ViewSetManifest(
-            grid=ShardGrid(rows=100, rows_per_shard=16), geometry=CanvasGeometry(resolution=256, patch=16, margin=2)
+            grid=ShardGrid(counts=(100, 20), rows_per_shard=16),
+            geometry=CanvasGeometry(resolution=256, patch=16, margin=2),
         ),
         HIGH: ViewSetManifest(
-            grid=ShardGrid(rows=7, rows_per_shard=3), geometry=CanvasGeometry(resolution=1152, patch=16, margin=0)
+            grid=ShardGrid(counts=(0, 7), rows_per_shard=3),
+            geometry=CanvasGeometry(resolution=1152, patch=16, margin=0),
         ),
     },
+    extensions=(Generation(views={"low": {"256": 1.0}, "high": {"1152": 1.0}}, images={"count": 3}),),
 )
 TEACHER = TeacherManifest(
     spec=TeacherSpec(
@@ -67,6 +70,19 @@ def test_the_digest_is_that_of_the_identity_alone(manifest: Manifest) -> None:
     assert manifest.digest == digest(manifest.identity)
 
 
+def test_an_extension_leaves_the_digest_as_it_is() -> None:
+    assert VIEWS.digest == replace(VIEWS, extensions=()).digest
+    assert [one.images["count"] for one in VIEWS.generations] == [10, 3]
+
+
+def test_views_of_other_generations_than_there_are_are_refused_though_they_are_sealed() -> None:
+    with pytest.raises(ContractError) as refusal:
+        ViewsManifest.from_attributes(stored(replace(VIEWS, extensions=())))
+    assert str(refusal.value) == (
+        "manifest of views breaks the storage contract:\n  low-256: has views of 2 generations, there are 1"
+    )
+
+
 def damaged(value: Any) -> list[Any]:
     """Return every JSON tree that differs from `value` in one leaf or one name."""
     if isinstance(value, dict):
@@ -100,7 +116,7 @@ def test_fields_that_are_missing_or_unknown_are_named(manifest: Manifest) -> Non
 
 
 def test_a_view_set_of_another_version_is_refused() -> None:
-    values = {"identity": {}, "sets": {"low-256": VIEWS.sets[LOW].attributes() | {"zoom": 1}}}
+    values = {"identity": {}, "sets": {"low-256": VIEWS.sets[LOW].attributes() | {"zoom": 1}}, "extensions": []}
     with pytest.raises(ContractError) as refusal:
         ViewsManifest.from_attributes(values)
     assert str(refusal.value) == (

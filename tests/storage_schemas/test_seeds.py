@@ -22,7 +22,7 @@ def test_a_change_of_the_scheme_would_change_every_cache_so_these_values_stay() 
     assert uniforms(KEY, 3).tolist() == [0.08497476149086325, 0.03101899095681926, 0.9825941058934434]
     assert generator(KEY).integers(0, 2**32, 3).tolist() == [349604326, 1879632808, 1186018611]
     drawn = [pick({128: 1.0, 192: 2.0, 256: 0.5}, (7, number)) for number in range(12)]
-    assert drawn == [128, 192, 128, 192, 256, 192, 192, 192, 192, 192, 128, 192]
+    assert drawn == [128, 128, 192, 128, 192, 192, 192, 192, 128, 192, 128, 128]
     assert hash_order([(number,) for number in range(10)]) == [2, 3, 1, 9, 5, 4, 7, 8, 0, 6]
 
 
@@ -74,6 +74,15 @@ def test_pick_depends_neither_on_the_order_nor_on_the_scale_of_the_weights(
     assert choice in weights
     assert pick(dict(reversed(weights.items())), (number,)) == choice
     assert pick({name: weight * 4 for name, weight in weights.items()}, (number,)) == choice
+
+
+def test_a_choice_that_is_added_takes_its_share_and_moves_nothing_between_the_others() -> None:
+    before, after = {128: 1.0, 192: 3.0}, {128: 1.0, 192: 3.0, 256: 2.0}
+    moved = [(pick(before, key), pick(after, key)) for key in KEYS]
+    changed = Counter((one, other) for one, other in moved if one != other)
+    assert set(changed) == {(128, 256), (192, 256)}
+    for old, share in ((128, 1 / 12), (192, 3 / 12)):  # a third of each: 2 of 6
+        assert abs(changed[old, 256] - 10_000 * share) < 4 * np.sqrt(10_000 * share * (1 - share))
 
 
 def test_pick_of_one_is_that_one() -> None:

@@ -112,7 +112,7 @@ class CacheMaker:
             identity={"views": dict(sets), "margin": margin},
             sets={
                 (view_set := ViewSet.parse(name)): ViewSetManifest(
-                    grid=ShardGrid(rows=count, rows_per_shard=ROWS_PER_SHARD),
+                    grid=ShardGrid(counts=(count,), rows_per_shard=ROWS_PER_SHARD),
                     geometry=CanvasGeometry(resolution=view_set.resolution, patch=PATCH, margin=margin),
                 )
                 for name, count in sets.items()

@@ -49,7 +49,8 @@ def test_only_the_teachers_and_sets_asked_for_are_gathered(full_cache: Cache) ->
 
 def test_the_identity_names_views_teachers_and_what_their_losses_divide_by(full_cache: Cache) -> None:
     identity = open_source(full_cache).identity
-    assert set(identity) == {"views", "teachers"}
+    assert set(identity) == {"views", "rows", "teachers"}
+    assert identity["rows"]["low-32"] == {"train": 8, "heldout": 2}
     assert set(identity["teachers"]["any"]) == {"features", "phi_s", "dispersion"}
     assert identity["teachers"]["canvas"]["dispersion"] is None
 

@@ -93,6 +93,8 @@ def _fields(path: Path, *names: str) -> dict[str, Any]:
 def _strange(one: RunResult, source: Source) -> Iterator[Problem]:
     # a cache that has gained a teacher since is still the one that the run learnt from
     teachers = {name: found for name, found in source.identity["teachers"].items() if name in one.teachers}
-    held = {"views": source.identity["views"], "teachers": teachers}
+    # and a run may have learnt on some of its sets alone
+    rows = {name: source.identity["rows"].get(name) for name in one.learnt_from["rows"]}
+    held = {"views": source.identity["views"], "rows": rows, "teachers": teachers}
     for problem in differences(held, one.learnt_from):
         yield Problem(place=f"{one.run.path}, {problem.place}", found=problem.found)

@@ -385,7 +385,7 @@ def test_a_teacher_that_gives_nan_is_refused_before_anything_of_it_is_stored(
     assert lines == [
         "output of teacher 'not-a-number' breaks the storage contract:",
         "  spatial: NaN or infinity in image 2, 5 of the batch (try precision fp32)",
-        "  views: rows 0 to 5 of views/low-128/pixels",
+        "  views: rows 0 to 6 of views/low-128/pixels",
     ]
     assert not any("not-a-number" in name for name in contents(cache))
 

@@ -22,7 +22,7 @@ RECIPE = Recipe(
     views=ViewsConfig(low=(128,), high=(), draws=1, heldout=0.2, tokens_per_shard=600, canvas_tokens=24),
     teachers=(own("teachers.quarter_mean:QuarterMeanFixed"), own("odd_teachers:CanvasSixteen", batch=1)),
 )
-GRID = ShardGrid(rows=40, rows_per_shard=9)
+GRID = ShardGrid(counts=(40,), rows_per_shard=9)
 NO_VIEW = 2
 """A shard of which every image is bad."""
 
