@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -12,7 +12,7 @@ from pipeline.publish import Sink, publish, publish_bytes, publish_group, publis
 from storage_schemas.commits import ShardRecord, record_path, to_table
 from storage_schemas.errors import ContractError, Problem
 from storage_schemas.layout import FEATURES, array_object
-from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
+from storage_schemas.shard_format import CHECKSUM_BYTES, ArraySpec, array_metadata, encode_chunk, encode_index
 from storage_schemas.small_arrays import groups_above
 from storage_schemas.store import Store
 from storage_schemas.tables import to_parquet
@@ -38,7 +38,10 @@ class ShardWriter:
 
     spec: ArraySpec
     sink: Sink
-    spans: list[tuple[int, int]]
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """Start and length of each chunk (bytes)."""
+    checksums: bytearray = field(default_factory=bytearray)
+    """CRC32C of each chunk."""
 
     def append(self, entry: np.ndarray) -> None:
         """Write the next view's entry.
@@ -54,7 +57,9 @@ class ShardWriter:
         if problem:
             raise ContractError("shard", [Problem(place=self.spec.path, found=problem)])
         start = self.sink.size
-        self.sink.write(encode_chunk(entry, self.spec))
+        chunk = encode_chunk(entry, self.spec)
+        self.sink.write(chunk)
+        self.checksums += chunk[-CHECKSUM_BYTES:]
         self.spans.append((start, self.sink.size - start))
 
 
@@ -62,7 +67,7 @@ class ShardWriter:
 def open_shard(store: Store, spec: ArraySpec, shard: int) -> Iterator[ShardWriter]:
     """Open one shard of an array for writing. It appears whole when the block ends, or not at all."""
     with publish(store, array_object(spec.path, shard, len(spec.shape))) as sink:
-        writer = ShardWriter(spec, sink, [])
+        writer = ShardWriter(spec, sink)
         yield writer
         sink.write(encode_index(writer.spans, spec.rows_per_shard))
 
@@ -76,6 +81,7 @@ def array_record(writer: ShardWriter, key: ShardKey) -> ShardRecord:
         rows=len(writer.spans),
         bytes=writer.sink.size,
         sha256=writer.sink.sha256,
+        chunks=bytes(writer.checksums),
         identity=key.identity,
     )
 
@@ -90,6 +96,7 @@ def write_table_part(store: Store, name: str, table: pa.Table, first_row: int, k
         rows=table.num_rows,
         bytes=sink.size,
         sha256=sink.sha256,
+        chunks=b"",
         identity=key.identity,
     )
 

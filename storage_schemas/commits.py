@@ -28,6 +28,9 @@ class ShardRecord:
     """Size of the object (bytes)."""
     sha256: str
     """SHA-256 of the object's bytes, hexadecimal."""
+    chunks: bytes
+    """CRC32C of each chunk, in order of row slot, four bytes each as it ends with them; empty for a table's part.
+    A reader knows by them the shard that was committed, without reading the rest of it."""
     identity: str
     """Digest of what the shard was computed from."""
 

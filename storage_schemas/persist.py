@@ -38,14 +38,15 @@ PASSING_CODES = frozenset(
 """Refusals of S3 that the same request may not meet again, whatever their status."""
 PASSING = frozenset({429, 500, 502, 503, 504})
 """Statuses of such refusals."""
+DAMAGED = (ResponseParserError, FlexibleChecksumError, ValueError, LookupError, TypeError, AttributeError)
+"""What parsers raise over an answer that was damaged on its way."""
 UNANSWERED = (
     HTTPClientError,
     EndpointError,
     aiohttp.ClientError,
     TimeoutError,
     ConnectionError,
-    ResponseParserError,
-    FlexibleChecksumError,
+    *DAMAGED,
 )
 """No answer came, or one that was damaged on its way."""
 SLOWEST = 2**20
@@ -110,7 +111,7 @@ def describe(error: BaseException) -> str:
     if (answer := _answer(error)) is not None:
         status, code = map(str, answer)
         return f"HTTP {status}" if code in ("", status) else f"HTTP {status} {code}"  # HEAD is answered without a code
-    if isinstance(error, ResponseParserError | FlexibleChecksumError):
+    if isinstance(error, DAMAGED):
         return "an answer that cannot be read"
     return "no answer in time" if "Timeout" in type(error).__name__ else "a broken connection"
 

@@ -11,7 +11,7 @@ import numpy as np
 from storage_schemas.commits import ShardRecord
 from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.layout import array_object
-from storage_schemas.shard_format import NO_CHUNK, ArraySpec, decode_chunk, decode_index, index_bytes
+from storage_schemas.shard_format import CHECKSUM_BYTES, NO_CHUNK, ArraySpec, decode_chunk, decode_index, index_bytes
 from storage_schemas.store import Store
 
 
@@ -67,6 +67,7 @@ class ShardedArray:
             run = bisect_right(starts, start) - 1
             chunk = memoryview(bodies[run])[start - starts[run] : stop - starts[run]]
             decode_chunk(chunk, self.spec, out[position], self._place(shard, row))
+            self._require_committed(shard, row, chunk)
 
     def _index(self, shard: int) -> np.ndarray:
         if shard not in self.indices:
@@ -89,6 +90,12 @@ class ShardedArray:
             found = f"its index points beyond the shard's {self._record(shard).bytes} bytes"
             raise CorruptionError("shard", [Problem(place=self._place(shard, row), found=found)])
         return int(offset), int(offset) + int(length)
+
+    def _require_committed(self, shard: int, row: int, chunk: memoryview) -> None:
+        slot = CHECKSUM_BYTES * (row % self.spec.rows_per_shard)
+        if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != chunk[-CHECKSUM_BYTES:]:
+            found = "is sound, but not the one that was committed here: another shard lies in this one's place"
+            raise CorruptionError("chunk", [Problem(place=self._place(shard, row), found=found)])
 
     def _place(self, shard: int, row: int) -> str:
         return f"{self.spec.path} shard {shard} row {row}"
@@ -119,6 +126,9 @@ def _problems(spec: ArraySpec, shard: int, record: ShardRecord) -> Iterator[Prob
         yield Problem(place=place, found=f"its record names {record.path}, expected {expected}")
     if record.first_row != shard * slots or not 0 <= record.rows <= slots:
         found = f"its record has {record.rows} rows from {record.first_row}, its {slots} slots start at {shard * slots}"
+        yield Problem(place=place, found=found)
+    elif len(record.chunks) != CHECKSUM_BYTES * record.rows:
+        found = f"its record has {len(record.chunks)} bytes of checksums for {record.rows} chunks"
         yield Problem(place=place, found=found)
     if record.bytes < index_bytes(slots):
         found = f"its record has {record.bytes} bytes, its index alone takes {index_bytes(slots)}"

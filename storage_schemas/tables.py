@@ -59,6 +59,7 @@ SHARDS = _columns(
     rows=pa.int64(),
     bytes=pa.int64(),
     sha256=pa.string(),
+    chunks=pa.binary(),
     identity=pa.string(),
 )
 """The commit log: one file per committed shard of a unit, one row per object. `array` is empty for a table's part."""

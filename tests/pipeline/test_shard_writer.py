@@ -21,7 +21,7 @@ from pipeline.shard_writer import (
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.errors import ContractError
-from storage_schemas.shard_format import ArraySpec, array_metadata
+from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.store import Store
 from storage_schemas.tables import REJECTED, from_parquet
@@ -64,6 +64,7 @@ def test_a_shard_is_seen_when_it_is_whole_and_reads_back(store: Store) -> None:
         rows=2,
         bytes=store.size(OBJECT) or 0,
         sha256=writer.sink.sha256,
+        chunks=b"".join(encode_chunk(entry(number), SPEC)[-4:] for number in (5, 6)),
         identity="1234",
     )
     read = ShardedArray(store=store, spec=SPEC, records={1: record}).read([4, 5])

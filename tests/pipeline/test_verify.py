@@ -102,11 +102,12 @@ def recommit(cache: Path, unit: str, shard: int, change: Callable[[ShardRecord],
     put(cache / record_path(unit, shard), to_parquet(to_table(records)))
 
 
-def forge(cache: Path, unit: str, shard: int, name: str, body: bytes) -> None:
+def forge(cache: Path, unit: str, shard: int, name: str, body: bytes, chunks: bytes = b"") -> None:
     """Put an object in the place of another, with a record that bears it out: only its contents can betray it."""
     put(cache / name, body)
     size, sha256 = len(body), hashlib.sha256(body).hexdigest()
-    recommit(cache, unit, shard, lambda one: replace(one, bytes=size, sha256=sha256) if one.path == name else one)
+    told = {"bytes": size, "sha256": sha256, "chunks": chunks}
+    recommit(cache, unit, shard, lambda one: replace(one, **told) if one.path == name else one)
 
 
 def forge_table(cache: Path, unit: str, name: str, schema: pa.Schema, change: Callable[[list[dict]], None]) -> None:
@@ -143,7 +144,8 @@ def forge_array(cache: Path, array: str, change: Callable[[np.ndarray], np.ndarr
     chunks = [encode_chunk(entry, spec) for entry in entries]
     starts = np.cumsum([0, *map(len, chunks)]).tolist()
     spans = [(start, len(chunk)) for start, chunk in zip(starts, chunks, strict=False)]
-    forge(cache, unit, 0, record.path, b"".join(chunks) + encode_index(spans, spec.rows_per_shard))
+    body, checksums = b"".join(chunks) + encode_index(spans, spec.rows_per_shard), b"".join(one[-4:] for one in chunks)
+    forge(cache, unit, 0, record.path, body, checksums)
 
 
 def test_a_sound_cache_has_no_problem_nothing_unfinished_and_nothing_left_over(small_run: Any) -> None:
@@ -398,7 +400,8 @@ def test_chunks_beyond_the_views_are_found(copied: Path) -> None:
     spans = [(len(chunk) * slot, len(chunk)) for slot in range(spec.rows_per_shard)]
     filled = next(one.rows for one in read_commit(Store(uri=str(copied)), unit, 1) if one.path == name)
     assert filled < spec.rows_per_shard
-    forge(copied, unit, 1, name, chunk * spec.rows_per_shard + encode_index(spans, spec.rows_per_shard))
+    body = chunk * spec.rows_per_shard + encode_index(spans, spec.rows_per_shard)
+    forge(copied, unit, 1, name, body, chunk[-4:] * filled)
     [problem] = problems(copied)
     assert problem.startswith(f"{name}: its index has chunks beyond its views (delete")
 

@@ -85,15 +85,16 @@ def group(store: Store, path: str, attributes: Any = None) -> None:
     put(store, name, json.dumps({"zarr_format": 3, "node_type": "group", "attributes": held}).encode())
 
 
-def record(name: str, array: str, shard: int, rows: int, body: bytes, identity: str) -> ShardRecord:
+def record(name: str, array: str, shard: int, chunks: list[bytes], body: bytes, identity: str) -> ShardRecord:
     """Return an object's commit record."""
     return ShardRecord(
         path=name,
         array=array,
         first_row=shard * SLOTS,
-        rows=rows,
+        rows=len(chunks),
         bytes=len(body),
         sha256=hashlib.sha256(body).hexdigest(),
+        chunks=b"".join(chunk[-4:] for chunk in chunks) if array else b"",
         identity=identity,
     )
 
@@ -122,10 +123,10 @@ def fill(store: Store) -> None:
         for one, content in ((name, body), (part_name, part), (seen_name, seen)):
             put(store, one, content)
         views = [
-            record(name, spec.path, shard, len(chunks), body, MANIFEST.digest),
-            record(part_name, "", shard, len(chunks), part, MANIFEST.digest),
+            record(name, spec.path, shard, chunks, body, MANIFEST.digest),
+            record(part_name, "", shard, chunks, part, MANIFEST.digest),
         ]
-        features = [record(seen_name, "", shard, len(chunks), seen, TEACHER.digest)]
+        features = [record(seen_name, "", shard, chunks, seen, TEACHER.digest)]
         put(store, record_path(layout.views_unit(LOW), shard), to_parquet(to_table(views)))
         put(store, record_path(layout.features_unit(LOW, "t"), shard), to_parquet(to_table(features)))
     arrays = {"mean": PHI_S.mean, "rotation": PHI_S.rotation, "scale": np.array(PHI_S.scale)}

@@ -18,9 +18,10 @@ ARRAY = ShardRecord(
     rows=16,
     bytes=2**40,
     sha256="ab" * 32,
+    chunks=b"four" * 16,
     identity="cd" * 32,
 )
-PART = replace(ARRAY, path="tables/views/low-256/00003.parquet", array="", bytes=100)
+PART = replace(ARRAY, path="tables/views/low-256/00003.parquet", array="", bytes=100, chunks=b"")
 
 
 @pytest.fixture(params=["local", "memory"])

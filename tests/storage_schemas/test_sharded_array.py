@@ -26,15 +26,16 @@ ZSTD = replace(SPEC, compression="zstd")
 ENTRIES = np.random.default_rng(0).standard_normal((ROWS, 2, 3)).astype(np.float16)
 
 
-def record_of(spec: ArraySpec, shard: int, rows: int, body: bytes) -> ShardRecord:
+def record_of(spec: ArraySpec, shard: int, chunks: list[bytes], body: bytes) -> ShardRecord:
     """Return the record that a writer commits for a shard."""
     return ShardRecord(
         path=f"features.zarr/{spec.path}/c/{shard}/0/0",
         array=spec.path,
         first_row=shard * SLOTS,
-        rows=rows,
+        rows=len(chunks),
         bytes=len(body),
         sha256="",
+        chunks=b"".join(chunk[-4:] for chunk in chunks),
         identity="",
     )
 
@@ -47,7 +48,7 @@ def written(spec: ArraySpec, folder: Path, entries: np.ndarray = ENTRIES) -> Sha
         starts = np.cumsum([0, *map(len, chunks)]).tolist()
         spans = list(zip(starts, map(len, chunks), strict=False))
         body = b"".join(chunks) + encode_index(spans, SLOTS)
-        records[shard] = record_of(spec, shard, len(chunks), body)
+        records[shard] = record_of(spec, shard, chunks, body)
         place = folder / records[shard].path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(body)
@@ -106,7 +107,8 @@ def test_shards_that_zarr_wrote_are_read_equal(spec: ArraySpec, tmp_path: Path) 
     records = {}
     for shard in range(3):
         body = (tmp_path / f"features.zarr/{spec.path}/c/{shard}/0/0").read_bytes()
-        records[shard] = record_of(spec, shard, min(SLOTS, ROWS - SLOTS * shard), body)
+        entries = ENTRIES[SLOTS * shard : SLOTS * shard + SLOTS]
+        records[shard] = record_of(spec, shard, [encode_chunk(entry, spec) for entry in entries], body)
     read = ShardedArray(store=Store(uri=str(tmp_path)), spec=spec, records=records).read(range(ROWS))
     np.testing.assert_array_equal(read, ENTRIES)
 
@@ -192,6 +194,32 @@ def test_a_shard_in_anothers_place_is_damaged_where_their_sizes_differ(tmp_path:
     )
 
 
+@pytest.mark.parametrize("spec", [SPEC, ZSTD], ids=["plain", "zstd"])
+def test_a_sound_shard_in_anothers_place_is_damaged_though_nothing_but_its_values_differs(
+    spec: ArraySpec, tmp_path: Path
+) -> None:
+    same_size = np.concatenate([ENTRIES[:SLOTS], -ENTRIES[:SLOTS]])
+    array = written(spec, tmp_path, same_size)
+    first, second = (tmp_path / array.records[shard].path for shard in (0, 1))
+    bodies = first.read_bytes(), second.read_bytes()
+    assert spec is ZSTD or len(bodies[0]) == len(bodies[1])
+    first.write_bytes(bodies[1])
+    for row in range(SLOTS):
+        fresh = ShardedArray(store=array.store, spec=spec, records=array.records)
+        said = refusal_of(CorruptionError, lambda row=row, fresh=fresh: fresh.read([row]))  # type: ignore[misc]
+        found = "is sound, but not the one that was committed here: another shard lies in this one's place"
+        assert said == f"chunk is damaged:\n  {spec.path} shard 0 row {row}: {found}"
+
+
+def test_views_of_a_shard_that_changed_places_are_damaged(tmp_path: Path) -> None:
+    array = written(SPEC, tmp_path)
+    place = tmp_path / array.records[0].path
+    body = place.read_bytes()
+    place.write_bytes(body[16:32] + body[:16] + body[32:])
+    np.testing.assert_array_equal(array.read([2, 3]), ENTRIES[[2, 3]])
+    assert "row 1: is sound, but not the one that was committed" in refusal_of(CorruptionError, lambda: array.read([1]))
+
+
 def test_an_index_that_points_beyond_the_shard_is_damaged(tmp_path: Path) -> None:
     array = written(SPEC, tmp_path)
     place = tmp_path / array.records[0].path
@@ -227,7 +255,7 @@ def test_every_flipped_bit_of_a_shard_is_found_and_its_place_named(compression: 
         assert said == f"{where[0]} is damaged:\n  {where[1]}: its CRC32C does not match its bytes"
 
 
-RECORD = record_of(SPEC, 1, 4, bytes(132))
+RECORD = record_of(SPEC, 1, [b"four"] * 4, bytes(132))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +269,7 @@ RECORD = record_of(SPEC, 1, 4, bytes(132))
         (replace(RECORD, first_row=8), "its record has 4 rows from 8, its 4 slots start at 4"),
         (replace(RECORD, rows=5), "its record has 5 rows from 4, its 4 slots start at 4"),
         (replace(RECORD, rows=-1), "its record has -1 rows from 4, its 4 slots start at 4"),
+        (replace(RECORD, chunks=bytes(12)), "its record has 12 bytes of checksums for 4 chunks"),
         (replace(RECORD, bytes=67), "its record has 67 bytes, its index alone takes 68"),
     ],
 )
@@ -248,7 +277,9 @@ def test_a_record_that_does_not_fit_the_array_is_refused(record: ShardRecord, pr
     store = Store(uri="memory://nothing")
     said = refusal_of(ContractError, lambda: ShardedArray(store=store, spec=SPEC, records={1: record}))
     assert said == f"commit log of teachers/t/low-256/spatial breaks the storage contract:\n  shard 1: {problem}"
-    assert ShardedArray(store=store, spec=SPEC, records={1: replace(RECORD, bytes=68, rows=0)}).indices == {}
+    assert (
+        ShardedArray(store=store, spec=SPEC, records={1: replace(RECORD, bytes=68, rows=0, chunks=b"")}).indices == {}
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)).map(lambda span: (span[0], sum(span)))))
