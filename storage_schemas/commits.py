@@ -10,6 +10,9 @@ from storage_schemas.layout import FEATURES, table_part
 from storage_schemas.store import Store
 from storage_schemas.tables import SHARDS, from_parquet
 
+Checksums = bytes
+"""Of chunks, one after the other."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +31,7 @@ class ShardRecord:
     """Size of the object (bytes)."""
     sha256: str
     """SHA-256 of the object's bytes, hexadecimal."""
-    chunks: bytes
+    chunks: Checksums
     """CRC32C of each chunk, in order of row slot, four bytes each as it ends with them; empty for a table's part.
     A reader knows by them the shard that was committed, without reading the rest of it."""
     identity: str
