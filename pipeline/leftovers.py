@@ -52,7 +52,7 @@ def find_leftovers(cache: Cache) -> list[Leftover]:
     found = Findings()
     declared = read_declared(cache, "", found)
     for manifest in declared.teachers:
-        check_stats(cache, manifest, None, stats_command(cache, manifest.spec.name), found)
+        check_stats(cache, manifest, None, {}, stats_command(cache, manifest.spec.name), found)
     units = {unit.name: unit for unit in declared.units}
     for name, shards in committed_units(cache).items():
         for shard in shards:

@@ -119,5 +119,6 @@ def _stats_left(
         command, units = stats_command(cache, name), {one: features_unit(one, name) for one in manifest.tokens}
         complete = not any(unit in unfinished for unit in units.values())
         rows = {view_set: views.get(unit, 0) for view_set, unit in units.items()} if complete else None
-        if check_stats(cache, manifest, rows, command, found) is None and complete:
+        shards = {unit.view_set: unit.grid.shards for unit in declared.units if unit.name in units.values()}
+        if check_stats(cache, manifest, rows, shards, command, found) is None and complete:
             yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=command)

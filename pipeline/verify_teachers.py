@@ -58,7 +58,12 @@ def check_teacher(
 
 
 def check_stats(
-    cache: Cache, manifest: TeacherManifest, rows: Mapping[ViewSet, int] | None, command: str, found: Findings
+    cache: Cache,
+    manifest: TeacherManifest,
+    rows: Mapping[ViewSet, int] | None,
+    shards: Mapping[ViewSet, int],
+    command: str,
+    found: Findings,
 ) -> TeacherStats | None:
     """Check a teacher's statistics, and return them; None where there are none that can be read, or shards came since.
 
@@ -66,6 +71,7 @@ def check_stats(
         cache: the cache.
         manifest: the teacher's.
         rows: views of the teacher's features by set; None while these are not complete.
+        shards: how many each set has.
         command: what measures it.
         found: what is wrong is noted here.
     """
@@ -89,15 +95,10 @@ def check_stats(
         problem = f"measured features {stats.identity}, these are {manifest.digest}"
         found.note(place, problem, f"`{command}` measures again")
     elif rows is not None:
-        if stats.unmeasured(_shards(cache)):
+        if stats.unmeasured(shards):
             return None
         _check_counts(stats, manifest, rows, place, fix, found)
     return stats
-
-
-def _shards(cache: Cache) -> dict[ViewSet, int]:
-    views = cache.views_manifest()
-    return {} if views is None else {view_set: shape.grid.shards for view_set, shape in views.sets.items()}
 
 
 def _check_manifest(
