@@ -35,13 +35,17 @@ def plan(arguments: Sequence[str]) -> None:
     from pipeline.image_list import list_images
     from pipeline.plan import plan_run
     from pipeline.plan_text import plan_lines, space_line
-    from pipeline.planned_views import drawn_views, expected_views
+    from pipeline.planned_views import drawn_views, expected_views, grown_views
     from pipeline.stage_views import require_recipe
 
-    if options.cache:
-        require_recipe(_cache(options.cache), recipe)
-    config, count = recipe.views, options.images
-    drawn = expected_views(count, config) if count else drawn_views(list_images(options.data), config)
+    cache = _cache(options.cache) if options.cache else None
+    manifest = require_recipe(cache, recipe, extend=options.extend) if cache else None
+    if options.images:
+        drawn = expected_views(options.images, recipe.views)
+    elif cache and manifest and options.extend:
+        drawn = grown_views(cache, manifest, recipe, options.data)
+    else:
+        drawn = drawn_views(list_images(options.data), recipe.views)
     planned = plan_run(recipe, drawn)
     _say("\n".join(plan_lines(planned, options.tflops)))
     if options.cache:

@@ -198,6 +198,8 @@ class CacheFacts:
     """Digest of the views' identity; null before any view was drawn."""
     images: int
     """Images in the list."""
+    generations: int
+    """How often views were drawn: when the cache was made, and at each extension; 0 before any view was drawn."""
     view_sets: tuple[ViewSetFacts, ...]
     teachers: tuple[TeacherFacts, ...]
     """Those that have features, or are ready to; sorted by name."""

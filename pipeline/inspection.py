@@ -60,6 +60,7 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         format=FORMAT_VERSION,
         identity=None if views is None else views.digest,
         images=0 if views is None else sum(one.images["count"] for one in views.generations),
+        generations=0 if views is None else len(views.generations),
         view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
         teachers=() if views is None else tuple(_teacher(cache, views, one, tolerance) for one in manifests),
         unfinished=tuple(_unfinished(cache, recipe, views, manifests, details, committed)),

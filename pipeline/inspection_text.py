@@ -14,7 +14,8 @@ DIGITS = 12
 def cache_lines(facts: CacheFacts) -> Iterator[str]:
     """Say what is in a cache."""
     identity = "no views yet" if facts.identity is None else f"identity {facts.identity[:DIGITS]}"
-    yield f"{facts.cache}: recipe {facts.recipe}, format {facts.format}, {identity}, {facts.images:,} images"
+    grown = f" in {facts.generations} generations" if facts.generations > 1 else ""
+    yield f"{facts.cache}: recipe {facts.recipe}, format {facts.format}, {identity}, {facts.images:,} images{grown}"
     if facts.view_sets:
         yield ""
         yield from _view_sets(facts.view_sets)

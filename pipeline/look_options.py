@@ -23,6 +23,8 @@ class PlanOptions:
     not be given."""
     data: str = ""
     """The images (DATA), in any form that docs/images.md names: only listed, none is opened."""
+    extend: bool = False
+    """Plan the cache as `views --extend` would leave it: what it has, and what is added to it."""
     images: int = 0
     """Plan for so many images, listing none: every view set gets its expected share of views."""
     teacher: str = ""

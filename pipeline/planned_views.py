@@ -3,12 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import final, get_args
 
-from pipeline.config import ViewsConfig
-from pipeline.draw import draw_views, set_manifest
-from pipeline.image_list import SourceImage
-from storage_schemas.manifest import ViewSetManifest
+from pipeline.config import Recipe, ViewsConfig
+from pipeline.draw import DrawnView, draw_views, set_manifest
+from pipeline.extension import divide
+from pipeline.image_list import SourceImage, list_images
+from pipeline.views_plan import plan_views
+from storage_schemas.cache import Cache
+from storage_schemas.manifest import ViewSetManifest, ViewsManifest
 from storage_schemas.views import Partition, ViewSet
 
 
@@ -18,16 +22,20 @@ class PlannedViews:
     """Views by set, before any is cut. None is taken for rejected."""
 
     images: int
-    """Images that they come from."""
+    """Images that they come from, without copies that are known."""
     shapes: Mapping[ViewSet, ViewSetManifest]
     """Canvas and row slots of each set, in order of name; sets without a view are left out."""
-    training: Mapping[ViewSet, int]
-    """Training views of each set: they fill its first row slots."""
+    training: Mapping[ViewSet, tuple[int, ...]]
+    """Training views of each set in each generation: they are its first."""
 
     def training_views(self, view_set: ViewSet, shard: int) -> int:
         """Return how many training views a shard holds."""
-        slots = self.shapes[view_set].grid.slots(shard)
-        return max(0, min(slots.stop, self.training[view_set]) - slots.start)
+        grid, before = self.shapes[view_set].grid, 0
+        drawn, trained = grid.drawn(shard), 0
+        for count, training in zip(grid.counts, self.training[view_set], strict=True):
+            first, stop = max(drawn.start, before), min(drawn.stop, before + training)
+            trained, before = trained + max(0, stop - first), before + count
+        return trained
 
 
 def drawn_views(images: Sequence[SourceImage], config: ViewsConfig) -> PlannedViews:
@@ -36,8 +44,31 @@ def drawn_views(images: Sequence[SourceImage], config: ViewsConfig) -> PlannedVi
     return PlannedViews(
         images=len(images),
         shapes={view_set: set_manifest(view_set, [len(views)], config) for view_set, views in drawn.items()},
-        training={view_set: sum(view.split == "train" for view in views) for view_set, views in drawn.items()},
+        training={view_set: (_training(views),) for view_set, views in drawn.items()},
     )
+
+
+def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str) -> PlannedViews:
+    """Draw all views that a cache would have after `views --extend`. New images are not compared: none is opened.
+
+    Args:
+        cache: the cache.
+        manifest: of its views.
+        recipe: what it would be extended by.
+        data: the images, those that it has among them.
+
+    Raises:
+        IdentityError: images of the cache are gone.
+        MissingError: there are no images, or parts of the cache's own list are lost.
+    """
+    images = divide(cache, manifest, list_images(data), lambda _: {}, extend=True, data=data)
+    plan = plan_views(recipe, images, manifest)
+    training = {}
+    for view_set, shape in plan.manifest.sets.items():
+        edges = [0, *accumulate(shape.grid.counts)]
+        training[view_set] = tuple(_training(plan.views[view_set][start:stop]) for start, stop in pairwise(edges))
+    kept = sum(len(part.kept) for part in images.parts)
+    return PlannedViews(images=kept, shapes=plan.manifest.sets, training=training)
 
 
 def expected_views(images: int, config: ViewsConfig) -> PlannedViews:
@@ -54,7 +85,7 @@ def expected_views(images: int, config: ViewsConfig) -> PlannedViews:
     return PlannedViews(
         images=images,
         shapes={view_set: set_manifest(view_set, [views], config) for view_set, views in counts.items() if views},
-        training={view_set: rows - math.floor(rows * config.heldout + 0.5) for view_set, rows in counts.items()},
+        training={view_set: (views - math.floor(views * config.heldout + 0.5),) for view_set, views in counts.items()},
     )
 
 
@@ -69,6 +100,10 @@ def set_shares(config: ViewsConfig) -> dict[ViewSet, float]:
             share = of_partition[partition] * weight / sum(proportions.values())
             shares[ViewSet(partition=partition, resolution=resolution)] = share
     return {view_set: shares[view_set] for view_set in sorted(shares)}
+
+
+def _training(views: Sequence[DrawnView]) -> int:
+    return sum(view.split == "train" for view in views)
 
 
 def _largest_remainders(total: int, shares: Mapping[ViewSet, float]) -> dict[ViewSet, int]:

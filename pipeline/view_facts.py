@@ -86,6 +86,9 @@ def view_facts(cache: Cache, view: str) -> ViewFacts:
     if canvas is None or canvas.name != views_unit(view_set):
         found = f"shard {shard} of {view_set.name} was never committed"
         raise MissingError("view", [Problem(place=view, found=found, fix="run `make views`; it resumes")])
+    if row not in views.sets[view_set].grid.slots(shard):
+        found = "no view was drawn for this row slot: the next ones were added later, and start in a shard of their own"
+        raise MissingError("view", [Problem(place=view, found=found)])
     described = _row(cache.views(view_set, held[canvas]), row, view)
     return ViewFacts(
         schema=SCHEMA,
