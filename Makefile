@@ -8,6 +8,7 @@ OUT ?= out/$(RECIPE)
 CACHE ?= $(OUT)/cache
 RUNS ?= $(OUT)/runs
 REPORT ?= $(OUT)/report.html
+FIGURES ?= $(OUT)/run.json
 SHEET ?= $(OUT)/preview.png
 ARGS ?=
 
@@ -27,6 +28,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 # what a variable becomes on the command line, where it is set
 EXECUTES = $(if $(EXECUTOR),--run.executor $(EXECUTOR))
+TELLS = $(if $(FIGURES),--run.report "$(FIGURES)")
 READS = $(if $(DATA),--data "$(DATA)")
 LOOKS = $(if $(TEACHER),--teacher "$(TEACHER)")
 WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
@@ -47,6 +49,7 @@ help: ## list the commands and their variables
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
 	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ and a timm ViT"
 	@echo "  EXECUTOR  ray (default), or local for this one process"
+	@echo "  FIGURES   where each stage's figures are kept, as JSON (now: $(FIGURES))"
 	@echo "  ARGS      anything else; what there is: make COMMAND ARGS=--help"
 
 install: $(INSTALLED) ## make .venv with everything the project needs
@@ -83,16 +86,16 @@ plan: $(INSTALLED) $(LAID_OUT) ## what a run would make and cost; writes nothing
 	@$(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(ARGS)
 
 views: $(INSTALLED) $(LAID_OUT) ## cut the views
-	@$(PIPELINE) views --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(EXECUTES) $(ARGS)
+	@$(PIPELINE) views --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(EXECUTES) $(TELLS) $(ARGS)
 
 preview: $(INSTALLED) ## a contact sheet of the views: every teacher's window, and the mosaics
 	@$(PIPELINE) preview --recipe $(RECIPE) --cache "$(CACHE)" --sheet "$(SHEET)" $(LOOKS) $(ARGS)
 
 extract: $(INSTALLED) $(LAID_OUT) ## run one TEACHER over the views
-	@$(PIPELINE) extract --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(WEIGHS) $(EXECUTES) $(ARGS)
+	@$(PIPELINE) extract --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(WEIGHS) $(EXECUTES) $(TELLS) $(ARGS)
 
 stats: $(INSTALLED) ## measure what is stored, for one TEACHER or all
-	@$(PIPELINE) stats --cache "$(CACHE)" $(LOOKS) $(EXECUTES) $(ARGS)
+	@$(PIPELINE) stats --cache "$(CACHE)" $(LOOKS) $(EXECUTES) $(TELLS) $(ARGS)
 
 train: $(INSTALLED) ## distil a STUDENT from the cache, with no teacher at hand
 	@$(TRAINER) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(LEARNS) $(ARGS)

@@ -161,6 +161,9 @@ class RunConfig:
     max_rejected: float = 0.01
     """Share of all views whose images may be unusable. Once it is certain to be exceeded the stage ends with their
     names; what is committed is kept."""
+    report: str = ""
+    """Where the figures of each stage are kept for programs to read (`run.json`): a file, or any URI that fsspec
+    reaches; nowhere when empty."""
 
     def __post_init__(self) -> None:
         least = _too_small(self, workers=0, min_workers=1, patience=0, gpus=0, threads=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.config import TeacherChoice
 from pipeline.cut_shard import committed_views
+from pipeline.devices import Device, device_of
 from pipeline.features import inputs_per_view, view_features, views_per_input
 from pipeline.moments import Moments, Observer
 from pipeline.overlap import behind
@@ -75,6 +76,8 @@ class FeatureReport:
     """Bytes of the arrays written."""
     saturated: int
     """Numbers that were larger than `int8` holds; 0 for other encodings."""
+    device: Device
+    """Where the teacher ran."""
 
 
 @final
@@ -147,6 +150,7 @@ class FeatureExtractor:
             forwards=self._forwards(len(placements), task),
             bytes=sum(writer.sink.size for pair in writers.values() for writer in pair if writer is not None),
             saturated=saturated,
+            device=device_of(self._running.teacher.device),
         )
 
     def _wanted(self, task: FeatureTask) -> list[TeacherSpec]:

@@ -8,6 +8,7 @@ from typing import Any, final
 from pipeline.calibration import CalibrationShard, calibration_sample, require_tokens, require_varying
 from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.cut_shard import committed_views
+from pipeline.devices import peak_tflops
 from pipeline.extract_shard import (
     FeatureExtractor,
     FeatureReport,
@@ -17,6 +18,7 @@ from pipeline.extract_shard import (
 )
 from pipeline.freeze_phi_s import freeze_phi_s, frozen_phi_s, require_same_teacher
 from pipeline.moments import merge_each
+from pipeline.plan_teacher import input_side
 from pipeline.pools import AbstractPool, in_order, open_pool
 from pipeline.progress import Say, progress
 from pipeline.publish import publish_group
@@ -31,9 +33,11 @@ from storage_schemas.layout import features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
 from storage_schemas.shard_format import ArraySpec
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.teacher import Precision, TeacherSpec
 from storage_schemas.views import ViewSet, teacher_tokens
 from teachers.build import precision_of
+from teachers.cost import tflop_per_input
+from teachers.source import is_own
 
 
 @final
@@ -55,6 +59,11 @@ class Extraction:
         """The teacher's name."""
         return self.choice.name
 
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic of its forward."""
+        return precision_of(self.choice.source, self.choice.precision)
+
     def worker(self, run: RunConfig) -> partial[FeatureExtractor]:
         """Return what makes a worker."""
         return partial(
@@ -74,7 +83,7 @@ class Extraction:
             "views": self.views.digest,
             "teacher": spec.attributes(),
             "weights_sha256": weights_sha256,
-            "precision": precision_of(self.choice.source, self.choice.precision),
+            "precision": self.precision,
             "batch": self.choice.batch,
         }
 
@@ -138,7 +147,7 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
         weights = _only(pool, "identify")
         frozen = _calibrated(extraction, weights, pool, say)
         manifests = [_declare(extraction, spec, weights, frozen[spec.name]) for spec in extraction.maps]
-        _extract(extraction, manifests, missing, pool, say)
+        _extract(extraction, manifests, missing, pool, run, say)
 
 
 def _missing(extraction: Extraction) -> dict[tuple[ViewSet, int], list[str]]:
@@ -226,6 +235,7 @@ def _extract(
     manifests: Sequence[TeacherManifest],
     missing: Mapping[tuple[ViewSet, int], list[str]],
     pool: AbstractPool,
+    run: RunConfig,
     say: Say,
 ) -> None:
     digests = {manifest.spec.name: manifest.digest for manifest in manifests}
@@ -236,19 +246,29 @@ def _extract(
     total = sum(one.grid.views for one in extraction.views.sets.values())
     waiting = sum(len(task.manifest.grid.slots(task.shard)) for task in tasks)
     say(f"extract {extraction.name}: {waiting} of {total} views to do in {len(tasks)} shards")
-    reports: list[FeatureReport] = []
-    with progress(f"extract {extraction.name}", done=total - waiting, total=total) as bar:
-        for _, report in pool.run("extract", tasks):
+    reports, costs = list[FeatureReport](), _costs(extraction, tasks)
+    with progress(f"extract {extraction.name}", done=total - waiting, total=total, report=run.report) as bar:
+        for index, report in pool.run("extract", tasks):
             reports.append(report)
-            bar.add(report.views)
-    views, forwards, size = (sum(getattr(one, field) for one in reports) for field in ("views", "forwards", "bytes"))
-    say(
-        f"extract {extraction.name}: {views} views in {forwards} forwards, "
-        f"{size / 1e6:.1f} MB written in {bar.rate}, {size / 1e6 / bar.seconds:.1f} MB/s"
-    )
+            view_set = tasks[index].view_set
+            bar.peaks[report.device.place] = peak_tflops(report.device, extraction.precision)
+            tokens, tflop = report.views * extraction.tokens[view_set] ** 2, report.forwards * costs.get(view_set, 0.0)
+            bar.add(report.views, tokens=tokens, tflop=tflop, size=report.bytes)
+    forwards = sum(report.forwards for report in reports)
+    say(f"extract {extraction.name}: {bar.views} views in {forwards} forwards, {bar.bytes / 1e6:.1f} MB in {bar.rate}")
     if extraction.choice.encoding == "int8":
         saturated = sum(one.saturated for one in reports)
         say(f"extract {extraction.name}: int8: {saturated} numbers were as large as it holds, or larger")
+
+
+def _costs(extraction: Extraction, tasks: Sequence[FeatureTask]) -> dict[ViewSet, float]:
+    """Return what an input of each set costs (10¹² operations); nothing of a class of the user's own, which would have
+    to be run for it."""
+    source, spec = extraction.choice.source, extraction.maps[0]
+    if is_own(source):
+        return {}
+    shapes = {task.view_set: task.manifest.geometry for task in tasks}
+    return {one: tflop_per_input(source, input_side(spec, geometry)) for one, geometry in shapes.items()}
 
 
 def _only(pool: AbstractPool, step: str) -> Any:

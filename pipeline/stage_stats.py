@@ -77,7 +77,7 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
     tasks = sum(len(one.second_pass) for one in stale)
     with open_pool(factory, replace(run, gpus=0), tasks=tasks) as pool:
         for one in stale:
-            _measure(cache, one, pool, say)
+            _measure(cache, one, pool, run.report, say)
 
 
 def complete_teacher(cache: Cache, teacher: str) -> TeacherManifest:
@@ -113,11 +113,10 @@ def _plan(cache: Cache, manifest: TeacherManifest) -> _Measurement:
     return _Measurement(manifest=manifest, held=held, new=new)
 
 
-def _measure(cache: Cache, one: _Measurement, pool: AbstractPool, say: Say) -> None:
+def _measure(cache: Cache, one: _Measurement, pool: AbstractPool, report: str, say: Say) -> None:
     tasks, before = one.first_pass, read_measured(cache, one.manifest)
-    with progress(
-        f"stats {one.name}", done=before.views, total=before.views + sum(task.views for task in tasks)
-    ) as bar:
+    total = before.views + sum(task.views for task in tasks)
+    with progress(f"stats {one.name}", done=before.views, total=total, report=report) as bar:
         observed = observe_branches(tasks, pool, bar)
     measured = extended(before, bar.views, one.new, observed)
     angles = None if measured.directions is None else observe_all_angles(one.second_pass, measured.directions, pool)
@@ -134,7 +133,7 @@ def observe_branches(tasks: Sequence[MeasureTask], pool: AbstractPool, bar: Prog
     firsts = {task.view_set: index for index, task in reversed(list(enumerate(tasks)))}
     for index, observed in pool.run("measure", tasks):
         task = tasks[index]
-        bar.add(task.views)
+        bar.add(task.views, tokens=observed.moments.count)
         trees[task.view_set].add(index - firsts[task.view_set], observed)
     return {view_set: tree.result() for view_set, tree in trees.items()}
 

@@ -164,11 +164,11 @@ def _cut(
     reports: list[CutReport] = []
     with (
         open_pool(factory, replace(run, gpus=0), tasks=len(tasks)) as pool,
-        progress("views", done=total - waiting, total=total) as bar,
+        progress("views", done=total - waiting, total=total, report=run.report) as bar,
     ):
         for index, report in pool.run("cut", tasks):
             reports.append(report)
-            bar.add(report.views + report.rejected)
+            bar.add(report.views + report.rejected, size=report.bytes)
             on_record += report.rejected if tasks[index].canvases else 0
             if exceeds(on_record, plan.manifest, run.max_rejected):
                 break
