@@ -1,14 +1,18 @@
 """Small runs through faults at every request: complete, or stopped in one message and resumed, to the same bytes."""
 
 import hashlib
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 
 import pytest
-from conftest import Ended, Runner
+from conftest import HERE, Ended, Runner
 from fault_proxy import Fault, FaultKind, FaultProxy
-from swift_server import ACCESS, SECRET
+from swift_server import ACCESS, SECRET, Server
 
 from storage_schemas.commits import read_commits
 from storage_schemas.store import Store
@@ -143,7 +147,7 @@ def check_outage(runner: Runner, proxy: FaultProxy, uri: str, kind: FaultKind, n
     assert contents(Store(uri=uri)) == expected
 
 
-@pytest.mark.parametrize(("kind", "number"), [("503", 60), ("reset", 130)])
+@pytest.mark.parametrize(("kind", "number"), [("reset", 130), pytest.param("503", 60, marks=pytest.mark.slow)])
 def test_an_extract_that_meets_an_outage_ends_in_one_message_and_is_taken_up_again(
     runner: Runner, proxy: FaultProxy, bucket: str, kind: FaultKind, number: int, expected: dict
 ) -> None:
@@ -227,3 +231,16 @@ def test_every_request_of_a_training_run_may_fail(
         folder = tmp_path / str(first)
         assert check_train(runner, proxy, cached[0], list(faults(range(first, 1000, APART), [kind])), folder)
         assert weights(folder) == weights(undisturbed / "run")
+
+
+@pytest.mark.slow
+def test_an_outage_ends_a_command_within_two_minutes(
+    cached: tuple[str, list[str]], swift: Server, proxy: FaultProxy
+) -> None:
+    proxy.arm(Fault(kind="reset", first=5))
+    environment = os.environ | swift.variables(proxy.endpoint) | {"PYTHONPATH": str(HERE.parents[1])}
+    command = [sys.executable, "-m", "pipeline", "verify", "--cache", cached[0], "--run.executor", "local"]
+    began = time.monotonic()
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert 55 < time.monotonic() - began < 115
+    require_one_message(Ended(status=ended.returncode, said=ended.stderr))
