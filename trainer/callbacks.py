@@ -13,6 +13,7 @@ from tqdm import tqdm
 from storage_schemas.errors import ContractError, Problem
 from trainer.datamodule import CachedViews
 from trainer.evaluate import Scores, observe, score
+from trainer.lightning_trainer import whole_weights
 from trainer.loader import Batches, Share
 from trainer.metrics import add_scores, add_speed, has_stalled, score_values
 from trainer.module import Distillation
@@ -159,7 +160,8 @@ class Examiner(Callback):
         views = self.datamodule.heldout_loader(Share(rank=trainer.global_rank, world=trainer.world_size))
         moved = ([part.to(module.device) for part in parts] for parts in views)
         sizes = sorted({view_set.resolution for view_set in source.sets})
-        with trainer.precision_plugin.forward_context():
+        assert trainer.strategy.model is not None
+        with trainer.precision_plugin.forward_context(), whole_weights(trainer.strategy.model):
             seen = observe(module.finished, module.maps, moved, sizes)
         return score(gather(seen), source.teachers, module.dispersions)
 

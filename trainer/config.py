@@ -138,9 +138,23 @@ def _at_odds(recipe: TrainRecipe) -> Iterator[Problem]:
     for place, views in {"data.batch_low": recipe.data.batch_low, "data.batch_high": recipe.data.batch_high}.items():
         if processes > 1 and views % processes:
             yield Problem(place=place, found=f"{views} views do not divide among {processes} training processes")
+    if recipe.running.strategy == "fsdp":
+        yield from _needs_whole_weights(recipe)
     staged = sum(stage.steps for stage in recipe.stages)
     if recipe.stages and staged != recipe.steps:
         found = f"the stages add up to {staged} steps, the run to {recipe.steps}"
         yield Problem(
             place="stages", found=found, fix=f"set steps to {staged}, or change the stages' with --stages.0.steps"
         )
+
+
+def _needs_whole_weights(recipe: TrainRecipe) -> Iterator[Problem]:
+    """Name what a process cannot do that holds a shard of every weight."""
+    asked = {
+        "average.decay": recipe.average.decay is not None,
+        "damp": bool(recipe.damp),
+        "optimiser.kind": recipe.optimiser.kind == "lamb",
+        "optimiser.gradient_clip": recipe.optimiser.gradient_clip is not None,
+    }
+    for place in (name for name, set_here in asked.items() if set_here):
+        yield Problem(place=place, found="needs whole weights, and FSDP shards them", fix="take running.strategy ddp")

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from storage_schemas.errors import Problem, SettingError
 from trainer.config import TrainRecipe
@@ -75,3 +78,14 @@ def find_strategy(settings: RunningSettings) -> Strategy | str:
         return "auto"
     # a head has no gradient in a step whose view sets its teacher has not seen
     return DDPStrategy(find_unused_parameters=True)
+
+
+def whole_weights(root: nn.Module) -> AbstractContextManager[None]:
+    """Return a context in which every weight of a model is whole, for looking through a part of it; all must enter.
+
+    Args:
+        root: what the strategy made of the module: sharded under FSDP, else whole as it is.
+    """
+    if isinstance(root, FullyShardedDataParallel):
+        return FullyShardedDataParallel.summon_full_params(root, writeback=False)
+    return nullcontext()

@@ -19,7 +19,7 @@ from trainer.damp import damped_weights
 from trainer.loader import Batches
 from trainer.model import DistilledModel, ModelOutput
 from trainer.objective import TokenMaps, mesa, objective
-from trainer.schedule import make_optimiser, parameter_groups, rate_factor
+from trainer.schedule import decaying, make_optimiser, parameter_groups, rate_factor
 
 
 @final
@@ -40,6 +40,7 @@ class Distillation(LightningModule):
         super().__init__()
         self.recipe, self.dispersions = recipe, dispersions
         self.model, self.maps = model, maps
+        self.decay = decaying(model, model.student.backbone)
         self.average: DistilledModel | None = None
         if recipe.average.decay is not None:
             self.average = deepcopy(model).eval().requires_grad_(False)
@@ -91,7 +92,7 @@ class Distillation(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the recipe's optimiser under its schedule."""
         settings = self.recipe.optimiser
-        optimiser = make_optimiser(parameter_groups(self.model, self.model.student.backbone, settings), settings)
+        optimiser = make_optimiser(parameter_groups(self.model, self.decay, settings), settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

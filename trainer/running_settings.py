@@ -48,7 +48,7 @@ class RunningSettings:
     """Machines. torchrun or Slurm starts the processes of several; see docs/training.md."""
     strategy: StrategyName = "ddp"
     """How several processes train together: `ddp` keeps the whole student on each; `fsdp` shards weights and optimiser
-    over GPUs."""
+    over GPUs, and has neither moving average, DAMP, LAMB nor clipping."""
     log_every: int = 10
     """Steps between two rows of the loss history."""
     evaluate_every: int = 0

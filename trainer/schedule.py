@@ -44,21 +44,34 @@ def learning_rate_factor(step: int, *, steps: int, warmup: int) -> float:
     return (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
 
 
-def parameter_groups(model: nn.Module, backbone: nn.Module, settings: OptimiserSettings) -> list[dict[str, Any]]:
-    """Split a model's trainable parameters into those that decay and those that do not.
+def decaying(model: nn.Module, backbone: nn.Module) -> frozenset[str]:
+    """Name the trainable parameters of a model that decay: its matrices and kernels.
 
     Biases, norms and scales do not, nor what the backbone itself exempts: position tables, class tokens, registers.
 
     Args:
-        model: student and heads.
-        backbone: the timm model inside it.
-        settings: weight decay.
+        model: student and heads, whole: a sharded one no longer knows what was a matrix.
+        backbone: the backbone inside it.
     """
     exempt = {id(parameter) for parameter in _exempt(backbone)}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    kept = [parameter for parameter in trained if parameter.ndim < 2 or id(parameter) in exempt]
-    apart = {id(parameter) for parameter in kept}
-    decayed = [parameter for parameter in trained if id(parameter) not in apart]
+    return frozenset(
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim >= 2 and id(parameter) not in exempt
+    )
+
+
+def parameter_groups(model: nn.Module, decay: frozenset[str], settings: OptimiserSettings) -> list[dict[str, Any]]:
+    """Split a model's trainable parameters into those that decay, by their names, and those that do not.
+
+    Args:
+        model: student and heads.
+        decay: see `decaying`.
+        settings: weight decay.
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    decayed = [parameter for name, parameter in trained if name in decay]
+    kept = [parameter for name, parameter in trained if name not in decay]
     return [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
 
 

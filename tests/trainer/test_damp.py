@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch.func import functional_call
 
@@ -65,3 +66,17 @@ def test_noise_changes_training_and_leaves_scores_of_the_untrained_student_alone
     plain, noisy = (read_history(run.history) for run in runs)
     assert plain[0]["fidelity/any"] == noisy[0]["fidelity/any"]
     assert plain[1]["loss"] != noisy[1]["loss"]
+
+
+def test_every_step_and_view_set_has_noise_of_its_own(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    def noting(model: torch.nn.Module, sigma: float, seed: int) -> dict[str, torch.Tensor]:
+        seeds.append(seed)
+        return damped_weights(model, sigma, seed)
+
+    monkeypatch.setattr("trainer.module.damped_weights", noting)
+    train(recipe_of(steps=3, damp=0.1), full_cache.store.uri, tmp_path / "run", lambda _: None)
+    assert len(seeds) == len(set(seeds)) == 6  # two partitions

@@ -1,6 +1,7 @@
 """How a run is carried out: by several processes, with what loggers, until it stalls; and what is refused."""
 
 import pickle
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -183,6 +184,10 @@ def test_a_gpu_that_is_not_there_is_refused(recipe_of: Recipes) -> None:
         ({"running": {"devices": 4}}, "data.batch_high: 2 views do not divide among 4 training processes"),
         ({"running": {"nodes": 0}}, "running.nodes: 0 is less than 1"),
         ({"damp": -0.1}, "damp: -0.1 is not a number from 0 up"),
+        (
+            {"running": {"strategy": "fsdp"}, "damp": 0.1},
+            "damp: needs whole weights, and FSDP shards them (take running.strategy ddp)",
+        ),
         ({"average": AverageSettings(decay=1.0)}, "average.decay: 1.0 is not in [0, 1)"),
     ],
 )
@@ -248,3 +253,45 @@ def test_a_run_of_another_cache_is_refused_with_both_digests(
     assert f"cache.views: the run there has {views[0]!r}, this run has {views[1]!r}" in {
         str(problem).replace('"', "'") for problem in refusal.value.problems
     }
+
+
+SHARDED = """
+import sys
+import torch
+from torch.distributed.fsdp import FullyShardedDataParallel
+from trainer.lightning_trainer import whole_weights
+from trainer.schedule import decaying, parameter_groups
+from trainer.config import OptimiserSettings
+
+def part(rank, port):
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3)))
+    pixels, inner = torch.ones(2, 5), module[0]
+    expected, decay = inner(pixels), decaying(inner, inner)
+    root = FullyShardedDataParallel(module, use_orig_params=True, device_id=torch.device("cpu"))
+    assert inner[0].weight.shape != (7, 5), "nothing was sharded"
+    decayed, kept = parameter_groups(inner, decay, OptimiserSettings())
+    assert [len(decayed["params"]), len(kept["params"])] == [2, 2]
+    for _ in range(2):
+        with whole_weights(root):
+            assert torch.equal(inner(pixels), expected)
+        root(pixels).sum().backward()
+
+if __name__ == "__main__":
+    torch.multiprocessing.spawn(part, (int(sys.argv[1]),), nprocs=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_sharded_student_is_looked_through_whole_and_decays_where_it_did(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(SHARDED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py", str(port)], capture_output=True, text=True, check=False, timeout=250
+    )
+    assert done.returncode == 0, done.stderr

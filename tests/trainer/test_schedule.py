@@ -10,7 +10,7 @@ from timm.optim import Lamb
 
 from trainer.config import HeadSettings, OptimiserSettings
 from trainer.model import DistilledModel, TeacherShape
-from trainer.schedule import learning_rate_factor, make_optimiser, parameter_groups
+from trainer.schedule import decaying, learning_rate_factor, make_optimiser, parameter_groups
 from trainer.student import Student
 from trainer.student_shape import StudentShape
 
@@ -42,7 +42,8 @@ def test_matrices_and_kernels_decay_and_nothing_else() -> None:
         {"a": TeacherShape(dim=3, summary_dim=2)},
     )
     model = DistilledModel(Student("test_vit"), shape, teachers, HeadSettings(width=8))
-    decayed, kept = parameter_groups(model, model.student.backbone, OptimiserSettings(weight_decay=0.3))
+    decay = decaying(model, model.student.backbone)
+    decayed, kept = parameter_groups(model, decay, OptimiserSettings(weight_decay=0.3))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
     in_decayed, in_kept = ({names[id(parameter)] for parameter in group["params"]} for group in (decayed, kept))
