@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayActorError, RayError, RayTaskError
 
 from pipeline.config import RunConfig
 from pipeline.crew_size import crew_size, require_room, too_few_workers
@@ -178,7 +178,7 @@ def ray_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Iterat
             `config.patience` seconds, at any time of the run.
     """
     if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        _connect(os.environ["RAY_ADDRESS"])
     else:
         _start_own(config, tasks)
     pool = RayPool(factory, config)
@@ -187,6 +187,14 @@ def ray_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Iterat
     finally:
         pool.forget()
         ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, AuthenticationError) as error:
+        found, fix = f"no Ray answers: {error}", "see docs/cluster.md; without RAY_ADDRESS this machine is used"
+        raise SettingError("RAY_ADDRESS", [Problem(place=address, found=found, fix=fix)]) from None
 
 
 def _start_own(config: RunConfig, tasks: int) -> None:
