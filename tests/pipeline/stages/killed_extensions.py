@@ -26,6 +26,8 @@ from storage_schemas.store import Store
 SMALL = replace(BASE, teachers=BASE.teachers[1:2])
 """A teacher that needs details, alone."""
 LARGE = grown(SMALL, low=(128, 192))
+TURNING_POINTS = (3, 4, 6, 26)
+"""The manifest is about to be published; arrays to be made longer; a new one to be made; features to be declared."""
 
 
 def extended(images: Path, cache: Path) -> int:
@@ -58,7 +60,7 @@ if __name__ == "__main__":
     status = in_child(lambda: counted(images, whole, counts))
     moments = int(counts.read_text())
     print(json.dumps({"undisturbed": status, "moments": moments}), flush=True)
-    for moment in range(1, moments + 1, every):
+    for moment in sorted({*TURNING_POINTS, *range(1, moments + 1, every)}):
         cache = Path(shutil.copytree(made, folder / f"killed-{moment:03d}"))
         ended = in_child(lambda: killed(images, cache, moment))  # noqa: B023
         after = contents(cache)

@@ -1,6 +1,6 @@
 """A cache that is extended gains rows, and keeps every byte that it had."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from extensions import BASE, IMAGES, VIEW, copied, cut, drawn_by, grow, grown, may_change, views_of
 from quarter_oracle import differs_by_more_than_rounding, geometry_of, offset_in
-from stage_runs import StageRun, contents, write_colours
+from stage_runs import StageRun, contents, own, write_colours
 
 from pipeline.config import Recipe
 from pipeline.cut import Crop, cut_canvas, cut_window
@@ -153,3 +153,15 @@ def test_a_resolution_that_is_added_takes_its_share_and_the_rows_that_were_there
     for image, draw, _ in moved:  # the same crop, at another resolution
         one, other = before[image, draw, "low-128"], after[image, draw, "low-192"]
         assert [one[name] for name in VIEW] == [other[name] for name in VIEW]
+
+
+def test_a_teacher_that_joins_later_sees_every_generation(made: StageRun, tmp_path: Path) -> None:
+    data = write_colours(tmp_path / "images", ALL.images)
+    run = grow(ALL.recipe, data, copied(made.where, tmp_path / "cache"))
+    before = contents(run.where)
+    joined = grow(replace(ALL.recipe, teachers=(own("odd_teachers:FixedFourteen"),)), data, run.where)
+    for view_set in joined.sets:
+        rows = [row["row"] for row in joined.table("views", view_set)]
+        assert [row["row"] for row in joined.table("placements", f"fixed-14/{view_set}")] == rows
+        assert differs_by_more_than_rounding(joined, "fixed-14", view_set) == 0
+    assert before.items() <= contents(run.where).items()
