@@ -1,4 +1,4 @@
-"""What happens between steps: the history is kept, the student scored, a checkpoint left, the progress shown."""
+"""What happens between steps: the history is kept, a checkpoint left, the progress shown."""
 
 import os
 from pathlib import Path
@@ -12,12 +12,9 @@ from tqdm import tqdm
 
 from storage_schemas.errors import ContractError, Problem
 from trainer.datamodule import CachedViews
-from trainer.evaluate import Scores, observe, score
-from trainer.lightning_trainer import whole_weights
-from trainer.loader import Batches, Share
-from trainer.metrics import add_scores, add_speed, has_stalled, score_values
-from trainer.module import Distillation
-from trainer.processes import gather
+from trainer.examiner import Examiner
+from trainer.loader import Batches
+from trainer.metrics import add_speed
 from trainer.run_folder import RunFolder
 from trainer.schedule import rate_factor
 
@@ -29,7 +26,7 @@ QUIET_SECONDS = 10.0
 class Journal(Callback):
     """Counts views and time, keeps the history, shows the progress, and stops a run whose loss is no number."""
 
-    def __init__(self, run: RunFolder, datamodule: CachedViews, examiner: "Examiner") -> None:
+    def __init__(self, run: RunFolder, datamodule: CachedViews, examiner: Examiner) -> None:
         super().__init__()
         self.run, self.datamodule, self.examiner = run, datamodule, examiner
         self.settings = datamodule.recipe.running
@@ -117,53 +114,6 @@ class Pace:
     def wait_share(self) -> float:
         """Share of the time spent waiting for data."""
         return self.waited / self.seconds
-
-
-@final
-class Examiner(Callback):
-    """Scores the student on held-out views: before the first step, at the recipe's cadence, and after the last."""
-
-    def __init__(self, run: RunFolder, datamodule: CachedViews) -> None:
-        super().__init__()
-        self.run, self.datamodule = run, datamodule
-        self.fidelities: dict[str, float] = {}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the untrained student."""
-        if trainer.global_step == 0:
-            self._score(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, _outputs: Any, _batch: Batches, _batch_idx: int
-    ) -> None:
-        """Score the student where it is due."""
-        every, step = self.datamodule.recipe.running.evaluate_every, trainer.global_step
-        if step == self.datamodule.recipe.steps or (every and step % every == 0):
-            self._score(trainer, pl_module)
-
-    def _score(self, trainer: Trainer, module: LightningModule) -> None:
-        assert isinstance(module, Distillation)
-        scores = self._found(trainer, module)
-        self.fidelities = {name: one.fidelity for name, one in scores.teachers.items()}
-        if trainer.is_global_zero:
-            add_scores(self.run, trainer.global_step, scores)
-            for logger in trainer.loggers:
-                logger.log_metrics(score_values(scores), trainer.global_step)
-            found = ", ".join(f"{name} {fidelity:.3f}" for name, fidelity in self.fidelities.items())
-            tqdm.write(f"step {trainer.global_step}: held-out fidelity: {found}")
-        trainer.strategy.barrier()  # nobody reads the scores before they are written
-        if has_stalled(self.run, self.datamodule.recipe.patience):
-            trainer.should_stop = True
-
-    def _found(self, trainer: Trainer, module: Distillation) -> Scores:
-        source = self.datamodule.source
-        views = self.datamodule.heldout_loader(Share(rank=trainer.global_rank, world=trainer.world_size))
-        moved = ([part.to(module.device) for part in parts] for parts in views)
-        sizes = sorted({view_set.resolution for view_set in source.sets})
-        assert trainer.strategy.model is not None
-        with trainer.precision_plugin.forward_context(), whole_weights(trainer.strategy.model):
-            seen = observe(module.finished, module.maps, moved, sizes)
-        return score(gather(seen), source.teachers, module.dispersions)
 
 
 @final

@@ -10,10 +10,11 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from storage_schemas.identity import Identity
-from trainer.callbacks import Examiner, Journal, Keeper
+from trainer.callbacks import Journal, Keeper
 from trainer.config import TrainRecipe
 from trainer.course import make_course
 from trainer.datamodule import CachedViews
+from trainer.examiner import Examiner
 from trainer.export import export_student
 from trainer.lightning_trainer import make_trainer
 from trainer.loggers import make_loggers, require_loggers
