@@ -32,6 +32,12 @@ class Fault:
     """How long a stalled answer waits; over how long a slow one is spread."""
     matching: str = ""
     """Only requests count whose line, such as `PUT /bucket/key`, contains this."""
+    exactly: str = ""
+    """Only requests count that have this line; empty for all."""
+
+    def counts(self, line: str) -> bool:
+        """Say whether a request counts."""
+        return self.matching in line and self.exactly in ("", line)
 
 
 @final
@@ -61,8 +67,8 @@ class FaultProxy:
         with self.lock:
             self.requests.append(line)
             for fault in self.plan:
-                number = sum(fault.matching in one for one in self.requests)
-                if fault.matching in line and fault.first <= number <= (fault.last or number):
+                number = sum(map(fault.counts, self.requests))
+                if fault.counts(line) and fault.first <= number <= (fault.last or number):
                     self.struck.append(line)
                     return fault
         return None
