@@ -31,7 +31,8 @@ def test_every_group_and_array_has_the_name_that_the_design_gives_it(root: zarr.
     for teacher in ("dinov3", "siglip2", "sam3", "dinov3-block0", "siglip2-block0", "sam3-block0"):
         summarised = teacher in ("dinov3", "siglip2")
         stored = ("spatial", "summary") if summarised else ("spatial",)
-        measured = ("mean", "variance", "dispersion", "mean_direction") if summarised else ("mean", "variance")
+        of_summaries = ("dispersion", "mean_direction", "summary_sum", "summary_length") if summarised else ()
+        measured = ("mean", "variance", "spectrum", *of_summaries)
         above = f"teachers/{teacher}"
         expected |= {above: "group", f"{above}/phi_s": "group", f"{above}/stats": "group"}
         expected |= {f"{above}/phi_s/{name}": "array" for name in ("mean", "rotation", "scale")}
@@ -39,7 +40,8 @@ def test_every_group_and_array_has_the_name_that_the_design_gives_it(root: zarr.
         for view_set in SETS:
             expected |= {f"{above}/{view_set}": "group", f"{above}/stats/{view_set}": "group"}
             expected |= {f"{above}/{view_set}/{name}": "array" for name in stored}
-            expected |= {f"{above}/stats/{view_set}/{name}": "array" for name in ("mean", "variance")}
+            of_set = ("mean", "variance", "spectrum", "covariance")
+            expected |= {f"{above}/stats/{view_set}/{name}": "array" for name in of_set}
     assert found == expected
 
 
