@@ -85,6 +85,7 @@ ALL = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # on fewer cores
 @pytest.mark.parametrize(("step", "workers", "ranks"), [*FEW, *ALL])
 def test_a_run_goes_on_from_any_step_with_the_very_sample_that_would_have_come(
     source: Source,
