@@ -19,7 +19,9 @@ from storage_schemas.small_arrays import read_small_array, write_small_arrays
 from storage_schemas.store import Store
 
 BODY = np.random.default_rng(0).bytes(4000)
-QUICK = Patience(outage=2.0, silence=0.6, first_wait=0.02)
+QUICK = Patience(outage=6.0, silence=2.0, first_wait=0.02)
+SECONDS = {"stall": 3.5, "slow": 1.0}
+"""How long a stalled answer waits, longer than is waited for it, and over how long a slow one is spread."""
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
 QUICKLY_TRIED = ("503", "reset", "flip", "lost")
 
@@ -86,7 +88,7 @@ def test_what_is_missing_or_too_short_is_said_as_of_a_folder(store: Store) -> No
 def test_a_read_outlives_a_fault(
     store: Store, proxy: FaultProxy, kind: FaultKind, ask: Callable[[Store], bool]
 ) -> None:
-    proxy.arm(Fault(kind=kind, last=2 if kind in ("500", "503", "slowdown") else 1, seconds=1.0))
+    proxy.arm(Fault(kind=kind, last=2 if kind in ("500", "503", "slowdown") else 1, seconds=SECONDS.get(kind, 0.0)))
     assert ask(store)
     assert proxy.struck
 
@@ -94,9 +96,9 @@ def test_a_read_outlives_a_fault(
 # but for a flipped bit: S3 gives no checksum of a listing; what it hides is found missing, or is written again
 @pytest.mark.parametrize("kind", tried(*(kind for kind in KINDS if kind != "flip")))
 def test_a_listing_outlives_a_fault(store: Store, proxy: FaultProxy, kind: FaultKind) -> None:
-    proxy.arm(Fault(kind=kind, last=1, seconds=1.0))
+    proxy.arm(Fault(kind=kind, last=1, seconds=SECONDS.get(kind, 0.0)))
     assert store.listing("a") == ["a/b.bin", "a/c.bin"]
-    proxy.arm(Fault(kind=kind, last=1, seconds=1.0))
+    proxy.arm(Fault(kind=kind, last=1, seconds=SECONDS.get(kind, 0.0)))
     assert store.children("a") == ["b.bin", "c.bin"]
     assert proxy.struck
 
@@ -104,7 +106,7 @@ def test_a_listing_outlives_a_fault(store: Store, proxy: FaultProxy, kind: Fault
 @every_kind
 def test_a_write_outlives_a_fault_and_is_made_once(store: Store, proxy: FaultProxy, kind: FaultKind) -> None:
     struck = 2 if kind in ("reset", "lost") else 1  # aiohttp itself repeats a PUT that met a reset, once
-    proxy.arm(Fault(kind=kind, last=struck, seconds=1.0))
+    proxy.arm(Fault(kind=kind, last=struck, seconds=SECONDS.get(kind, 0.0)))
     publish_bytes(store, "x", BODY)
     methods = " ".join(line.split()[0] for line in proxy.requests)
     expected = {"reset": "PUT PUT HEAD PUT", "lost": "PUT PUT HEAD", "stall": "PUT HEAD"}
@@ -186,7 +188,7 @@ def test_a_block_that_raises_leaves_neither_object_nor_parts(store: Store) -> No
         pytest.param("503", "HTTP 503( ServiceUnavailable)?", marks=pytest.mark.slow),
         ("slowdown", "HTTP 503( SlowDown)?"),
         pytest.param("reset", "a broken connection", marks=pytest.mark.slow),
-        ("stall", "no answer in time"),
+        pytest.param("stall", "no answer in time", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("write", [False, True], ids=["read", "write"])

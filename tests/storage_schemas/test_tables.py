@@ -21,6 +21,7 @@ VALUES = {
     pa.int32(): st.integers(-(2**31), 2**31 - 1),
     pa.float64(): st.floats(allow_nan=False),
     pa.bool_(): st.booleans(),
+    pa.binary(): st.binary(max_size=5),
 }
 every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 DAMAGED = (
