@@ -1,6 +1,6 @@
 """What extracting costs beyond the teacher's forwards.
 
-    python -m tests.benchmarks.extract [--source dinov3-s --resolution 256 --views 64 --batch 16 --device cpu]
+    python -m tests.benchmarks.extract [--source dinov3-s --resolution 256 --views 128 --batch 16 --device cpu]
 
 A teacher with random weights, which cost what real ones do, goes over generated views: as `extract` does (reading
 canvases, cutting windows, PHI-S, float16, checksums, writing shards and commits), in this process and in one Ray actor,
@@ -35,7 +35,7 @@ from storage_schemas.store import Store
 from storage_schemas.views import ViewSet
 from teachers.base import normalise
 
-ROUNDS = 4
+ROUNDS = 3
 
 
 def write_images(folder: Path, count: int) -> Path:
@@ -48,14 +48,11 @@ def write_images(folder: Path, count: int) -> Path:
 
 
 def recipe_of(options: argparse.Namespace) -> Recipe:
-    """One teacher, one resolution, four shards."""
+    """One teacher, one resolution, shards of the usual size: 128 views at 256 px."""
     choice = TeacherChoice(
         name="teacher", source=options.source, weights="random:0", precision=options.precision, batch=options.batch
     )
-    tokens = (options.resolution // 16) ** 2
-    views = ViewsConfig(
-        low=(options.resolution,), high=(), heldout=0, tokens_per_shard=tokens * options.views // 4, canvas_tokens=0
-    )
+    views = ViewsConfig(low=(options.resolution,), high=(), heldout=0, canvas_tokens=0)
     return Recipe(
         name="benchmark", views=views, teachers=(choice,), calibration=CalibrationConfig(views=4, tokens_per_channel=1)
     )
@@ -127,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", default="dinov3-s")
     parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--views", type=int, default=64)
+    parser.add_argument("--views", type=int, default=128)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default=None)
