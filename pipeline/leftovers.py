@@ -99,7 +99,7 @@ def delete(cache: Cache, leftovers: Iterable[Leftover]) -> None:
         if size != one.bytes:
             fix = "wait until no run writes to this cache"
             raise IdentityError("leftover", [Problem(place=one.name, found="is being written", fix=fix)])
-        cache.store.filesystem.rm_file(cache.store.path(one.name))
+        cache.store.remove(one.name)
 
 
 def _detail_folders(view_set: ViewSet, spec: TeacherSpec) -> tuple[str, str]:

@@ -6,6 +6,7 @@ where it fails a check, before it is called damaged."""
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, final
 
@@ -142,6 +143,11 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(one.rstrip("/").removeprefix(f"{path}/") for one in found if one.rstrip("/") != path)
+
+    def remove(self, name: str) -> None:
+        """Delete an object. One that is gone is no error: an earlier request may have been answered too late."""
+        with suppress(FileNotFoundError):
+            self._ask("rm_file", name)
 
     @property
     def _root(self) -> str:

@@ -116,6 +116,15 @@ def test_a_write_outlives_a_fault_and_is_made_once(store: Store, proxy: FaultPro
     assert store.read("x") == BODY
 
 
+@pytest.mark.parametrize("kind", ["503", "reset", "lost"])
+def test_a_deletion_outlives_a_fault(store: Store, proxy: FaultProxy, kind: FaultKind) -> None:
+    proxy.arm(Fault(kind=kind, last=1))
+    store.remove("a/b.bin")
+    assert proxy.struck
+    assert (store.size("a/b.bin"), store.listing("a")) == (None, ["a/c.bin"])
+    store.remove("a/b.bin")
+
+
 def test_an_upload_of_others_is_not_taken_for_ours(store: Store, proxy: FaultProxy) -> None:
     publish_bytes(store, "x", b"theirs")
     proxy.arm(Fault(kind="reset", last=2))
