@@ -62,6 +62,16 @@ class FaultProxy:
         with self.lock:
             self.plan, self.requests, self.struck = plan, [], []
 
+    @contextmanager
+    def at_peace(self) -> Iterator[None]:
+        """Neither strike nor count what is asked in the block."""
+        with self.lock:
+            plan, requests = self.plan, self.requests
+            self.plan, self.requests = (), []
+        yield
+        with self.lock:
+            self.plan, self.requests = plan, requests
+
     def meet(self, line: str) -> Fault | None:
         """Note a request, and return what is to happen to it."""
         with self.lock:

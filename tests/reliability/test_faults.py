@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
+from typing import final
 
 import pytest
 from conftest import HERE, Ended, Runner
@@ -20,11 +21,16 @@ from storage_schemas.store import Store
 from trainer.run_folder import RunFolder
 
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
-PATIENCE = {"outage": 3.0, "silence": 0.7, "first_wait": 0.02}
+PATIENCE = {"outage": 20.0, "silence": 0.7, "first_wait": 0.02}
+"""Of runs whose faults pass: a busy machine alone must not look like an outage."""
+IMPATIENCE = PATIENCE | {"outage": 3.0}
+"""Of runs that meet an outage."""
 SECONDS = {"stall": 2.0, "slow": 0.3}
 UNITS = ("views/low-128", "teachers/quarter-mean/low-128")
-APART = 10
+APART = 6
 """Requests from one fault to the next in the sweep, so that each meets a run at peace."""
+OUTAGES_APART = 10
+"""Requests from where one outage begins to where the next does."""
 
 
 def contents(store: Store) -> dict[str, str]:
@@ -56,6 +62,35 @@ def faults(numbers: Sequence[int], kinds: Sequence[FaultKind]) -> Iterator[Fault
     """Plan a fault of the next kind at each of some requests."""
     for number, kind in zip(numbers, cycle(kinds), strict=False):
         yield Fault(kind=kind, first=number, last=number, seconds=SECONDS.get(kind, 0))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Weathered:
+    """What runs through planned faults came to."""
+
+    struck: int
+    """Requests that failed."""
+    runs: int
+    """Runs until one was complete: 1 where the first was not stopped."""
+
+
+def weather(
+    runner: Runner, proxy: FaultProxy, step: str, uri: str, plan: Sequence[Fault], **settings: str
+) -> Weathered:
+    """Run through planned faults, again where one stops the run, such as a listing with a flipped bit, which no
+    checksum betrays; what was not struck yet may be then. Each end but the last is one message and whole commits."""
+    proxy.arm(*plan)
+    ended = [runner.run(step, uri, patience=PATIENCE, **settings)]
+    while ended[-1].status != 0 and len(ended) <= len(plan):
+        require_one_message(ended[-1])
+        with proxy.at_peace():
+            require_whole_commits(Store(uri=uri))
+        ended.append(runner.run(step, uri, patience=PATIENCE, **settings))
+    assert ended[-1].status == 0, ended[-1].said
+    seen = Weathered(struck=len(proxy.struck), runs=len(ended))
+    proxy.arm()
+    return seen
 
 
 @pytest.fixture(scope="module")
@@ -94,30 +129,17 @@ def test_a_cache_on_s3_has_the_bytes_of_one_in_a_folder_and_teaches_the_same_stu
     assert weights(tmp_path / "run") == weights(undisturbed / "run")
 
 
-def check_extract(runner: Runner, proxy: FaultProxy, uri: str, plan: Sequence[Fault], expected: dict) -> list[str]:
-    """Extract through faults that pass: the run completes, or a second one does.
-
-    Returns:
-        The requests that were struck.
-    """
-    proxy.arm(*plan)
-    ended = runner.run("extract", uri, patience=PATIENCE)
-    struck = list(proxy.struck)
-    proxy.arm()
-    if ended.status != 0:  # such as a listing with a flipped bit, which no checksum betrays
-        require_one_message(ended)
-        require_whole_commits(Store(uri=uri))
-        again = runner.run("extract", uri, patience=PATIENCE)
-        assert again.status == 0, again.said
+def check_extract(runner: Runner, proxy: FaultProxy, uri: str, plan: Sequence[Fault], expected: dict) -> Weathered:
+    """Extract through faults that pass: the run completes, or is stopped in one message and taken up again."""
+    seen = weather(runner, proxy, "extract", uri, plan)
     assert contents(Store(uri=uri)) == expected
-    return struck
+    return seen
 
 
 def test_an_extract_outlives_faults_of_every_kind(
     runner: Runner, proxy: FaultProxy, bucket: str, expected: dict
 ) -> None:
-    struck = check_extract(runner, proxy, bucket, list(faults(range(3, 300, 9), KINDS)), expected)
-    assert len(struck) > 20
+    assert check_extract(runner, proxy, bucket, list(faults(range(3, 300, 9), KINDS)), expected).struck > 20
 
 
 def test_lost_answers_to_every_commit_change_nothing(
@@ -138,7 +160,7 @@ def test_lost_answers_to_every_commit_change_nothing(
 def check_outage(runner: Runner, proxy: FaultProxy, uri: str, kind: FaultKind, number: int, expected: dict) -> None:
     """Extract into an outage that begins at a request: one message, whole commits, and a second run completes."""
     proxy.arm(Fault(kind=kind, first=number))
-    ended = runner.run("extract", uri, patience=PATIENCE)
+    ended = runner.run("extract", uri, patience=IMPATIENCE)
     require_one_message(ended)
     assert "run the same command again when that is mended: it resumes" in ended.said
     proxy.arm()
@@ -155,24 +177,11 @@ def test_an_extract_that_meets_an_outage_ends_in_one_message_and_is_taken_up_aga
     check_outage(runner, proxy, bucket, kind, number, expected)
 
 
-def check_train(runner: Runner, proxy: FaultProxy, uri: str, plan: Sequence[Fault], folder: Path) -> list[str]:
-    """Train through faults. Return the requests that were struck."""
-    proxy.arm(*plan)
-    ended = runner.run("train", uri, folder=str(folder), patience=PATIENCE)
-    struck = list(proxy.struck)
-    proxy.arm()
-    if ended.status != 0:
-        require_one_message(ended)
-        again = runner.run("train", uri, folder=str(folder), patience=PATIENCE)
-        assert again.status == 0, again.said
-    return struck
-
-
 def test_training_outlives_faults_of_every_kind(
     cached: tuple[str, list[str]], runner: Runner, proxy: FaultProxy, undisturbed: Path, tmp_path: Path
 ) -> None:
-    struck = check_train(runner, proxy, cached[0], list(faults(range(2, 200, 9), KINDS)), tmp_path / "run")
-    assert len(struck) >= 9
+    plan = list(faults(range(2, 200, 9), KINDS))
+    assert weather(runner, proxy, "train", cached[0], plan, folder=str(tmp_path / "run")).struck >= 9
     assert weights(tmp_path / "run") == weights(undisturbed / "run")
 
 
@@ -180,7 +189,7 @@ def test_training_that_meets_an_outage_ends_in_one_message_and_goes_on(
     cached: tuple[str, list[str]], runner: Runner, proxy: FaultProxy, undisturbed: Path, tmp_path: Path
 ) -> None:
     proxy.arm(Fault(kind="reset", first=70))
-    ended = runner.run("train", cached[0], folder=str(tmp_path / "run"), patience=PATIENCE)
+    ended = runner.run("train", cached[0], folder=str(tmp_path / "run"), patience=IMPATIENCE)
     require_one_message(ended)
     proxy.arm()
     assert runner.run("train", cached[0], folder=str(tmp_path / "run"), patience=PATIENCE).status == 0
@@ -197,17 +206,26 @@ def plans(requests: Sequence[str], kind: FaultKind) -> Iterator[list[Fault]]:
         ]
 
 
+def told(kind: FaultKind, requests: int, seen: Sequence[Weathered]) -> None:
+    """Check that no request was left out, and print what docs/reliability.md says (`pytest -rP`)."""
+    struck, runs = sum(one.struck for one in seen), sum(one.runs for one in seen)
+    print(f"{kind}: {struck} faults at {requests} requests, {len(seen)} runs, taken up again {runs - len(seen)} times")
+    # a run that was stopped need not come again to every request that the undisturbed one made
+    assert struck == requests or (runs > len(seen) and struck >= 0.95 * requests)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_request_of_an_extract_may_fail(
     cached: tuple[str, list[str]], runner: Runner, proxy: FaultProxy, bucket: str, kind: FaultKind, expected: dict
 ) -> None:
+    seen = []
     for number, plan in enumerate(plans(cached[1], kind)):
         uri = f"{bucket}-{number}"
         moved = [replace(fault, exactly=fault.exactly.replace("cached", uri.rpartition("/")[2])) for fault in plan]
-        struck = check_extract(runner, proxy, uri, moved, expected)
-        assert len(struck) >= len(plan) - 2, "but for what a run that was stopped did not come to"
+        seen.append(check_extract(runner, proxy, uri, moved, expected))
+    told(kind, len(cached[1]), seen)
 
 
 @pytest.mark.slow
@@ -216,8 +234,9 @@ def test_every_request_of_an_extract_may_fail(
 def test_an_outage_may_begin_anywhere(
     cached: tuple[str, list[str]], runner: Runner, proxy: FaultProxy, bucket: str, kind: FaultKind, expected: dict
 ) -> None:
-    for number in range(1, len(cached[1]), APART):
+    for number in range(1, len(cached[1]), OUTAGES_APART):
         check_outage(runner, proxy, f"{bucket}-{number}", kind, number, expected)
+    print(f"{kind}: outages from {len(range(1, len(cached[1]), OUTAGES_APART))} of {len(cached[1])} requests on")
 
 
 @pytest.mark.slow
@@ -233,10 +252,12 @@ def test_every_request_of_a_training_run_may_fail(
 ) -> None:
     proxy.arm()
     assert runner.run("train", cached[0], folder=str(tmp_path / "peace"), patience=PATIENCE).status == 0
-    for number, plan in enumerate(plans(list(proxy.requests), kind)):
+    requests, seen = list(proxy.requests), []
+    for number, plan in enumerate(plans(requests, kind)):
         folder = tmp_path / str(number)
-        assert check_train(runner, proxy, cached[0], plan, folder)
+        seen.append(weather(runner, proxy, "train", cached[0], plan, folder=str(folder)))
         assert weights(folder) == weights(undisturbed / "run")
+    told(kind, len(requests), seen)
 
 
 @pytest.mark.slow
