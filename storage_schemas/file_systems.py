@@ -52,15 +52,15 @@ def _options(uri: str, patience: Patience) -> dict[str, Any]:
 
 
 def read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | BaseException]:
-    """Return the bytes `start … stop` of each range of a file, fewer where it ends before."""
+    """Return the bytes `start … stop` of each range of a file, fewer where it ends before; or what reading met."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError as error:
+        try:
+            return [_read_range(descriptor, start, stop) for start, stop in ranges]
+        finally:
+            os.close(descriptor)
+    except OSError as error:
         return [error] * len(ranges)
-    try:
-        return [_read_range(descriptor, start, stop) for start, stop in ranges]
-    finally:
-        os.close(descriptor)
 
 
 def _read_range(descriptor: int, start: int, stop: int) -> bytes:

@@ -14,7 +14,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem, SettingError
+from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem, SettingError, StorageError
 from storage_schemas.file_systems import file_system, read_local
 from storage_schemas.patience import Patience
 
@@ -65,6 +65,7 @@ class Store:
 
         Raises:
             MissingError: there is none of that name.
+            StorageError: it cannot be read.
         """
         return self.read_many([name])[0]
 
@@ -73,6 +74,7 @@ class Store:
 
         Raises:
             MissingError: there is none of one of the names.
+            StorageError: one of them cannot be read.
         """
         bodies = self._bodies([(name, None, None) for name in names])
         return [self._received(name, body) for name, body in zip(names, bodies, strict=True)]
@@ -109,6 +111,7 @@ class Store:
         Raises:
             MissingError: there is no object of that name.
             CorruptionError: it ends before a range does.
+            StorageError: it cannot be read.
         """
         if self.is_local:
             parts = read_local(self.path(name), ranges)
@@ -200,6 +203,9 @@ class Store:
     def _received(self, name: str, body: bytes | BaseException) -> bytes:
         if isinstance(body, FileNotFoundError):
             raise MissingError("object", [Problem(place=f"{self.uri}/{name}", found="is not there")]) from None
+        if isinstance(body, OSError):
+            found, fix = f"cannot be read: {body.strerror or body}", "run the same command again when that is mended"
+            raise StorageError("storage", [Problem(place=f"{self.uri}/{name}", found=found, fix=fix)]) from body
         if isinstance(body, BaseException):
             raise body
         return body

@@ -4,12 +4,11 @@ from typing import final
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
 
 from trainer.config import TrainRecipe
 from trainer.course import batch_sizes, make_course
 from trainer.dataset import CachedBatches, heldout_requests
-from trainer.loader import ALONE, Batches, Share, TrainingStream, open_loader
+from trainer.loader import ALONE, Batches, Loader, Share, TrainingStream, open_loader
 from trainer.source import Source
 
 
@@ -33,7 +32,7 @@ class CachedViews(LightningDataModule):
         )
         return self.stream
 
-    def heldout_loader(self, share: Share = ALONE) -> DataLoader:
+    def heldout_loader(self, share: Share = ALONE) -> Loader:
         """Return a process's share of the held-out views, in batches of one view set; together, each view once."""
         every = heldout_requests(self.source, batch_sizes(self.recipe), self.recipe.seed)
         requests = every[share.rank :: share.world]

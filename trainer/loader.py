@@ -8,6 +8,7 @@ from typing import Any, final
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from storage_schemas.errors import AbstractStillhouseError
 from trainer.batch import ViewBatch
 from trainer.config import TrainRecipe
 from trainer.course import Leg, course_steps
@@ -83,17 +84,44 @@ class TrainingStream:
             yield tuple(training_request(part.share(rank, world), self.seed, second=second) for part in parts)
 
 
-def open_loader(
-    dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
-) -> DataLoader:
+@final
+class Answers(Dataset):
+    """A dataset that answers with its refusals: PyTorch would not bring them whole from one process to another."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Batches | AbstractStillhouseError:
+        try:
+            return self.dataset[requests]
+        except AbstractStillhouseError as refusal:
+            return refusal
+
+
+@final
+class Loader:
+    """One answer per request, in their order; where a reading process was refused, the same refusal is raised here."""
+
+    def __init__(self, answers: DataLoader) -> None:
+        self.answers = answers
+
+    def __iter__(self) -> Iterator[Batches]:
+        for answer in self.answers:
+            if isinstance(answer, AbstractStillhouseError):
+                raise answer
+            yield answer
+
+
+def open_loader(dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings) -> Loader:
     """Return a loader that reads one answer per request, in their order, however many processes read."""
     # a forked process would inherit a file system's threads and sockets, which do not survive the fork
     apart: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": settings.read_ahead}
-    return DataLoader(
-        dataset,
+    answers = DataLoader(
+        Answers(dataset),
         batch_size=None,
         sampler=requests,
         num_workers=settings.workers,
         pin_memory=torch.cuda.is_available() and settings.accelerator != "cpu",
         **(apart if settings.workers else {}),
     )
+    return Loader(answers)

@@ -1,38 +1,26 @@
 """An S3 server, a proxy that fails on purpose, and a fresh bucket for each test."""
 
 import itertools
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
 
 import numpy as np
 import pytest
 from PIL import Image
 from s3fs import S3FileSystem
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from fault_proxy import FaultProxy, fault_proxy  # noqa: E402
-from swift_server import Server, swift_server  # noqa: E402
+from disturbed_runs import HERE, PATIENCE, Runner, contents
+from fault_proxy import FaultProxy, fault_proxy
+from swift_server import Server, swift_server
+
+from storage_schemas.store import Store
 
 NUMBERS = itertools.count()
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a run ended."""
-
-    status: int
-    """0: complete; 2: refused in one message; anything else is a fault of ours."""
-    said: str
-    """What it said on standard error."""
 
 
 @pytest.fixture(scope="session")
@@ -81,23 +69,6 @@ def set_variables(patch: pytest.MonkeyPatch, swift: Server, proxy: FaultProxy) -
         patch.setenv(name, value)
 
 
-@final
-class Runner:
-    """Carries small runs out in processes of their own."""
-
-    def __init__(self, process: subprocess.Popen, images: Path) -> None:
-        self._process, self._images = process, images
-
-    def run(self, step: str, cache: str, **settings: Any) -> Ended:
-        """Carry one out, and return how it ended."""
-        run = {"step": step, "cache": cache, "images": str(self._images)} | settings
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(run) + "\n")
-        self._process.stdin.flush()
-        return Ended(**json.loads(self._process.stdout.readline()))
-
-
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of smooth seeded colours, no two of one size."""
@@ -131,3 +102,28 @@ def runner(images: Path, request: pytest.FixtureRequest, tmp_path_factory: pytes
     ):
         yield Runner(process, images)
         process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in a folder that nothing disturbs: the cache, and a student beside it."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    for step in ("extract", "train"):
+        ended = runner.run(step, str(root / "cache"), folder=str(root / "run"))
+        assert ended.status == 0, ended.said
+    return root
+
+
+@pytest.fixture(scope="session")
+def expected(undisturbed: Path) -> dict[str, str]:
+    """What every cache of these tests must hold at the end."""
+    return contents(Store(uri=str(undisturbed / "cache")))
+
+
+@pytest.fixture(scope="session")
+def cached(runner: Runner, session_proxy: FaultProxy, made_bucket: str) -> tuple[str, list[str]]:
+    """A cache on S3 made in peace, and the requests that it took."""
+    session_proxy.arm()
+    ended = runner.run("extract", f"s3://{made_bucket}/cached", patience=PATIENCE)
+    assert ended.status == 0, ended.said
+    return f"s3://{made_bucket}/cached", list(session_proxy.requests)

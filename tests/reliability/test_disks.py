@@ -1,17 +1,18 @@
 """Small runs on disks that are full, read-only or broken: one message, nothing half committed, and then resumed."""
 
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Runner
-from test_faults import contents, expected, require_one_message, require_whole_commits, undisturbed  # noqa: F401
+from disturbed_runs import Runner, contents, require_one_message, require_whole_commits
 
+from storage_schemas.read_cache import RangeKey, open_read_cache
 from storage_schemas.store import Store
 
 
-def check_resumed(runner: Runner, cache: Path, expected: dict) -> None:  # noqa: F811
+def check_resumed(runner: Runner, cache: Path, expected: dict) -> None:
     """Check that nothing was half committed, and that the same run again completes to the same bytes."""
     store = Store(uri=str(cache))
     assert not list(cache.rglob("*.partial"))
@@ -26,7 +27,7 @@ def test_a_file_that_may_not_grow_ends_a_run_in_one_message(
     runner: Runner,
     tmp_path: Path,
     largest: int,
-    expected: dict,  # noqa: F811
+    expected: dict,
 ) -> None:
     ended = runner.run("extract", str(tmp_path / "cache"), largest_file=largest)
     require_one_message(ended)
@@ -46,7 +47,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_full_disk_ends_a_run_in_one_message(runner: Runner, small_disk: Path, expected: dict) -> None:  # noqa: F811
+def test_a_full_disk_ends_a_run_in_one_message(runner: Runner, small_disk: Path, expected: dict) -> None:
     ended = runner.run("extract", str(small_disk / "cache"))
     require_one_message(ended)
     assert "cannot be written: No space left on device (run the same command again" in ended.said
@@ -55,12 +56,27 @@ def test_a_full_disk_ends_a_run_in_one_message(runner: Runner, small_disk: Path,
     check_resumed(runner, small_disk / "cache", expected)
 
 
+def test_a_full_disk_below_a_read_cache_costs_one_warning_and_no_view(small_disk: Path) -> None:
+    cache = open_read_cache(str(small_disk / "kept"), 10**7, Store(uri="memory://far/cache"))
+    keys = [RangeKey(uri="memory://far/cache", path=f"x/{n}", sha256="", start=0, stop=50_000) for n in range(12)]
+    bodies = [bytes([number]) * 50_000 for number in range(12)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for key, body in zip(keys, bodies, strict=True):
+            cache.put(key, body)
+    [warning] = [str(one.message) for one in said]
+    assert warning.endswith("cannot be written: No space left on device; going on without what it does not keep")
+    found = [cache.get(key) for key in keys]
+    assert [one for one in found if one is not None] == bodies[:7], "390 kB hold seven"
+    assert not list(small_disk.rglob("*.partial"))
+
+
 @pytest.mark.parametrize("folder", ["", "features.zarr/teachers", "tables/shards"])
 def test_a_folder_that_may_not_be_written_ends_a_run_in_one_message(
     runner: Runner,
     tmp_path: Path,
     folder: str,
-    expected: dict,  # noqa: F811
+    expected: dict,
 ) -> None:
     place = tmp_path / "cache" / folder
     place.mkdir(parents=True)
@@ -79,7 +95,7 @@ def test_a_disk_that_fails_ends_a_run_in_one_message(
     runner: Runner,
     tmp_path: Path,
     number: int,
-    expected: dict,  # noqa: F811
+    expected: dict,
 ) -> None:
     ended = runner.run("extract", str(tmp_path / "cache"), failing_flush=number)
     require_one_message(ended)

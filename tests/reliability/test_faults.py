@@ -1,121 +1,46 @@
 """Small runs through faults at every request: complete, or stopped in one message and resumed, to the same bytes."""
 
-import hashlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import final
 
 import pytest
-from conftest import HERE, Ended, Runner
+from disturbed_runs import (
+    HERE,
+    PATIENCE,
+    Ended,
+    Runner,
+    Weathered,
+    contents,
+    require_one_message,
+    require_whole_commits,
+    weather,
+    weights,
+)
 from fault_proxy import Fault, FaultKind, FaultProxy
-from swift_server import ACCESS, SECRET, Server
+from swift_server import Server
 
-from storage_schemas.commits import read_commits
 from storage_schemas.store import Store
-from trainer.run_folder import RunFolder
 
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
-PATIENCE = {"outage": 20.0, "silence": 0.7, "first_wait": 0.02}
-"""Of runs whose faults pass: a busy machine alone must not look like an outage."""
 IMPATIENCE = PATIENCE | {"outage": 3.0}
 """Of runs that meet an outage."""
 SECONDS = {"stall": 2.0, "slow": 0.3}
-UNITS = ("views/low-128", "teachers/quarter-mean/low-128")
 APART = 6
 """Requests from one fault to the next in the sweep, so that each meets a run at peace."""
 OUTAGES_APART = 10
 """Requests from where one outage begins to where the next does."""
 
 
-def contents(store: Store) -> dict[str, str]:
-    """Return the SHA-256 of every object of a cache, but for what a killed process leaves."""
-    names = [name for name in store.listing("") if not name.endswith(".partial")]
-    return {name: hashlib.sha256(body).hexdigest() for name, body in zip(names, store.read_many(names), strict=True)}
-
-
-def require_whole_commits(store: Store) -> None:
-    """Check that what is committed is there, with the bytes that it was committed with."""
-    records = [one for unit in UNITS for parts in read_commits(store, unit).values() for one in parts]
-    bodies = store.read_many([one.path for one in records])
-    assert [hashlib.sha256(body).hexdigest() for body in bodies] == [one.sha256 for one in records]
-
-
-def require_one_message(ended: Ended) -> None:
-    """Check that a run ended in one refusal, which shows no secret and no traceback."""
-    errors = [line for line in ended.said.splitlines() if line.startswith("error: ")]
-    assert (ended.status, len(errors)) == (2, 1), ended.said
-    assert not any(word in ended.said for word in ("Traceback", ACCESS, SECRET, "AWS4-HMAC", "Credential=")), ended.said
-
-
-def weights(folder: Path) -> str:
-    """Return the SHA-256 of the student that a run exported."""
-    return hashlib.sha256(RunFolder(path=folder).weights.read_bytes()).hexdigest()
-
-
 def faults(numbers: Sequence[int], kinds: Sequence[FaultKind]) -> Iterator[Fault]:
     """Plan a fault of the next kind at each of some requests."""
     for number, kind in zip(numbers, cycle(kinds), strict=False):
         yield Fault(kind=kind, first=number, last=number, seconds=SECONDS.get(kind, 0))
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Weathered:
-    """What runs through planned faults came to."""
-
-    struck: int
-    """Requests that failed."""
-    runs: int
-    """Runs until one was complete: 1 where the first was not stopped."""
-
-
-def weather(
-    runner: Runner, proxy: FaultProxy, step: str, uri: str, plan: Sequence[Fault], **settings: str
-) -> Weathered:
-    """Run through planned faults, again where one stops the run, such as a listing with a flipped bit, which no
-    checksum betrays; what was not struck yet may be then. Each end but the last is one message and whole commits."""
-    proxy.arm(*plan)
-    ended = [runner.run(step, uri, patience=PATIENCE, **settings)]
-    while ended[-1].status != 0 and len(ended) <= len(plan):
-        require_one_message(ended[-1])
-        with proxy.at_peace():
-            require_whole_commits(Store(uri=uri))
-        ended.append(runner.run(step, uri, patience=PATIENCE, **settings))
-    assert ended[-1].status == 0, ended[-1].said
-    seen = Weathered(struck=len(proxy.struck), runs=len(ended))
-    proxy.arm()
-    return seen
-
-
-@pytest.fixture(scope="module")
-def undisturbed(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in a folder that nothing disturbs: the cache, and a student beside it."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    for step in ("extract", "train"):
-        ended = runner.run(step, str(root / "cache"), folder=str(root / "run"))
-        assert ended.status == 0, ended.said
-    return root
-
-
-@pytest.fixture(scope="module")
-def expected(undisturbed: Path) -> dict[str, str]:
-    """What every cache of these tests must hold at the end."""
-    return contents(Store(uri=str(undisturbed / "cache")))
-
-
-@pytest.fixture(scope="module")
-def cached(runner: Runner, session_proxy: FaultProxy, made_bucket: str) -> tuple[str, list[str]]:
-    """A cache on S3 made in peace, and the requests that it took."""
-    session_proxy.arm()
-    ended = runner.run("extract", f"s3://{made_bucket}/cached", patience=PATIENCE)
-    assert ended.status == 0, ended.said
-    return f"s3://{made_bucket}/cached", list(session_proxy.requests)
 
 
 def test_a_cache_on_s3_has_the_bytes_of_one_in_a_folder_and_teaches_the_same_student(

@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schemas.errors import CorruptionError, MissingError, SettingError
+from storage_schemas.errors import CorruptionError, MissingError, SettingError, StorageError
 from storage_schemas.store import Store
 
 BODY = bytes(range(100))
@@ -116,7 +116,7 @@ def test_an_object_store_that_answers_with_an_error_beyond_the_end_is_understood
         (OSError(errno.EIO, "broken"), "x", (200, 204)),
     ],
 )
-def test_any_other_failure_of_the_file_system_is_passed_on_as_it_is(
+def test_any_other_failure_of_the_file_system_is_a_refusal_that_names_the_object(
     monkeypatch: pytest.MonkeyPatch, failure: OSError, name: str, span: tuple[int, int]
 ) -> None:
     def fails(*_: Any, **__: Any) -> bytes:
@@ -124,9 +124,23 @@ def test_any_other_failure_of_the_file_system_is_passed_on_as_it_is(
 
     memory().pipe_file("/other/x", BODY)
     monkeypatch.setattr(MemoryFileSystem, "cat_file", fails)
-    with pytest.raises(OSError, match=str(failure.args[-1])) as raised:
+    with pytest.raises(StorageError) as raised:
         Store(uri="memory://other").read_ranges(name, [span])
-    assert raised.value is failure
+    assert raised.value.__cause__ is failure
+    assert str(raised.value) == (
+        f"storage failed:\n  memory://other/{name}: cannot be read: {failure.args[-1]} "
+        "(run the same command again when that is mended)"
+    )
+
+
+def test_a_disk_that_fails_in_a_read_ends_it_in_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def failing(*_: Any) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "x").write_bytes(BODY)
+    monkeypatch.setattr(os, "pread", failing)
+    with pytest.raises(StorageError, match=r"/x: cannot be read: Input/output error \(run the same command again"):
+        Store(uri=str(tmp_path)).read_ranges("x", [(3, 50)])
 
 
 def test_a_remote_file_system_keeps_no_listing_that_could_grow_stale() -> None:

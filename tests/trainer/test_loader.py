@@ -1,7 +1,9 @@
 """The stream of batches: the same whoever reads, and from wherever it starts."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 
 from storage_schemas.cache import Cache
 from storage_schemas.errors import SettingError
+from storage_schemas.teacher import TeacherSpec
+from trainer.__main__ import main
 from trainer.config import DataSettings, TrainRecipe
 from trainer.course import make_course
 from trainer.dataset import CachedBatches
@@ -51,6 +55,29 @@ def test_a_stream_goes_on_from_a_saved_state_with_the_very_next_batch(source: So
 def test_reading_processes_change_neither_the_batches_nor_their_order(source: Source, recipe_of: Recipes) -> None:
     alone, helped = recipe_of(steps=5), recipe_of(steps=5, running={"workers": 2, "read_ahead": 2})
     assert [plain(step) for step in stream(source, helped)] == [plain(step) for step in stream(source, alone)]
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, cache_maker: Callable[..., Any], specs: dict[str, TeacherSpec]) -> Cache:
+    """A cache in which every view of one shard of features has a flipped bit."""
+    maker = cache_maker(tmp_path, {"low-32": 9}).views().teacher(specs["any"]).stats(specs["any"])
+    shard = tmp_path / "features.zarr/teachers/any/low-32/spatial/c/0/0/0/0"
+    body = bytearray(shard.read_bytes())
+    body[: len(body) - 100] = bytes(value ^ 1 for value in body[: len(body) - 100])
+    shard.write_bytes(body)
+    return maker.cache
+
+
+def test_damage_met_by_a_reading_process_ends_the_command_in_one_message(
+    damaged: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = "--student test_vit --steps 2 --data.batch-low 4 --optimiser.warmup 1 --running.accelerator cpu"
+    command = f"train --recipe small --cache {damaged.store.uri} --runs {tmp_path / 'runs'} {small} --running.workers 1"
+    assert main([*command.split(), "--running.loggers", "csv"]) == 2
+    said = capsys.readouterr().err
+    told = r"teachers/any/low-32/spatial shard 0 row \d: its CRC32C does not match its bytes\n"
+    assert re.search(rf"^error: chunk is damaged:\n  {told}\Z", said, re.MULTILINE), said
+    assert "Traceback" not in said
 
 
 def test_ranks_share_every_step_and_lose_none_of_it(source: Source, recipe_of: Recipes) -> None:

@@ -1,0 +1,20 @@
+"""A dataset of these tests: batches of several caches, opened in whichever process reads them."""
+
+from collections.abc import Sequence
+from typing import final
+
+from torch.utils.data import Dataset
+
+from trainer.batch import ViewBatch
+from trainer.dataset import BatchRequest, CachedBatches
+
+
+@final
+class TwoSources(Dataset):
+    """Answers each request from every one of its sources, in turn."""
+
+    def __init__(self, sources: Sequence[CachedBatches]) -> None:
+        self.sources = sources
+
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[list[ViewBatch]]:
+        return [one[requests] for one in self.sources]
