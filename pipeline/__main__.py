@@ -157,23 +157,30 @@ def verify(arguments: Sequence[str]) -> None:
 def gc(arguments: Sequence[str]) -> None:
     """Say what a cache no longer needs; delete it when told."""
     options = gc_options(arguments)
-    from pipeline.leftovers import delete, find_leftovers, spent_details
+    from pipeline.leftovers import delete, find_leftovers, spent_details, stale_uploads
     from pipeline.recipes import recipe_of
     from pipeline.text_table import sized
+    from storage_schemas.pending_uploads import abort_upload
 
     cache = _cache(options.cache)
     cache.require()
     views = cache.views_manifest()
     spent = spent_details(cache, views, recipe_of(options.recipe).teachers) if options.details and views else []
     found = [*spent, *find_leftovers(cache)]
+    uploads = stale_uploads(cache, options.uploads_older_than)
     for one in found:
         _say(f"  {one.name}")
-    size = sized(sum(one.bytes for one in found))
+    for upload in uploads:
+        _say(f"  {upload.name}: an upload that began at {upload.begun:%Y-%m-%d %H:%M} and never ended")
+    counts = f"{len(found)} objects, {sized(sum(one.bytes for one in found))}"
+    counts += f", and {len(uploads)} unfinished uploads" if uploads else ""
     if options.delete:
         delete(cache, found)
-        _say(f"gc: {len(found)} objects, {size}, deleted")
+        for upload in uploads:
+            abort_upload(cache.store, upload)
+        _say(f"gc: {counts}, deleted")
     else:
-        _say(f"gc: {len(found)} objects, {size}, can go; nothing is deleted without --delete")
+        _say(f"gc: {counts}, can go; nothing is deleted without --delete")
 
 
 def teachers(arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import final
 
 from pipeline.committed import committed_units
@@ -17,6 +18,7 @@ from storage_schemas.commits import read_commit, record_path
 from storage_schemas.errors import CorruptionError, IdentityError, Problem
 from storage_schemas.layout import FEATURES, detail_array, detail_unit
 from storage_schemas.manifest import ViewsManifest
+from storage_schemas.pending_uploads import PendingUpload, pending_uploads
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet
 
@@ -84,6 +86,12 @@ def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherC
         for name in cache.store.listing(folder)
     ]
     return [Leftover(name=name, bytes=cache.store.size(name) or 0) for name in names]
+
+
+def stale_uploads(cache: Cache, hours: float) -> list[PendingUpload]:
+    """Return the uploads to a cache that began so long ago that their writers must be dead."""
+    latest = datetime.now(UTC) - timedelta(hours=hours)
+    return [one for one in pending_uploads(cache.store) if one.begun <= latest]
 
 
 def delete(cache: Cache, leftovers: Iterable[Leftover]) -> None:

@@ -100,6 +100,8 @@ class GcOptions:
     details: bool = False
     """Also the details of the recipe's fixed teachers whose features are complete. A teacher that joins later, or
     another size of it, needs the images again."""
+    uploads_older_than: float = 24.0
+    """Also unfinished uploads to S3 that began so many hours ago or more: no writer takes that long over a shard."""
     delete: bool = False
     """Delete what was found. Let no run write to the cache meanwhile: what it is writing is named by nothing yet."""
 
@@ -156,6 +158,7 @@ def gc_options(arguments: Sequence[str]) -> GcOptions:
     """Read the command line of `gc`."""
     options = parse("gc", GcOptions(), arguments)
     require("CACHE", options.cache)
+    _require_positive("uploads-older-than", options.uploads_older_than, least=0)
     return options
 
 
