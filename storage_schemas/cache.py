@@ -15,6 +15,7 @@ from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
+from storage_schemas.read_cache import ReadCache
 from storage_schemas.seal import unsealed
 from storage_schemas.shard_format import parse_array_metadata
 from storage_schemas.sharded_array import ShardedArray
@@ -44,6 +45,8 @@ class Cache:
     """A cache of some format version this code reads. It holds nothing open and may be sent to other processes."""
 
     store: Store
+    kept: ReadCache | None = None
+    """Where what is read of its arrays is kept on this machine."""
 
     def require(self) -> str:
         """Return the name of the recipe that made the cache, after checking that there is one of our format.
@@ -117,7 +120,7 @@ class Cache:
 
         def opened(body: bytes, name: str) -> ShardedArray:
             spec = parse_array_metadata(path, _metadata(body, name))
-            return ShardedArray(store=self.store, spec=spec, records=records)
+            return ShardedArray(store=self.store, spec=spec, records=records, kept=self.kept)
 
         [array] = self.store.read_parsed([f"{layout.FEATURES}/{path}/zarr.json"], opened)
         return array

@@ -11,6 +11,7 @@ import numpy as np
 from storage_schemas.commits import ShardRecord
 from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.layout import array_object
+from storage_schemas.read_cache import RangeKey, ReadCache
 from storage_schemas.shard_format import CHECKSUM_BYTES, NO_CHUNK, ArraySpec, decode_chunk, decode_index, index_bytes
 from storage_schemas.store import Store
 
@@ -24,6 +25,8 @@ class ShardedArray:
     spec: ArraySpec
     records: Mapping[int, ShardRecord]
     """Commit record of each shard, by shard number."""
+    kept: ReadCache | None = None
+    """Where chunks and indices that were read are kept on this machine."""
     indices: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
     """Decoded shard indices, kept once read."""
 
@@ -59,22 +62,63 @@ class ShardedArray:
 
     def _read_shard(self, shard: int, wanted: list[tuple[int, int]], out: np.ndarray) -> None:
         index = self._index(shard)
-        spans = [self._span(shard, index, row) for _, row in wanted]
-        runs = coalesce(spans)
-        bodies = self.store.read_ranges(self.records[shard].path, runs)
+        asked = [(position, row, self._span(shard, index, row)) for position, row in wanted]
+        absent = [one for one in asked if not self._recall(shard, one[1], one[2], out[one[0]])]
+        runs = coalesce(span for _, _, span in absent)
+        bodies = self.store.read_ranges(self.records[shard].path, runs) if runs else []
         starts = [start for start, _ in runs]
-        for (position, row), (start, stop) in zip(wanted, spans, strict=True):
+        for position, row, (start, stop) in absent:
             run = bisect_right(starts, start) - 1
             chunk = memoryview(bodies[run])[start - starts[run] : stop - starts[run]]
-            decode_chunk(chunk, self.spec, out[position], self._place(shard, row))
-            self._require_committed(shard, row, chunk)
+            self._decode(shard, row, chunk, out[position])
+            if self.kept is not None:
+                self.kept.put(self._key(shard, (start, stop)), chunk)
+
+    def _recall(self, shard: int, row: int, span: tuple[int, int], out: np.ndarray) -> bool:
+        """Fill a view's place from what is kept of it, and say whether that could be done."""
+        if self.kept is None or (chunk := self.kept.get(self._key(shard, span))) is None:
+            return False
+        try:
+            self._decode(shard, row, chunk, out)
+        except CorruptionError:
+            self.kept.drop(self._key(shard, span))
+            return False
+        return True
+
+    def _decode(self, shard: int, row: int, chunk: memoryview, out: np.ndarray) -> None:
+        decode_chunk(chunk, self.spec, out, self._place(shard, row))
+        self._require_committed(shard, row, chunk)
 
     def _index(self, shard: int) -> np.ndarray:
         if shard not in self.indices:
-            record, length = self._record(shard), index_bytes(self.spec.rows_per_shard)
-            [body] = self.store.read_ranges(record.path, [(record.bytes - length, record.bytes)])
-            self.indices[shard] = decode_index(body, self.spec.rows_per_shard, f"{self.spec.path} shard {shard}")
+            record = self._record(shard)
+            span = (record.bytes - index_bytes(self.spec.rows_per_shard), record.bytes)
+            kept = self._recall_index(shard, span)
+            self.indices[shard] = self._read_index(shard, span) if kept is None else kept
         return self.indices[shard]
+
+    def _read_index(self, shard: int, span: tuple[int, int]) -> np.ndarray:
+        [body] = self.store.read_ranges(self.records[shard].path, [span])
+        index = self._decode_index(shard, body)
+        if self.kept is not None:
+            self.kept.put(self._key(shard, span), body)
+        return index
+
+    def _recall_index(self, shard: int, span: tuple[int, int]) -> np.ndarray | None:
+        if self.kept is None or (body := self.kept.get(self._key(shard, span))) is None:
+            return None
+        try:
+            return self._decode_index(shard, bytes(body))
+        except CorruptionError:
+            self.kept.drop(self._key(shard, span))
+            return None
+
+    def _decode_index(self, shard: int, body: bytes) -> np.ndarray:
+        return decode_index(body, self.spec.rows_per_shard, f"{self.spec.path} shard {shard}")
+
+    def _key(self, shard: int, span: tuple[int, int]) -> RangeKey:
+        record, (start, stop) = self.records[shard], span
+        return RangeKey(uri=self.store.uri, path=record.path, sha256=record.sha256, start=start, stop=stop)
 
     def _record(self, shard: int) -> ShardRecord:
         if shard not in self.records:

@@ -39,6 +39,11 @@ class RunningSettings:
     """Processes that read ahead; 0 reads in the training process."""
     read_ahead: int = 4
     """Steps that each reading process prepares ahead."""
+    read_cache: str = ""
+    """Folder of this machine's disks in which views and features of a cache behind a network are kept once read; empty
+    for none. Several runs may share it; each machine has its own."""
+    read_cache_bytes: int = 0
+    """How many bytes `read_cache` may take: what was longest not read gives way."""
     accelerator: Accelerator = "auto"
     """What to train on; `auto` takes a GPU where there is one."""
     devices: int = 1

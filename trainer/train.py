@@ -5,10 +5,12 @@ from pathlib import Path
 
 from storage_schemas.cache import Cache
 from storage_schemas.errors import Problem, SettingError
+from storage_schemas.read_cache import open_read_cache
 from storage_schemas.store import Store
 from trainer.config import TrainRecipe
 from trainer.processes import is_first
 from trainer.run_folder import RunFolder, require_run
+from trainer.running_settings import RunningSettings
 from trainer.source import Source, open_source
 from trainer.stages import sets_of
 
@@ -32,10 +34,8 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
         SettingError: a setting, a student or a view set that cannot be used.
         IdentityError: the folder holds a run of something else.
     """
-    source, run = (
-        open_source(Cache(store=Store(uri=cache)), recipe.data.teachers, sets_of(recipe)),
-        RunFolder(path=folder),
-    )
+    source = open_source(_opened(cache, recipe.running), recipe.data.teachers, sets_of(recipe))
+    run = RunFolder(path=folder)
     _require_taught(recipe, source)
     identity = {"recipe": recipe.identity(), "cache": source.identity}
     require_run(run, identity)
@@ -51,6 +51,13 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
     fit(recipe, source, run, identity, say)
     say(f"train: {recipe.student} is in {run.weights}; `trainer.load({str(folder)!r})` brings it back")
     return run
+
+
+def _opened(cache: str, settings: RunningSettings) -> Cache:
+    store = Store(uri=cache)
+    if not settings.read_cache:
+        return Cache(store=store)
+    return Cache(store=store, kept=open_read_cache(settings.read_cache, settings.read_cache_bytes, store))
 
 
 def _nothing(_: str) -> None:

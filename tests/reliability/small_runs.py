@@ -28,6 +28,7 @@ from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
 from storage_schemas.errors import AbstractStillhouseError
 from storage_schemas.patience import Patience
+from storage_schemas.read_cache import open_read_cache
 from storage_schemas.store import Store
 from teachers.own import own_class
 from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
@@ -63,6 +64,8 @@ def extract(cache: Cache, run: Mapping[str, Any]) -> None:
 
 def train(cache: Cache, run: Mapping[str, Any]) -> None:
     """Train a student for two steps."""
+    if "read_cache" in run:
+        cache = Cache(store=cache.store, kept=open_read_cache(run["read_cache"], run["read_cache_bytes"], cache.store))
     source, folder = open_source(cache), RunFolder(path=Path(run["folder"]))
     if not folder.card.exists():
         fit(TRAINING, source, folder, {"recipe": TRAINING.identity(), "cache": source.identity}, str)
