@@ -1,6 +1,7 @@
 """Caches in a folder and on S3 are read by worker processes, however these are started, and refuse there as here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ from trainer.source import Source, open_source
 METHODS = ("fork", "forkserver", "spawn")
 LIMIT = 30
 """Seconds in which a worker answers, or is taken to hang."""
+
+
+@pytest.fixture(autouse=True)
+def _fresh_variables() -> Iterator[None]:
+    """Start the fork server anew: one that other tests started hands on the variables that were set then."""
+    forkserver._forkserver._stop()
+    yield
+    forkserver._forkserver._stop()
 
 
 def source_of(uri: str, outage: float = 20.0) -> Source:
