@@ -76,16 +76,17 @@ def check_stats(
         found: what is wrong is noted here.
     """
     name = manifest.spec.name
-    group, stats = f"teachers/{name}/stats", None
+    group, said, stats = f"teachers/{name}/stats", None, None
     place, fix = metadata_name(group), f"delete {FEATURES}/{group}, and `{command}` measures again"
     arrays = [("mean", 1), ("variance", 1), ("spectrum", 1)]
     summary = [("dispersion", 0), ("mean_direction", 1), ("summary_sum", 1), ("summary_length", 0)]
     found.known.update(small_array_objects(group, [*arrays, *summary]))
     with noting(found.problems, place, fix):
+        said = cache.attributes(group)
         stats = cache.stats(name)
         read_measured(cache, manifest)  # what new shards would be merged into, which nobody else reads
-    if stats is not None or cache.store.exists(place):  # a run that was killed leaves a group that says nothing yet
-        check_group(cache.store, group, ours=stats is not None, fix=fix, found=found)
+    if said is not None or cache.store.exists(place):  # a run that was killed leaves a group that says nothing yet
+        check_group(cache.store, group, ours=said is not None, fix=fix, found=found)
     if stats is None:
         return None
     for view_set in stats.sets:

@@ -416,6 +416,11 @@ def test_an_array_of_another_shape_than_the_manifests_imply_is_found(rewritten: 
     assert problem.startswith(f"{OBJECTS['spatial metadata']}: shape is (")
 
 
+def test_of_statistics_what_is_damaged_is_named_and_not_the_group_that_it_lies_in(rewritten: Rewrite) -> None:
+    [problem] = problems(rewritten(OBJECTS["stats array"], in_the_middle))
+    assert problem.startswith("teachers/dinov3/stats/dispersion: its CRC32C does not match its bytes (delete")
+
+
 def test_statistics_that_count_other_views_are_found(rewritten: Rewrite) -> None:
     def miscount(body: bytes) -> bytes:
         return sealed_anew(body, lambda one: one.update(views=one["views"] + 1))
