@@ -10,6 +10,7 @@ from pipeline.draw import DrawBasis, DrawnView, draw_generations, set_manifest
 from pipeline.extension import stored_config
 from pipeline.findings import MALFORMED, Findings, noting
 from pipeline.image_parts import ImagePart, read_part
+from pipeline.publish import TEMPORARY
 from pipeline.units import Unit
 from pipeline.verify_groups import check_group, copied_back, metadata_name
 from pipeline.verify_units import check_unit
@@ -45,8 +46,8 @@ def check_root(cache: Cache, found: Findings) -> str:
     try:
         recipe = cache.require()
     except MissingError:
-        if not cache.store.listing(FEATURES):
-            raise
+        if all(name.endswith(TEMPORARY) for name in cache.store.listing(FEATURES)):
+            raise  # there is nothing, or what a run left that was killed at its very first object
         found.note(metadata_name(""), "is not there, or says nothing of a cache", fix)
     except (CorruptionError, *MALFORMED):
         with noting(found.problems, metadata_name(""), fix):

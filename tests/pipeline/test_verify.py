@@ -520,6 +520,13 @@ def test_a_place_without_a_cache_is_refused(tmp_path: Path) -> None:
         verified(tmp_path)
 
 
+def test_what_a_run_leaves_that_is_killed_at_its_very_first_object_is_no_damaged_cache(tmp_path: Path) -> None:
+    (tmp_path / "features.zarr").mkdir()
+    (tmp_path / "features.zarr/zarr.json.0123456789abcdef.partial").write_bytes(b"{")
+    with pytest.raises(MissingError, match=r"holds no features\.zarr \(run `make extract` first"):
+        verified(tmp_path)
+
+
 def test_doing_what_a_problem_says_mends_a_shard_to_the_same_bytes(small_run: Any, rewritten: Rewrite) -> None:
     names = [OBJECTS[kind] for kind in ("pixels", "spatial", "placements table")]
     before = {name: (small_run.cache / name).read_bytes() for name in names}
