@@ -157,29 +157,42 @@ def verify(arguments: Sequence[str]) -> None:
 def gc(arguments: Sequence[str]) -> None:
     """Say what a cache no longer needs; delete it when told."""
     options = gc_options(arguments)
-    from pipeline.leftovers import delete, find_leftovers, spent_details, stale_uploads
+    from pipeline.holder import described
+    from pipeline.lease import WHOLE_LEASE, leased, standing_claims
+    from pipeline.leftovers import Leftover, delete, find_leftovers, spent_details, stale_uploads
     from pipeline.recipes import recipe_of
     from pipeline.text_table import sized
-    from storage_schemas.pending_uploads import abort_upload
+    from storage_schemas.pending_uploads import PendingUpload, abort_upload
+
+    def find(cache: Cache) -> tuple[list[Leftover], list[PendingUpload], str]:
+        views = cache.views_manifest()
+        spent = spent_details(cache, views, recipe_of(options.recipe).teachers) if options.details and views else []
+        found, uploads = [*spent, *find_leftovers(cache)], stale_uploads(cache, options.uploads_older_than)
+        for one in found:
+            _say(f"  {one.name}")
+        for upload in uploads:
+            _say(f"  {upload.name}: an upload that began at {upload.begun:%Y-%m-%d %H:%M} and never ended")
+        counts = f"{len(found)} objects, {sized(sum(one.bytes for one in found))}"
+        return found, uploads, counts + (f", and {len(uploads)} unfinished uploads" if uploads else "")
 
     cache = _cache(options.cache)
     cache.require()
-    views = cache.views_manifest()
-    spent = spent_details(cache, views, recipe_of(options.recipe).teachers) if options.details and views else []
-    found = [*spent, *find_leftovers(cache)]
-    uploads = stale_uploads(cache, options.uploads_older_than)
-    for one in found:
-        _say(f"  {one.name}")
-    for upload in uploads:
-        _say(f"  {upload.name}: an upload that began at {upload.begun:%Y-%m-%d %H:%M} and never ended")
-    counts = f"{len(found)} objects, {sized(sum(one.bytes for one in found))}"
-    counts += f", and {len(uploads)} unfinished uploads" if uploads else ""
     if options.delete:
-        delete(cache, found)
-        for upload in uploads:
-            abort_upload(cache.store, upload)
+        with leased(cache, WHOLE_LEASE, "gc") as lease:
+            found, uploads, counts = find(lease.cache)
+            delete(lease.cache, found)
+            for upload in uploads:
+                abort_upload(cache.store, upload)
+        for name in lease.cleared:
+            _say(f"gc: {name}, of a run that has ended, deleted")
         _say(f"gc: {counts}, deleted")
     else:
+        *_, counts = find(cache)
+        for claim in standing_claims(cache.store):
+            if claim.over:
+                _say(f"gc: {claim.name}, of a run that has ended, goes too")
+            else:
+                _say(f"gc: nothing can go now: {claim.lease} is being written by {described(claim)}")
         _say(f"gc: {counts}, can go; nothing is deleted without --delete")
 
 

@@ -185,6 +185,26 @@ class UnfinishedFacts:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WriterFacts:
+    """A run that is writing, or was when it was killed."""
+
+    lease: str
+    """What it writes: `views`, `teachers/<teacher>`, or `cache` for a deletion."""
+    work: str
+    """What it does, such as `extract dinov3`; empty where it has ended and its claim cannot be read."""
+    host: str
+    process: int
+    since: str
+    """When it began, by its own clock."""
+    last_sign: str | None
+    """When it last gave a sign of life, by the store's clock; null in a folder, where the system tells."""
+    ended: bool
+    """Whether its process is known to have ended. One on another machine, with its cache on an object store, counts as
+    ended two minutes after its last sign of life."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheFacts:
     """A whole cache."""
 
@@ -204,3 +224,5 @@ class CacheFacts:
     teachers: tuple[TeacherFacts, ...]
     """Those that have features, or are ready to; sorted by name."""
     unfinished: tuple[UnfinishedFacts, ...]
+    writers: tuple[WriterFacts, ...]
+    """Who is at work, sorted by lease."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.fit_phi_s import fit_phi_s
 from pipeline.moments import Moments
-from pipeline.publish import publish_group
+from pipeline.publish import publish_group, require_claim
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.identity import Identity, require_same
@@ -57,6 +57,7 @@ def freeze_phi_s(cache: Cache, teacher: str, identity: Identity, moments: Moment
     """
     phi_s, group = fit_phi_s(moments), f"teachers/{teacher}/phi_s"
     arrays = {"mean": phi_s.mean, "rotation": phi_s.rotation, "scale": np.array(phi_s.scale)}
+    require_claim(cache.store)
     write_small_arrays(cache.store, group, arrays)
     attributes = {"sha256": phi_s_digest(phi_s), "identity": identity, "tokens": moments.count}
     publish_group(cache.store, group, attributes)

@@ -11,6 +11,7 @@ from pipeline.cache_facts import (
     TeacherFacts,
     UnfinishedFacts,
     ViewSetFacts,
+    WriterFacts,
 )
 from pipeline.cache_units import (
     canvas_units,
@@ -22,6 +23,8 @@ from pipeline.cache_units import (
     teacher_manifests,
 )
 from pipeline.committed import committed_units, unit_command
+from pipeline.holder import Claim, said_time
+from pipeline.lease import standing_claims
 from pipeline.make_command import recipe_teachers, stats_command, views_command
 from pipeline.residuals import TOLERANCE
 from pipeline.running_teacher import map_specs, teacher_spec
@@ -64,6 +67,20 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
         teachers=() if views is None else tuple(_teacher(cache, views, one, tolerance) for one in manifests),
         unfinished=tuple(_unfinished(cache, recipe, views, manifests, details, committed)),
+        writers=tuple(map(_writer, standing_claims(cache.store))),
+    )
+
+
+def _writer(claim: Claim) -> WriterFacts:
+    holder = claim.holder
+    return WriterFacts(
+        lease=claim.lease,
+        work=holder.work if holder else "",
+        host=holder.host if holder else "",
+        process=holder.process if holder else 0,
+        since=holder.since if holder else "",
+        last_sign=None if claim.sign is None else said_time(claim.sign),
+        ended=claim.over,
     )
 
 

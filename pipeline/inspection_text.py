@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.cache_facts import CacheFacts, StatsFacts, TeacherFacts, ViewSetFacts
+from pipeline.cache_facts import CacheFacts, StatsFacts, TeacherFacts, ViewSetFacts, WriterFacts
 from pipeline.residuals import POOLED
 from pipeline.stats_text import RESIDUAL_HEAD, residual_cells
 from pipeline.text_table import aligned, sized
@@ -24,6 +24,7 @@ def cache_lines(facts: CacheFacts) -> Iterator[str]:
         yield from _teacher(teacher)
     yield ""
     yield from _unfinished(facts)
+    yield from map(_writer, facts.writers)
 
 
 def _view_sets(sets: tuple[ViewSetFacts, ...]) -> Iterator[str]:
@@ -82,6 +83,13 @@ def _set_rows(teacher: TeacherFacts) -> Iterator[list[str]]:
     views = sum(one.views for one in teacher.sets)
     known = ["all", "", f"{views:,}", f"{total[0]}/{total[1]}", sized(teacher.bytes)]
     yield known + residual_cells(residuals.get(POOLED))
+
+
+def _writer(one: WriterFacts) -> str:
+    sign = "" if one.last_sign is None else f", last sign of life {one.last_sign}"
+    if one.ended:
+        return f"{one.lease}: {one.work or 'a run'} has ended before it was done; the next run goes on"
+    return f"{one.lease} is being written by process {one.process} on {one.host} ({one.work}), since {one.since}{sign}"
 
 
 def _unfinished(facts: CacheFacts) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pipeline.config import TeacherChoice
 from pipeline.declared import read_declared
 from pipeline.findings import Findings, noting
 from pipeline.make_command import stats_command
+from pipeline.publish import require_claim
 from pipeline.running_teacher import map_specs
 from pipeline.verify_teachers import check_stats
 from pipeline.waiting import unfinished_maps
@@ -99,8 +100,10 @@ def delete(cache: Cache, leftovers: Iterable[Leftover]) -> None:
 
     Raises:
         IdentityError: one has another size than when it was found: it is being written.
+        StorageError: the claim under which the cache is to be written is gone.
     """
     for one in leftovers:
+        require_claim(cache.store)
         size = cache.store.size(one.name)
         if size is None:
             continue  # a run that was still writing it gave it its name, or took it away

@@ -103,7 +103,7 @@ class GcOptions:
     uploads_older_than: float = 24.0
     """Also unfinished uploads to S3 that began so many hours ago or more: no writer takes that long over a shard."""
     delete: bool = False
-    """Delete what was found. Let no run write to the cache meanwhile: what it is writing is named by nothing yet."""
+    """Delete what was found. Refused while a run writes to the cache: what that is writing is named by nothing yet."""
 
 
 @final

@@ -17,6 +17,7 @@ from pipeline.extract_shard import (
     summary_spec,
 )
 from pipeline.freeze_phi_s import freeze_phi_s, frozen_phi_s, require_same_teacher
+from pipeline.lease import leased, teacher_lease
 from pipeline.moments import merge_each
 from pipeline.plan_teacher import input_side
 from pipeline.pools import AbstractPool, in_order, open_pool
@@ -132,17 +133,26 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
 
     Raises:
         IdentityError: the cache holds features of one of these names from other weights, settings or views.
+        BusyError: another run is writing this teacher's.
     """
     name = extraction.name
     if extraction.maps[0].random_weights:
         say(f"extract {name}: RANDOM WEIGHTS ({extraction.choice.weights}): a demonstration, not a teacher")
-    missing = _missing(extraction)
-    if not missing:
-        # weights have one digest wherever they are, and this machine may have no GPU
-        weights = extraction.worker(replace(run, device="cpu"))().identify(None)
-        manifests = [_require_map(extraction, spec, weights) for spec in extraction.maps]
-        say(f"extract {name}: complete, nothing to do ({_describe(extraction, manifests)})")
-        return
+    if _missing(extraction):
+        with leased(extraction.cache, teacher_lease(name), f"extract {name}") as lease:
+            ours = replace(extraction, cache=lease.cache)
+            if missing := _missing(ours):  # another run may have done it meanwhile
+                _extract_missing(ours, missing, run, say)
+                return
+    # weights have one digest wherever they are, and this machine may have no GPU
+    weights = extraction.worker(replace(run, device="cpu"))().identify(None)
+    manifests = [_require_map(extraction, spec, weights) for spec in extraction.maps]
+    say(f"extract {name}: complete, nothing to do ({_describe(extraction, manifests)})")
+
+
+def _extract_missing(
+    extraction: Extraction, missing: Mapping[tuple[ViewSet, int], list[str]], run: RunConfig, say: Say
+) -> None:
     with open_pool(extraction.worker(run), run, tasks=len(missing)) as pool:
         weights = _only(pool, "identify")
         frozen = _calibrated(extraction, weights, pool, say)

@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import final
 
 from pipeline.config import RunConfig
 from pipeline.dispersion import AngleSum, DirectionSum, mean_direction, merge_angles
+from pipeline.lease import leased, teacher_lease
 from pipeline.measure_shard import FeatureMeasurer, MeasureTask, Observed, branches, merge_observed
 from pipeline.measured import extended, read_measured, write_measured
 from pipeline.pools import AbstractPool, in_order, open_pool
@@ -59,25 +61,33 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
 
     Raises:
         MissingError: no teacher is named; or one has no features, or not all of them.
+        BusyError: another run is writing what belongs to one of them.
     """
     if not teachers:
         fix = "run `make extract TEACHER=…`"
         raise MissingError("teacher", [Problem(place=cache.store.uri, found="holds the features of none", fix=fix)])
-    stale = []
-    for teacher in teachers:
-        one = _plan(cache, complete_teacher(cache, teacher))
-        stats = cache.stats(teacher)
-        if stats is not None and not any(one.new.values()):
-            say(f"stats {teacher}: complete, nothing to do ({stats.views} views measured)")
-        else:
-            stale.append(one)
-    if not stale:
-        return
-    factory = partial(FeatureMeasurer, store=cache.store, threads=run.threads)
-    tasks = sum(len(one.second_pass) for one in stale)
-    with open_pool(factory, replace(run, gpus=0), tasks=tasks) as pool:
-        for one in stale:
-            _measure(cache, one, pool, run.report, say)
+    unmeasured = [teacher for teacher in teachers if _stale(cache, teacher, say)]
+    with ExitStack() as stack:
+        leases = dict.fromkeys(map(teacher_lease, unmeasured))
+        held = {one: stack.enter_context(leased(cache, one, "stats")).cache for one in leases}
+        # another run may have measured some meanwhile
+        stale = [(ours, one) for name in unmeasured if (one := _stale(ours := held[teacher_lease(name)], name, say))]
+        if not stale:
+            return
+        factory = partial(FeatureMeasurer, store=cache.store, threads=run.threads)
+        tasks = sum(len(one.second_pass) for _, one in stale)
+        with open_pool(factory, replace(run, gpus=0), tasks=tasks) as pool:
+            for ours, one in stale:
+                _measure(ours, one, pool, run.report, say)
+
+
+def _stale(cache: Cache, teacher: str, say: Say) -> _Measurement | None:
+    """Return what is to be measured of a teacher; None, after saying so, where that is nothing."""
+    one, stats = _plan(cache, complete_teacher(cache, teacher)), cache.stats(teacher)
+    if stats is None or any(one.new.values()):
+        return one
+    say(f"stats {teacher}: complete, nothing to do ({stats.views} views measured)")
+    return None
 
 
 def complete_teacher(cache: Cache, teacher: str) -> TeacherManifest:

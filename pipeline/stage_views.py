@@ -11,6 +11,7 @@ from pipeline.duplicates import equal_images, equal_images_line, find_copies
 from pipeline.extension import ImageParts, divide, require_settings, stored_config
 from pipeline.image_list import SourceImage, list_images
 from pipeline.image_parts import Copies, ImagePart
+from pipeline.lease import VIEWS_LEASE, leased
 from pipeline.pools import open_pool
 from pipeline.progress import Say, progress
 from pipeline.publish import TEMPORARY, publish_bytes, publish_group
@@ -38,8 +39,7 @@ def require_recipe(cache: Cache, recipe: Recipe, *, extend: bool = False) -> Vie
     Raises:
         IdentityError: it was another recipe, or other settings, or not Stillhouse.
     """
-    if cache.attributes("") is None:
-        _refuse_foreign(cache)
+    if cache.attributes("") is None and _is_unmade(cache):
         return None
     cache.require()
     manifest = cache.views_manifest()
@@ -48,11 +48,14 @@ def require_recipe(cache: Cache, recipe: Recipe, *, extend: bool = False) -> Vie
     return manifest
 
 
-def _refuse_foreign(cache: Cache) -> None:
+def _is_unmade(cache: Cache) -> bool:
     # a run of ours that was killed at its very first object leaves that one's temporary file, and the folder
-    if any(not name.endswith(TEMPORARY) for name in cache.store.listing(FEATURES)):
+    if all(name.endswith(TEMPORARY) for name in cache.store.listing(FEATURES)):
+        return True
+    if cache.attributes("") is None:
         found, fix = f"holds a {FEATURES} that Stillhouse did not make", "point CACHE at a new place"
         raise IdentityError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)])
+    return False  # another run made it between two looks
 
 
 def details_of(manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> dict[ViewSet, tuple[Detail, ...]]:
@@ -96,21 +99,49 @@ def make_views(
         MissingError: there are no images, or one cannot be read.
         IdentityError: the cache holds another recipe's views, or those of another image list.
         SettingError: more views were rejected than `run.max_rejected` allows. What is committed is kept.
+        BusyError: another run is cutting views into this cache.
     """
-    manifest = require_recipe(cache, recipe, extend=extend)
-    missing = manifest is None or views_missing(cache, manifest, specs)
-    if manifest is None or missing or data or stored_config(manifest.generations[-1].views) != recipe.views:
-        plan = _plan_over(cache, manifest, recipe, data, run, say, extend=extend)
-        if missing or plan.manifest != manifest:
-            if manifest is not None and plan.manifest != manifest:
-                specs = list({spec.name: spec for spec in [*map(teacher_spec, recipe.teachers), *specs]}.values())
-            manifest, details = plan.manifest, details_of(plan.manifest, specs)
-            _prepare(cache, recipe, plan, details)
-            _cut(cache, recipe, plan, details, run, say)
-            require_few_rejected(cache, manifest, run.max_rejected)
-            return
+
+    def planned(cache: Cache, before: ViewsManifest | None) -> tuple[ViewsManifest, ViewsPlan | None]:
+        return _planned(cache, before, recipe, specs, data, run, say, extend=extend)
+
+    before = require_recipe(cache, recipe, extend=extend)
+    manifest, plan = planned(cache, before)
+    if plan is not None:
+        with leased(cache, VIEWS_LEASE, "views") as lease:
+            now = require_recipe(lease.cache, recipe, extend=extend)
+            if now != before or (now == manifest and not views_missing(lease.cache, manifest, specs)):
+                manifest, plan = planned(lease.cache, now)  # another run was there first
+            if plan is not None:
+                if now is not None and now != manifest:
+                    specs = list({spec.name: spec for spec in [*map(teacher_spec, recipe.teachers), *specs]}.values())
+                details = details_of(manifest, specs)
+                _prepare(lease.cache, recipe, plan, details)
+                _cut(lease.cache, recipe, plan, details, run, say)
+                require_few_rejected(lease.cache, manifest, run.max_rejected)
+                return
     say(f"views: complete, nothing to do ({describe_sets(manifest)})")
     require_few_rejected(cache, manifest, run.max_rejected)
+
+
+def _planned(
+    cache: Cache,
+    before: ViewsManifest | None,
+    recipe: Recipe,
+    specs: Sequence[TeacherSpec],
+    data: str,
+    run: RunConfig,
+    say: Say,
+    *,
+    extend: bool,
+) -> tuple[ViewsManifest, ViewsPlan | None]:
+    """Return what the views are to be, and the plan of them; None where nothing is to be written for it."""
+    missing = before is None or views_missing(cache, before, specs)
+    same = before is not None and stored_config(before.generations[-1].views) == recipe.views
+    if before is not None and same and not missing and not data:
+        return before, None
+    plan = _plan_over(cache, before, recipe, data, run, say, extend=extend)
+    return plan.manifest, plan if missing or plan.manifest != before else None
 
 
 def _plan_over(

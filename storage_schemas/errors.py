@@ -58,6 +58,13 @@ class IdentityError(AbstractStillhouseError):
 
 
 @final
+class BusyError(AbstractStillhouseError):
+    """Another run is at work there; nothing was begun."""
+
+    verb = "is being written"
+
+
+@final
 class MissingError(AbstractStillhouseError):
     """Something that an earlier stage makes, or that the user must supply, is not there."""
 

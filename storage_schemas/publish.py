@@ -9,7 +9,6 @@ import io
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol, final
 
@@ -18,46 +17,33 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from storage_schemas.errors import Problem, StorageError
-from storage_schemas.in_flight import later
 from storage_schemas.store import Store
 
 TEMPORARY = ".partial"
 """Ending of a name that was never published. Such files are left only by a killed process, and nobody reads them."""
-WORTH_A_THREAD = 2**16
-"""Fewer bytes than these are hashed sooner than a thread is woken for them."""
 RESUMES = "run the same command again when that is mended: it resumes"
+AGAIN = "run the same command again: it resumes"
 
 
 @final
 class Sink:
-    """Where an object's bytes go: it counts and hashes them on the way, in another thread while they are written."""
+    """Where an object's bytes go: it counts and hashes them on the way."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
         self._hash = hashlib.sha256()
-        self._hashing: Future | None = None
         self.size = 0
 
     def write(self, body: bytes) -> None:
         """Append bytes."""
-        self._settle()  # the hash takes them in order, and no more than these wait for it
-        if len(body) < WORTH_A_THREAD:
-            self._hash.update(body)
-        else:
-            self._hashing = later(self._hash.update, body)
         self._write(body)
+        self._hash.update(body)
         self.size += len(body)
 
     @property
     def sha256(self) -> str:
         """SHA-256 (hexadecimal) of the bytes written so far."""
-        self._settle()
         return self._hash.hexdigest()
-
-    def _settle(self) -> None:
-        if self._hashing is not None:
-            self._hashing.result()
-            self._hashing = None
 
 
 class AbstractTarget(Protocol):
@@ -92,6 +78,20 @@ def publish_bytes(store: Store, name: str, body: bytes) -> Sink:
     return sink
 
 
+def require_claim(store: Store) -> None:
+    """Refuse to go on once the claim under which a store is written is gone.
+
+    It is asked before a shard, a commit record, a PHI-S map or what a group says of itself gets its name: what counts,
+    and what a graphics card may give other bits of a second time.
+
+    Raises:
+        StorageError: it is gone: another run may have begun.
+    """
+    if store.claim and not store.exists(store.claim):
+        found = "is gone: this run gave no sign of life for too long, and another may have begun; it stops here"
+        raise StorageError("lease", [Problem(place=f"{store.uri}/{store.claim}", found=found, fix=AGAIN)])
+
+
 def _opened(store: Store, path: str) -> AbstractContextManager[AbstractTarget]:
     filesystem = store.filesystem
     if store.is_local:
@@ -108,18 +108,18 @@ def _opened(store: Store, path: str) -> AbstractContextManager[AbstractTarget]:
 @contextmanager
 def _publish_local(path: str) -> Iterator[AbstractTarget]:
     temporary = f"{path}.{uuid.uuid4().hex}{TEMPORARY}"
-    with _told(path):
-        made = _make_folder(os.path.dirname(path))
+    with told(path):
+        made = make_folder(os.path.dirname(path))
         file = open(temporary, "xb")  # noqa: SIM115 (closed below, where that may fail as writing may)
     try:
         yield _LocalFile(file, path)
-        with _told(path):
+        with told(path):
             file.flush()
             os.fsync(file.fileno())
             file.close()
             os.replace(temporary, path)
             for folder in made:
-                _flush_folder(folder)
+                flush_folder(folder)
     except BaseException:
         with suppress(OSError):  # what it holds cannot be written, and is not wanted
             file.close()
@@ -134,12 +134,17 @@ class _LocalFile:
         self._file, self._path = file, path
 
     def write(self, body: bytes) -> None:
-        with _told(self._path):
+        with told(self._path):
             self._file.write(body)
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def told(path: str) -> Iterator[None]:
+    """Say in one message what a file system does not do.
+
+    Raises:
+        StorageError: it refused, or failed.
+    """
     try:
         yield
     except OSError as error:
@@ -166,7 +171,7 @@ def _publish_remote(store: Store, path: str) -> Iterator[AbstractTarget]:
     file.close()
 
 
-def _make_folder(path: str) -> list[str]:
+def make_folder(path: str) -> list[str]:
     """Make a folder, and return those to be flushed when something in it got its name: it, and one above each made."""
     changed = [path]
     while not os.path.isdir(path):
@@ -176,7 +181,8 @@ def _make_folder(path: str) -> list[str]:
     return changed
 
 
-def _flush_folder(folder: str) -> None:
+def flush_folder(folder: str) -> None:
+    """Have the names in a folder on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -17,11 +17,15 @@ AT_ONCE = 16
 """Requests in flight."""
 
 
-def s3_options(patience: Patience) -> dict[str, Any]:
-    """Return options of s3fs that leave trying again to us."""
+def s3_options(silence: float) -> dict[str, Any]:
+    """Return options of s3fs that leave trying again to us.
+
+    Args:
+        silence: an answer that stays away, or pauses, for so long counts as failed (seconds).
+    """
     config = {
-        "connect_timeout": patience.silence,
-        "read_timeout": patience.silence,
+        "connect_timeout": silence,
+        "read_timeout": silence,
         "retries": {"total_max_attempts": 1, "mode": "standard"},
         "max_pool_connections": 2 * AT_ONCE,
     }

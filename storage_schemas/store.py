@@ -5,23 +5,25 @@ where it fails a check, before it is called damaged."""
 
 import errno
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar, final
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from storage_schemas.errors import ContractError, CorruptionError, Problem, SettingError
-from storage_schemas.file_systems import file_system
-from storage_schemas.local_files import OpenFile, open_file, read_local, refused
+from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem, SettingError, StorageError
+from storage_schemas.file_systems import file_system, read_local
 from storage_schemas.patience import Patience
 
 Result = TypeVar("Result")
 READ_AGAIN = 3
 """How often what came over a network is read again where it fails a check."""
+TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
+"""What the file systems of fsspec call the time when an object was written."""
 
 
 @final
@@ -33,6 +35,9 @@ class Store:
     """Where it is. A local path is made absolute where the store is made: workers may run in other folders."""
     patience: Patience = field(default_factory=Patience)
     """How long it may fail, where it is behind a network."""
+    claim: str = ""
+    """An object of its own: once that is gone, nothing that counts is written through this value; see
+    `publish.require_claim`. Empty for no such object."""
 
     def __post_init__(self) -> None:
         if not self.uri:
@@ -49,7 +54,7 @@ class Store:
     @property
     def is_local(self) -> bool:
         """True for a folder of this machine's file systems."""
-        return self._is_folder or isinstance(self.filesystem, LocalFileSystem)
+        return isinstance(self.filesystem, LocalFileSystem)
 
     def path(self, name: str) -> str:
         """Return an object's path on the file system.
@@ -124,15 +129,6 @@ class Store:
                 raise CorruptionError("object", [Problem(place=f"{self.uri}/{name}", found=found)])
         return [self._received(name, part) for part in parts]
 
-    def open(self, name: str, reader: object) -> OpenFile:
-        """Return a local object to read from; it is kept open for the same reader.
-
-        Raises:
-            MissingError: there is no object of that name.
-            StorageError: it cannot be read.
-        """
-        return open_file(self.path(name), reader)
-
     def size(self, name: str) -> int | None:
         """Return an object's size (bytes), or None when there is none of that name."""
         try:
@@ -147,6 +143,15 @@ class Store:
     def listing(self, prefix: str) -> list[str]:
         """Return the names of all objects below a prefix, sorted; empty when there are none."""
         return sorted(self._below(self._ask("find", prefix)))
+
+    def times(self, prefix: str) -> dict[str, float]:
+        """Return when each object below a prefix was written (seconds since 1970), by the store's own clock.
+
+        Raises:
+            StorageError: the store does not say.
+        """
+        found = self._ask("find", prefix, detail=True)
+        return dict(zip(self._below(found), map(self._time, found.values()), strict=True))
 
     def children(self, folder: str) -> list[str]:
         """Return the names of what lies directly in a folder, without the folder's, sorted; empty when it is none."""
@@ -163,16 +168,12 @@ class Store:
             self._ask("rm_file", name)
 
     @property
-    def _is_folder(self) -> bool:
-        return "://" not in self.uri  # asked at every read: it costs less than finding the file system
-
-    @property
     def _root(self) -> str:
-        return self.uri.rstrip("/") if self._is_folder else file_system(self.uri, self.patience)[1]
+        return file_system(self.uri, self.patience)[1]
 
     @property
     def _is_networked(self) -> bool:
-        return not self._is_folder and isinstance(self.filesystem, AsyncFileSystem)
+        return isinstance(self.filesystem, AsyncFileSystem)
 
     def _ask(self, question: str, name: str, **settings: Any) -> Any:
         """Ask the file system about a name, again and again where it is behind a network."""
@@ -204,6 +205,16 @@ class Store:
                 raise
         return self.checked(lambda: parse(self.read(name), name))
 
+    def _time(self, info: Mapping[str, Any]) -> float:
+        """Return when an object was written, whatever the file system calls that."""
+        for name in TIMES:
+            if isinstance(time := info.get(name), datetime):
+                return time.timestamp()
+            if isinstance(time, int | float):
+                return float(time)
+        found, fix = "does not say when an object was written", "point CACHE at another kind of store"
+        raise StorageError("storage", [Problem(place=self.uri, found=found, fix=fix)])
+
     def _below(self, paths: Iterable[str]) -> list[str]:
         return [path.removeprefix(f"{self._root}/") for path in paths]
 
@@ -215,8 +226,11 @@ class Store:
         return isinstance(part, bytes) and len(part) != stop - start
 
     def _received(self, name: str, body: bytes | BaseException) -> bytes:
+        if isinstance(body, FileNotFoundError):
+            raise MissingError("object", [Problem(place=f"{self.uri}/{name}", found="is not there")]) from None
         if isinstance(body, OSError):
-            raise refused(f"{self.uri}/{name}", body) from body
+            found, fix = f"cannot be read: {body.strerror or body}", "run the same command again when that is mended"
+            raise StorageError("storage", [Problem(place=f"{self.uri}/{name}", found=found, fix=fix)]) from body
         if isinstance(body, BaseException):
             raise body
         return body

@@ -1,6 +1,7 @@
 """A proxy before an HTTP server that does, at chosen requests, what networks and servers do on bad days."""
 
 import http.client
+import re
 import socket
 import struct
 import threading
@@ -14,6 +15,8 @@ from typing import Any, Literal, final
 FaultKind = Literal["500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost"]
 REFUSALS = {"500": (500, "InternalError"), "503": (503, "ServiceUnavailable"), "slowdown": (503, "SlowDown")}
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
+NUMBER = re.compile(r"[0-9a-f]{32}")
+"""What the name of a claim has, and no two runs share: lines are noted without it."""
 PIECES = 10
 """Pieces in which a slow answer comes."""
 
@@ -74,6 +77,7 @@ class FaultProxy:
 
     def meet(self, line: str) -> Fault | None:
         """Note a request, and return what is to happen to it."""
+        line = NUMBER.sub("*", line)
         with self.lock:
             self.requests.append(line)
             for fault in self.plan:

@@ -4,7 +4,8 @@
 
 Each line of its input is a JSON object with the fields of a run; for each it prints one: how the process ended, and
 what it said on standard error. A run that is refused ends with status 2 and one message, as from the command line; any
-other error ends it with status 1 and where it happened.
+other error ends it with status 1 and where it happened. Where several are asked for at once, it says of all together
+that they ended with status 0, and a JSON list of how each did.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import struct
 import sys
 import tempfile
@@ -21,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice, ViewsConfig
+from pipeline.cut_shard import ViewCutter
+from pipeline.extract_shard import FeatureExtractor
+from pipeline.measure_shard import FeatureMeasurer
 from pipeline.running_teacher import teacher_spec
 from pipeline.stage_extract import extract_teacher, plan_extraction
 from pipeline.stage_stats import measure_teachers
@@ -82,6 +87,8 @@ def carry_out(run: Mapping[str, Any]) -> int:
         obey_permissions()
     if "failing_flush" in run:
         fail_at_flush(run["failing_flush"])
+    if "dies_at" in run:
+        die_at(run["dies_at"])
     cache = Cache(store=Store(uri=run["cache"], patience=Patience(**run.get("patience", {}))))
     try:
         STEPS[run["step"]](cache, run)
@@ -118,6 +125,18 @@ def fail_at_flush(number: int) -> None:
     os.fsync = failing
 
 
+def die_at(step: str) -> None:
+    """Have this process killed where a worker has carried out a step for the first time, and before the next."""
+    [worker] = [kind for kind in (ViewCutter, FeatureExtractor, FeatureMeasurer) if hasattr(kind, step)]
+    carried_out = getattr(worker, step)
+
+    def dying(*told: Any) -> None:
+        carried_out(*told)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(worker, step, dying)
+
+
 def in_child(run: Mapping[str, Any]) -> dict[str, Any]:
     """Carry a run out in a forked process, and return how it ended."""
     with tempfile.TemporaryFile() as said:
@@ -137,6 +156,24 @@ def in_child(run: Mapping[str, Any]) -> dict[str, Any]:
         return {"status": os.waitstatus_to_exitcode(ended), "said": said.read().decode()}
 
 
+def at_once(run: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Carry a run out so many times at once, each in a forked process, and return how all ended."""
+    pipes = [os.pipe() for _ in range(count)]
+    for _, end in pipes:
+        if os.fork() == 0:
+            os.write(end, json.dumps(in_child(run)).encode())
+            os._exit(0)
+        os.close(end)
+    ended = []
+    for start, _ in pipes:
+        with os.fdopen(start) as told:
+            ended.append(json.load(told))
+        os.wait()
+    return {"status": 0, "said": json.dumps(ended)}
+
+
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(json.dumps(in_child(json.loads(line))), flush=True)
+        run = json.loads(line)
+        count = run.pop("at_once", 1)
+        print(json.dumps(in_child(run) if count == 1 else at_once(run, count)), flush=True)

@@ -6,6 +6,7 @@ import pytest
 
 from storage_schemas.errors import (
     AbstractStillhouseError,
+    BusyError,
     ContractError,
     CorruptionError,
     IdentityError,
@@ -15,7 +16,7 @@ from storage_schemas.errors import (
     StorageError,
 )
 
-ERRORS = (ContractError, SettingError, IdentityError, MissingError, CorruptionError, StorageError)
+ERRORS = (ContractError, SettingError, IdentityError, BusyError, MissingError, CorruptionError, StorageError)
 PROBLEMS = (
     Problem(place="shards.1.start", found="expected 4, is 8"),
     Problem(place="CACHE", found="is empty", fix="give a folder or an s3:// URI"),
@@ -40,6 +41,7 @@ def test_an_error_survives_pickling_with_its_message_and_its_problems(kind: type
         (ContractError, "manifest breaks the storage contract:"),
         (SettingError, "manifest cannot be used:"),
         (IdentityError, "manifest does not match what is already there:"),
+        (BusyError, "manifest is being written:"),
         (MissingError, "manifest is missing:"),
         (StorageError, "manifest failed:"),
         (CorruptionError, "manifest is damaged:"),

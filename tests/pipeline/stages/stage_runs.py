@@ -91,6 +91,7 @@ def run_stages(recipe: Recipe, data: Path | None, where: Path, run: RunConfig = 
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """What is in every file of a cache; the temporary files that a killed process leaves are not part of it."""
+    """What is in every file of a cache; the temporary files and the claim of a killed process are not part of it."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".partial"]
+    files = [path for path in files if path.parent != folder / "leases"]
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,89 @@
+"""A program of test_runs_at_once's: starts several runs on one cache at the same time, each in a process of its own.
+
+    python runs_at_once.py IMAGES
+
+Each line of its input is a JSON list: a cache, and what is to be done to it at once: `all` (views, the first teacher,
+its statistics), a teacher's name (its features alone), or `rougher` (the first teacher, its PHI-S fitted on fewer
+tokens). For each line it prints a JSON list of how each run ended, and what it said. All imports are done once, before
+any thread is started; each run is forked from there and waits for the others.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from stage_runs import LOCAL, own, run_stages
+
+from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
+from pipeline.stage_extract import extract_teacher, plan_extraction
+from storage_schemas.cache import Cache
+from storage_schemas.errors import AbstractStillhouseError
+from storage_schemas.store import Store
+
+RECIPE = Recipe(
+    name="at-once",
+    views=ViewsConfig(low=(128,), high=(), heldout=0.2, tokens_per_shard=320, canvas_tokens=24),
+    teachers=(
+        own("teachers.quarter_mean:QuarterMean"),
+        own("teachers.quarter_mean:QuarterMeanFixed"),
+        own("teachers.quarter_mean:QuarterMeanCanvas"),
+    ),
+)
+ROUGHER = replace(RECIPE, calibration=CalibrationConfig(views=1, tokens_per_channel=5))
+
+
+def carry_out(work: str, images: Path, cache: Path) -> int:
+    """Carry out one run in this process."""
+    try:
+        if work == "all":
+            run_stages(replace(RECIPE, teachers=RECIPE.teachers[:1]), images, cache, LOCAL)
+            return 0
+        recipe = ROUGHER if work == "rougher" else RECIPE
+        choice = recipe.teachers[0] if work == "rougher" else recipe.teacher(work)
+        extract_teacher(plan_extraction(Cache(store=Store(uri=str(cache))), recipe, choice), LOCAL, str)
+    except AbstractStillhouseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def started(work: str, images: Path, cache: Path, said: Path, ready: int) -> int:
+    """Start a run that waits for a byte from a pipe, and return its process."""
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        status = 1
+        try:
+            os.read(ready, 1)
+            status = carry_out(work, images, cache)
+        except BaseException:
+            traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(status)
+    return child
+
+
+def at_once(images: Path, cache: Path, works: list[str]) -> list[dict[str, Any]]:
+    """Carry runs out at the same time, and return how each ended."""
+    ready, go = os.pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder) / str(number) for number in range(len(works))]
+        runs = [started(work, images, cache, file, ready) for work, file in zip(works, said, strict=True)]
+        os.write(go, b"." * len(works))
+        ended = [os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) for run in runs]
+        told = zip(runs, ended, said, strict=True)
+        return [{"process": run, "status": status, "said": file.read_text()} for run, status, file in told]
+
+
+if __name__ == "__main__":
+    Image.init()  # else each run would look for Pillow's plugins, at its own pace
+    for line in sys.stdin:
+        cache, *works = json.loads(line)
+        print(json.dumps(at_once(Path(sys.argv[1]), Path(cache), works)), flush=True)
