@@ -1,47 +1,93 @@
-"""A program of test_resume's: kills a run at chosen moments, and takes each up again.
+"""A program of test_resume's: kills runs with SIGKILL, and has others take them up.
 
-    python killed_runs.py IMAGES FOLDER EVERY
+    python killed_runs.py IMAGES FOLDER renames EVERY
+    python killed_runs.py IMAGES FOLDER random COUNT SEED
 
-The moment is counted in objects: a run is killed with SIGKILL when it is about to give the n-th its name, for every
-EVERY-th n. All imports are done once, before any thread is started; each run is a process forked from there. Prints a
-JSON object for each: what was killed, what was torn, how the second run ended.
+By renames, a run is killed when it is about to give its n-th object its name, for every EVERY-th n. At random, COUNT
+runs are killed, each after a time that is drawn: wherever it then is, decoding, in a forward, in a write, in a flush.
+What such a run leaves the next one takes up, until that is killed or is done. Two series of these go on at a time.
+
+All imports are done once, before any thread is started; each run is a process forked from there, and notes each shard
+that it begins. Prints a JSON object for the undisturbed run, and one for each cache: of every run that worked on it how
+it ended, what it began, and what was committed and whether a commit was torn when it had ended.
 """
 
 import hashlib
 import json
 import os
+import random
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import pipeline.stage_extract
-import pipeline.stage_stats
-import pipeline.stage_views
-import teachers.quarter_mean
-from pipeline.__main__ import main
+from PIL import Image
+from stage_runs import LOCAL, own, run_stages
+
+from pipeline.config import Recipe, ViewsConfig
+from pipeline.cut_shard import ViewCutter
+from pipeline.extract_shard import FeatureExtractor
+from pipeline.measure_shard import FeatureMeasurer
 from storage_schemas.commits import read_commits
 from storage_schemas.store import Store
 
-IMPORTED = (pipeline.stage_views, pipeline.stage_extract, pipeline.stage_stats, teachers.quarter_mean)
-TEACHER = "teachers.quarter_mean:QuarterMeanFixed"
-VIEWS = ["--views.draws=1", "--views.low=128", "--views.high=256", "--views.tokens-per-shard=600"]
+RECIPE = Recipe(
+    name="killed",
+    views=ViewsConfig(low=(128,), high=(), heldout=0.2, tokens_per_shard=320, canvas_tokens=0),
+    teachers=(own("teachers.quarter_mean:QuarterMeanFixed"),),
+)
+"""A teacher that needs details as well as canvases."""
+LANES = 2
+"""Runs that are killed at random at a time."""
+PART = 0.4
+"""Of the time of a whole run: within it those at random are killed."""
+Kill = Callable[[str, Path, Path], int]
+"""Carries a run out, or part of it: takes images, a cache and where to note what is begun; returns how that ended."""
+STEPS = (
+    (ViewCutter, "cut"),
+    (FeatureExtractor, "observe"),
+    (FeatureExtractor, "extract"),
+    (FeatureMeasurer, "measure"),
+)
 
 
 def in_child(step: Callable[[], int]) -> int:
     """Run a step in a forked process and return how that ended."""
+    return os.waitpid(started(step), 0)[1]
+
+
+def started(step: Callable[[], int]) -> int:
+    """Start a step in a forked process and return its number."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os._exit(step())
-    return os.waitpid(child, 0)[1]
+    return child
 
 
-def whole_run(images: str, cache: Path) -> int:
-    """Cut views, run a teacher that needs details as well, measure it."""
-    common = ["--cache", str(cache), "--run.executor", "local"]
-    status = main(["extract", "--data", images, "--teacher", TEACHER, *common, *VIEWS])
-    return status or main(["stats", *common])
+def whole_run(images: str, cache: Path, begun: Path) -> int:
+    """Cut views, run a teacher that needs details as well, measure it; note what is begun."""
+    note_begun(begun)
+    run_stages(RECIPE, Path(images), cache, LOCAL)
+    return 0
+
+
+def note_begun(notes: Path) -> None:
+    """From here on, have workers note each shard that they begin, and with what."""
+    file = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def noting(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(worker: Any, task: Any) -> Any:
+            os.write(file, f"{name} {task.view_set.name} {getattr(task, 'shard', '')}\n".encode())
+            return step(worker, task)
+
+        return noted
+
+    for kind, name in STEPS:
+        setattr(kind, name, noting(name, getattr(kind, name)))
 
 
 def at_each_rename(act: Callable[[int], None]) -> None:
@@ -57,16 +103,33 @@ def at_each_rename(act: Callable[[int], None]) -> None:
     sys.addaudithook(hook)
 
 
-def counted_run(images: str, cache: Path, counts: Path) -> int:
+def counted_run(images: str, cache: Path, begun: Path, counts: Path) -> int:
     """Run undisturbed, leaving the number of renames."""
     at_each_rename(lambda number: counts.write_text(str(number)) and None)
-    return whole_run(images, cache)
+    return whole_run(images, cache, begun)
 
 
-def killed_run(images: str, cache: Path, moment: int) -> int:
-    """Run until the moment."""
-    at_each_rename(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == moment else None)
-    return whole_run(images, cache)
+def killed_at_rename(images: str, cache: Path, begun: Path, moment: int) -> int:
+    """Run until it is about to make that rename."""
+
+    def dying() -> int:
+        at_each_rename(lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == moment else None)
+        return whole_run(images, cache, begun)
+
+    return in_child(dying)
+
+
+def whole(images: str, cache: Path, begun: Path) -> int:
+    """Run to the end."""
+    return in_child(lambda: whole_run(images, cache, begun))
+
+
+def killed_after(images: str, cache: Path, begun: Path, seconds: float) -> int:
+    """Run for so long."""
+    child = started(lambda: whole_run(images, cache, begun))
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 def torn_commits(cache: Path) -> int:
@@ -78,16 +141,64 @@ def torn_commits(cache: Path) -> int:
     return int(any(not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha for path, sha in paths))
 
 
-if __name__ == "__main__":
-    images, folder, every = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    counts = folder / "renames"
-    undisturbed = in_child(lambda: counted_run(images, folder / "undisturbed", counts))
-    moments = int(counts.read_text())
-    print(json.dumps({"undisturbed": undisturbed, "moments": moments}), flush=True)
+def lines(notes: Path) -> list[str]:
+    """Return what a run noted."""
+    return notes.read_text().splitlines() if notes.exists() else []
+
+
+def taken_up(images: str, cache: Path, kills: Iterator[Kill]) -> dict[str, Any]:
+    """Kill one run after the other on a cache, and let the last one finish."""
+    runs: list[dict[str, Any]] = []
+    while not runs or runs[-1]["ended"] == signal.SIGKILL:
+        begun, kill = cache.with_suffix(f".{len(runs)}"), next(kills, whole)
+        ended, log = kill(images, cache, begun), cache / "tables" / "shards"
+        committed = [path.relative_to(log).with_suffix("").as_posix() for path in log.rglob("*.parquet")]
+        torn = in_child(lambda: torn_commits(cache))
+        runs.append({"ended": ended, "begun": lines(begun), "committed": committed, "torn": torn})
+    return {"cache": cache.name, "runs": runs}
+
+
+def by_renames(images: str, folder: Path, moments: int, every: int) -> Iterator[dict[str, Any]]:
+    """Kill a run at every so many renames, each on a cache of its own."""
     for moment in range(1, moments + 1, every):
-        cache = folder / f"killed-{moment:03d}"
-        killed = in_child(lambda: killed_run(images, cache, moment))  # noqa: B023
-        torn = in_child(lambda: torn_commits(cache))  # noqa: B023
-        resumed = in_child(lambda: whole_run(images, cache))  # noqa: B023
-        outcome = {"cache": cache.name, "killed": killed, "torn": torn, "resumed": resumed}
+        kill = partial(killed_at_rename, moment=moment)
+        yield taken_up(images, folder / f"killed-{moment:03d}", iter([kill]))
+
+
+def at_random(images: str, folder: Path, seconds: float, count: int, seed: str) -> Iterator[dict[str, Any]]:
+    """Kill so many runs, each somewhere in its first part."""
+    lanes = [started(partial(in_lane, images, folder, seconds, count, seed, lane)) for lane in range(LANES)]
+    for lane, process in enumerate(lanes):
+        if os.waitpid(process, 0)[1] == 0:
+            yield from map(json.loads, (folder / f"lane-{lane}").read_text().splitlines())
+
+
+def in_lane(images: str, folder: Path, seconds: float, count: int, seed: str, lane: int) -> int:
+    """Do every LANES-th part of it, and note what came of it."""
+    draw, left = random.Random(f"{seed}-{lane}"), len(range(lane, count, LANES))
+
+    def kills() -> Iterator[Kill]:
+        for _ in range(left):
+            yield partial(killed_after, seconds=draw.uniform(0, PART * seconds))
+
+    with (folder / f"lane-{lane}").open("w") as outcomes:
+        number = 0
+        while left:
+            outcome = taken_up(images, folder / f"killed-{lane}-{number:03d}", kills())
+            left -= sum(run["ended"] == signal.SIGKILL for run in outcome["runs"])
+            outcomes.write(json.dumps(outcome) + "\n")
+            number += 1
+    return 0
+
+
+if __name__ == "__main__":
+    Image.init()  # else each run would look for Pillow's plugins
+    images, folder, mode, amount, *seed = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), *sys.argv[5:]
+    counts, notes = folder / "renames", folder / "undisturbed.0"
+    began = time.monotonic()
+    status = in_child(lambda: counted_run(images, folder / "undisturbed", notes, counts))
+    seconds, moments = time.monotonic() - began, int(counts.read_text())
+    print(json.dumps({"undisturbed": status, "moments": moments, "begun": lines(notes)}), flush=True)
+    runs = by_renames(images, folder, moments, amount) if mode == "renames" else None
+    for outcome in runs or at_random(images, folder, seconds, amount, *seed):
         print(json.dumps(outcome), flush=True)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +18,72 @@ from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
 HERE = Path(__file__).parent
 
 
-def killed_runs(where: Path, every: int) -> list[dict[str, Any]]:
-    """Kill runs at every so many objects and take each up again."""
-    images = write_colours(where / "images", 16)
-    command = [sys.executable, str(HERE / "killed_runs.py"), str(images), str(where), str(every)]
+def killed_runs(where: Path, *moments: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Kill runs, and take each up again. Return what the undisturbed run did, and each that was killed."""
+    images = write_colours(where / "images", 12)
+    command = [sys.executable, str(HERE / "killed_runs.py"), str(images), str(where), *moments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     first, *outcomes = map(json.loads, done.stdout.splitlines())
     assert first["undisturbed"] == 0, done.stderr
-    assert len(outcomes) == -(-first["moments"] // every)
-    return outcomes
+    assert not (where / "undisturbed" / "leases").exists()
+    return first, outcomes
 
 
-def check_killed_runs(where: Path, every: int) -> None:
-    """Each was killed, left no torn commit, and became what an undisturbed run is."""
-    outcomes = killed_runs(where, every)
+def shards(begun: list[str]) -> list[str]:
+    """Those of the steps that a run began which write a shard."""
+    return [step for step in begun if step.startswith(("cut ", "extract "))]
+
+
+def is_committed(step: str, run: dict[str, Any]) -> bool:
+    """Whether all that a step writes was committed when a run had ended."""
+    name, view_set, shard = step.split()
+    units = {"cut": ["views/{}", "views/{}/detail/quarter-mean-fixed"], "extract": ["teachers/quarter-mean-fixed/{}"]}
+    return {f"{unit.format(view_set)}/{int(shard):05d}" for unit in units[name]} <= {*run["committed"]}
+
+
+def check_killed_runs(where: Path, whole: dict[str, Any], outcomes: list[dict[str, Any]]) -> None:
+    """All but the last run on each cache were killed, none left a torn commit, and it became what an undisturbed run
+    makes. What was committed was never begun again; what was begun again is the shard that the killed run was at."""
     expected = contents(where / "undisturbed")
     for outcome in outcomes:
-        assert (outcome["killed"], outcome["torn"], outcome["resumed"]) == (signal.SIGKILL, 0, 0), outcome
+        runs = outcome["runs"]
+        assert [run["ended"] for run in runs] == [*[signal.SIGKILL] * (len(runs) - 1), 0], outcome
+        assert not any(run["torn"] for run in runs), outcome
         assert contents(where / outcome["cache"]) == expected, outcome
+        begun: list[str] = []
+        for before, run in pairwise([{"committed": ()}, *runs]):
+            steps = shards(run["begun"])
+            assert not any(is_committed(step, before) for step in steps), outcome
+            again = [step for step in steps if step in begun]
+            assert again in ([], begun[-1:]), outcome
+            begun += [step for step in steps if step not in begun]
+        assert begun == shards(whole["begun"]), outcome
 
 
-def test_a_run_killed_at_any_of_several_moments_is_finished_to_the_same_bytes(tmp_path: Path) -> None:
-    check_killed_runs(tmp_path, every=13)
+def check_killed_at_random(where: Path, count: int) -> None:
+    """So many were killed, some of them in every stage."""
+    whole, outcomes = killed_runs(where, "random", str(count), "stillhouse")
+    check_killed_runs(where, whole, outcomes)
+    killed = [run["begun"] for outcome in outcomes for run in outcome["runs"][:-1]]
+    assert len(killed) == count
+    assert {begun[-1].split()[0] for begun in killed if begun} == {"cut", "observe", "extract", "measure"}
+
+
+def test_runs_killed_at_fifty_random_moments_are_finished_to_the_same_bytes(tmp_path: Path) -> None:
+    check_killed_at_random(tmp_path, 50)
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_is_finished_to_the_same_bytes(tmp_path: Path) -> None:
-    check_killed_runs(tmp_path, every=1)
+def test_runs_killed_at_five_hundred_random_moments_are_finished_to_the_same_bytes(tmp_path: Path) -> None:
+    check_killed_at_random(tmp_path, 500)
+
+
+@pytest.mark.slow
+def test_a_run_killed_as_any_object_gets_its_name_is_finished_to_the_same_bytes(tmp_path: Path) -> None:
+    whole, outcomes = killed_runs(tmp_path, "renames", "1")
+    assert len(outcomes) == whole["moments"]
+    check_killed_runs(tmp_path, whole, outcomes)
 
 
 def test_a_frozen_map_is_never_fitted_again(tmp_path: Path) -> None:
