@@ -17,6 +17,9 @@ from storage_schemas.small_arrays import groups_above
 from storage_schemas.store import Store
 from storage_schemas.tables import to_parquet
 
+HALF_EXPONENT = 0x7C00
+"""Bits of the exponent of a float16: all of them are set in NaN and infinity, and in no other."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class ShardWriter:
         problem = None
         if len(self.spans) == self.spec.rows_per_shard:
             problem = f"has {self.spec.rows_per_shard} row slots, and all are filled"
-        elif entry.dtype.kind == "f" and not np.isfinite(entry).all():
+        elif not _is_finite(entry):
             problem = f"entry {len(self.spans)} of the shard holds NaN or infinity"
         if problem:
             raise ContractError("shard", [Problem(place=self.spec.path, found=problem)])
@@ -61,6 +64,12 @@ class ShardWriter:
         self.sink.write(chunk)
         self.checksums += chunk[-CHECKSUM_BYTES:]
         self.spans.append((start, self.sink.size - start))
+
+
+def _is_finite(entry: np.ndarray) -> bool:
+    if entry.dtype == np.float16:  # NumPy widens each one to see; an exponent of ones tells it in a tenth of the time
+        return int((entry.view(np.uint16) & HALF_EXPONENT).max(initial=0)) != HALF_EXPONENT
+    return entry.dtype.kind != "f" or bool(np.isfinite(entry).all())
 
 
 @contextmanager

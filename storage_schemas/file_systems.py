@@ -1,7 +1,6 @@
-"""The file systems of fsspec, made as we need them; and ranges of local files, read without it."""
+"""The file systems of fsspec, made as we need them."""
 
 import os
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -49,23 +48,3 @@ def _options(uri: str, silence: float) -> dict[str, Any]:
     from storage_schemas.remote import s3_options
 
     return _NO_STALE_LISTINGS | s3_options(silence)
-
-
-def read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | BaseException]:
-    """Return the bytes `start … stop` of each range of a file, fewer where it ends before; or what reading met."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            return [_read_range(descriptor, start, stop) for start, stop in ranges]
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        return [error] * len(ranges)
-
-
-def _read_range(descriptor: int, start: int, stop: int) -> bytes:
-    parts = []
-    while start < stop and (part := os.pread(descriptor, stop - start, start)):  # one call gives at most 2 GiB
-        parts.append(part)
-        start += len(part)
-    return b"".join(parts)

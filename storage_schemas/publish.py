@@ -9,6 +9,7 @@ import io
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol, final
 
@@ -17,33 +18,47 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from storage_schemas.errors import Problem, StorageError
+from storage_schemas.in_flight import later
 from storage_schemas.store import Store
 
 TEMPORARY = ".partial"
 """Ending of a name that was never published. Such files are left only by a killed process, and nobody reads them."""
+WORTH_A_THREAD = 2**16
+"""Fewer bytes than these are hashed sooner than a thread is woken for them."""
 RESUMES = "run the same command again when that is mended: it resumes"
 AGAIN = "run the same command again: it resumes"
 
 
 @final
 class Sink:
-    """Where an object's bytes go: it counts and hashes them on the way."""
+    """Where an object's bytes go: it counts and hashes them on the way, in another thread while they are written."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
         self._hash = hashlib.sha256()
+        self._hashing: Future | None = None
         self.size = 0
 
     def write(self, body: bytes) -> None:
         """Append bytes."""
+        self._settle()  # the hash takes them in order, and no more than these wait for it
+        if len(body) < WORTH_A_THREAD:
+            self._hash.update(body)
+        else:
+            self._hashing = later(self._hash.update, body)
         self._write(body)
-        self._hash.update(body)
         self.size += len(body)
 
     @property
     def sha256(self) -> str:
         """SHA-256 (hexadecimal) of the bytes written so far."""
+        self._settle()
         return self._hash.hexdigest()
+
+    def _settle(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
 
 
 class AbstractTarget(Protocol):

@@ -65,7 +65,9 @@ class S3Upload:
         """Append bytes."""
         self._held += body
         while len(self._held) >= self._part_bytes:
-            part = bytes(self._held[: self._part_bytes])
+            self._settle()  # before the next part is made: no more than two are held
+            with memoryview(self._held) as held:
+                part = bytes(held[: self._part_bytes])
             del self._held[: self._part_bytes]
             self._send(part)
 

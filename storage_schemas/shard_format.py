@@ -7,6 +7,7 @@ CRC32C (Castagnoli, little-endian). A slot without a view has offset and length 
 specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
@@ -14,7 +15,7 @@ from typing import Any, Literal, final, get_args
 import google_crc32c
 import numpy as np
 import pyarrow as pa
-from jaxtyping import UInt64
+from jaxtyping import UInt8, UInt64
 from numcodecs.zstd import Zstd
 
 from storage_schemas.encodings import INT8_NOTHING, INT8_STEP
@@ -25,7 +26,7 @@ Compression = Literal["none", "zstd"]
 StoredType = Literal["uint8", "int8", "float16", "float32"]
 FILL: Mapping[StoredType, int | str] = {"uint8": 0, "int8": INT8_NOTHING, "float16": "NaN", "float32": "NaN"}
 """What readers that do not ask the commit log find where nothing is."""
-NO_CHUNK = np.uint64(2**64 - 1)
+NO_CHUNK = 2**64 - 1
 CHECKSUM_BYTES = 4
 ZSTD_LEVEL = 3
 _ZSTD = pa.Codec("zstd")
@@ -60,7 +61,12 @@ class ArraySpec:
     @property
     def entry_bytes(self) -> int:
         """Size of one view's entry before compression and checksum (bytes)."""
-        return int(np.prod(self.entry_shape)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.entry_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a chunk's body is an entry as it lies in this machine's memory."""
+        return self.compression == "none" and np.dtype(self.dtype) == np.dtype(self.dtype).newbyteorder("<")
 
 
 def index_bytes(rows_per_shard: int) -> int:
@@ -77,15 +83,15 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> bytes:
     if entry.shape != spec.entry_shape or entry.dtype != np.dtype(spec.dtype):
         found = f"an entry is {entry.dtype} {entry.shape}, expected {spec.dtype} {spec.entry_shape}"
         raise ContractError("entry", [Problem(place=spec.path, found=found)])
-    body = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False).tobytes()
+    little = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
     if spec.compression == "zstd":
-        body = bytes(Zstd(level=ZSTD_LEVEL).encode(body))  # the codec that zarr-python writes with: its bytes
-    return with_checksum(body)
+        return with_checksum(Zstd(level=ZSTD_LEVEL).encode(little))  # the codec that zarr-python writes with: its bytes
+    return with_checksum(little.reshape(-1).view(np.uint8).data)
 
 
-def with_checksum(body: bytes) -> bytes:
+def with_checksum(body: bytes | memoryview) -> bytes:
     """Return bytes followed by their CRC32C."""
-    return body + _checksum(body)
+    return b"".join((body, _checksum(np.frombuffer(body, dtype=np.uint8))))
 
 
 def checked_body(chunk: memoryview, place: str) -> memoryview:
@@ -94,10 +100,19 @@ def checked_body(chunk: memoryview, place: str) -> memoryview:
     Raises:
         CorruptionError: the checksum is wrong.
     """
-    body, checksum = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
-    if _checksum(body) != bytes(checksum):
-        raise CorruptionError("chunk", [Problem(place=place, found="its CRC32C does not match its bytes")])
+    body, stored = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
+    require_checksum(np.frombuffer(body, dtype=np.uint8), bytes(stored), place)
     return body
+
+
+def require_checksum(body: UInt8[np.ndarray, "_"], stored: bytes, place: str) -> None:
+    """Check a chunk's bytes against the checksum that is stored after them.
+
+    Raises:
+        CorruptionError: it is not theirs.
+    """
+    if _checksum(body) != stored:
+        raise CorruptionError("chunk", [Problem(place=place, found="its CRC32C does not match its bytes")])
 
 
 def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str) -> None:
@@ -217,5 +232,5 @@ def _inflate(body: memoryview, spec: ArraySpec, place: str) -> memoryview:
         raise CorruptionError("chunk", [Problem(place=place, found=found)]) from error
 
 
-def _checksum(body: bytes | memoryview) -> bytes:
-    return google_crc32c.value(np.frombuffer(body, dtype=np.uint8)).to_bytes(CHECKSUM_BYTES, "little")
+def _checksum(body: bytes | UInt8[np.ndarray, "_"]) -> bytes:
+    return google_crc32c.value(body).to_bytes(CHECKSUM_BYTES, "little")

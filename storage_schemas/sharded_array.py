@@ -10,10 +10,24 @@ import numpy as np
 
 from storage_schemas.commits import ShardRecord
 from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.in_flight import all_at_once
 from storage_schemas.layout import array_object
 from storage_schemas.read_cache import RangeKey, ReadCache
-from storage_schemas.shard_format import CHECKSUM_BYTES, NO_CHUNK, ArraySpec, decode_chunk, decode_index, index_bytes
+from storage_schemas.shard_format import (
+    CHECKSUM_BYTES,
+    NO_CHUNK,
+    ArraySpec,
+    decode_chunk,
+    decode_index,
+    index_bytes,
+    require_checksum,
+)
 from storage_schemas.store import Store
+
+WORTH_A_THREAD = 2**20
+"""Fewer bytes than these are read from a local disk sooner than threads are woken for them."""
+Wanted = list[tuple[int, int]]
+"""Places in the caller's buffer, and the rows that go there."""
 
 
 @final
@@ -29,6 +43,10 @@ class ShardedArray:
     """Where chunks and indices that were read are kept on this machine."""
     indices: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
     """Decoded shard indices, kept once read."""
+    is_straight: bool = field(init=False, repr=False)
+    """Whether chunks lie in local files as they lie in memory, and so are read into the caller's buffer itself."""
+    reader: object = field(default_factory=object, init=False, repr=False)
+    """Whose the local files are that this process keeps open."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -36,6 +54,7 @@ class ShardedArray:
         ]
         if problems:
             raise ContractError(f"commit log of {self.spec.path}", problems)
+        object.__setattr__(self, "is_straight", self.spec.is_plain and self.store.is_local)
 
     def read(self, rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         """Return the entries of the given rows, in their order.
@@ -55,12 +74,35 @@ class ShardedArray:
         if out.shape != shape or out.dtype != np.dtype(self.spec.dtype):
             found = f"is {out.dtype} {out.shape}, the entries are {self.spec.dtype} {shape}"
             raise ContractError("buffer", [Problem(place=self.spec.path, found=found)])
-        for shard, positions in _by_shard(rows, self.spec.rows_per_shard).items():
-            wanted = [(position, rows[position]) for position in positions]
-            self.store.checked(partial(self._read_shard, shard, wanted, out))
+        reads = [partial(self._read_shard, *one, out) for one in _by_shard(rows, self.spec.rows_per_shard).items()]
+        if self.store.is_local and out.nbytes < WORTH_A_THREAD:
+            for read in reads:
+                read()
+        else:
+            all_at_once(reads)
         return out
 
-    def _read_shard(self, shard: int, wanted: list[tuple[int, int]], out: np.ndarray) -> None:
+    def _read_shard(self, shard: int, wanted: Wanted, out: np.ndarray) -> None:
+        if self.is_straight and out.flags.c_contiguous:
+            self._read_straight(shard, wanted, out.reshape(len(out), -1).view(np.uint8))
+        else:
+            self.store.checked(partial(self._read_decoded, shard, wanted, out))
+
+    def _read_straight(self, shard: int, wanted: Wanted, bodies: np.ndarray) -> None:
+        """Read chunks into the buffer itself, and check each while it is in the processor's cache."""
+        index, record = self._index(shard), self.records[shard]
+        spans = [(*self._span(shard, index, row), position, row) for position, row in wanted]
+        file = self.store.open(record.path, self.reader)
+        for start, stop, position, row in sorted(spans):
+            body, stored = bodies[position], bytearray(CHECKSUM_BYTES)
+            if stop - start != len(body) + CHECKSUM_BYTES:
+                found = f"{stop - start - CHECKSUM_BYTES} bytes, expected {len(body)}"
+                raise CorruptionError("chunk", [Problem(place=self._place(shard, row), found=found)])
+            file.fill(start, body, stored)
+            require_checksum(body, bytes(stored), self._place(shard, row))
+            self._require_committed(shard, row, stored)
+
+    def _read_decoded(self, shard: int, wanted: Wanted, out: np.ndarray) -> None:
         index = self._index(shard)
         asked = [(position, row, self._span(shard, index, row)) for position, row in wanted]
         absent = [one for one in asked if not self._recall(shard, one[1], one[2], out[one[0]])]
@@ -87,7 +129,7 @@ class ShardedArray:
 
     def _decode(self, shard: int, row: int, chunk: memoryview, out: np.ndarray) -> None:
         decode_chunk(chunk, self.spec, out, self._place(shard, row))
-        self._require_committed(shard, row, chunk)
+        self._require_committed(shard, row, chunk[-CHECKSUM_BYTES:])
 
     def _index(self, shard: int) -> np.ndarray:
         if shard not in self.indices:
@@ -127,17 +169,17 @@ class ShardedArray:
         return self.records[shard]
 
     def _span(self, shard: int, index: np.ndarray, row: int) -> tuple[int, int]:
-        offset, length = index[row % self.spec.rows_per_shard]
+        offset, length = index[row % self.spec.rows_per_shard].tolist()
         if offset == NO_CHUNK:
             raise MissingError("view", [Problem(place=self._place(shard, row), found="no view fills this row slot")])
-        if int(offset) + int(length) > self._record(shard).bytes:
-            found = f"its index points beyond the shard's {self._record(shard).bytes} bytes"
+        if offset + length > self.records[shard].bytes:
+            found = f"its index points beyond the shard's {self.records[shard].bytes} bytes"
             raise CorruptionError("shard", [Problem(place=self._place(shard, row), found=found)])
-        return int(offset), int(offset) + int(length)
+        return offset, offset + length
 
-    def _require_committed(self, shard: int, row: int, chunk: memoryview) -> None:
+    def _require_committed(self, shard: int, row: int, stored: bytearray | memoryview) -> None:
         slot = CHECKSUM_BYTES * (row % self.spec.rows_per_shard)
-        if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != chunk[-CHECKSUM_BYTES:]:
+        if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != stored:
             found = "is sound, but not the one that was committed here: another shard lies in this one's place"
             raise CorruptionError("chunk", [Problem(place=self._place(shard, row), found=found)])
 
@@ -156,11 +198,11 @@ def coalesce(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _by_shard(rows: Sequence[int], rows_per_shard: int) -> dict[int, list[int]]:
-    positions: dict[int, list[int]] = {}
+def _by_shard(rows: Sequence[int], rows_per_shard: int) -> dict[int, Wanted]:
+    wanted: dict[int, Wanted] = {}
     for position, row in enumerate(rows):
-        positions.setdefault(int(row) // rows_per_shard, []).append(position)
-    return positions
+        wanted.setdefault(int(row) // rows_per_shard, []).append((position, row))
+    return wanted
 
 
 def _problems(spec: ArraySpec, shard: int, record: ShardRecord) -> Iterator[Problem]:

@@ -15,8 +15,9 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem, SettingError, StorageError
-from storage_schemas.file_systems import file_system, read_local
+from storage_schemas.errors import ContractError, CorruptionError, Problem, SettingError
+from storage_schemas.file_systems import file_system
+from storage_schemas.local_files import OpenFile, open_file, read_local, refused
 from storage_schemas.patience import Patience
 
 Result = TypeVar("Result")
@@ -54,7 +55,7 @@ class Store:
     @property
     def is_local(self) -> bool:
         """True for a folder of this machine's file systems."""
-        return isinstance(self.filesystem, LocalFileSystem)
+        return self._is_folder or isinstance(self.filesystem, LocalFileSystem)
 
     def path(self, name: str) -> str:
         """Return an object's path on the file system.
@@ -129,6 +130,15 @@ class Store:
                 raise CorruptionError("object", [Problem(place=f"{self.uri}/{name}", found=found)])
         return [self._received(name, part) for part in parts]
 
+    def open(self, name: str, reader: object) -> OpenFile:
+        """Return a local object to read from; it is kept open for the same reader.
+
+        Raises:
+            MissingError: there is no object of that name.
+            StorageError: it cannot be read.
+        """
+        return open_file(self.path(name), reader)
+
     def size(self, name: str) -> int | None:
         """Return an object's size (bytes), or None when there is none of that name."""
         try:
@@ -168,12 +178,16 @@ class Store:
             self._ask("rm_file", name)
 
     @property
+    def _is_folder(self) -> bool:
+        return "://" not in self.uri  # asked at every read: it costs less than finding the file system
+
+    @property
     def _root(self) -> str:
-        return file_system(self.uri, self.patience)[1]
+        return self.uri.rstrip("/") if self._is_folder else file_system(self.uri, self.patience)[1]
 
     @property
     def _is_networked(self) -> bool:
-        return isinstance(self.filesystem, AsyncFileSystem)
+        return not self._is_folder and isinstance(self.filesystem, AsyncFileSystem)
 
     def _ask(self, question: str, name: str, **settings: Any) -> Any:
         """Ask the file system about a name, again and again where it is behind a network."""
@@ -226,11 +240,8 @@ class Store:
         return isinstance(part, bytes) and len(part) != stop - start
 
     def _received(self, name: str, body: bytes | BaseException) -> bytes:
-        if isinstance(body, FileNotFoundError):
-            raise MissingError("object", [Problem(place=f"{self.uri}/{name}", found="is not there")]) from None
         if isinstance(body, OSError):
-            found, fix = f"cannot be read: {body.strerror or body}", "run the same command again when that is mended"
-            raise StorageError("storage", [Problem(place=f"{self.uri}/{name}", found=found, fix=fix)]) from body
+            raise refused(f"{self.uri}/{name}", body) from body
         if isinstance(body, BaseException):
             raise body
         return body

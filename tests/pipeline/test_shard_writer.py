@@ -1,14 +1,16 @@
 """Shards: whole ones only, of what the array says, committed last."""
 
+import hashlib
 import itertools
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.publish import publish_group
+from pipeline.publish import publish, publish_group
 from pipeline.shard_writer import (
     ShardKey,
     ShardWriter,
@@ -87,6 +89,42 @@ def test_an_entry_that_does_not_belong_is_refused_and_the_shard_with_it(
         write_shard(store, 1, entry(5), wrong)
     assert [str(problem) for problem in caught.value.problems] == [f"{SPEC.path}: {message}"]
     assert store.listing("") == []
+
+
+def test_every_finite_half_is_stored_and_no_other(store: Store) -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    spec = ArraySpec(path="a", shape=(4, len(finite)), dtype="float16", rows_per_shard=4)
+    with open_shard(store, spec, 0) as writer:
+        writer.append(finite)
+    alone = ArraySpec(path="b", shape=(4, 1), dtype="float16", rows_per_shard=4)
+    for bits in (0x7C00, 0x7C01, 0x7E00, 0x7FFF, 0xFC00, 0xFE00, 0xFFFF):
+        with pytest.raises(ContractError), open_shard(store, alone, 0) as writer:
+            writer.append(np.array([bits], np.uint16).view(np.float16))
+
+
+def test_a_shard_is_streamed_whatever_its_size(tmp_path: Path) -> None:
+    entries = np.random.default_rng(0).standard_normal((2, 14, 14, 1024)).astype(np.float16)
+    spec = ArraySpec(path="a", shape=(240, 14, 14, 1024), dtype="float16", rows_per_shard=240)
+    tracemalloc.start()
+    try:
+        with open_shard(Store(uri=str(tmp_path)), spec, 0) as writer:
+            for row in range(240):
+                writer.append(entries[row % 2])
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert writer.sink.size > 90 * 2**20
+    assert held < 8 * entries[0].nbytes  # of 240: one written, one hashed, and what checking a third takes
+
+
+def test_the_hash_is_that_of_the_bytes_however_they_came(store: Store) -> None:
+    parts = [bytes([number]) * length for number, length in enumerate([0, 1, 2**16 - 1, 2**16, 2**18, 3, 2**17, 5])]
+    with publish(store, "x") as sink:
+        for number, part in enumerate(parts):
+            sink.write(part)
+            assert number % 2 or sink.sha256 == hashlib.sha256(b"".join(parts[: number + 1])).hexdigest()
+    assert sink.sha256 == hashlib.sha256(store.read("x")).hexdigest()
 
 
 def test_more_entries_than_slots_are_refused(store: Store) -> None:

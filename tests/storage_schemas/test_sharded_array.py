@@ -4,7 +4,9 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from storage_schemas import sharded_array
 from storage_schemas.commits import ShardRecord
 from storage_schemas.errors import ContractError, CorruptionError, MissingError
-from storage_schemas.shard_format import ArraySpec, encode_chunk, encode_index
+from storage_schemas.shard_format import ArraySpec, encode_chunk, encode_index, with_checksum
 from storage_schemas.sharded_array import ShardedArray, coalesce
 from storage_schemas.store import Store
 
@@ -129,6 +132,57 @@ def test_an_array_survives_pickling_with_its_indices(array: ShardedArray) -> Non
     np.testing.assert_array_equal(copy.read([7, 0]), ENTRIES[[7, 0]])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float16", "float32"])
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_every_encoding_reads_back_from_a_folder_and_from_elsewhere(
+    dtype: Any, compression: Any, tmp_path: Path
+) -> None:
+    entries = np.random.default_rng(3).integers(0, 100, ENTRIES.shape).astype(dtype)
+    array = written(replace(SPEC, dtype=dtype, compression=compression), tmp_path, entries)
+    rows = np.random.default_rng(4).permutation(ROWS).tolist()
+    for store in (array.store, Store(uri=f"local://{tmp_path}"), Store(uri=f"memory://{dtype}-{compression}")):
+        for record in array.records.values() if not store.is_local else ():
+            store.filesystem.pipe_file(store.path(record.path), array.store.read(record.path))
+        out = np.zeros((ROWS, 2, 3), dtype)
+        ShardedArray(store=store, spec=array.spec, records=array.records).read(rows, out)
+        np.testing.assert_array_equal(out, entries[rows])
+
+
+def test_shards_are_read_at_once_and_the_first_refusal_is_told_when_none_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharded_array, "WORTH_A_THREAD", 0)
+    array, met, done = written(SPEC, tmp_path), Barrier(3, timeout=60), []
+    plain = ShardedArray._read_shard
+
+    def meeting(self: ShardedArray, shard: int, *rest: Any) -> None:
+        met.wait()  # all three are under way
+        try:
+            plain(self, shard, *rest)
+        finally:
+            done.append(shard)
+
+    monkeypatch.setattr(ShardedArray, "_read_shard", meeting)
+    np.testing.assert_array_equal(array.read([9, 0, 5, 1]), ENTRIES[[9, 0, 5, 1]])
+    (tmp_path / array.records[1].path).unlink()
+    (tmp_path / array.records[0].path).unlink()
+    fresh, done[:] = ShardedArray(store=array.store, spec=SPEC, records=array.records), []
+    assert array.records[1].path in refusal_of(MissingError, lambda: fresh.read([5, 9, 0]))
+    assert sorted(done) == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_reads_on_with_threads_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded_array, "WORTH_A_THREAD", 0)
+    array = written(SPEC, tmp_path)
+    array.read(range(ROWS))
+    child = get_context("fork").Process(target=lambda: np.testing.assert_array_equal(array.read(range(ROWS)), ENTRIES))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    np.testing.assert_array_equal(array.read(range(ROWS)), ENTRIES)
+
+
 def refusal_of(kind: type[Exception], read: Callable[[], Any]) -> str:
     """Return what is said when `read` is refused."""
     with pytest.raises(kind) as refusal:
@@ -230,6 +284,19 @@ def test_an_index_that_points_beyond_the_shard_is_damaged(tmp_path: Path) -> Non
         "shard is damaged:\n"
         f"  teachers/t/low-256/spatial shard 0 row 1: its index points beyond the shard's {len(body)} bytes"
     )
+
+
+def test_a_chunk_of_another_length_is_damaged(array: ShardedArray, tmp_path: Path) -> None:
+    chunks = [encode_chunk(ENTRIES[0], SPEC), with_checksum(ENTRIES[1].tobytes()[:10])]
+    body = b"".join(chunks) + encode_index([(0, 16), (16, 14)], SLOTS)
+    place = tmp_path / array.records[0].path
+    place.parent.mkdir(parents=True)
+    place.write_bytes(body)
+    store, records = Store(uri=str(tmp_path)), {0: record_of(SPEC, 0, chunks, body)}
+    for out in (None, np.empty((2, 3, 2), np.float16).transpose(0, 2, 1)):
+        fresh = ShardedArray(store=store, spec=SPEC, records=records)
+        said = refusal_of(CorruptionError, lambda fresh=fresh, out=out: fresh.read([1, 0], out))  # type: ignore[misc]
+        assert said == f"chunk is damaged:\n  {SPEC.path} shard 0 row 1: 10 bytes, expected 12"
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
