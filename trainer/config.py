@@ -152,10 +152,8 @@ def _at_odds(recipe: TrainRecipe) -> Iterator[Problem]:
 def _needs_whole_weights(recipe: TrainRecipe) -> Iterator[Problem]:
     """Name what a process cannot do that holds a shard of every weight."""
     asked = {
-        "average.decay": recipe.average.decay is not None,
         "damp": bool(recipe.damp),
         "optimiser.kind": recipe.optimiser.kind == "lamb",
-        "optimiser.gradient_clip": recipe.optimiser.gradient_clip is not None,
     }
     for place in (name for name, set_here in asked.items() if set_here):
         yield Problem(place=place, found="needs whole weights, and FSDP shards them", fix="take running.strategy ddp")

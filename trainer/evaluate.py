@@ -105,7 +105,7 @@ def observe(
                     square = angles(output.summary[name], target.summary).square().cpu()
                     seen.squares.setdefault(name, []).append(square)
             if len(sizes) > 1 and batch.view_set.resolution == max(sizes):
-                shown = [model.student(one).spatial.float() for one in at_sizes(pixels, sizes)]
+                shown = [model(one, []).student.spatial.float() for one in at_sizes(pixels, sizes)]
                 seen.scales.append(scale_variance(shown).cpu())
     return seen
 

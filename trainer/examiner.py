@@ -8,12 +8,12 @@ from tqdm import tqdm
 
 from trainer.datamodule import CachedViews
 from trainer.evaluate import Scores, observe, score
-from trainer.lightning_trainer import whole_weights
 from trainer.loader import Batches, Share
 from trainer.metrics import add_scores, has_stalled, score_values
 from trainer.module import Distillation
 from trainer.processes import gather
 from trainer.run_folder import RunFolder
+from trainer.sharding import whole
 
 
 @final
@@ -57,7 +57,6 @@ class Examiner(Callback):
         views = self.datamodule.heldout_loader(Share(rank=trainer.global_rank, world=trainer.world_size))
         moved = ([part.to(module.device) for part in parts] for parts in views)
         sizes = sorted({view_set.resolution for view_set in source.sets})
-        assert trainer.strategy.model is not None
-        with trainer.precision_plugin.forward_context(), whole_weights(trainer.strategy.model):
+        with trainer.precision_plugin.forward_context(), whole(module.finished):
             seen = observe(module.finished, module.maps, moved, sizes)
         return score(gather(seen), source.teachers, module.dispersions)

@@ -2,14 +2,11 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, Strategy
-from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from storage_schemas.errors import Problem, SettingError
 from trainer.config import TrainRecipe
@@ -23,7 +20,7 @@ def make_trainer(recipe: TrainRecipe, run: RunFolder, callbacks: Sequence[Callba
     """Return the Trainer of a run, without loggers: those are the first process's alone.
 
     Raises:
-        SettingError: GPUs that are not there, or a strategy that cannot be.
+        SettingError: GPUs that are not there.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return Trainer(
@@ -64,28 +61,12 @@ def find_accelerator(settings: RunningSettings) -> str:
 
 
 def find_strategy(settings: RunningSettings) -> Strategy | str:
-    """Return how processes train together.
-
-    Raises:
-        SettingError: FSDP without GPUs.
-    """
+    """Return how processes train together."""
+    processes = settings.devices * settings.nodes
     if settings.strategy == "fsdp":
-        if find_accelerator(settings) == "cpu":
-            found, fix = "FSDP shards a student over GPUs, and this run has none", "take --running.strategy ddp"
-            raise SettingError("strategy", [Problem(place="running.strategy", found=found, fix=fix)])
-        return FSDPStrategy(state_dict_type="full")
-    if settings.devices * settings.nodes == 1:
+        # checkpoints hold whole weights, so that any number of processes may go on, under either strategy
+        return ModelParallelStrategy(processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    if processes == 1:
         return "auto"
     # a head has no gradient in a step whose view sets its teacher has not seen
     return DDPStrategy(find_unused_parameters=True)
-
-
-def whole_weights(root: nn.Module) -> AbstractContextManager[None]:
-    """Return a context in which every weight of a model is whole, for looking through a part of it; all must enter.
-
-    Args:
-        root: what the strategy made of the module: sharded under FSDP, else whole as it is.
-    """
-    if isinstance(root, FullyShardedDataParallel):
-        return FullyShardedDataParallel.summon_full_params(root, writeback=False)
-    return nullcontext()

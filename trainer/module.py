@@ -20,6 +20,7 @@ from trainer.loader import Batches
 from trainer.model import DistilledModel, ModelOutput
 from trainer.objective import TokenMaps, mesa, objective
 from trainer.schedule import decaying, make_optimiser, parameter_groups, rate_factor
+from trainer.sharding import renumbered, shard
 
 
 @final
@@ -49,6 +50,13 @@ class Distillation(LightningModule):
     def finished(self) -> DistilledModel:
         """What is scored and exported: the moving average where there is one."""
         return self.model if self.average is None else self.average
+
+    def configure_model(self) -> None:
+        """Shard student and average where the strategy asks for it."""
+        if self.device_mesh is not None:
+            for model in (self.model, self.average):
+                if model is not None:
+                    shard(model, self.device_mesh["data_parallel"])
 
     def on_train_batch_start(self, _batch: Batches, _batch_idx: int) -> None:
         """Seed what the model draws (dropout, stochastic depth) by the step, so that a resumed run draws the same."""
@@ -96,6 +104,13 @@ class Distillation(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave a state of the optimiser from which a sharded run can go on; one in shards leaves it so by itself."""
+        if self.device_mesh is None:
+            [state], optimiser = checkpoint["optimizer_states"], self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimiser, torch.optim.Optimizer)
+            checkpoint["optimizer_states"] = [renumbered(state, optimiser, self)]
+
     def _look(self, part: ViewBatch) -> ModelOutput:
         """Look at a batch through the student, under noise where the recipe asks for it."""
         settings = {"window": self._window(part, "attention"), "draws": part.draws}
@@ -111,12 +126,13 @@ class Distillation(LightningModule):
         assert self.average is not None
         assert part.second is not None
         with torch.no_grad():
-            seen = self.average.student(
+            seen = self.average(
                 unit_pixels(part.second.pixels),
+                [],
                 window=self._window(part, "attention of the average"),
                 draws=part.second.draws,
             )
-        return mesa(output.student.spatial, seen.spatial, part, part.second, self.maps)
+        return mesa(output.student.spatial, seen.student.spatial, part, part.second, self.maps)
 
     def _window(self, part: ViewBatch, whose: str) -> int | None:
         key = (self.recipe.seed, whose, self.global_step, part.view_set.name)

@@ -52,8 +52,8 @@ class RunningSettings:
     nodes: int = 1
     """Machines. torchrun or Slurm starts the processes of several; see docs/training.md."""
     strategy: StrategyName = "ddp"
-    """How several processes train together: `ddp` keeps the whole student on each; `fsdp` shards weights and optimiser
-    over GPUs, and has neither moving average, DAMP, LAMB nor clipping."""
+    """How several processes train together: `ddp` keeps the whole student on each; `fsdp` shards weights, gradients and
+    optimiser over them, and has neither DAMP nor LAMB."""
     log_every: int = 10
     """Steps between two rows of the loss history."""
     evaluate_every: int = 0

@@ -1,7 +1,5 @@
 """How a run is carried out: by several processes, with what loggers, until it stalls; and what is refused."""
 
-import pickle
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy
+from own_processes import carry_out, losses
 
 from storage_schemas.cache import Cache
 from storage_schemas.errors import IdentityError, SettingError
@@ -27,23 +26,6 @@ from trainer.student_settings import VitSettings
 from trainer.train import train
 
 Recipes = Callable[..., TrainRecipe]
-PROGRAM = """
-import os, pickle, sys
-import torch
-torch.set_num_threads(1)
-from lightning.pytorch.callbacks import Callback
-from trainer.fit import fit
-
-class Vanish(Callback):
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == stop:
-            os._exit(0)
-
-if __name__ == "__main__":  # processes that read import this again
-    recipe, source, run, stop = pickle.load(open(sys.argv[1], "rb"))
-    fit(recipe, source, run, {"recipe": recipe.identity(), "cache": source.identity}, lambda _: None, [Vanish()])
-"""
-"""One run, by as many processes as its recipe says, that vanish after a step; Lightning starts the others."""
 EVERYTHING: dict[str, Any] = {
     "student": "radio_test_vit",
     "vit": VitSettings(position_grid=8, registers=2, global_blocks=2, windows=(2,)),
@@ -51,22 +33,6 @@ EVERYTHING: dict[str, Any] = {
     "damp": 0.05,
 }
 STEPS = 6
-
-
-def carry_out(recipe: TrainRecipe, cache: Cache, folder: Path, stop: int = -1) -> RunFolder:
-    """Run a program of its own, as torchrun or a user would."""
-    run, program, values = RunFolder(path=folder / "run"), folder / "program.py", folder / "values"
-    folder.mkdir(exist_ok=True)
-    program.write_text(PROGRAM)
-    values.write_bytes(pickle.dumps((recipe, open_source(cache), run, stop)))
-    with (folder / "said").open("w") as said:  # a file, for what vanishes may leave readers that hold a pipe open
-        done = subprocess.run([sys.executable, program, values], stdout=said, stderr=said, check=False, timeout=250)
-    assert done.returncode == 0, (folder / "said").read_text()
-    return run
-
-
-def losses(run: RunFolder) -> list[float]:
-    return [float(row["loss"]) for row in read_history(run.history) if row["loss"]]
 
 
 @pytest.fixture(scope="module")
@@ -151,18 +117,6 @@ def test_a_logger_that_is_not_installed_is_refused_before_anything_is_written(
         train(recipe_of(running={"loggers": ("csv", name)}), full_cache.store.uri, tmp_path / "run", lambda _: None)
     assert str(refusal.value) == (
         f"running.loggers cannot be used:\n  {name}: {name} is not installed (pip install 'stillhouse[{name}]')"
-    )
-    assert not (tmp_path / "run").exists()
-
-
-def test_fsdp_without_gpus_is_refused_before_anything_is_written(
-    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
-) -> None:
-    with pytest.raises(SettingError) as refusal:
-        train(recipe_of(running={"strategy": "fsdp"}), full_cache.store.uri, tmp_path / "run", lambda _: None)
-    assert str(refusal.value) == (
-        "strategy cannot be used:\n  running.strategy: FSDP shards a student over GPUs, and this run has none "
-        "(take --running.strategy ddp)"
     )
     assert not (tmp_path / "run").exists()
 
@@ -253,45 +207,3 @@ def test_a_run_of_another_cache_is_refused_with_both_digests(
     assert f"cache.views: the run there has {views[0]!r}, this run has {views[1]!r}" in {
         str(problem).replace('"', "'") for problem in refusal.value.problems
     }
-
-
-SHARDED = """
-import sys
-import torch
-from torch.distributed.fsdp import FullyShardedDataParallel
-from trainer.lightning_trainer import whole_weights
-from trainer.schedule import decaying, parameter_groups
-from trainer.config import OptimiserSettings
-
-def part(rank, port):
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3)))
-    pixels, inner = torch.ones(2, 5), module[0]
-    expected, decay = inner(pixels), decaying(inner, inner)
-    root = FullyShardedDataParallel(module, use_orig_params=True, device_id=torch.device("cpu"))
-    assert inner[0].weight.shape != (7, 5), "nothing was sharded"
-    decayed, kept = parameter_groups(inner, decay, OptimiserSettings())
-    assert [len(decayed["params"]), len(kept["params"])] == [2, 2]
-    for _ in range(2):
-        with whole_weights(root):
-            assert torch.equal(inner(pixels), expected)
-        root(pixels).sum().backward()
-
-if __name__ == "__main__":
-    torch.multiprocessing.spawn(part, (int(sys.argv[1]),), nprocs=2)
-"""
-
-
-@pytest.mark.slow
-def test_a_sharded_student_is_looked_through_whole_and_decays_where_it_did(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(SHARDED)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    done = subprocess.run(
-        [sys.executable, tmp_path / "program.py", str(port)], capture_output=True, text=True, check=False, timeout=250
-    )
-    assert done.returncode == 0, done.stderr
