@@ -32,6 +32,7 @@ TELLS = $(if $(FIGURES),--run.report "$(FIGURES)")
 READS = $(if $(DATA),--data "$(DATA)")
 LOOKS = $(if $(TEACHER),--teacher "$(TEACHER)")
 WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
+TRAINS = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
 .DEFAULT_GOAL := help
@@ -48,7 +49,7 @@ help: ## list the commands and their variables
 	@echo "  TEACHER   dinov3, siglip2, sam3, or module:Class"
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
 	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ and a timm ViT"
-	@echo "  EXECUTOR  ray (default), or local for this one process"
+	@echo "  EXECUTOR  ray (default), or local for this one process; train is local unless EXECUTOR=ray is given"
 	@echo "  FIGURES   where each stage's figures are kept, as JSON (now: $(FIGURES))"
 	@echo "  ARGS      anything else; what there is: make COMMAND ARGS=--help"
 
@@ -98,7 +99,7 @@ stats: $(INSTALLED) ## measure what is stored, for one TEACHER or all
 	@$(PIPELINE) stats --cache "$(CACHE)" $(LOOKS) $(EXECUTES) $(TELLS) $(ARGS)
 
 train: $(INSTALLED) ## distil a STUDENT from the cache, with no teacher at hand
-	@$(TRAINER) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(LEARNS) $(ARGS)
+	@$(TRAINS) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(LEARNS) $(ARGS)
 
 report: $(INSTALLED) ## one HTML page: the closing table, pictures of features, curves
 	@$(TRAINER) report --cache "$(CACHE)" --runs "$(RUNS)" --page "$(REPORT)" $(ARGS)

@@ -119,6 +119,16 @@ def stats(arguments: Sequence[str]) -> None:
     _say("\n".join(stats_lines(*measured_facts(cache, teachers, options.tolerance))))
 
 
+def train(arguments: Sequence[str]) -> None:
+    """Train a student on Ray."""
+    from pipeline.train_options import train_options
+
+    options = train_options(arguments)
+    from pipeline.train_on_ray import train_on_ray  # here, so that other commands work where ray is not installed
+
+    train_on_ray(options)
+
+
 def inspect(arguments: Sequence[str]) -> None:
     """Say what is in a cache, or what is known of one view."""
     options = inspect_options(arguments)
@@ -219,6 +229,7 @@ COMMANDS: Mapping[str, Command] = {
     "preview": preview,
     "extract": extract,
     "stats": stats,
+    "train": train,
     "inspect": inspect,
     "verify": verify,
     "gc": gc,

@@ -21,7 +21,7 @@ def installation() -> dict[str, str]:
     A build's label does not count: torch for CPUs on the driver and for CUDA on the workers are one version.
     """
     versions = {name: _version(name).partition("+")[0] for name in LIBRARIES}
-    return {"python": platform.python_version(), "stillhouse": _code_sha256()} | versions
+    return {"python": platform.python_version(), "stillhouse": code_sha256(PACKAGES)} | versions
 
 
 def require_same_installation(expected: Mapping[str, str], found: Mapping[str, str], place: str) -> None:
@@ -53,9 +53,10 @@ def _version(name: str) -> str:
 
 
 @cache
-def _code_sha256() -> str:
+def code_sha256(packages: tuple[str, ...]) -> str:
+    """Return a digest of the code of some of our packages."""
     root, code = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
+    for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
         body = path.read_bytes()
         code.update(f"{path.relative_to(root).as_posix()}\0{len(body)}\0".encode() + body)
     return code.hexdigest()[:16]

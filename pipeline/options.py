@@ -161,6 +161,7 @@ COMMAND_HELP: dict[str, str] = {
     "preview": "a contact sheet: canvases with every teacher's window, and mosaics",
     "extract": "run one teacher over the views (cutting them first where they are missing)",
     "stats": "measure what is stored: PHI-S residual, dispersion",
+    "train": "train a student on Ray; without Ray: python -m trainer train",
     "inspect": "what is in a cache, and how far each stage is",
     "verify": "check that what is there is what was committed",
     "gc": "what can go: leftovers of killed runs, details that are done with; deletes them when told",

@@ -19,3 +19,8 @@ class Meeting:
             assert time.monotonic() < until
             time.sleep(0.05)
         return os.getpid()
+
+    def end(self, now: bool) -> None:
+        """End without a word, as what is killed does."""
+        if now:
+            os._exit(1)

@@ -226,3 +226,23 @@ def test_a_worker_that_cannot_be_made_ends_the_run(monkeypatch: pytest.MonkeyPat
         "worker cannot be used:\n  ray: cannot start: ModuleNotFoundError: No module named 'only_here' "
         "(install the same Stillhouse on every node, and there your own modules too; docs/cluster.md)"
     )
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_a_gang_works_at_once_and_ends_in_one_message_with_the_first_that_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    with jobs.ray_gang(Meeting, RunConfig(workers=2, min_workers=2)) as gang:
+        assert len(set(gang.ask("meet", [(tmp_path, 2, "go")] * 2))) == len(gang.addresses) == 2
+        gang.ask("meet", [(tmp_path, 2, "go")])  # the first alone
+        with pytest.raises(SettingError, match=r"ray cluster cannot be used:\n  worker 2 of 2 on .*: was lost: "):
+            gang.ask("end", [False, True])
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_a_gang_that_does_not_fit_is_refused_when_patience_ends() -> None:
+    with (
+        pytest.raises(SettingError) as refusal,
+        jobs.ray_gang(Meeting, RunConfig(workers=9, min_workers=9, patience=0.5)),
+    ):
+        pass
+    assert "9 workers of 1 CPUs and 0 GPUs each could not be had for 0.5 s: 0 ready, 3 CPUs" in str(refusal.value)
