@@ -49,6 +49,7 @@ def spec(name: str, dim: int, **changes: Any) -> TeacherSpec:
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         random_weights=True,
+        licence=f"{name}'s own",
     )
     return replace(base, **changes)
 

@@ -25,6 +25,7 @@ from trainer.__main__ import main
 from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
 from trainer.metrics import teacher_facts
 from trainer.report.closing_table import closing_rows
+from trainer.report.curves import run_plots
 from trainer.report.make import make_report
 from trainer.report.numbers_as_text import bytes_text, number_text, signed_text
 from trainer.report.page import PAPER_DISPERSIONS, render_page
@@ -218,7 +219,7 @@ def test_every_picture_is_a_png_with_a_pixel_for_each_token(page: str) -> None:
 def test_the_page_says_what_it_is_of(full_cache: Cache, page: str) -> None:
     text = Parsed(page).text
     source = open_source(full_cache)
-    for part in (full_cache.store.uri, "tests", "any of the tests", "unstated", "Random weights: a demonstration."):
+    for part in (full_cache.store.uri, "tests", "any of the tests", "any's own", "Random weights: a demonstration."):
         assert part in text
     for name, one in source.teachers.items():
         assert one.manifest.digest[:16] in text, name
@@ -252,8 +253,65 @@ def test_the_curves_are_those_of_the_history(runs: Path, page: str) -> None:
     slope = (heights[1] - heights[0]) / np.log(losses[1] / losses[0])
     assert heights == pytest.approx(heights[0] + slope * np.log(np.array(losses) / losses[0]), abs=0.3)
     assert slope < 0
-    for title in ("Spatial loss", "Summary loss", "Held-out fidelity"):
+    for title in ("Spatial loss", "Summary loss"):
         assert title in shown
+
+
+def drawn(shown: str, title: str) -> list[str]:
+    """Return what each dot of a plot says, in their order."""
+    figure = next(one for one in shown.split("<figure>") if f"<figcaption>{title}<" in one)
+    return [part.split("</title>")[0] for part in figure.split("<title>")[1:] if ": " in part.split("</title>")[0]]
+
+
+def test_everything_that_evaluation_measured_has_a_curve(runs: Path, page: str) -> None:
+    evaluations = json.loads((runs / "whole" / "metrics.json").read_text())["evaluations"]
+    shown, last = section(page, "Student whole"), evaluations[-1]
+    for title, kind, named in [("Held-out fidelity", "fidelity", TEACHERS), ("Summary angle", "angle", TEACHERS[::2])]:
+        assert drawn(shown, title) == [
+            f"{name}, step {one['step']}: {number_text(one['teachers'][name][kind])}"
+            for name in named
+            for one in evaluations
+        ]
+    for title, kind in [("Scale variance", "scale"), ("Effective rank", "effective_rank")]:
+        assert drawn(shown, title) == [
+            f"whole, step {one['step']}: {number_text(one['student'][kind])}" for one in evaluations
+        ]
+    assert drawn(shown, "Fidelity by resolution") == [
+        f"{name}, px {held.split('-')[1]}: {number_text(last['teachers'][name]['sets'][held])}"
+        for name in TEACHERS
+        for held in ("low-32", "low-48", "high-64")
+    ]
+    shares = last["student"]["shares"].items()
+    assert drawn(shown, "Spectrum") == [
+        f"whole, first directions, log {count}: {number_text(share)}" for count, share in shares
+    ]
+
+
+def test_a_table_says_what_the_students_own_features_were_like_first_and_last(runs: Path, page: str) -> None:
+    first, *_, last = json.loads((runs / "whole" / "metrics.json").read_text())["evaluations"]
+    rows = Parsed(section(page, "Student whole")).rows[-2:]
+    for row, one in zip(rows, (first, last), strict=True):
+        own = one["student"]
+        assert row[:3] == [str(one["step"]), number_text(own["effective_rank"], 1), number_text(own["scale"])]
+        assert row[3:] == [number_text(share) for share in own["shares"].values()]
+
+
+def test_a_run_of_one_resolution_has_no_curve_over_several(page: str) -> None:
+    shown = section(page, "Student part")
+    assert "Effective rank" in shown
+    assert "Fidelity by resolution" not in shown
+    assert "<figcaption>Scale variance" not in shown
+
+
+def test_every_kind_of_loss_and_mesa_have_units_and_a_curve(full_cache: Cache, runs: Path) -> None:
+    [*_, one] = find_runs(runs, open_source(full_cache))
+    recipe = {**one.recipe, "loss": {**one.recipe["loss"], "spatial": "smooth", "summary": "cosine"}}
+    history = [{**row, "low/mesa": "0.5", "high/mesa": "0.25"} for row in one.history]
+    plots = run_plots(replace(one, recipe=recipe, history=history), dict.fromkeys(TEACHERS, 0))
+    units = {plot.title: plot.unit for plot in plots}
+    assert units["Spatial loss"] == "0.9 (1 − cosine) + 0.1 smooth L1, log"
+    assert units["Summary loss"] == "1 − cosine, log"
+    assert units["MESA"] == "squared LN units, log"
 
 
 def test_a_run_that_is_not_finished_is_shown_from_its_checkpoint(full_cache: Cache, runs: Path, page: str) -> None:

@@ -45,7 +45,7 @@ class Axis:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """Some curves over steps."""
+    """Some curves, over steps unless it says otherwise."""
 
     title: str
     unit: str
@@ -55,10 +55,19 @@ class Plot:
     y: Axis
     reference: float | None = None
     """A value of meaning, drawn across."""
+    over: str = "step"
+    """What lies along the other axis."""
 
 
 def make_plot(
-    title: str, unit: str, lines: Sequence[Line], *, log: bool = False, reference: float | None = None
+    title: str,
+    unit: str,
+    lines: Sequence[Line],
+    *,
+    log: bool = False,
+    reference: float | None = None,
+    over: str = "step",
+    x: Axis | None = None,
 ) -> Plot:
     """Lay a plot out.
 
@@ -68,6 +77,8 @@ def make_plot(
         lines: at least one.
         log: ask for a logarithmic axis of values; it is linear all the same where a value is not positive.
         reference: a value to draw across, and to keep in sight.
+        over: what the other axis is of.
+        x: that axis; None for one of steps.
     """
     thin = tuple(
         Line(label=one.label, colour=one.colour, dashed=one.dashed, points=thinned(one.points)) for one in lines
@@ -75,8 +86,10 @@ def make_plot(
     steps = [step for line in thin for step, _ in line.points]
     values = [value for line in thin for _, value in line.points] + ([] if reference is None else [reference])
     y = log_axis(values) if log and min(values) > 0 else linear_axis(values)
-    x = Axis(low=0, high=max(*steps, 1), ticks=tuple(_steps_of(0, max(*steps, 1))))
-    return Plot(title=title, unit=f"{unit}, log" if y.log else unit, lines=thin, x=x, y=y, reference=reference)
+    if x is None:
+        x = Axis(low=0, high=max(*steps, 1), ticks=tuple(_steps_of(0, max(*steps, 1))))
+    unit = f"{unit}, log" if y.log else unit
+    return Plot(title=title, unit=unit, lines=thin, x=x, y=y, reference=reference, over=over)
 
 
 def thinned(points: Points) -> Points:

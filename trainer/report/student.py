@@ -80,7 +80,9 @@ def _checkpointed(one: RunResult, source: Source, sets: Sequence[ViewSet]) -> Lo
         return None
     model = _build(one, source, sets)
     state = torch.load(one.run.checkpoint, map_location="cpu", mmap=True, weights_only=True)["state_dict"]
-    weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    # what is scored is what is shown: the moving average where there is one
+    prefix = "model." if one.recipe["average"]["decay"] is None else "average."
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     model.load_state_dict(weights)
     model.eval()
     return lambda pixels, name: model(pixels, [name]).spatial[name][0].numpy()
