@@ -86,6 +86,9 @@ class LiveBatches(Dataset):
 
     source: Source
     choices: tuple[TeacherChoice, ...]
+    for_timing: bool = False
+    """Whether a teacher that sees mosaics runs only as many as an online trainer would fill with a batch's views, so
+    that some views get what others should have."""
     running: dict[str, RunningTeacher] = field(default_factory=dict)
     placements: dict[tuple[str, ViewSet, int], list[Placement]] = field(default_factory=dict)
 
@@ -99,17 +102,32 @@ class LiveBatches(Dataset):
         ]
 
     def _targets(self, name: str, request: BatchRequest) -> TeacherTargets:
-        said: dict[int, Said] = {}
-        shards = request.rows // self.source.sets[request.view_set].rows_per_shard
-        for shard in np.unique(shards).tolist():
-            said |= self._look(name, request.view_set, shard, set(request.rows[shards == shard].tolist()))
-        rows = [said[row] for row in request.rows.tolist()]
+        seen = self._in_few_inputs if self.for_timing else self._in_their_own_inputs
+        rows = seen(name, request)
         summaries = [summary for _, summary in rows if summary is not None]
         return TeacherTargets(
             spatial=torch.from_numpy(np.stack([spatial for spatial, _ in rows])).float(),
             summary=torch.from_numpy(np.stack(summaries)).float() if summaries else None,
             start=torch.from_numpy(self.source.sets[request.view_set].features[name].offsets[request.rows]),
         )
+
+    def _in_their_own_inputs(self, name: str, request: BatchRequest) -> list[Said]:
+        said: dict[int, Said] = {}
+        shards = request.rows // self.source.sets[request.view_set].rows_per_shard
+        for shard in np.unique(shards).tolist():
+            said |= self._look(name, request.view_set, shard, set(request.rows[shards == shard].tolist()))
+        return [said[row] for row in request.rows.tolist()]
+
+    def _in_few_inputs(self, name: str, request: BatchRequest) -> list[Said]:
+        """Return as many features as there are views, by no more inputs than they would fill."""
+        one, count = self.source.sets[request.view_set], len(request.rows)
+        per_input = views_per_input(self._running(name).spec, one.geometry)
+        if per_input == 1:
+            return self._in_their_own_inputs(name, request)
+        shard = int(request.rows[0]) // one.rows_per_shard
+        firsts = [place.row for place in self._placements(name, request.view_set, shard)[::per_input]]
+        said = list(self._look(name, request.view_set, shard, set(firsts[: -(-count // per_input)])).values())
+        return [said[place % len(said)] for place in range(count)]
 
     @torch.no_grad()
     def _look(self, name: str, view_set: ViewSet, shard: int, rows: set[int]) -> Mapping[int, Said]:

@@ -43,17 +43,24 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_every_module_of_the_trainer_imports_without_ray_transformers_teachers_and_pipeline() -> None:
+def test_a_student_learns_and_is_reported_on_without_ray_transformers_teachers_and_pipeline(
+    full_cache: Cache, tmp_path: Path
+) -> None:
     program = BLOCKED.format(names={"ray", "transformers", "teachers", "pipeline"}) + (
         "import trainer\n"
         "names = [module.name for module in pkgutil.walk_packages(trainer.__path__, 'trainer.')]\n"
         "[importlib.import_module(name) for name in names if name != 'trainer.__main__']\n"
-        "assert callable(trainer.load)\n"
+        "from trainer.__main__ import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        f"assert main(['report', '--cache', {full_cache.store.uri!r}, '--runs', {str(tmp_path)!r}, '--page', "
+        f"{str(tmp_path / 'page.html')!r}]) == 0\n"
+        f"trainer.load({str(tmp_path / 'test_vit')!r})\n"
         "print(len(names))\n"
     )
-    done = run(program)
+    settings = "--student test_vit --steps 1 --optimiser.warmup 0 --heads.width 32 --running.accelerator cpu"
+    done = run(program, "train", "--cache", full_cache.store.uri, "--runs", str(tmp_path), *settings.split())
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 20
+    assert int(done.stdout.splitlines()[-1]) > 20
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["report", "--help"], ["export", "--help"]])

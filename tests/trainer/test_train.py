@@ -1,6 +1,9 @@
 """A run from end to end: it learns, goes on where it was cut off, is finished once, and refuses what is not its."""
 
+import gc
+import json
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -172,6 +175,69 @@ def test_a_run_says_what_it_learns_from_and_that_random_teachers_know_nothing(
         "train: low-48: 11 train, 3 heldout views; teachers any, canvas, fixed",
         "train: RANDOM WEIGHTS: any, canvas, fixed know nothing; this is a demonstration",
     ]
+
+
+def test_the_progress_bar_shows_the_loss_the_speed_the_wait_and_every_teachers_fidelity(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(recipe_of(steps=1), full_cache.store.uri, tmp_path / "run", lambda _: None)
+    last = capsys.readouterr().err.split("\r")[-1]
+    shown = dict(one.strip("], \n").split("=") for one in last.split(", ") if "=" in one)
+    assert list(shown) == ["loss", "views/s", "waiting", "any", "canvas", "fixed"]
+    [(_, loss)] = losses(run)
+    assert shown["loss"] == f"{float(loss):.3f}"
+    [untrained, _] = read_json(run.metrics)["evaluations"]
+    for name, score in untrained["teachers"].items():
+        assert shown[name] == f"{score['fidelity']:.2f}"
+
+
+def test_a_card_says_of_what_recipe_cache_and_teachers_a_student_is_and_how_good(
+    full_cache: Cache, recipe_of: Recipes, undisturbed: Any
+) -> None:
+    run, _ = undisturbed
+    card = read_json(run.card)
+    assert card["recipe"] == json.loads(json.dumps(recipe_of(steps=STEPS).identity()))
+    assert card["cache"] == json.loads(json.dumps(open_source(full_cache).identity))
+    for name in ("any", "canvas", "fixed"):
+        said = card["teachers"][name]
+        assert (said["model"], said["licence"]) == (f"{name} of the tests", f"{name}'s own")
+    assert card["scores"] == read_json(run.metrics)["evaluations"][-1]
+
+
+@pytest.mark.parametrize("largest", [None, 0.05])
+def test_the_norm_of_the_whole_gradient_is_at_most_what_the_recipe_says(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes, largest: float | None
+) -> None:
+    class Measure(Callback):
+        def __init__(self) -> None:
+            self.norms: list[float] = []
+
+        def on_train_batch_end(self, _: Trainer, module: LightningModule, *__: Any) -> None:
+            gradients = [one.grad.flatten() for one in module.parameters() if one.grad is not None]
+            self.norms.append(float(torch.cat(gradients).norm()))
+
+    measure = Measure()
+    settings = OptimiserSettings(lr=2e-3, gradient_clip=largest)
+    run_with(recipe_of(steps=2, optimiser=settings), full_cache, tmp_path, measure)
+    assert [norm == pytest.approx(0.05, rel=1e-4) for norm in measure.norms] == [largest is not None] * 2
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_while_a_student_learns(full_cache: Cache, tmp_path: Path, recipe_of: Recipes) -> None:
+    class Measure(Callback):
+        def __init__(self) -> None:
+            self.bytes: dict[int, int] = {}
+
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            if trainer.global_step in (200, 600):
+                gc.collect()
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                self.bytes[trainer.global_step] = pages * resource.getpagesize()
+
+    measure = Measure()
+    running = {"checkpoint_every": 100, "evaluate_every": 100, "log_every": 10}
+    run_with(recipe_of(steps=601, running=running), full_cache, tmp_path, measure)  # some two hundred epochs
+    assert measure.bytes[600] - measure.bytes[200] < 8 * 2**20
 
 
 def test_a_run_of_other_settings_is_refused_with_both_values_and_nothing_is_touched(
