@@ -22,9 +22,10 @@ class ExportOptions:
     format: Format = "torch"
     """`torch`: a program of torch.export (student.pt2); `onnx`: an ONNX graph (student.onnx); `timm`: the weights of a
     backbone that is as timm builds it (backbone.safetensors), for timm.create_model(…, checkpoint_path=…)."""
-    height: int = 224
-    """Height of the pictures that the program is made for (pixels); how many at once is free."""
-    width: int = 224
+    height: int | None = None
+    """Height of the pictures that the program is made for (pixels); none, and then no width either: any size of at
+    least two tokens a side, or two attention windows. How many at once is free in any case."""
+    width: int | None = None
     """Width of the pictures that the program is made for (pixels)."""
     window: int | None = None
     """Side of the attention windows (tokens) of the program; none: attention everywhere."""

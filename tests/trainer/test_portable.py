@@ -14,7 +14,8 @@ from storage_schemas.errors import ContractError, MissingError, SettingError
 from trainer.__main__ import main
 from trainer.config import TrainRecipe
 from trainer.export import ExportedStudent
-from trainer.portable import PictureSize, named_outputs, write_portable
+from trainer.picture_size import PictureSize
+from trainer.portable import named_outputs, write_portable
 from trainer.student_settings import VitSettings
 from trainer.train import train
 
@@ -44,33 +45,67 @@ def added(folders: dict[str, Path]) -> ExportedStudent:
     return trainer.load(folders["radio_test_vit"])
 
 
-@pytest.mark.parametrize(("name", "window"), [("test_vit", None), ("radio_test_vit", None), ("radio_test_vit", 2)])
+ANY = PictureSize()
+SIZES = [(64, 96), (32, 48), (112, 64), (128, 128)]
+"""Heights and widths (pixels), on the grid of positions and beyond it."""
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sides"),
+    [
+        ("test_vit", ANY, SIZES),
+        ("radio_test_vit", ANY, SIZES),
+        ("radio_test_vit", PictureSize(height=64, width=96, window=2), [(64, 96)]),
+    ],
+)
 @torch.no_grad()
-def test_a_program_of_torch_gives_every_output_for_any_number_of_pictures(
-    folders: dict[str, Path], tmp_path: Path, name: str, window: int | None
+def test_a_program_of_torch_gives_every_output_for_any_number_of_pictures_of_any_size(
+    folders: dict[str, Path], tmp_path: Path, name: str, size: PictureSize, sides: list[tuple[int, int]]
 ) -> None:
     student = trainer.load(folders[name])
-    path = write_portable(student, "torch", PictureSize(height=64, width=96, window=window), tmp_path)
+    path = write_portable(student, "torch", size, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["student.pt2"]
     program = torch.export.load(path).module()
-    for count in (1, 5):
-        pixels = torch.rand(count, 3, 64, 96)
-        expected = named_outputs(student(pixels, window=window))
+    for count, (height, width) in [(1, sides[0]), *enumerate(sides, 2)]:
+        pixels = torch.rand(count, 3, height, width)
+        expected = named_outputs(student(pixels, window=size.window))
         assert list(expected) == NAMES
         for one, other in zip(expected.values(), program(pixels), strict=True):
             assert torch.allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.parametrize("window", [2, pytest.param(None, marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_an_onnx_graph_gives_every_output_by_name(added: ExportedStudent, tmp_path: Path) -> None:
+def test_an_onnx_graph_gives_every_output_by_name_for_pictures_of_any_size(
+    added: ExportedStudent, tmp_path: Path, window: int | None
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = write_portable(added, "onnx", PictureSize(height=64, width=96, window=2), tmp_path)
+    path = write_portable(added, "onnx", PictureSize(window=window), tmp_path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    pixels = torch.rand(5, 3, 64, 96)
-    found = session.run(NAMES, {"pixels": pixels.numpy()})
-    expected = named_outputs(added(pixels, window=2))
-    for name, other in zip(NAMES, found, strict=True):
-        assert torch.allclose(expected[name], torch.from_numpy(other), atol=1e-4)
+    for count, (height, width) in enumerate([(64, 96), (128, 64), (160, 160)], 1):
+        pixels = torch.rand(count, 3, height, width)
+        found = session.run(NAMES, {"pixels": pixels.numpy()})
+        expected = named_outputs(added(pixels, window=window))
+        for name, other in zip(NAMES, found, strict=True):
+            assert torch.allclose(expected[name], torch.from_numpy(other), atol=1e-4)
+
+
+def test_a_program_that_cannot_be_for_every_size_is_refused_with_what_to_do(
+    added: ExportedStudent, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError) as refusal:
+        write_portable(added, "torch", PictureSize(window=2), tmp_path)  # torch takes one picture for a special case
+    assert str(refusal.value).startswith(
+        "format torch cannot be used:\n  radio_test_vit: cannot be written for pictures of any size: "
+    )
+    assert str(refusal.value).endswith(" (name one size, with --height and --width)")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SettingError) as refusal:
+        write_portable(added, "torch", PictureSize(height=64), tmp_path)
+    assert str(refusal.value) == (
+        "picture cannot be used:\n  --height and --width: height and width go together "
+        "(name both, or neither for pictures of any size)"
+    )
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from storage_schemas.errors import Problem, SettingError
 from storage_schemas.seeds import Key
 from trainer.student_settings import VitSettings
-from trainer.vit.positions import PositionGrid
+from trainer.vit.positions import Count, PositionGrid
 from trainer.vit.windows import attend, draw_window, global_blocks
 
 
@@ -78,7 +78,7 @@ class VitBackbone(nn.Module):
         """Name the parameters that do not decay, as timm's models do."""
         return {"positions.grid", "class_tokens", "registers"}
 
-    def _grid(self, pixels: Tensor, window: int | None) -> tuple[int, int]:
+    def _grid(self, pixels: Tensor, window: int | None) -> tuple[Count, Count]:
         height, width = pixels.shape[2:]
         place = f"picture of {height} × {width} px"
         if height % self.patch or width % self.patch:

@@ -10,8 +10,10 @@ from typing import final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 
+Count = int | SymInt
+"""A number of tokens; while a program for pictures of any size is traced, one that is yet to be known."""
 LEAST_SCALE = math.sqrt(0.1)
 """Smallest side of a crop before its aspect, as a share of the grid's."""
 STRETCH = 4 / 3
@@ -35,8 +37,8 @@ class PositionGrid(nn.Module):
         self.grid = nn.Parameter(torch.randn(channels, side, side) * channels**-0.5)
 
     def forward(
-        self, rows: int, cols: int, draws: Float[Tensor, "batch 5"] | None
-    ) -> Float[Tensor, "_ {rows} {cols} channels"]:
+        self, rows: Count, cols: Count, draws: Float[Tensor, "batch 5"] | None
+    ) -> Float[Tensor, "_ rows cols channels"]:
         """Return the codes of a window's tokens.
 
         Args:
@@ -68,7 +70,7 @@ def draw_crops(draws: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch 2 2"]:
 
 
 def sample_crops(
-    grid: Float[Tensor, "channels side side"], crops: Float[Tensor, "batch 2 2"], rows: int, cols: int
+    grid: Float[Tensor, "channels side side"], crops: Float[Tensor, "batch 2 2"], rows: Count, cols: Count
 ) -> Float[Tensor, "batch channels {rows} {cols}"]:
     """Resample crops of a grid, bilinearly: a crop's outermost codes go to its outermost tokens.
 
@@ -78,7 +80,7 @@ def sample_crops(
         rows: tokens down.
         cols: tokens across.
     """
-    down, across = (torch.linspace(0, 1, count, device=grid.device) for count in (rows, cols))
+    down, across = (torch.linspace(0, 1, count, device=grid.device) for count in (rows, cols))  # type: ignore[arg-type]
     start, size = crops[:, 0], crops[:, 1]
     y = start[:, :1] + size[:, :1] * down
     x = start[:, 1:] + size[:, 1:] * across
@@ -90,9 +92,11 @@ def sample_crops(
 
 
 def whole_grid(
-    grid: Float[Tensor, "channels side side"], rows: int, cols: int
-) -> Float[Tensor, "channels {rows} {cols}"]:
+    grid: Float[Tensor, "channels side side"], rows: Count, cols: Count
+) -> Float[Tensor, "channels rows cols"]:
     """Resize a grid to a square of the longer side, bilinearly, and keep its top left part: codes stay square."""
     longer = max(rows, cols)
-    square = nn.functional.interpolate(grid[None], size=(longer, longer), mode="bilinear", align_corners=False)
-    return square[0, :, :rows, :cols]
+    square = nn.functional.interpolate(grid[None], size=(longer, longer), mode="bilinear", align_corners=False)  # type: ignore[arg-type]
+    # a slice would have the strides of the square, which programs for pictures of any size cannot reason about
+    down, across = (torch.arange(count, device=grid.device) for count in (rows, cols))
+    return square[0].index_select(1, down).index_select(2, across)

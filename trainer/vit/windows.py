@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from storage_schemas.seeds import Key, pick, unit_interval
 from trainer.student_settings import TokenPolicy
+from trainer.vit.positions import Count
 
 
 def global_blocks(depth: int, count: int) -> list[bool]:
@@ -56,8 +57,8 @@ def to_windows(
 
 
 def from_windows(
-    tokens: Float[Tensor, "batch windows inside channels"], window: int, rows: int, cols: int
-) -> Float[Tensor, "batch {rows} {cols} channels"]:
+    tokens: Float[Tensor, "batch windows inside channels"], window: int, rows: Count, cols: Count
+) -> Float[Tensor, "batch rows cols channels"]:
     """Put every token back where `to_windows` found it."""
     batch, channels = tokens.shape[0], tokens.shape[3]
     cells = tokens.reshape(batch, rows // window, cols // window, window, window, channels)
