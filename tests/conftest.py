@@ -1,8 +1,11 @@
 """Before any of our packages is imported: shapes and types in signatures are checked at every call."""
 
+import os
 import sys
+from collections.abc import Iterator
 
 import hypothesis
+import pytest
 from jaxtyping import install_import_hook
 
 PACKAGES = ("pipeline", "storage_schemas", "teachers", "trainer")
@@ -17,3 +20,11 @@ install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_p
 busy = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=busy)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def flushed_by_nobody() -> Iterator[None]:
+    """Let nothing in this process wait for the disk: no test cuts the power, and processes of their own still do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield

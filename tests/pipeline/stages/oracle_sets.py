@@ -129,15 +129,20 @@ def as_recorded(oracle: OracleSet, placed: Placed) -> Seen:
 
 
 def one_token_down(oracle: OracleSet, placed: Placed) -> Seen:
-    """A planted error: the teacher is thought to have seen the view one patch lower."""
+    """A planted error: the teacher is thought to have seen the view one token lower."""
     offset, said = as_recorded(oracle, placed)
-    return Offset(row=offset.row + 1, col=offset.col), said
+    return Offset(row=offset.row + patches_of_a_token(oracle, said), col=offset.col), said
 
 
 def one_token_right(oracle: OracleSet, placed: Placed) -> Seen:
-    """A planted error: the teacher is thought to have seen the view one patch to the right."""
+    """A planted error: the teacher is thought to have seen the view one token to the right."""
     offset, said = as_recorded(oracle, placed)
-    return Offset(row=offset.row, col=offset.col + 1), said
+    return Offset(row=offset.row, col=offset.col + patches_of_a_token(oracle, said)), said
+
+
+def patches_of_a_token(oracle: OracleSet, said: np.ndarray) -> int:
+    """Whole patches in a token of the coarser grid: windows move by no less."""
+    return max(1, round(oracle.geometry.span / len(said)))
 
 
 def mirrored(oracle: OracleSet, placed: Placed) -> Seen:

@@ -112,3 +112,11 @@ class SmallFixed(AbstractQuarters):
 
     declared = _spec("small-fixed", patch=2, native=48, size_rule="fixed")
     shown = 0
+
+
+@final
+class FourFixed(AbstractQuarters):
+    """96 px, patch 4: 24 × 24 tokens."""
+
+    declared = _spec("four-fixed", patch=4, native=96, size_rule="fixed")
+    shown = 0

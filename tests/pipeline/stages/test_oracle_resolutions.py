@@ -275,6 +275,115 @@ def test_on_photographs_unequal_grids_lose_little_and_every_view_less_than_by_an
         assert planted.mean() > 3 * found.mean()
 
 
+CLOSE_UP = 16
+"""Side of the part of a photograph that is seen close up (pixels): within a token there is at most one edge."""
+
+
+def write_close_ups(folder: Path) -> Path:
+    """Write, of each photograph, the part that varies most, enlarged."""
+    copy_photographs(str(folder / "whole"))
+    for path in sorted((folder / "whole").iterdir()):
+        photograph = Image.open(path).convert("RGB")
+        rows, cols = photograph.height // CLOSE_UP, photograph.width // CLOSE_UP
+        grey = np.asarray(photograph.convert("L"), dtype=np.float64)[: rows * CLOSE_UP, : cols * CLOSE_UP]
+        spread = grey.reshape(rows, CLOSE_UP, cols, CLOSE_UP).std(axis=(1, 3))
+        row, col = (CLOSE_UP * int(place) for place in np.unravel_index(spread.argmax(), spread.shape))
+        part = photograph.crop((col, row, col + CLOSE_UP, row + CLOSE_UP))
+        part.resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{path.stem}.png")
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def close_ups(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photographs, seen close up."""
+    return write_close_ups(tmp_path_factory.mktemp("close-ups"))
+
+
+@pytest.fixture(scope="session")
+def close_up_run(close_ups: Path, tmp_path_factory: pytest.TempPathFactory) -> StageRun:
+    """Every window that C-RADIOv4 has, with patches of 4 px, beside 24 tokens and beside 3 × 3 tiles of them."""
+    views = ViewsConfig(
+        seed=2,
+        patch=4,
+        low=tuple(span * 4 for span in (8, 12, 14, 16, 27)),
+        high=tuple(span * 4 for span in (32, 48, 64)),
+        high_share=3 / 8,
+        draws=6,
+        heldout=0.1,
+        canvas_tokens=0,
+        tokens_per_shard=10**6,
+    )
+    source = "oracle_teachers:FourFixed"
+    recipe = Recipe(
+        name="close-ups",
+        views=views,
+        teachers=(own(source), own(source, name="four-tiled", tiles=3)),
+        calibration=CalibrationConfig(views=1000),
+    )
+    return run_stages(recipe, close_ups, tmp_path_factory.mktemp("close-up") / "cache")
+
+
+CLOSE_UP_BOUNDS = {
+    ("four-fixed", 8): 0.02,
+    ("four-fixed", 12): 0.004,
+    ("four-fixed", 14): 0.003,
+    ("four-fixed", 16): 0.003,
+    ("four-fixed", 27): 0.0006,
+    ("four-fixed", 32): 0.0015,
+    ("four-fixed", 48): 0.0012,
+    ("four-fixed", 64): 0.0035,
+    ("four-tiled", 32): 0.0015,
+    ("four-tiled", 48): 0.0003,
+    ("four-tiled", 64): 0.0002,
+}
+"""Teacher, side of a window (patches) → largest mean loss on photographs seen close up (PHI-S units)."""
+
+
+def test_the_page_says_these_bounds() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "geometry.md").read_text()
+    table = page.partition("| student's tokens |")[2].partition("\n\n")[0].splitlines()
+    spans, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in (table[0], *table[2:]))
+    said = {
+        (teacher, int(span)): float(bound)
+        for teacher, (_, *bounds) in zip(("four-fixed", "four-tiled"), rows, strict=True)
+        for span, bound in zip(spans, bounds, strict=True)
+        if bound
+    }
+    assert said == CLOSE_UP_BOUNDS
+
+
+def require_tenfold(oracle: OracleSet, bound: float) -> None:
+    """Check that an error of one token costs ten times the bound of the truth, and in every view more than the truth.
+
+    A view may show next to nothing: there the rounding of pixels is all that is lost, and what an error costs is little
+    more.
+    """
+    found = losses(oracle, as_recorded).mean(axis=1)
+    assert found.mean() < bound
+    for wrong in (one_token_down, one_token_right):
+        planted = losses(oracle, wrong).mean(axis=1)
+        assert planted.mean() > 10 * bound
+        assert (planted > found).all()
+
+
+@pytest.mark.parametrize(("teacher", "span", "bound"), [(*mode, bound) for mode, bound in CLOSE_UP_BOUNDS.items()])
+def test_on_photographs_seen_close_up_unequal_grids_lose_a_tenth_of_what_an_error_of_one_token_does(
+    close_up_run: StageRun, teacher: str, span: int, bound: float
+) -> None:
+    require_tenfold(oracle_set(close_up_run, teacher, named(close_up_run, span)), bound)
+
+
+@pytest.mark.parametrize(
+    ("source", "resolution", "bound"), [("DirectFourteen", 224, 0.003), ("Fixed", 432, 0.0008)], ids=["16-14", "24-27"]
+)
+def test_so_do_the_sizes_that_teachers_have(
+    close_ups: Path, tmp_path: Path, source: str, resolution: int, bound: float
+) -> None:
+    run = run_of((source,), resolution, close_ups, tmp_path / "cache")
+    require_tenfold(oracle_set(run, run.recipe.teachers[0].name, f"low-{resolution}"), bound)
+
+
 def test_on_smooth_colours_24_tokens_beside_27_lose_a_tenth_of_what_an_error_of_one_patch_does(tmp_path: Path) -> None:
     run = run_of(("Fixed",), 432, write_colours(tmp_path / "images", 8), tmp_path / "cache")
     oracle = oracle_set(run, "fixed", "low-432")
