@@ -4,13 +4,16 @@ A key names an image whatever its form: the same files in a folder and in tars g
 """
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import final
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
+from pipeline.locators import LOCAL
 from pipeline.parquet_images import list_cells
 from pipeline.tar_images import list_members
 from storage_schemas.errors import MissingError, Problem, SettingError
@@ -86,30 +89,45 @@ def _find(filesystem: fsspec.AbstractFileSystem, root: str, data: str) -> Found:
 
 
 def _in_folder(filesystem: fsspec.AbstractFileSystem, root: str, data: str) -> Found:
-    names = filesystem.find(root)
-    folders = {name.rpartition("/")[0] for name in names if is_image(name)}
-    tars = {name for name in names if _suffix(name) == ".tar"}
-    # img2dataset writes a Parquet file of captions beside each tar, or beside each folder of images
-    beside = folders | {name.removesuffix(".tar") for name in tars}
+    names = _below(root) if isinstance(filesystem, LocalFileSystem) else filesystem.find(root)
     kinds = {*SUFFIXES, *READERS}
-    wanted = [
-        name
-        for name in names
-        if _suffix(name) in kinds and not (_suffix(name) == ".parquet" and name.rpartition(".")[0] in beside)
-    ]
+    named = [(name, suffix) for name in names if (suffix := _suffix(name)) in kinds]
+    # img2dataset writes a Parquet file of captions beside each tar, or beside each folder of images
+    beside = {name.rpartition("/")[0] for name, suffix in named if suffix in SUFFIXES}
+    beside |= {name.removesuffix(".tar") for name, suffix in named if suffix == ".tar"}
+    wanted = [name for name, suffix in named if not (suffix == ".parquet" and name.rpartition(".")[0] in beside)]
     return _of_one_kind(filesystem, wanted, root, data)
 
 
+def _below(folder: str) -> Iterator[str]:
+    # fsspec's own way there holds a kilobyte of each file's status, and leaves out folders that it may not read
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _below(entry.path)
+                else:
+                    yield entry.path
+    except OSError as error:
+        found, fix = f"cannot be listed: {error.strerror}", "make it readable, or leave it out of DATA"
+        raise SettingError("DATA", [Problem(place=folder, found=found, fix=fix)]) from error
+
+
 def _of_one_kind(filesystem: fsspec.AbstractFileSystem, names: Sequence[str], root: str, data: str) -> Found:
-    kinds = {"image" if is_image(name) else _suffix(name) for name in names}
+    kinds = {"image" if suffix in SUFFIXES else suffix for suffix in map(_suffix, names)}
     if len(kinds) > 1 or not kinds <= {"image", *READERS}:
         found = f"names files of several kinds: {', '.join(sorted(kinds))}" if len(kinds) > 1 else "is of no form known"
         raise SettingError("DATA", [Problem(place=data, found=found, fix=FORMS)])
-    uris = {name: filesystem.unstrip_protocol(name) for name in sorted(names)}
+    uris = ((name, _uri(filesystem, name)) for name in sorted(names))
     if kinds <= {"image"}:
-        return ((name.removeprefix(f"{root}/"), uri) for name, uri in uris.items())
+        return ((name.removeprefix(f"{root}/"), uri) for name, uri in uris)
     [kind] = kinds
-    return (image for uri in uris.values() for image in READERS[kind](uri, is_image))
+    return (image for _, uri in uris for image in READERS[kind](uri, is_image))
+
+
+def _uri(filesystem: fsspec.AbstractFileSystem, name: str) -> str:
+    # a local name is whole and plain already: fsspec would make it so once more, for each of millions
+    return f"{LOCAL}{name}" if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(name)
 
 
 def _in_list(filesystem: fsspec.AbstractFileSystem, path: str) -> Found:

@@ -38,8 +38,12 @@ class ImagePart:
 
     def table(self) -> pa.Table:
         """Return it as it is stored."""
-        rows = ({"image": one.key, "uri": one.uri, "copy_of": self.copies.get(one.key)} for one in self.images)
-        return pa.Table.from_pylist(list(rows), IMAGES)
+        columns = (
+            (one.key for one in self.images),
+            (one.uri for one in self.images),
+            (self.copies.get(one.key) for one in self.images),
+        )
+        return pa.table([pa.array(column, pa.string(), size=len(self.images)) for column in columns], schema=IMAGES)
 
 
 def keys_identity(keys: Iterable[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +30,13 @@ def digest_of(key: Key) -> bytes:
 
 def canonical(key: Key) -> bytes:
     """Return a key as canonical JSON, the bytes that are hashed."""
-    return _ENCODER.encode(key).encode()
+    return f"[{','.join(map(_canonical_part, key))}]".encode()
+
+
+def _canonical_part(part: int | str) -> str:
+    if type(part) is str:
+        return encode_basestring(part)
+    return repr(part) if type(part) is int else _ENCODER.encode(part)
 
 
 def uniforms(key: Key, count: int) -> Float64[np.ndarray, " count"]:

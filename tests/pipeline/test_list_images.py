@@ -1,5 +1,6 @@
 """Listing: which images DATA holds in each of its forms, by what names, and where their bytes are."""
 
+import errno
 import os
 import tarfile
 from collections.abc import Callable
@@ -295,3 +296,31 @@ def test_a_parquet_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
         f"Parquet file cannot be used:\n  {path.as_uri()}: cannot be read as Parquet: ArrowInvalid (fetch it again, or "
         "leave it out)"
     )
+
+
+def test_a_folder_that_may_not_be_read_is_refused_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "open" / "1.png").touch()
+    scan = os.scandir
+
+    def scandir(folder: str) -> Any:
+        if folder.endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(SettingError) as caught:
+        list_images(str(tmp_path))
+    assert f"{tmp_path}/locked: cannot be listed: Permission denied (make it readable" in str(caught.value)
+
+
+def test_links_to_files_are_images_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "1.png").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "2.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "data" / "back").symlink_to(tmp_path)
+    assert [image.key for image in list_images(str(tmp_path / "data"))] == ["2.png"]
