@@ -1,9 +1,10 @@
 """One task of the views stage: decode the images of a shard, cut their views, write what is not there yet."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.draw import DrawnView
 from pipeline.images import Picture, UnusableImageError, open_picture
 from pipeline.locators import ImageReader
 from pipeline.overlap import behind
+from pipeline.pools import Unfinished
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 from storage_schemas.cache import Cache
 from storage_schemas.errors import IdentityError, Problem
@@ -25,6 +27,11 @@ from storage_schemas.shard_format import ArraySpec
 from storage_schemas.store import Store
 from storage_schemas.tables import REJECTED, VIEWS, from_parquet
 from storage_schemas.views import ViewSet, draw_offset
+
+HANDED_BYTES = 2**20
+"""Pixels that are handed to the writing thread at a time: to hand over each view costs as much as its checksum."""
+Cuts = Mapping[str, np.ndarray]
+"""A view's pixels, by array."""
 
 
 @final
@@ -78,21 +85,32 @@ class ViewCutter:
     config: ViewsConfig
     reader: ImageReader = field(default_factory=ImageReader)
 
-    def cut(self, task: CutTask) -> CutReport:
-        """Cut a shard's views and commit what was asked for.
+    def cut(self, task: CutTask) -> Unfinished:
+        """Cut a shard's views; finished, it commits what was asked for and returns a `CutReport`.
 
         Views that cannot be cut are recorded in `rejected`, and those after them move up: the views of a shard always
         fill its first row slots.
 
         Raises:
             MissingError: an image cannot be read.
-            IdentityError: canvases were committed earlier, and the images have changed since.
+            IdentityError: when it is finished: canvases were committed earlier, and the images have changed since.
         """
         with ExitStack() as stack:
             writers = {
                 spec.path: stack.enter_context(open_shard(self.store, spec, task.shard)) for spec in _specs(task)
             }
             views, rejected = self._cut_views(task, writers)
+            return Unfinished(partial(self._publish, task, stack.pop_all(), writers, views, rejected))
+
+    def _publish(
+        self,
+        task: CutTask,
+        being_written: ExitStack,
+        writers: dict[str, ShardWriter],
+        views: pa.Table,
+        rejected: pa.Table,
+    ) -> CutReport:
+        with being_written:
             if not task.canvases:
                 self._require_unchanged(task, views)
         self._commit(task, writers, views, rejected)
@@ -103,18 +121,23 @@ class ViewCutter:
         slots = task.manifest.grid.slots(task.shard)
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
-        with behind() as later:  # checksums and writing, while the next image is decoded
+        waiting: list[Cuts] = []
+        with behind() as later:  # checksums and writing, while the next images are decoded
             for view in task.views:
                 try:
                     row, cuts = self._cut_view(task, view)
                 except UnusableImageError as error:
                     rejected.append(_rejection(view, error))
                     continue
-                later(_append, writers, cuts)
                 rows.append({"row": slots[len(rows)]} | row)
+                waiting.append(cuts)
+                if sum(cut.nbytes for one in waiting for cut in one.values()) >= HANDED_BYTES:
+                    later(_append, writers, waiting)
+                    waiting = []
+            later(_append, writers, waiting)
         return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
 
-    def _cut_view(self, task: CutTask, view: DrawnView) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _cut_view(self, task: CutTask, view: DrawnView) -> tuple[dict[str, Any], Cuts]:
         """Return a view's row, but for its number, and all its arrays: none is written before all are cut."""
         body = self.reader.read(view.image.uri)
         sha256 = hashlib.sha256(body).hexdigest()  # now, while the bytes are in the processor's cache
@@ -123,7 +146,7 @@ class ViewCutter:
         cuts = self._cut_arrays(task, view, picture, crop)
         return _row(view, picture, crop, sha256), cuts
 
-    def _cut_arrays(self, task: CutTask, view: DrawnView, picture: Picture, crop: Crop) -> dict[str, np.ndarray]:
+    def _cut_arrays(self, task: CutTask, view: DrawnView, picture: Picture, crop: Crop) -> Cuts:
         geometry, cuts = task.manifest.geometry, {}
         if task.canvases:
             cuts[pixels_array(task.view_set)] = cut_canvas(picture, crop, geometry.side)
@@ -200,9 +223,10 @@ def _specs(task: CutTask) -> list[ArraySpec]:
     return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.side) for one in task.details]
 
 
-def _append(writers: Mapping[str, ShardWriter], cuts: Mapping[str, np.ndarray]) -> None:
-    for path, pixels in cuts.items():
-        writers[path].append(pixels)
+def _append(writers: Mapping[str, ShardWriter], views: Sequence[Cuts]) -> None:
+    for cuts in views:
+        for path, pixels in cuts.items():
+            writers[path].append(pixels)
 
 
 def _row(view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:

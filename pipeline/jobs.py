@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from pipeline.config import RunConfig
 from pipeline.crew_size import crew_size, require_room, room, too_few_workers
 from pipeline.installation import installation, require_same_installation
-from pipeline.pools import AbstractPool, WorkerFactory
+from pipeline.pools import AbstractPool, Unfinished, WorkerFactory
 from storage_schemas.errors import AbstractStillhouseError, Problem, SettingError
 
 RETRIES = 3
@@ -30,6 +31,8 @@ LOOK_SECONDS = 1.0
 """How often the nodes are counted, and how soon an actor that could not start is replaced."""
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of a local Ray: only keys, counts and moments travel through it."""
+FINISHING = "finishing"
+"""Ray's name for the thread of an actor beside the one that does its steps."""
 INSTALL = "install the same Stillhouse on every node, and there your own modules too; docs/cluster.md"
 
 
@@ -54,6 +57,11 @@ class _Attempt:
 
 
 @final
+class _ToFinish:
+    """What comes of a step whose actor is free for the next task, and is to be told to finish this one."""
+
+
+@final
 class RayPool(AbstractPool):
     """Actors that hold one worker each: more of them while tasks wait and there is room, fewer when nodes go away or
     no task is left. What a lost actor was at is done again by another."""
@@ -64,6 +72,7 @@ class RayPool(AbstractPool):
         self._starting: dict[Any, Any] = {}
         self._idle: list[_Worker] = []
         self._running: dict[Any, tuple[_Worker, _Attempt]] = {}
+        self._finishing: dict[Any, tuple[_Worker, _Attempt]] = {}
         self._nodes: Sequence[Mapping[str, Any]] = ()
         self._looked = self._failed = -LOOK_SECONDS
         self._short_since: float | None = None
@@ -72,46 +81,60 @@ class RayPool(AbstractPool):
     def run(self, step: str, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         waiting = deque(_Attempt(index=index, task=task) for index, task in enumerate(tasks))
         try:
-            while waiting or self._running:
+            while waiting or self._running or self._finishing:
                 self._look()
                 while waiting and self._idle:
                     self._hand_out(step, waiting.popleft())
                 self._resize(len(waiting) + len(self._running))
-                for done in ray.wait([*self._running, *self._starting], num_returns=1, timeout=LOOK_SECONDS)[0]:
+                pending = [*self._running, *self._finishing, *self._starting]
+                for done in ray.wait(pending, num_returns=1, timeout=LOOK_SECONDS)[0]:
                     if done in self._starting:
                         self._greet(done)
                     else:
                         yield from self._collect(done, step, waiting)
         finally:
             # whoever asks for no more results leaves actors at work, which the next run must not queue behind
-            for worker, _ in self._running.values():
+            at_work = [worker for worker, _ in (*self._running.values(), *self._finishing.values())]
+            for worker in at_work:
                 ray.kill(worker.actor)
+            self._idle = [one for one in self._idle if one not in at_work]
             self._running.clear()
+            self._finishing.clear()
 
     def forget(self) -> None:
         """Let go of all actors, while there is still a Ray to let go of them to."""
         self._starting.clear()
         self._idle.clear()
         self._running.clear()
+        self._finishing.clear()
 
     def _hand_out(self, step: str, attempt: _Attempt) -> None:
         worker = self._idle.pop()
-        self._running[worker.actor.run.remote(step, attempt.task)] = (worker, attempt)
+        self._running[worker.actor.run.remote(step, attempt.index, attempt.task)] = (worker, attempt)
 
     def _collect(self, done: Any, step: str, waiting: deque[_Attempt]) -> Iterator[tuple[int, Any]]:
-        """Yield a task's result; or have the task wait again, first of all, when its actor was lost."""
-        worker, attempt = self._running.pop(done)
+        """Yield a task's result, or have it finished; or have the task wait again, first of all, when its actor was
+        lost.
+        """
+        finishing = done in self._finishing
+        worker, attempt = (self._finishing if finishing else self._running).pop(done)
         try:
             result = _result(done)
         except RayError as error:
             waiting.appendleft(self._lost(worker, attempt, step, error))
-        else:
-            worker.idle_since = time.monotonic()
+            return
+        worker.idle_since = time.monotonic()
+        if not finishing:
             self._idle.append(worker)
+        if isinstance(result, _ToFinish):
+            in_group = worker.actor.finish.options(concurrency_group=FINISHING)
+            self._finishing[in_group.remote(attempt.index)] = (worker, attempt)
+        else:
             yield attempt.index, result
 
     def _lost(self, worker: _Worker, attempt: _Attempt, step: str, error: RayError) -> _Attempt:
         ray.kill(worker.actor)  # one that only could not be reached may still live
+        self._idle = [one for one in self._idle if one is not worker]
         self._look(at_once=True)
         self._last_loss, lost_on = str(error), (*attempt.lost_on, worker.node)
         if sum(node in self._alive() for node in lost_on) > RETRIES:
@@ -130,8 +153,9 @@ class RayPool(AbstractPool):
                 self._start()
         while self._starting and ready + len(self._starting) > wanted:
             ray.kill(self._starting.popitem()[1])
-        spare = ready - max(wanted, self._config.min_workers)
-        for worker in [one for one in self._idle if now - one.idle_since > IDLE_SECONDS][: max(spare, 0)]:
+        spare, finishing = ready - max(wanted, self._config.min_workers), [one for one, _ in self._finishing.values()]
+        unused = [one for one in self._idle if one not in finishing and now - one.idle_since > IDLE_SECONDS]
+        for worker in unused[: max(spare, 0)]:
             self._idle.remove(worker)
             ray.kill(worker.actor)
         self._short_since = (self._short_since or now) if ready < min(self._config.min_workers, tasks) else None
@@ -140,7 +164,8 @@ class RayPool(AbstractPool):
 
     def _start(self) -> None:
         # the pool itself does again what was lost: Ray would do it only where the same actor can start again
-        as_actor = ray.remote(num_cpus=self._config.threads, num_gpus=self._config.gpus, max_restarts=0)
+        groups: dict[str, Any] = {"concurrency_groups": {FINISHING: 1}}  # which Ray's types do not know
+        as_actor = ray.remote(num_cpus=self._config.threads, num_gpus=self._config.gpus, max_restarts=0, **groups)
         actor: Any = as_actor(_Actor).remote()
         self._starting[actor.start.remote(self._factory, self._installation)] = actor
 
@@ -308,10 +333,24 @@ class _Actor:
         """Make the worker, and return the node that it is on."""
         require_same_installation(expected, installation(), ray.util.get_node_ip_address())
         self._worker = factory()
+        self._unfinished: dict[int, Unfinished] = {}
+        self._room = threading.Semaphore(1)  # one task is finished while the next is at work
         return ray.get_runtime_context().get_node_id()
 
-    def run(self, step: str, task: Any) -> Any:
-        return getattr(self._worker, step)(task)
+    def run(self, step: str, index: int, task: Any) -> Any:
+        result = getattr(self._worker, step)(task)
+        if not isinstance(result, Unfinished):
+            return result
+        self._room.acquire()
+        self._unfinished[index] = result
+        return _ToFinish()
+
+    def finish(self, index: int) -> Any:
+        """Do what is left of a task, and return its result."""
+        try:
+            return self._unfinished.pop(index).finish()
+        finally:
+            self._room.release()
 
 
 def _result(reference: Any) -> Any:

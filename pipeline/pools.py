@@ -1,8 +1,11 @@
 """Carrying tasks to workers. A worker is a plain object; its methods are the steps, its results are small."""
 
 import abc
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar, final
 
 from pipeline.config import RunConfig
@@ -13,6 +16,17 @@ WorkerFactory = Callable[[], Any]
 Result = TypeVar("Result")
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfinished:
+    """What a step returns whose worker may begin the next task before this one has its result: while the disk is
+    waited for, the processor is free."""
+
+    finish: Callable[[], Any]
+    """Does what is left, in another thread, and returns the result. It is called once, and nothing else is done to the
+    task after it."""
+
+
 class AbstractPool(abc.ABC):
     """Workers, ready for tasks."""
 
@@ -21,7 +35,7 @@ class AbstractPool(abc.ABC):
         """Run a worker's method over tasks.
 
         Args:
-            step: the method's name.
+            step: the method's name. It returns the result, or an `Unfinished`.
             tasks: its argument, each.
 
         Yields:
@@ -37,9 +51,22 @@ class LocalPool(AbstractPool):
         self._worker = factory()
 
     def run(self, step: str, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        method = getattr(self._worker, step)
-        for index, task in enumerate(tasks):
-            yield index, method(task)
+        method, finishing = getattr(self._worker, step), deque[tuple[int, Future[Any]]]()
+        with ThreadPoolExecutor(1) as thread:  # whoever asks for no more results waits for what is being finished
+            for index, task in enumerate(tasks):
+                result = method(task)
+                if not isinstance(result, Unfinished):
+                    yield index, result
+                    continue
+                finishing.append((index, thread.submit(result.finish)))
+                if len(finishing) > 1:
+                    yield _finished(*finishing.popleft())
+            while finishing:
+                yield _finished(*finishing.popleft())
+
+
+def _finished(index: int, finishing: Future[Any]) -> tuple[int, Any]:
+    return index, finishing.result()
 
 
 def in_order(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -15,7 +16,7 @@ from ray.cluster_utils import Cluster
 from stage_runs import LOCAL, contents, own, write_colours
 
 from pipeline.config import Recipe, RunConfig, ViewsConfig
-from pipeline.pools import open_pool
+from pipeline.pools import Unfinished, open_pool
 from pipeline.stage_extract import extract_teacher, plan_extraction
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
@@ -138,3 +139,26 @@ def test_a_task_that_costs_one_worker_after_another_ends_the_run(tmp_path: Path)
     with head(tmp_path), open_pool(Doomed, RunConfig(), tasks=1) as pool, pytest.raises(SettingError) as caught:
         list(pool.run("work", ["the task"]))
     assert str(caught.value).startswith("worker cannot be used:\n  'the task': work lost its worker 4 times: ")
+
+
+@final
+class Interrupted:
+    """A worker that is killed once: while it finishes a task, and is at work on the next."""
+
+    def work(self, mark: str) -> Unfinished:
+        """Leave the rest for later."""
+        return Unfinished(partial(self._finish, Path(mark)))
+
+    def _finish(self, mark: Path) -> str:
+        if mark.name == "1" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return mark.name
+
+
+@pytest.mark.slow
+def test_a_task_whose_worker_is_killed_while_it_is_finished_is_done_again(tmp_path: Path) -> None:
+    tasks = [str(tmp_path / str(number)) for number in range(5)]
+    with head(tmp_path), open_pool(Interrupted, RunConfig(), tasks=5) as pool:
+        assert sorted(pool.run("work", tasks)) == [(number, str(number)) for number in range(5)]
+    assert (tmp_path / "1").exists()
