@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -13,7 +14,7 @@ from pipeline.publish import publish_group
 from pipeline.spectrum import spectrum
 from storage_schemas.cache import Cache
 from storage_schemas.manifest import TeacherManifest
-from storage_schemas.small_arrays import read_small_array, write_small_arrays
+from storage_schemas.small_arrays import array_digest, read_small_array, write_small_arrays
 from storage_schemas.stats import shard_runs
 from storage_schemas.views import ViewSet
 
@@ -42,14 +43,18 @@ def read_measured(cache: Cache, manifest: TeacherManifest) -> Measured:
     group, stats = stats_group(manifest), cache.stats(manifest.spec.name)
     if stats is None or stats.identity != manifest.digest:
         return NOTHING
+
+    def merged_from(name: str) -> np.ndarray:
+        return cache.store.checked(partial(read_small_array, cache.store, f"{group}/{name}", stats.arrays[name]))
+
     sets = {}
     for view_set, channels in stats.sets.items():
-        spread = read_small_array(cache.store, f"{group}/{view_set.name}/covariance")
+        spread = merged_from(f"{view_set.name}/covariance")
         scatter = spread * (channels.tokens - 1)
         sets[view_set] = Moments(count=channels.tokens, mean=channels.mean, scatter=scatter)
     directions = None
     if stats.dispersion is not None:
-        total, length = (read_small_array(cache.store, f"{group}/{name}") for name in ("summary_sum", "summary_length"))
+        total, length = map(merged_from, ("summary_sum", "summary_length"))
         directions = DirectionSum(count=stats.views, total=total, length=float(length))
     return Measured(views=stats.views, shards=stats.shards, sets=sets, directions=directions)
 
@@ -92,12 +97,11 @@ def write_measured(cache: Cache, manifest: TeacherManifest, measured: Measured, 
     """
     pooled, group = merge_all(measured.sets.values()), stats_group(manifest)
     arrays = _channels("", pooled) | _summary(measured.directions, angles)
-    publish_group(cache.store, group)
     for view_set, moments in measured.sets.items():
-        name = view_set.name
-        write_small_arrays(cache.store, group, _channels(f"{name}/", moments))
-        write_small_arrays(cache.store, group, {f"{name}/covariance": covariance(moments)})
-        publish_group(cache.store, f"{group}/{name}")
+        arrays |= _channels(f"{view_set.name}/", moments) | {f"{view_set.name}/covariance": covariance(moments)}
+    publish_group(cache.store, group)
+    for view_set in measured.sets:
+        publish_group(cache.store, f"{group}/{view_set.name}")
     write_small_arrays(cache.store, group, arrays)
     attributes = {
         "identity": manifest.digest,
@@ -106,6 +110,7 @@ def write_measured(cache: Cache, manifest: TeacherManifest, measured: Measured, 
         "sets": {view_set.name: moments.count for view_set, moments in measured.sets.items()},
         "shards": {view_set.name: shard_runs(shards) for view_set, shards in measured.shards.items()},
         "summarised": measured.directions is not None,
+        "arrays": {name: array_digest(values) for name, values in arrays.items()},
     }
     publish_group(cache.store, group, attributes)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -35,7 +35,7 @@ SET_MERGE_ARRAYS = ("covariance",)
 """What else new shards of a set are merged into."""
 SUMMARY_MERGE_ARRAYS = ("summary_sum", "summary_length")
 """What else new summaries are merged into: Σy and Σ|y|, raw teacher units."""
-STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "shards", "summarised"})
+STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "shards", "summarised", "arrays"})
 """What the group of a teacher's statistics says of itself."""
 
 
@@ -163,20 +163,23 @@ class Cache:
         if odd := attributes.keys() ^ STATS_ATTRIBUTES:
             found = f"fields that this version does not share: {', '.join(sorted(odd))}"
             raise ContractError("statistics", [Problem(place=group, found=found)])
+        told = attributes["arrays"]
         sets = {
-            ViewSet.parse(name): self._channels(f"{group}/{name}", count) for name, count in attributes["sets"].items()
+            ViewSet.parse(name): self._channels(group, f"{name}/", count, told)
+            for name, count in attributes["sets"].items()
         }
         dispersion, direction = None, None
         if attributes["summarised"]:
-            dispersion, direction = self._small_arrays(group, SUMMARY_STATS_ARRAYS)
+            dispersion, direction = self._small_arrays(group, SUMMARY_STATS_ARRAYS, told)
         return TeacherStats(
             identity=attributes["identity"],
             views=attributes["views"],
             shards={ViewSet.parse(name): shards_of_runs(runs, group) for name, runs in attributes["shards"].items()},
-            pooled=self._channels(group, attributes["tokens"]),
+            pooled=self._channels(group, "", attributes["tokens"], told),
             sets=sets,
             dispersion=None if dispersion is None else float(dispersion),
             mean_direction=direction,
+            arrays=told,
         )
 
     def _manifest(self, group: str) -> dict[str, Any] | None:
@@ -185,12 +188,20 @@ class Cache:
             self.require()
         return attributes
 
-    def _channels(self, group: str, tokens: int) -> ChannelStats:
-        mean, variance, spectrum = self._small_arrays(group, STATS_ARRAYS)
+    def _channels(self, group: str, prefix: str, tokens: int, told: Mapping[str, str]) -> ChannelStats:
+        names = [f"{prefix}{name}" for name in STATS_ARRAYS]
+        mean, variance, spectrum = self._small_arrays(group, names, told)
         return ChannelStats(tokens=tokens, mean=mean, variance=variance, spectrum=spectrum)
 
-    def _small_arrays(self, group: str, names: Sequence[str]) -> list[np.ndarray]:
-        return [self.store.checked(partial(read_small_array, self.store, f"{group}/{name}")) for name in names]
+    def _small_arrays(
+        self, group: str, names: Sequence[str], told: Mapping[str, str] | None = None
+    ) -> list[np.ndarray]:
+        """Read arrays of a group; their SHA-256 are those that it tells, where it does."""
+        wanted = [None if told is None else told[name] for name in names]
+        return [
+            self.store.checked(partial(read_small_array, self.store, f"{group}/{name}", sha256))
+            for name, sha256 in zip(names, wanted, strict=True)
+        ]
 
     def _table(self, table: str, where: str, schema: pa.Schema, commits: dict[int, list[ShardRecord]]) -> pa.Table:
         shards = {layout.table_part(table, where, shard): shard for shard in sorted(commits)}

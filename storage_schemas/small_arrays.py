@@ -1,5 +1,6 @@
 """The small arrays beside the shards (PHI-S, statistics): float64, one chunk with CRC32C each, in plain Zarr."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -42,12 +43,22 @@ def groups_above(path: str) -> list[str]:
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
-def read_small_array(store: Store, path: str) -> Float64[np.ndarray, "..."]:
+def array_digest(values: np.ndarray | np.float64) -> str:
+    """Return the SHA-256 (hexadecimal) of a small array's float64 bytes."""
+    return hashlib.sha256(np.asarray(values, dtype="<f8").tobytes()).hexdigest()
+
+
+def read_small_array(store: Store, path: str, sha256: str | None = None) -> Float64[np.ndarray, "..."]:
     """Read one whole small array.
+
+    Args:
+        store: the cache.
+        path: inside `features.zarr`.
+        sha256: what it must have, where its group says so.
 
     Raises:
         MissingError: there is no such array.
-        CorruptionError: its metadata or its chunk is damaged, or its chunk was never written.
+        CorruptionError: its metadata or its chunk is damaged, or its chunk was never written, or it is another array.
     """
     place = f"{FEATURES}/{path}"
     try:
@@ -63,6 +74,8 @@ def read_small_array(store: Store, path: str) -> Float64[np.ndarray, "..."]:
     if len(body) != 8 * int(np.prod(shape)):
         found = f"{len(body)} bytes do not fill the shape {shape}"
         raise CorruptionError("array", [Problem(place=path, found=found)])
+    if sha256 not in (None, hashlib.sha256(body).hexdigest()):
+        raise CorruptionError("array", [Problem(place=path, found="is sound, but not the one that its group names")])
     return np.frombuffer(body, dtype="<f8").reshape(shape).astype(np.float64)
 
 

@@ -60,6 +60,8 @@ class TeacherStats:
     """Disp(Θ_y) of v4 eq 6 (rad²) over raw summaries; None for a teacher without a summary."""
     mean_direction: Float64[np.ndarray, " summary_channels"] | None
     """μ_y of v4 eq 5, unit length; None for a teacher without a summary."""
+    arrays: Mapping[str, str]
+    """SHA-256 of each array that was written with these, by its path in their group."""
 
     def unmeasured(self, shards: Mapping[ViewSet, int]) -> int:
         """Return how many shards came after these were measured.

@@ -14,7 +14,7 @@ from zarr.storage import MemoryStore
 
 from storage_schemas.errors import ContractError, CorruptionError, MissingError
 from storage_schemas.publish import publish_bytes
-from storage_schemas.small_arrays import read_small_array, small_array_metadata, write_small_arrays
+from storage_schemas.small_arrays import array_digest, read_small_array, small_array_metadata, write_small_arrays
 from storage_schemas.store import Store
 
 ARRAYS = {
@@ -137,3 +137,11 @@ def test_metadata_of_another_shape_does_not_cut_an_array_short(tmp_path: Path) -
     with pytest.raises(CorruptionError) as refusal:
         read_small_array(store, "g/mean")
     assert str(refusal.value) == "array is damaged:\n  g/mean: 40 bytes do not fill the shape (4,)"
+
+
+def test_a_sound_array_in_anothers_place_is_refused_where_its_digest_is_told(tmp_path: Path) -> None:
+    store, values = Store(uri=str(tmp_path)), np.arange(3.0)
+    write_small_arrays(store, "g", {"mean": values, "variance": values + 1})
+    np.testing.assert_array_equal(read_small_array(store, "g/mean", array_digest(values)), values)
+    with pytest.raises(CorruptionError, match=r"g/variance: is sound, but not the one that its group names"):
+        read_small_array(store, "g/variance", array_digest(values))

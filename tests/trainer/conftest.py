@@ -21,7 +21,7 @@ from storage_schemas.layout import ShardGrid
 from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
 from storage_schemas.shard_format import ArraySpec
-from storage_schemas.small_arrays import write_small_arrays
+from storage_schemas.small_arrays import array_digest, write_small_arrays
 from storage_schemas.store import Store
 from storage_schemas.tables import PLACEMENTS, VIEWS
 from storage_schemas.teacher import TeacherSpec
@@ -196,6 +196,7 @@ class CacheMaker:
             "tokens": len(pooled),
             "sets": {name: len(part) for name, part in tokens_by_set.items()},
             "shards": {one.name: [[0, shape.grid.shards]] for one, shape in self.manifest.sets.items()},
+            "arrays": {name: array_digest(values) for name, values in arrays.items()},
         }
         publish_group(self.store, group, about)
         return self
