@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from storage_schemas.identity import Identity
 from trainer.callbacks import Journal, Keeper
+from trainer.checkpoint import read_checkpoint
 from trainer.config import TrainRecipe
 from trainer.course import make_course
 from trainer.datamodule import CachedViews
@@ -95,7 +96,7 @@ def build_model(recipe: TrainRecipe, source: Source) -> tuple[DistilledModel, St
 def finished_model(recipe: TrainRecipe, source: Source, run: RunFolder) -> DistilledModel:
     """Return what the last checkpoint holds: the moving average where there is one, else the student."""
     prefix = "model." if recipe.average.decay is None else "average."
-    state = torch.load(run.checkpoint, map_location="cpu", mmap=True, weights_only=True)["state_dict"]
+    state = read_checkpoint(run.checkpoint)["state_dict"]
     model, _ = build_model(recipe, source)
     model.load_state_dict({name.removeprefix(prefix): one for name, one in state.items() if name.startswith(prefix)})
     return model
@@ -120,7 +121,7 @@ def _learn(trainer: Trainer, module: Distillation, datamodule: CachedViews, run:
 def _steps_behind(run: RunFolder) -> int:
     if not run.checkpoint.exists():
         return 0
-    return int(torch.load(run.checkpoint, map_location="cpu", mmap=True, weights_only=True)["global_step"])
+    return int(read_checkpoint(run.checkpoint)["global_step"])
 
 
 def _about(recipe: TrainRecipe) -> dict[str, Any]:
