@@ -3,6 +3,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
@@ -152,13 +153,18 @@ def test_flipped_bits_of_what_is_read_first_are_found_and_the_place_named(copied
         put(copied / name, body)
 
 
+@lru_cache(maxsize=1)
+def sound_objects(cache: Path) -> dict[str, bytes]:
+    """Return what a copy holds before anything of it is damaged."""
+    return {name: (cache / name).read_bytes() for name in names(cache)}
+
+
 def another(cache: Path, name: str) -> bytes:
     """Return a sound object of the same kind with other bytes: of the same size where there is one, and near."""
-    body, path = (cache / name).read_bytes(), cache / name
-    like = [one for one in names(cache) if one != name and (cache / one).suffix == path.suffix]
-    others = {one: (cache / one).read_bytes() for one in like}
-    others = {one: other for one, other in others.items() if other != body}
-    return others[min(others, key=lambda one: (len(others[one]) != len(body), -len(commonpath([one, name])), one))]
+    every, kind = sound_objects(cache), Path(name).suffix
+    body = every[name]
+    others = [one for one in every if Path(one).suffix == kind and every[one] != body]
+    return every[min(others, key=lambda one: (len(every[one]) != len(body), -len(commonpath([one, name])), one))]
 
 
 DAMAGES: Mapping[str, Damage] = {
@@ -205,7 +211,7 @@ def test_what_is_read_first_is_found_missing_empty_cut_or_anothers(damage: str, 
     for name in [one for one in names(copied) if is_foremost(one)]:
         whole = (copied / name).read_bytes()
         put(copied / name, DAMAGES[damage](copied, name))
-        said = [*foremost_problems(copied, name), *(verified(copied).problems if damage == "missing" else ())]
+        said = foremost_problems(copied, name) or verified(copied).problems
         assert any(node(name) in str(one) or str(copied) in str(one) for one in said), name
         put(copied / name, whole)
 
@@ -252,7 +258,7 @@ def test_readers_refuse_whatever_is_missing_empty_cut_or_anothers(damage: str, c
         whole = (copied / name).read_bytes()
         put(copied / name, DAMAGES[damage](copied, name))
         with pytest.raises(AbstractStillhouseError) as refusal:
-            pytest.fail(f"{name} is read: {read_all(copied)}")
+            read_all(copied)
         # what else of the group betrays it may be named in its place
         place = named(name).removeprefix("tables/shards/").removeprefix("teachers/").removesuffix("/00000.parquet")
         place = place.removesuffix("/phi_s") if damage == "missing" else place

@@ -682,10 +682,6 @@ def random_flips(cache: Path, count: int) -> list[str]:
     return unseen
 
 
-def test_random_flipped_bits_are_found(copied: Path) -> None:
-    assert random_flips(copied, 10) == []
-
-
 @pytest.mark.slow
 def test_a_thousand_random_flipped_bits_are_found(copied: Path) -> None:
     unseen = random_flips(copied, 1000)
