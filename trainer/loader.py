@@ -6,13 +6,14 @@ from time import perf_counter
 from typing import Any, final
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from storage_schemas.errors import AbstractStillhouseError
 from trainer.batch import ViewBatch
 from trainer.config import TrainRecipe
 from trainer.course import Leg, course_steps
 from trainer.dataset import BatchRequest, training_request
+from trainer.parcel import Parcel, pack, unpack
 from trainer.running_settings import RunningSettings
 
 Batches = list[ViewBatch]
@@ -86,16 +87,17 @@ class TrainingStream:
 
 @final
 class Answers(Dataset):
-    """A dataset that answers with its refusals: PyTorch would not bring them whole from one process to another."""
+    """A dataset that answers as PyTorch brings it whole from one process to another: with its refusals, in parcels."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Batches | AbstractStillhouseError:
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Batches | Parcel | AbstractStillhouseError:
         try:
-            return self.dataset[requests]
+            batches = self.dataset[requests]
         except AbstractStillhouseError as refusal:
             return refusal
+        return batches if get_worker_info() is None else pack(batches)
 
 
 @final
@@ -109,7 +111,7 @@ class Loader:
         for answer in self.answers:
             if isinstance(answer, AbstractStillhouseError):
                 raise answer
-            yield answer
+            yield unpack(answer) if isinstance(answer, Parcel) else answer
 
 
 def open_loader(dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings) -> Loader:

@@ -1,7 +1,9 @@
 """One object at a time over S3: whole or not at all, asked for again while it fails, refused in one message after."""
 
+import hashlib
 import re
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -156,6 +158,26 @@ def test_an_upload_in_parts_outlives_a_fault_at_each_step(
     assert bool(proxy.struck) == (kind is not None)
     proxy.arm()
     assert store.read("large") == LARGE
+
+
+@pytest.mark.slow
+def test_a_large_object_is_sent_while_it_is_written(bucket: str, proxy: FaultProxy) -> None:
+    proxy.arm()
+    patient, piece, sent = Store(uri=f"{bucket}/cache"), np.random.default_rng(1).bytes(2**20), hashlib.sha256()
+    publish_bytes(patient, "small", piece)  # what is loaded for the first upload is not its own
+    tracemalloc.start()
+    try:
+        with publish(patient, "large") as sink:
+            for _ in range(160):
+                sink.write(piece)
+                sent.update(piece)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    print(f"held {held / 2**20:.1f} MiB")
+    assert held < 64 * 2**20
+    assert patient.size("large") == 160 * 2**20
+    assert sink.sha256 == sent.hexdigest()
 
 
 def test_an_upload_that_is_taken_away_ends_in_one_message(store: Store) -> None:

@@ -27,10 +27,15 @@ def stream(source: Source, recipe: TrainRecipe, rank: int = 0, world: int = 1) -
     return TrainingStream(dataset, make_course(source, recipe), recipe, share)
 
 
-def plain(step: Batches) -> list[tuple[str, list[int], list[float]]]:
+def plain(step: Batches) -> list[tuple[Any, ...]]:
     """What tells one step from any other."""
     return [
-        (part.view_set.name, part.start.flatten().tolist(), part.pixels.double().sum(dim=(1, 2, 3)).tolist())
+        (
+            part.view_set.name,
+            part.start.flatten().tolist(),
+            part.pixels.double().sum(dim=(1, 2, 3)).tolist(),
+            [(name, one.start.tolist(), one.spatial.double().sum().item()) for name, one in part.targets.items()],
+        )
         for part in step
     ]
 
