@@ -97,3 +97,25 @@ def test_json_keeps_its_order_and_refuses_nan(store: Store) -> None:
     assert store.read("object").decode() == '{\n "b": 1,\n "a": "ä"\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):
         publish_json(store, "object", {"a": float("nan")})
+
+
+@pytest.mark.parametrize("advised", [True, False])
+def test_the_disk_begins_while_more_is_written(advised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[int, int]] = []
+
+    def begin(descriptor: int, start: int, length: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        assert os.fstat(descriptor).st_size == start + length  # nothing of it waits in a buffer
+        begun.append((start, length))
+
+    monkeypatch.setattr("storage_schemas.publish.ON_ITS_WAY", 10)
+    if advised:
+        monkeypatch.setattr(os, "posix_fadvise", begin)
+    else:
+        monkeypatch.delattr(os, "posix_fadvise")
+    store, parts = Store(uri=str(tmp_path)), [b"abcd", b"efghij", b"k" * 25, b"lm", b"n"]
+    with publish(store, "x") as sink:
+        for part in parts:
+            sink.write(part)
+    assert store.read("x") == b"".join(parts)
+    assert begun == ([(0, 10), (10, 25)] if advised else [])
