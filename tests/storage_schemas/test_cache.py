@@ -22,7 +22,7 @@ from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsMani
 from storage_schemas.phi_s import PhiS
 from storage_schemas.seal import sealed, unsealed
 from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
-from storage_schemas.small_arrays import write_small_arrays
+from storage_schemas.small_arrays import array_digest, write_small_arrays
 from storage_schemas.store import Store
 from storage_schemas.tables import PLACEMENTS, VIEWS, to_parquet
 from storage_schemas.teacher import TeacherSpec
@@ -146,6 +146,7 @@ def measured(store: Store, *, summarised: bool) -> None:
     write_small_arrays(store, "teachers/t/stats", arrays)
     about = {"identity": TEACHER.digest, "views": 5, "tokens": 20, "sets": {"low-32": 20}, "summarised": summarised}
     about |= {"shards": {"low-32": [[0, 2], [3, 4]]}}
+    about |= {"arrays": {name: array_digest(values) for name, values in arrays.items()}}
     group(store, "teachers/t/stats", about)
 
 
