@@ -2,10 +2,12 @@
 
     python -m tests.benchmarks.views
 
-Rate: photographs that are generated here go through `views` in one process on one core, and through a bare loop of the
-same decoder, crop and resize that keeps nothing; the two by turns. The ratio of their rates is printed by the clock,
-which counts waiting for the disk and for whatever else the machine does, and by the processor's time, which does not;
-the best of several rounds of each side, since what else the machine does only ever slows them.
+Rate: photographs that are generated here go through `views` in one process, and through a bare loop of the same
+decoder, crop and resize that keeps nothing; the two by turns, on the same cores: on one alone, and on two, where each
+side decodes in one thread, and `views` writes in others. Of `views` everything is counted from listing the folder to
+the last commit record; of the loop, reading, decoding, cropping and resizing. The ratio of their rates is printed by
+the clock, which counts waiting for the disk and for whatever else the machine does, and by the processor's time, which
+does not; the best of several rounds of each side, since what else the machine does only ever slows them.
 Memory: the highest resident set of a process that cuts 1,000 images, and of one that cuts 10,000.
 """
 
@@ -35,21 +37,26 @@ from storage_schemas.store import Store
 RECIPE = Recipe(name="benchmark", views=ViewsConfig(high=()))
 LOCAL = RunConfig(executor="local", threads=1)
 ROUNDS = 5
-SIZES = ((640, 480), (1024, 768), (1600, 1200), (4000, 3000))
-"""Of the photographs (pixels): the rate is measured for each."""
-PIXELS = 400 * 2**20
-"""Of all photographs of a size together."""
+SIZES = {(640, 480): 1000, (1024, 768): 600, (1600, 1200): 400, (4000, 3000): 200}
+"""Of the photographs (pixels), and how many there are: shards of all resolutions, whole ones but for the largest."""
+SCENES = 8
 
 
 def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """Write JPEGs, no two alike, of about two bits a pixel, as photographs have at this quality."""
+    """Write JPEGs of a few scenes, no two files alike, of about two bits a pixel, as photographs have so encoded."""
     folder.mkdir(parents=True)
     draws = np.random.default_rng(0)
-    scenes = [_scene(draws, *size) for _ in range(4)]
+    scenes = [_encoded(_scene(draws, *size)) for _ in range(SCENES)]
     for number in range(count):
-        scene = np.roll(scenes[number % len(scenes)], (7 * number, 13 * number), axis=(0, 1))
-        Image.fromarray(scene).save(folder / f"{number:06d}.jpg", quality=90)
+        # what follows the end of the image makes it another file, and is not decoded
+        (folder / f"{number:06d}.jpg").write_bytes(scenes[number % SCENES] + f"{number:06d}".encode())
     return folder
+
+
+def _encoded(scene: np.ndarray) -> bytes:
+    body = io.BytesIO()
+    Image.fromarray(scene).save(body, format="JPEG", quality=90)
+    return body.getvalue()
 
 
 def _scene(draws: np.random.Generator, width: int, height: int) -> np.ndarray:
@@ -98,10 +105,11 @@ def _bare_cut(body: bytes, crop: Crop, side: int) -> np.ndarray:
     return np.asarray(canvas)[:, :: -1 if crop.flip else 1]
 
 
-def measure_rate(root: Path, size: tuple[int, int]) -> None:
-    """Print the rates over photographs of a size, the best of several rounds of each side, and their ratios."""
-    count = min(1000, PIXELS // (size[0] * size[1]))
-    data = write_photographs(root / f"photographs-{size[0]}", count, size)
+def measure_rate(root: Path, data: Path, cores: set[int]) -> None:
+    """Print the rates over a folder, the best of several rounds of each side, and their ratios."""
+    for thread in os.listdir("/proc/self/task"):  # those that hash are kept
+        os.sched_setaffinity(int(thread), cores)
+    count = len(os.listdir(data))
     stage, bare = [], []
     for turn in range(ROUNDS):
         stage.append(cut_views(data, root / f"cache-{turn}"))
@@ -109,8 +117,9 @@ def measure_rate(root: Path, size: tuple[int, int]) -> None:
         shutil.rmtree(root / f"cache-{turn}")
     (clock, processor), (bare_clock, bare_processor) = np.min(stage, axis=0), np.min(bare, axis=0)
     print(
-        f"{size[0]} × {size[1]}: views {count / processor:.1f} images/s, bare loop {count / bare_processor:.1f}, "
-        f"ratio {bare_processor / processor:.3f}; by the clock {bare_clock / clock:.3f}",
+        f"{data.name}, cores {len(cores)}: by the clock views {count / clock:.1f} images/s, bare loop "
+        f"{count / bare_clock:.1f}, ratio {bare_clock / clock:.3f}; by the processor's time "
+        f"{bare_processor / processor:.3f}",
         flush=True,
     )
 
@@ -133,9 +142,11 @@ def main(arguments: Sequence[str]) -> None:
         return
     with tempfile.TemporaryDirectory() as root:
         measure_memory(Path(root))
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        for size in SIZES:
-            measure_rate(Path(root), size)
+        cores = sorted(os.sched_getaffinity(0))
+        for size, count in SIZES.items():
+            data = write_photographs(Path(root) / "{}x{}".format(*size), count, size)
+            for used in (1, 2):
+                measure_rate(Path(root), data, set(cores[-used:]))
 
 
 if __name__ == "__main__":
