@@ -1,7 +1,7 @@
 """The oracle at every resolution of C-RADIOv4, in every mode, at every pair of windows; and what a mosaic costs."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from PIL import Image
 from quarter_oracle import offset_in
 from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
-from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
+from pipeline.config import CalibrationConfig, Recipe, TeacherChoice, ViewsConfig
 from pipeline.cut_shard import offset_key
 from pipeline.draw import draw_set
 from pipeline.photographs import copy_photographs
@@ -61,10 +61,10 @@ def write_noise(folder: Path, names: list[str]) -> Path:
     return folder
 
 
-def names_that_meet_every_offset(config: ViewsConfig) -> list[str]:
+def names_that_meet_every_offset(config: ViewsConfig, modes: Sequence[tuple[str, str]]) -> list[str]:
     """Choose names of images, of which all that is drawn follows, so that each mode has a view at every offset."""
     every = set(itertools.product(range(config.margin + 1), repeat=2))
-    lacking, chosen = {mode: set(every) for mode in MODES}, []
+    lacking, chosen = {mode: set(every) for mode in modes}, []
     for name in (f"{number}.png" for number in itertools.count()):
         view_set = draw_set(name, 0, config)
         geometry = CanvasGeometry(resolution=view_set.resolution, patch=config.patch, margin=config.margin)
@@ -82,28 +82,42 @@ def names_that_meet_every_offset(config: ViewsConfig) -> list[str]:
     return chosen
 
 
+def run_at_every_offset(modes: Sequence[tuple[str, str]], teachers: Sequence[TeacherChoice], root: Path) -> StageRun:
+    """Cut nine views of every set that some modes name, at nine different offsets of every teacher."""
+    sides = {int(view_set.partition("-")[2]) for _, view_set in modes}
+    views = ViewsConfig(
+        seed=3,
+        low=tuple(side for side in LOW if side in sides),
+        high=tuple(side for side in HIGH if side in sides),
+        high_share=0.4,
+        heldout=0.1,
+    )
+    recipe = Recipe(name="resolutions", views=views, teachers=tuple(teachers), calibration=CalibrationConfig(views=20))
+    images = write_noise(root / "images", names_that_meet_every_offset(views, modes))
+    return run_stages(recipe, images, root / "cache")
+
+
 @pytest.fixture(scope="session")
 def resolutions_run(tmp_path_factory: pytest.TempPathFactory) -> StageRun:
-    """Nine views of every set, at nine different offsets of every teacher."""
-    root = tmp_path_factory.mktemp("resolutions")
-    views = ViewsConfig(seed=3, low=LOW, high=HIGH, high_share=0.4, heldout=0.1)
-    recipe = Recipe(
-        name="resolutions",
-        views=views,
-        teachers=(
-            *(own(f"oracle_teachers:{name}", batch=4) for name in ("Direct", "Canvas", "Fixed")),
-            own("oracle_teachers:Fixed", name="tiled", tiles=3, batch=4),
-        ),
-        calibration=CalibrationConfig(views=20),
-    )
-    return run_stages(recipe, write_noise(root / "images", names_that_meet_every_offset(views)), root / "cache")
+    """Every set, by the teachers whose grid is the student's at every resolution."""
+    teachers = [own(f"oracle_teachers:{name}", batch=4) for name in ("Direct", "Canvas")]
+    return run_at_every_offset(MODES[:-2], teachers, tmp_path_factory.mktemp("resolutions"))
+
+
+@pytest.fixture(scope="session")
+def mode_runs(resolutions_run: StageRun, tmp_path_factory: pytest.TempPathFactory) -> dict[str, StageRun]:
+    """By teacher; with the two sets at which a fixed teacher's grid is the student's."""
+    fixed = "oracle_teachers:Fixed"
+    teachers = [own(fixed, batch=4), own(fixed, name="tiled", tiles=3, batch=4)]
+    native = run_at_every_offset(MODES[-2:], teachers, tmp_path_factory.mktemp("native"))
+    return {"direct": resolutions_run, "canvas": resolutions_run, "fixed": native, "tiled": native}
 
 
 @modes
 def test_a_student_that_is_its_teacher_has_no_loss_at_any_pair_of_windows(
-    resolutions_run: StageRun, teacher: str, view_set: str
+    mode_runs: dict[str, StageRun], teacher: str, view_set: str
 ) -> None:
-    oracle = oracle_set(resolutions_run, teacher, view_set)
+    oracle = oracle_set(mode_runs[teacher], teacher, view_set)
     assert len(oracle.placements) == 9
     assert {offset_in(placed) for placed in oracle.placements} == set(oracle.offsets)
     found = losses(oracle, as_recorded)
@@ -114,9 +128,9 @@ def test_a_student_that_is_its_teacher_has_no_loss_at_any_pair_of_windows(
 @pytest.mark.parametrize("wrong", [one_token_down, one_token_right, mirrored, mirrored_within_tokens])
 @modes
 def test_an_error_of_one_token_or_a_flip_is_seen(
-    resolutions_run: StageRun, teacher: str, view_set: str, wrong: Callable[[OracleSet, Placed], Seen]
+    mode_runs: dict[str, StageRun], teacher: str, view_set: str, wrong: Callable[[OracleSet, Placed], Seen]
 ) -> None:
-    oracle = oracle_set(resolutions_run, teacher, view_set)
+    oracle = oracle_set(mode_runs[teacher], teacher, view_set)
     assert losses(oracle, wrong, views=2).min() > TENFOLD
 
 
