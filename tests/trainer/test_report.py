@@ -33,6 +33,7 @@ from trainer.report.pictures import make_pictures
 from trainer.report.results import find_runs
 from trainer.report.student import Prediction, predict
 from trainer.report.views import of_many_images, pictured_views
+from trainer.run_folder import RunFolder, read_json, write_json
 from trainer.source import open_source
 from trainer.train import train
 
@@ -325,6 +326,27 @@ def test_a_run_that_is_not_finished_is_shown_from_its_checkpoint(full_cache: Cac
         for name in kept:
             # the same weights, with PHI-S folded into the exported ones and taken out again
             assert np.abs(kept[name].features - exported[name].features).max() < 2e-4
+
+
+def test_a_run_with_an_average_that_is_not_finished_is_shown_by_its_average(
+    full_cache: Cache, runs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / "cut off", tmp_path / "averaged")
+    run = RunFolder(path=tmp_path / "averaged")
+    identity = read_json(run.identity)
+    identity["recipe"]["average"]["decay"] = 0.9
+    write_json(run.identity, identity)
+    kept = torch.load(run.checkpoint, weights_only=True)
+    model = {name: value for name, value in kept["state_dict"].items() if name.startswith("model.")}
+    average = {f"average.{name.removeprefix('model.')}": value for name, value in model.items()}
+    kept["state_dict"] |= average | {name: torch.zeros_like(value) for name, value in model.items()}
+    torch.save(kept, run.checkpoint)
+    source = open_source(full_cache)
+    [averaged], [cut_off, *_] = find_runs(tmp_path, source), find_runs(runs, source)
+    views = pictured_views(source)
+    for one, other in zip(predict(averaged, source, views), predict(cut_off, source, views), strict=True):
+        assert list(one) == list(TEACHERS)
+        assert all(np.array_equal(one[name].features, other[name].features) for name in one)
 
 
 def test_a_student_looks_through_the_teachers_own_window(full_cache: Cache, runs: Path) -> None:
