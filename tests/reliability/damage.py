@@ -1,0 +1,116 @@
+"""Damaging objects of a tiny cache, and what may then be said of it."""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from cache_model import LOG, VIEWS, CacheModel
+from hypothesis import note
+from reading import Place
+from references import hashes, part_of
+from tiny_caches import TinyCache
+
+KINDS = ("flip", "cut", "empty", "lose", "swap", "lose a record")
+
+
+def damaged(model: CacheModel, tiny: TinyCache, kind: str, which: int, where: int) -> int:
+    """Damage an object of a cache in some way, and take note of it. Return how many were."""
+    whole = sorted(model.claimed() - model.damage.keys())
+    if kind == "swap":
+        return _swap(model, tiny, [name for name in whole if "/c/" in name], which)
+    if kind == "lose a record":
+        whole = [name for name in whole if name.startswith(LOG)]
+    if not whole:
+        return 0
+    name = whole[which % len(whole)]
+    body = (tiny.where / name).read_bytes()
+    place = where % len(body)
+    bodies = {
+        "flip": body[:place] + bytes([body[place] ^ 1 << where % 8]) + body[place + 1 :],
+        "cut": body[:place],
+        "empty": b"",
+    }
+    return put(model, tiny, {name: bodies.get(kind)})
+
+
+def _swap(model: CacheModel, tiny: TinyCache, shards: list[str], which: int) -> int:
+    """Swap two shards of an array."""
+    pairs = [
+        (one, other)
+        for number, one in enumerate(shards)
+        for other in shards[number + 1 :]
+        if one.partition("/c/")[0] == other.partition("/c/")[0] and model.held[one] != model.held[other]
+    ]
+    if not pairs or model.damage:
+        return 0
+    one, other = pairs[which % len(pairs)]
+    return put(model, tiny, {one: (tiny.where / other).read_bytes(), other: (tiny.where / one).read_bytes()})
+
+
+def put(model: CacheModel, tiny: TinyCache, bodies: dict[str, bytes | None]) -> int:
+    """Put other bytes in the place of objects, or none; and take note."""
+    for name, body in bodies.items():
+        note(f"damaged: {name}")
+        path = tiny.where / name
+        path.unlink()
+        if body is not None:
+            path.write_bytes(body)
+    now = hashes(tiny.where)
+    for name in bodies:
+        # a shard without its record, and statistics without their group, are still to be made
+        if name not in now and (name.startswith(LOG) or name.endswith("/stats/zarr.json")):
+            model.remove([name])
+        else:
+            model.damage[name] = model.held[name]
+    model.held = now
+    return len(bodies)
+
+
+def names(text: str, name: str, tiny: TinyCache) -> bool:
+    """Say whether a message names an object: itself, or the array, with the shard where it is one of many."""
+    array, _, number = name.removeprefix("features.zarr/").partition("/c")
+    if name == "features.zarr/zarr.json" and f"{tiny.where}: holds no features.zarr" in text:
+        return True
+    if part_of(name).endswith("/stats") or "/phi_s/" in name:
+        return array.removesuffix("/zarr.json") in text
+    shard = f"{array} shard {number.strip('/').partition('/')[0]}"
+    return name in text or (bool(number) and shard in text)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """What damage explains."""
+
+    model: CacheModel
+    tiny: TinyCache
+
+    def excuses(self, name: str) -> bool:
+        """Say whether other damage keeps `verify` from seeing that an object is damaged."""
+        others = self.model.damage.keys() - {name}
+        records = {record for record in others if record.startswith(LOG)}
+        by_record = any(name in self.model.named_by(record) for record in records)
+        if name.startswith(LOG) or name in self.model.committed:
+            return by_record
+        teacher = part_of(name).removesuffix("/stats")
+        manifest = f"features.zarr/teachers/{teacher}/zarr.json"
+        same = any(part_of(one) == part_of(name) and part_of(name) for one in others)
+        return VIEWS in others or manifest in others or same
+
+    def explains(self, text: str, name: str) -> bool:
+        """Say whether a problem comes of an object's being damaged: it names that, or what means nothing without it."""
+        parts = name.split("/")
+        manifest = name == VIEWS or (len(parts) == 4 and parts[1] == "teachers")
+        orphan = text.startswith(f"{LOG}{'/'.join(parts[1:-1])}") and "no manifest says what they are" in text
+        return names(text, name, self.tiny) or (manifest and orphan)
+
+    def spoils(self, place: Place) -> bool:
+        """Say whether the bytes of a row, or of the index that leads to it, are damaged."""
+        if place.object not in self.model.damage:
+            return False
+        sound = self.model.references.bodies[self.model.damage[place.object]].read_bytes()
+        path = self.tiny.where / place.object
+        now = path.read_bytes() if path.exists() else b""
+        size = 16 * place.rows_per_shard + 4
+        start, length = np.frombuffer(sound[-size:-4], "<u8").reshape(-1, 2)[place.row % place.rows_per_shard].tolist()
+        return now[-size:] != sound[-size:] or now[start : start + length] != sound[start : start + length]

@@ -1,0 +1,110 @@
+"""Looking at a tiny cache in every way there is, beside the model of it."""
+
+import numpy as np
+import pytest
+import zarr
+from cache_model import PARTIAL, CacheModel
+from commands import require_about_damage
+from damage import Damage, names
+from reading import Place, read, value_of
+from tiny_caches import LOCAL, TEACHERS, TinyCache
+
+from pipeline.inspection import inspect_cache
+from pipeline.leftovers import Leftover, delete, find_leftovers, spent_details
+from pipeline.look_options import VerifyOptions
+from pipeline.verify import Verdict, verify_cache
+from storage_schemas.errors import AbstractStillhouseError, MissingError
+
+
+def verified(tiny: TinyCache) -> Verdict:
+    """Return what `verify` says."""
+    return verify_cache(tiny.cache, VerifyOptions(run=LOCAL))
+
+
+def check_verify(tiny: TinyCache, model: CacheModel) -> None:
+    """Everything that is damaged is named, and nothing else; what is unfinished is."""
+    if all(name.endswith(PARTIAL) for name in model.sound):  # a run was killed at its very first object
+        with pytest.raises(MissingError):
+            verified(tiny)
+        return
+    verdict, damage = verified(tiny), Damage(model=model, tiny=tiny)
+    texts = [str(problem) for problem in verdict.problems]
+    for name in model.claimed() & model.damage.keys():
+        assert any(names(text, name, tiny) for text in texts) or damage.excuses(name), (name, texts)
+    odd = [text for text in texts if not any(damage.explains(text, name) for name in model.damage)]
+    assert not odd, odd
+    if not model.damage:
+        assert {(one.unit, one.done, one.of) for one in verdict.unfinished} == model.unfinished()
+
+
+def check_inspect(tiny: TinyCache, model: CacheModel) -> None:
+    """What is committed is counted."""
+    try:
+        facts = inspect_cache(tiny.cache)
+    except AbstractStillhouseError as error:
+        return require_about_damage(tiny, model, str(error))
+    if not model.damage and model.history:
+        there = {(f"views/{one.name}", one.shards - one.committed, one.shards) for one in facts.view_sets}
+        assert there == {unit for unit in model.view_units() if "/detail/" not in unit[0]}
+        assert facts.generations == len(model.history)
+    return None
+
+
+def check_gc(tiny: TinyCache, model: CacheModel, *, details: bool, deletes: bool) -> str:
+    """Leftovers go, and what is committed does not; details that are done with, where that is asked for.
+
+    Returns:
+        What came of it.
+    """
+    try:
+        spent = _spent(tiny, model) if details and model.history else []
+        found = find_leftovers(tiny.cache)
+    except AbstractStillhouseError as error:
+        require_about_damage(tiny, model, str(error))
+        return "gc refused for damage"
+    gone, left = {one.name for one in spent}, {one.name for one in found}
+    assert not left & model.declared(), left & model.declared()
+    assert model.leftovers() - model.damage.keys() <= left | gone, model.leftovers() - left
+    if not deletes:
+        return "gc"
+    delete(tiny.cache, [*spent, *found])
+    model.remove(left | gone)
+    return "gc --delete" if left | gone else "gc --delete of nothing"
+
+
+def _spent(tiny: TinyCache, model: CacheModel) -> list[Leftover]:
+    roster = sorted(model.roster)
+    spent = spent_details(tiny.cache, tiny.cache.views_manifest(), [TEACHERS[name] for name in roster])
+    done = "fixed" in roster and model.is_complete("fixed")
+    assert {one.name for one in spent} == {name for name in model.held if done and "/detail/fixed" in name}
+    return spent
+
+
+def check_row(tiny: TinyCache, model: CacheModel, place: Place) -> str:
+    """A row is what it must be, or an error says why it cannot be read; never is it anything else.
+
+    Returns:
+        What came of it.
+    """
+    truth = value_of(model, place)
+    try:
+        value = read(tiny.cache, place)
+    except AbstractStillhouseError as error:
+        if truth is not None or not isinstance(error, MissingError) or place.array not in str(error):
+            require_about_damage(tiny, model, str(error))
+            return "rows that cannot be read for damage"
+        return "rows that are not there"
+    assert truth is not None, place
+    assert np.array_equal(value, truth), place
+    assert not Damage(model=model, tiny=tiny).spoils(place), place
+    return "rows"
+
+
+def check_with_zarr(tiny: TinyCache, model: CacheModel, teacher: str) -> str:
+    """Plain zarr-python reads all of a complete teacher. Return what came of it."""
+    if model.damage or not model.is_complete(teacher):
+        return "teachers that are not complete"
+    arrays = zarr.open_group(tiny.where / "features.zarr", mode="r")
+    for path, (truth, _) in model.references.arrays(model.history, teacher, model.fitted[teacher]).items():
+        assert arrays[path][...].tobytes() == truth.tobytes()
+    return "teachers read by zarr-python"

@@ -1,0 +1,43 @@
+"""Whatever is done to a cache, in whatever order, it is what a model of it says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+EVERYTHING = (
+    *("cut", "images", "views", "kills", "disk failures", "verify", "verify of damage", "inspect"),
+    *(f"{do} {name}" for do in ("extract", "measure") for name in ("canvas", "direct", "fixed")),
+    *("gc", "gc --delete", "refusals", "rows", "rows that are not there", "rows that cannot be read for damage"),
+    *(f"damaged: {kind}" for kind in ("cut", "empty", "flip", "lose", "lose a record", "swap")),
+    *("mended as told", "mended from a copy", "refused for damage", "teachers read by zarr-python"),
+)
+
+
+def ran(where: Path, sequences: int, steps: int, seed: int) -> dict[str, int]:
+    """Run the machine, and return how often each thing came about."""
+    command = [sys.executable, str(HERE / "cache_machine.py"), str(where), *map(str, (sequences, steps, seed))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr + done.stdout
+    print(done.stdout)
+    counts: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return counts
+
+
+def test_a_cache_is_what_a_model_of_it_says_whatever_is_done_to_it(tmp_path: Path) -> None:
+    counts = ran(tmp_path, sequences=8, steps=15, seed=0)
+    assert counts["sequences"] >= 8
+    assert counts["steps"] >= 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_a_cache_is_what_a_model_of_it_says_after_six_thousand_steps(tmp_path: Path, seed: int) -> None:
+    counts = ran(tmp_path, sequences=50, steps=30, seed=seed)
+    assert counts["sequences"] >= 50
+    assert not [name for name in EVERYTHING if not counts.get(name)], "everything came about"

@@ -1,0 +1,116 @@
+"""Caches of a few views, and the steps that a user makes one by: cutting, extending, extracting, measuring."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from PIL import Image
+
+from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
+from pipeline.running_teacher import teacher_spec
+from pipeline.stage_extract import extract_teacher, plan_extraction
+from pipeline.stage_stats import measure_teachers
+from pipeline.stage_views import make_views, require_recipe, views_missing
+from pipeline.waiting import waiting_teachers
+from storage_schemas.cache import Cache
+from storage_schemas.store import Store
+
+History = tuple[str, ...]
+"""How the views came: `made`, and what each extension added since, `images` or `views`."""
+
+LOCAL = RunConfig(executor="local", max_rejected=0.9)
+MADE = ("made",)
+IMAGES, MORE = 9, 3
+"""Images that a cache is made with, and that an extension by images adds."""
+TOO_SMALL = (2, 10)
+"""Images that are rejected."""
+TEACHERS = {
+    "direct": TeacherChoice(name="direct", source="tiny_teachers:Direct", weights="own", precision="fp32"),
+    "fixed": TeacherChoice(
+        name="fixed", source="tiny_teachers:Fixed", weights="own", precision="fp32", encoding="int8", compression="zstd"
+    ),
+    "canvas": TeacherChoice(
+        name="canvas", source="tiny_teachers:Canvas", weights="own", precision="fp32", encoding="float32", batch=1
+    ),
+}
+"""One of each size rule, one of each encoding."""
+
+
+def may_grow(history: History) -> list[str]:
+    """Return what can be added to a cache: images twice, views once."""
+    return [more for more in ("images", "views") if history.count(more) < {"images": 2, "views": 1}[more]]
+
+
+def recipe_of(history: History, teachers: Iterable[str] = TEACHERS, **settings: object) -> Recipe:
+    """Return what a cache of a history is cut by."""
+    grown = {"draws": 2, "low": (64, 96)} if "views" in history else {"draws": 1, "low": (64,)}
+    views = ViewsConfig(high=(), heldout=0.2, tokens_per_shard=128, canvas_tokens=10, **grown)
+    return Recipe(
+        name="tiny",
+        views=replace(views, **settings),
+        teachers=tuple(TEACHERS[name] for name in sorted(teachers)),
+        calibration=CalibrationConfig(tokens_per_channel=1),
+    )
+
+
+def write_images(folder: Path) -> Path:
+    """Write all images that any cache is made from, and a list of those of each number of additions."""
+    folder.mkdir(parents=True)
+    numbers = range(IMAGES + 2 * MORE)
+    for number in numbers:
+        side = 10 if number in TOO_SMALL else 70
+        coarse = np.random.default_rng(number).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((side + 4 * number, side + 5 * number), Image.Resampling.BICUBIC)
+        image.save(folder / image_key(number), compress_level=1)
+    for added in range(3):
+        (folder / f"{added}.txt").write_text("\n".join(map(image_key, numbers[: IMAGES + added * MORE])))
+    return folder
+
+
+def image_key(number: int) -> str:
+    """Return the name of an image."""
+    return f"{number:03d}.png"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TinyCache:
+    """A cache in a folder, and the images that it is made from."""
+
+    where: Path
+    images: Path
+
+    @property
+    def cache(self) -> Cache:
+        """The cache, by our own reader."""
+        return Cache(store=Store(uri=str(self.where)))
+
+    def listed(self, history: History) -> str:
+        """Return the images of a history, as DATA names them."""
+        return str(self.images / f"{history.count('images')}.txt")
+
+    def cut(self, history: History, teachers: Iterable[str], *, extend: bool = False) -> None:
+        """Cut views, as `make views` does."""
+        cache, recipe = self.cache, recipe_of(history, teachers)
+        manifest = require_recipe(cache, recipe, extend=extend)
+        specs = [teacher_spec(choice) for choice in recipe.teachers]
+        if manifest is not None:
+            specs = waiting_teachers(cache, manifest, recipe.teachers)
+        make_views(cache, recipe, specs, self.listed(history), LOCAL, str, extend=extend)
+
+    def extract(self, history: History, teachers: Iterable[str], name: str) -> None:
+        """Run a teacher, as `make extract` does: views that it needs and that are not there are cut before."""
+        cache, recipe, choice = self.cache, recipe_of(history, {*teachers, name}), TEACHERS[name]
+        manifest = require_recipe(cache, recipe)
+        if manifest is None or views_missing(cache, manifest, waiting_teachers(cache, manifest, [choice])):
+            specs = [teacher_spec(one) for one in recipe.teachers]
+            make_views(cache, recipe, specs, self.listed(history), LOCAL, str)
+        extract_teacher(plan_extraction(cache, recipe, choice), LOCAL, str)
+
+    def measure(self, name: str) -> None:
+        """Measure what a teacher stored, as `make stats` does."""
+        cache = self.cache
+        cache.require()
+        measure_teachers(cache, [name], LOCAL, str)
