@@ -251,7 +251,11 @@ class CacheModel:
         self.forget()
 
     def forget(self) -> None:
-        """Forget what is not there any more."""
+        """Forget what is not there any more, and damage of what no commit record names any more."""
+        committed = self.committed
+        self.damage = {
+            name: sha for name, sha in self.damage.items() if name in committed or not OF_SHARDS.fullmatch(name)
+        }
         sound = self.sound
         if VIEWS not in sound:
             self.history = ()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from cache_model import LOG, VIEWS, CacheModel
+from cache_model import LOG, ROOT, VIEWS, CacheModel
 from hypothesis import note
 from reading import Place
 from references import hashes, part_of
@@ -68,12 +68,12 @@ def put(model: CacheModel, tiny: TinyCache, bodies: dict[str, bytes | None]) -> 
 
 def names(text: str, name: str, tiny: TinyCache) -> bool:
     """Say whether a message names an object: itself, or the array, with the shard where it is one of many."""
-    array, _, number = name.removeprefix("features.zarr/").partition("/c")
-    if name == "features.zarr/zarr.json" and f"{tiny.where}: holds no features.zarr" in text:
+    array, _, number = name.removeprefix("features.zarr/").removesuffix("/c").partition("/c/")
+    if name == ROOT and (f"{tiny.where}: holds no features.zarr" in text or f"{tiny.where}: holds a features" in text):
         return True
     if part_of(name).endswith("/stats") or "/phi_s/" in name:
         return array.removesuffix("/zarr.json") in text
-    shard = f"{array} shard {number.strip('/').partition('/')[0]}"
+    shard = f"{array} shard {number.partition('/')[0]}"
     return name in text or (bool(number) and shard in text)
 
 
