@@ -16,8 +16,10 @@ from stage_runs import LOCAL, StageRun, contents, run_stages, write_colours
 
 from pipeline.__main__ import main
 from pipeline.lease import VIEWS_LEASE, WHOLE_LEASE, leased, teacher_lease
+from pipeline.stage_extract import extract_teacher, plan_extraction
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
+from storage_schemas.errors import StorageError
 from storage_schemas.store import Store
 
 HERE = Path(__file__).parent
@@ -106,6 +108,21 @@ def test_one_teacher_that_is_extracted_twice_at_once_has_one_frozen_map(
 
     assert features(rough.where) != features(alone.where)
     assert features(cut) in (features(rough.where), features(alone.where))
+
+
+def test_a_worker_of_a_dead_driver_writes_nothing_once_another_run_has_begun(cut: Path) -> None:
+    cache, choice = Cache(store=Store(uri=str(cut))), RECIPE.teachers[0]
+    extraction = plan_extraction(cache, RECIPE, choice)
+    with leased(cache, teacher_lease(choice.name), "the dead driver") as lease:
+        worker = replace(extraction, cache=lease.cache).worker(LOCAL)()
+    extract_teacher(extraction, LOCAL, str)
+    before, manifest = contents(cut), cache.teacher_manifest(choice.name)
+    assert manifest is not None
+    task = extraction.task(next(iter(extraction.views.sets)), 0, {choice.name: manifest.digest})
+    with pytest.raises(StorageError, match=r"leases/teachers\.quarter-mean\.\w+\.claim: is gone: "):
+        worker.extract(task)
+    assert contents(cut) == before
+    assert not list(cut.rglob("*.partial"))
 
 
 def test_what_has_nothing_to_do_needs_no_lease(alone: StageRun) -> None:
