@@ -36,7 +36,7 @@ TRAINS = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify gc teachers
+.PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify export gc teachers
 
 help: ## list the commands and their variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -46,6 +46,7 @@ help: ## list the commands and their variables
 	@echo "  RECIPE    what is made (now: $(RECIPE))"
 	@echo "  DATA      images: a folder, tars, Parquet files, a list of URIs (now: $(if $(DATA),$(DATA),not set))"
 	@echo "  CACHE     where the cache is: a folder, s3://bucket/prefix (now: $(CACHE))"
+	@echo "  TO        where an export goes: a folder, s3://bucket/prefix"
 	@echo "  TEACHER   dinov3, siglip2, sam3, or module:Class"
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
 	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ and a timm ViT"
@@ -83,8 +84,8 @@ check: $(INSTALLED) ## linters and types
 $(OUT)/photographs: | $(INSTALLED)
 	@$(PIPELINE) photographs --data "$@"
 
-plan: $(INSTALLED) $(LAID_OUT) ## what a run would make and cost; writes nothing
-	@$(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(ARGS)
+plan: $(INSTALLED) $(LAID_OUT) ## what a run would make and cost; writes nothing (ARGS=--probe measures speeds)
+	@$(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTES) $(ARGS)
 
 views: $(INSTALLED) $(LAID_OUT) ## cut the views
 	@$(PIPELINE) views --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(EXECUTES) $(TELLS) $(ARGS)
@@ -106,6 +107,9 @@ report: $(INSTALLED) ## one HTML page: the closing table, pictures of features, 
 
 inspect: $(INSTALLED) ## what is in the cache, and how far each stage is
 	@$(PIPELINE) inspect --cache "$(CACHE)" $(ARGS)
+
+export: $(INSTALLED) ## a subset of the cache, re-sharded or re-encoded, as a cache of its own at TO
+	@$(PIPELINE) export --cache "$(CACHE)" --to "$(TO)" $(if $(TEACHER),--teachers $(TEACHER)) $(EXECUTES) $(TELLS) $(ARGS)
 
 gc: $(INSTALLED) ## what can go: leftovers of killed runs, details that are done with (ARGS="--details --delete")
 	@$(PIPELINE) gc --recipe "$(RECIPE)" --cache "$(CACHE)" $(ARGS)

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.export_options import export_options
 from pipeline.look_options import (
     TeachersOptions,
     gc_options,
@@ -27,9 +29,12 @@ from storage_schemas.cache import Cache
 from storage_schemas.errors import AbstractStillhouseError, CorruptionError, Problem, SettingError
 from storage_schemas.store import Store
 
+if TYPE_CHECKING:
+    from pipeline.probe import TeacherSpeed
+
 
 def plan(arguments: Sequence[str]) -> None:
-    """Say what a run would make and cost; write nothing."""
+    """Say what a run would make and cost; write nothing that stays."""
     options, recipe = plan_options(arguments)
     from pipeline.free_space import space_for
     from pipeline.image_list import list_images
@@ -47,11 +52,16 @@ def plan(arguments: Sequence[str]) -> None:
     else:
         drawn = drawn_views(list_images(options.data), recipe.views)
     planned = plan_run(recipe, drawn)
-    _say("\n".join(plan_lines(planned, options.tflops)))
-    if options.cache:
-        store = _cache(options.cache).store
-        _say(space_line(store.uri, space_for(store, planned.units)))
-    if refusals := [problem for teacher in planned.teachers for problem in teacher.refusals]:
+    refusals = [problem for teacher in planned.teachers for problem in teacher.refusals]
+    speeds: Mapping[str, TeacherSpeed] = {}
+    if options.probe and cache and not refusals:
+        from pipeline.probe import probe_teachers
+
+        speeds = probe_teachers(cache.store, planned.teachers, options.run)
+    _say("\n".join(plan_lines(planned, options.tflops, speeds)))
+    if cache:
+        _say(space_line(cache.store.uri, space_for(cache.store, planned.units)))
+    if refusals:
         raise SettingError(f"recipe {recipe.name}", refusals)
 
 
@@ -164,6 +174,14 @@ def verify(arguments: Sequence[str]) -> None:
         raise CorruptionError(f"cache {cache.store.uri}", verdict.problems)
 
 
+def export(arguments: Sequence[str]) -> None:
+    """Take a subset of a cache to another place."""
+    options = export_options(arguments)
+    from pipeline.stage_export import export_cache, plan_export
+
+    export_cache(plan_export(_cache(options.cache), _cache(options.to), options), options.run, _say)
+
+
 def gc(arguments: Sequence[str]) -> None:
     """Say what a cache no longer needs; delete it when told."""
     options = gc_options(arguments)
@@ -232,6 +250,7 @@ COMMANDS: Mapping[str, Command] = {
     "train": train,
     "inspect": inspect,
     "verify": verify,
+    "export": export,
     "gc": gc,
     "teachers": teachers,
     "photographs": photographs,

@@ -107,6 +107,25 @@ class ResidualFacts:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FidelityFacts:
+    """What an encoding leaves of the spatial features of a view set."""
+
+    view_set: str
+    """The set, or `all`."""
+    encoding: str
+    stored: bool
+    """Whether the features are stored in it."""
+    fidelity: float | None
+    """Variance of the features over the mean squared error of the encoding; null where it changes no number."""
+    expected: bool
+    """Whether the error is expected of how far apart the encoding's numbers are, and not measured: the features were
+    rounded to it, or to fewer bits, before they were stored."""
+    saturated: float
+    """Share of the numbers that are as large as `int8` holds, or larger."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatsFacts:
     """What `stats` measured."""
 
@@ -120,6 +139,8 @@ class StatsFacts:
     """Residual above which a set is off."""
     residuals: tuple[ResidualFacts, ...]
     """Each set, and last `all` of them together."""
+    fidelities: tuple[FidelityFacts, ...]
+    """Each set in each encoding, and last `all` of them together."""
     advice: tuple[str, ...]
     """Which sets are off, and what to do; empty where none is."""
     dispersion: float | None
@@ -160,6 +181,8 @@ class TeacherFacts:
     compression: str
     identity: str
     """Digest that every commit record of the features carries."""
+    exported_from: str | None
+    """Digest of the features of another cache that these were taken of; null where a teacher was run here."""
     sets: tuple[FeatureFacts, ...]
     bytes: int
     """Of all sets."""
@@ -216,6 +239,8 @@ class CacheFacts:
     """Version of the cache's format."""
     identity: str | None
     """Digest of the views' identity; null before any view was drawn."""
+    exported_from: str | None
+    """Digest of the identity of the views that these were taken of; null where they were cut here."""
     images: int
     """Images in the list."""
     generations: int

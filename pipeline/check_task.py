@@ -23,6 +23,8 @@ class CheckTask:
     """What mends the views that it is of."""
     unit: Unit | None
     """Its unit; None where the manifest that would say is damaged. Its objects are checked all the same."""
+    exported: bool
+    """Whether it holds features that come from another cache: mosaics are numbered as there."""
     settings: ViewsConfig | None
     """Of the views; None where they cannot be read."""
     drawn: tuple[DrawnView, ...] | None

@@ -1,8 +1,11 @@
 """What is committed, by the names in the commit log alone."""
 
-from pipeline.make_command import detail_command, extract_command, views_command
+from collections.abc import Collection, Iterable
+
+from pipeline.make_command import detail_command, export_command, extract_command, views_command
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
+from storage_schemas.manifest import TeacherManifest, ViewsManifest
 
 LOG = "tables/shards/"
 """The commit log, relative to the cache."""
@@ -34,9 +37,24 @@ def is_of_teacher(unit: str, teacher: str) -> bool:
     return unit.startswith(f"teachers/{teacher}/") or unit.endswith(f"/detail/{teacher}")
 
 
-def unit_command(cache: Cache, recipe: str, unit: str) -> str:
-    """Return the command that writes what is missing of a unit."""
+def exported_names(views: ViewsManifest | None, teachers: Iterable[TeacherManifest]) -> frozenset[str]:
+    """Return what a cache has from another one: `views`, and the names of teachers."""
+    names = [manifest.spec.name for manifest in teachers if manifest.exported]
+    return frozenset([*names, *(["views"] if views is not None and views.exported else [])])
+
+
+def unit_command(cache: Cache, recipe: str, unit: str, exported: Collection[str] = ()) -> str:
+    """Return the command that writes what is missing of a unit.
+
+    Args:
+        cache: the cache.
+        recipe: its recipe's name.
+        unit: the unit's name.
+        exported: what it has from another cache, see `exported_names`.
+    """
     parts = unit.split("/")
+    if (parts[1] if parts[0] == "teachers" else "views") in exported:
+        return export_command(cache)
     if parts[0] == "teachers":
         return extract_command(cache, recipe, parts[1])
     return detail_command(cache, recipe, parts[3]) if len(parts) == 4 else views_command(cache, recipe)

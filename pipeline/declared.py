@@ -6,7 +6,7 @@ from typing import final
 from pipeline.cache_units import detailed_teachers, sides_of
 from pipeline.committed import committed_units, is_of_teacher
 from pipeline.findings import Findings
-from pipeline.make_command import extract_command, views_command
+from pipeline.make_command import export_command, extract_command, views_command
 from pipeline.units import Unit
 from pipeline.verify_groups import check_group, copied_back
 from pipeline.verify_teachers import check_teacher
@@ -59,7 +59,7 @@ def read_declared(cache: Cache, teacher: str, found: Findings) -> Declared:
     teachers = [one for one in read if one is not None]
     known = {one.spec.forward_of: sides_of(one.spec, views.manifest) for one, _ in teachers}
     sides = {name: known.get(name) for name in detailed_teachers(committed_units(cache))}
-    command = views_command(cache, recipe)
+    command = export_command(cache) if views.manifest.exported else views_command(cache, recipe)
     units = [
         *check_canvases(cache, views.manifest, command, found),
         *check_details(cache, views.manifest, sides, command, found),

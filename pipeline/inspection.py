@@ -22,7 +22,8 @@ from pipeline.cache_units import (
     stored_sides,
     teacher_manifests,
 )
-from pipeline.committed import committed_units, unit_command
+from pipeline.committed import committed_units, exported_names, unit_command
+from pipeline.config import TeacherChoice
 from pipeline.holder import Claim, said_time
 from pipeline.lease import standing_claims
 from pipeline.make_command import recipe_teachers, stats_command, views_command
@@ -33,6 +34,7 @@ from pipeline.units import Unit
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
 from storage_schemas.errors import MissingError, Problem
+from storage_schemas.identity import digest
 from storage_schemas.layout import FORMAT_VERSION, features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.views import teacher_tokens
@@ -62,6 +64,7 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         recipe=recipe,
         format=FORMAT_VERSION,
         identity=None if views is None else views.digest,
+        exported_from=views.identity["export"]["source"] if views is not None and views.exported else None,
         images=0 if views is None else sum(one.images["count"] for one in views.generations),
         generations=0 if views is None else len(views.generations),
         view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
@@ -88,8 +91,10 @@ def _details(
     cache: Cache, recipe: str, views: ViewsManifest, manifests: Sequence[TeacherManifest], committed: Committed
 ) -> list[Unit]:
     """Return the units of details that are there, or that a teacher still needs."""
-    specs = [teacher_spec(choice) for choice in recipe_teachers(recipe)] + [manifest.spec for manifest in manifests]
+    specs = [teacher_spec(choice) for choice in _expected(recipe, views)] + [manifest.spec for manifest in manifests]
     sides = {spec.forward_of: sides_of(spec, views) for spec in specs if spec.size_rule == "fixed"}
+    if views.exported:  # which has no details but those that were asked for
+        sides = {name: one for name, one in sides.items() if name in detailed_teachers(committed)}
     there = detailed_teachers(committed)
     sides |= {name: stored_sides(cache, views, name) for name in there if name not in sides}
     needed = [name for name in sides if name in there or not _complete(views, name, committed)]
@@ -131,6 +136,7 @@ def _teacher(cache: Cache, views: ViewsManifest, manifest: TeacherManifest, tole
         **{name: getattr(spec, name) for name in _SPEC_FIELDS},
         **{name: identity[name] for name in _IDENTITY_FIELDS},
         identity=manifest.digest,
+        exported_from=digest(manifest.identity["source"]) if manifest.exported else None,
         sets=sets,
         bytes=sum(one.bytes for one in sets),
         phi_s=_phi_s(cache, spec.name),
@@ -185,7 +191,8 @@ def _unfinished(
     if views is None:
         yield UnfinishedFacts(unit="views", done=0, of=1, command=views_command(cache, recipe))
         return
-    names = {spec.name for choice in recipe_teachers(recipe) for spec in map_specs(choice)}
+    names = {spec.name for choice in _expected(recipe, views) for spec in map_specs(choice)}
+    exported = exported_names(views, manifests)
     names |= {manifest.spec.name for manifest in manifests}
     shards = {unit.name: unit.grid.shards for unit in (*canvas_units(views), *details)}
     for name in sorted(names | set(cache.teachers())):
@@ -193,7 +200,7 @@ def _unfinished(
     for unit, of in shards.items():
         done = len(committed.get(unit, ()))
         if done < of:
-            yield UnfinishedFacts(unit=unit, done=done, of=of, command=unit_command(cache, recipe, unit))
+            yield UnfinishedFacts(unit=unit, done=done, of=of, command=unit_command(cache, recipe, unit, exported))
     yield from _unmeasured(cache, views, manifests, committed)
 
 
@@ -204,6 +211,11 @@ def _unmeasured(
         name, stats = manifest.spec.name, stats_facts(cache, views, manifest)
         if _complete(views, name, committed) and (stats is None or not stats.current):
             yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=stats_command(cache, name))
+
+
+def _expected(recipe: str, views: ViewsManifest) -> tuple[TeacherChoice, ...]:
+    """Return the teachers that a cache is to have: its recipe's; of an export, those that it has."""
+    return () if views.exported else recipe_teachers(recipe)
 
 
 def _complete(views: ViewsManifest, teacher: str, committed: Committed) -> bool:

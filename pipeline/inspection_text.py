@@ -16,6 +16,8 @@ def cache_lines(facts: CacheFacts) -> Iterator[str]:
     identity = "no views yet" if facts.identity is None else f"identity {facts.identity[:DIGITS]}"
     grown = f" in {facts.generations} generations" if facts.generations > 1 else ""
     yield f"{facts.cache}: recipe {facts.recipe}, format {facts.format}, {identity}, {facts.images:,} images{grown}"
+    if facts.exported_from is not None:
+        yield f"exported from views of identity {facts.exported_from[:DIGITS]}"
     if facts.view_sets:
         yield ""
         yield from _view_sets(facts.view_sets)
@@ -48,7 +50,8 @@ def _teacher(teacher: TeacherFacts) -> Iterator[str]:
     yield f"  model    {teacher.model}: {teacher.dim} channels, {summary}, patch {teacher.patch}, {sizes}"
     yield f"  licence  {teacher.licence}"
     yield f"  weights  {teacher.weights_sha256[:DIGITS]}, run in {teacher.precision}, {teacher.batch} inputs a forward"
-    yield f"  stored   {sized(teacher.bytes)} in {encoding}, identity {teacher.identity[:DIGITS]}"
+    source = "" if teacher.exported_from is None else f", exported from {teacher.exported_from[:DIGITS]}"
+    yield f"  stored   {sized(teacher.bytes)} in {encoding}, identity {teacher.identity[:DIGITS]}{source}"
     yield f"  PHI-S    φ = {teacher.phi_s.scale:.4g}, fitted on {teacher.phi_s.tokens:,} tokens"
     yield f"  stats    {_stats(teacher.stats)}"
     yield from (f"  {line}" for line in aligned(list(_set_rows(teacher))))

@@ -32,8 +32,15 @@ class PlanOptions:
     tflops: float = 300.0
     """What one GPU sustains in the teachers' forwards (TFLOP/s). The default is some 30 % of the 989 TFLOP/s that the
     data sheets of H100 and H200 name for dense bfloat16: a statement, not a measurement. Give your own."""
+    probe: bool = False
+    """Measure instead of stating: run some batches of each teacher, and write one shard of its features to `cache` and
+    take it away again. The weights must be at hand."""
+    weights: str = ""
+    """For `probe`: where the weights of `teacher` are, when not where its recipe says (WEIGHTS)."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    run: RunConfig = field(default_factory=lambda: RunConfig(executor="local"))
+    """For `probe`: one worker of this kind is measured."""
 
 
 @final
@@ -121,7 +128,13 @@ def plan_options(arguments: Sequence[str]) -> tuple[PlanOptions, Recipe]:
     _require_positive("tflops", options.tflops, least=1e-3)
     if not options.images:
         require("DATA", options.data)
+    if options.probe:
+        require("CACHE", options.cache)
+    if options.weights and not options.teacher:
+        require("TEACHER", "")
     teachers = (choose(recipe, options.teacher),) if options.teacher else recipe.teachers
+    if options.weights:
+        teachers = tuple(replace(choice, weights=options.weights) for choice in teachers)
     return options, replace(recipe, views=options.views, calibration=options.calibration, teachers=teachers)
 
 

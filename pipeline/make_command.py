@@ -29,6 +29,11 @@ def detail_command(cache: Cache, recipe: str, teacher: str) -> str:
     return f"{extract_command(cache, recipe, teacher)} DATA=…"
 
 
+def export_command(cache: Cache) -> str:
+    """Return the command that finishes an export. Only the user knows which cache it was taken of, and with what."""
+    return f"make export CACHE=… TO={shlex.quote(cache.store.uri)}"
+
+
 def stats_command(cache: Cache, teacher: str) -> str:
     """Return the command that measures a teacher's features."""
     return f"make stats CACHE={shlex.quote(cache.store.uri)} TEACHER={teacher}"

@@ -18,6 +18,7 @@ from pipeline.dispersion import (
     observe_direction,
 )
 from pipeline.moments import Moments, Observer, merge
+from pipeline.rounding import Rounding, merge_rounding, observe_rounding
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.encodings import as_numbers
@@ -55,6 +56,8 @@ class Observed:
 
     moments: Moments
     """Of stored spatial tokens (PHI-S units)."""
+    rounding: Rounding
+    """What encodings cost on them."""
     directions: DirectionSum | None
     """Of raw summaries; None for a teacher that has none."""
 
@@ -87,7 +90,8 @@ def merge_observed(left: Observed, right: Observed) -> Observed:
     directions = left.directions
     if directions is not None and right.directions is not None:
         directions = merge_directions(directions, right.directions)
-    return Observed(moments=merge(left.moments, right.moments), directions=directions)
+    rounding = merge_rounding(left.rounding, right.rounding)
+    return Observed(moments=merge(left.moments, right.moments), rounding=rounding, directions=directions)
 
 
 @final
@@ -99,14 +103,15 @@ class FeatureMeasurer:
         self._cache = Cache(store=store)
 
     def measure(self, task: MeasureTask) -> Observed:
-        """First pass: moments of the spatial tokens, sum of the summaries."""
-        observer = Observer()
+        """First pass: moments of the spatial tokens, what rounding costs on them, sum of the summaries."""
+        observer, rounding = Observer(), Rounding(count=0, float16=0.0, int8=0.0, saturated=0)
         for tokens in self._tokens(task):
-            observer.add(torch.from_numpy(tokens))
+            observer.add(torch.from_numpy(as_numbers(tokens)))
+            rounding = merge_rounding(rounding, observe_rounding(tokens))
         directions = None
         if task.summarised:
             directions = reduce(merge_directions, map(observe_direction, self._summaries(task)))
-        return Observed(moments=observer.moments(), directions=directions)
+        return Observed(moments=observer.moments(), rounding=rounding, directions=directions)
 
     def angles(self, task_and_direction: tuple[MeasureTask, np.ndarray]) -> AngleSum:
         """Second pass: squared angles between summaries and their mean direction (μ_y, unit length)."""
@@ -119,7 +124,7 @@ class FeatureMeasurer:
             step = max(1, TOKENS_AT_ONCE // int(np.prod(spatial.spec.entry_shape[:-1])))
             for first in range(0, len(rows), step):
                 tokens = spatial.read(rows[first : first + step])
-                yield as_numbers(tokens.reshape(-1, tokens.shape[-1]))
+                yield tokens.reshape(-1, tokens.shape[-1])
 
     def _summaries(self, task: MeasureTask) -> Iterator[np.ndarray]:
         for shard in task.shards:

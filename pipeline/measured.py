@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import final
 
 import numpy as np
@@ -11,6 +11,7 @@ from pipeline.dispersion import AngleSum, DirectionSum, dispersion, mean_directi
 from pipeline.measure_shard import Observed
 from pipeline.moments import Moments, covariance, merge, merge_all, variance
 from pipeline.publish import publish_group
+from pipeline.rounding import Rounding, means, merge_rounding, sums
 from pipeline.spectrum import spectrum
 from storage_schemas.cache import Cache
 from storage_schemas.manifest import TeacherManifest
@@ -30,11 +31,13 @@ class Measured:
     """Their numbers, by set; those without views too."""
     sets: Mapping[ViewSet, Moments]
     """Of stored spatial tokens (PHI-S units), of each set with views."""
+    rounding: Mapping[ViewSet, Rounding]
+    """What encodings cost on them, of each set with views."""
     directions: DirectionSum | None
     """Of raw summaries; None for a teacher that has none, or before there is a view."""
 
 
-NOTHING = Measured(views=0, shards={}, sets={}, directions=None)
+NOTHING = Measured(views=0, shards={}, sets={}, rounding={}, directions=None)
 """Before anything is measured."""
 
 
@@ -47,8 +50,9 @@ def read_measured(cache: Cache, manifest: TeacherManifest) -> Measured:
     def merged_from(name: str) -> np.ndarray:
         return cache.store.checked(partial(read_small_array, cache.store, f"{group}/{name}", stats.arrays[name]))
 
-    sets = {}
+    sets, rounding = {}, {}
     for view_set, channels in stats.sets.items():
+        rounding[view_set] = sums(channels.rounding)
         spread = merged_from(f"{view_set.name}/covariance")
         scatter = spread * (channels.tokens - 1)
         sets[view_set] = Moments(count=channels.tokens, mean=channels.mean, scatter=scatter)
@@ -56,7 +60,7 @@ def read_measured(cache: Cache, manifest: TeacherManifest) -> Measured:
     if stats.dispersion is not None:
         total, length = map(merged_from, ("summary_sum", "summary_length"))
         directions = DirectionSum(count=stats.views, total=total, length=float(length))
-    return Measured(views=stats.views, shards=stats.shards, sets=sets, directions=directions)
+    return Measured(views=stats.views, shards=stats.shards, sets=sets, rounding=rounding, directions=directions)
 
 
 def extended(
@@ -70,14 +74,22 @@ def extended(
         shards: their numbers, by set; none that was measured before.
         observed: first pass over them, by set, of sets with views.
     """
-    sets, directions = dict(measured.sets), measured.directions
+    sets, rounding, directions = dict(measured.sets), dict(measured.rounding), measured.directions
     for view_set in sorted(observed):
         one = observed[view_set]
+        before = rounding.get(view_set)
         sets[view_set] = merge(sets[view_set], one.moments) if view_set in sets else one.moments
+        rounding[view_set] = one.rounding if before is None else merge_rounding(before, one.rounding)
         if one.directions is not None:
             directions = one.directions if directions is None else merge_directions(directions, one.directions)
     every = {one: measured.shards.get(one, frozenset()) | more for one, more in shards.items()}
-    return Measured(views=measured.views + views, shards=every, sets=dict(sorted(sets.items())), directions=directions)
+    return Measured(
+        views=measured.views + views,
+        shards=every,
+        sets=dict(sorted(sets.items())),
+        rounding=dict(sorted(rounding.items())),
+        directions=directions,
+    )
 
 
 def write_measured(cache: Cache, manifest: TeacherManifest, measured: Measured, angles: AngleSum | None) -> None:
@@ -96,9 +108,12 @@ def write_measured(cache: Cache, manifest: TeacherManifest, measured: Measured, 
         ContractError: there are no tokens, or summaries that have no direction or all the same.
     """
     pooled, group = merge_all(measured.sets.values()), stats_group(manifest)
-    arrays = _channels("", pooled) | _summary(measured.directions, angles)
+    cost = reduce(merge_rounding, measured.rounding.values())
+    arrays = _channels("", pooled, cost) | _summary(measured.directions, angles)
     for view_set, moments in measured.sets.items():
-        arrays |= _channels(f"{view_set.name}/", moments) | {f"{view_set.name}/covariance": covariance(moments)}
+        name = view_set.name
+        arrays |= _channels(f"{name}/", moments, measured.rounding[view_set])
+        arrays |= {f"{name}/covariance": covariance(moments)}
     publish_group(cache.store, group)
     for view_set in measured.sets:
         publish_group(cache.store, f"{group}/{view_set.name}")
@@ -120,8 +135,9 @@ def stats_group(manifest: TeacherManifest) -> str:
     return f"teachers/{manifest.spec.name}/stats"
 
 
-def _channels(prefix: str, moments: Moments) -> dict[str, np.ndarray]:
+def _channels(prefix: str, moments: Moments, rounding: Rounding) -> dict[str, np.ndarray]:
     arrays = {"mean": moments.mean, "variance": variance(moments), "spectrum": spectrum(moments)}
+    arrays["rounding"] = means(rounding).array()
     return {f"{prefix}{name}": values for name, values in arrays.items()}
 
 

@@ -156,7 +156,7 @@ def require(name: str, value: str) -> None:
 
 
 COMMAND_HELP: dict[str, str] = {
-    "plan": "what a run would make and cost; writes nothing",
+    "plan": "what a run would make and cost, stated or measured (--probe); writes nothing",
     "views": "cut the views",
     "preview": "a contact sheet: canvases with every teacher's window, and mosaics",
     "extract": "run one teacher over the views (cutting them first where they are missing)",
@@ -164,6 +164,7 @@ COMMAND_HELP: dict[str, str] = {
     "train": "train a student on Ray; without Ray: python -m trainer train",
     "inspect": "what is in a cache, and how far each stage is",
     "verify": "check that what is there is what was committed",
+    "export": "a subset of a cache, re-sharded or re-encoded, as a cache of its own in another place",
     "gc": "what can go: leftovers of killed runs, details that are done with; deletes them when told",
     "teachers": "the catalogue of teachers",
     "photographs": "lay out the demo's photographs as a folder",

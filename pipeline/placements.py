@@ -64,9 +64,43 @@ def mosaic_layout(spec: TeacherSpec, geometry: CanvasGeometry) -> MosaicLayout:
     return MosaicLayout(canvas_tokens=spec.native_tokens, window_tokens=geometry.span)
 
 
+def source_rows(
+    spec: TeacherSpec, seed: int, view_set: ViewSet, geometry: CanvasGeometry, placements: list[Placement]
+) -> list[int | None]:
+    """Return the row slot that each view had where a canvas teacher saw it, which its mosaic and its cell tell.
+
+    Views that were exported are numbered anew; their mosaics are those of the cache that they come from.
+
+    Returns:
+        Row slots; None for a view whose cell its mosaic does not have.
+    """
+    layout, rows, drawn = mosaic_layout(spec, geometry), list[int | None](), dict[int, list[int]]()
+    for one in placements:
+        if one.mosaic is None or one.cell is None or one.cell not in range(layout.capacity):
+            rows.append(None)
+            continue
+        if one.mosaic not in drawn:
+            drawn[one.mosaic] = mosaic_cells(layout, spec, seed, view_set, one.mosaic)
+        rows.append(one.mosaic + drawn[one.mosaic].index(one.cell))
+    return rows
+
+
 def mosaic_cells(layout: MosaicLayout, spec: TeacherSpec, seed: int, view_set: ViewSet, first_row: int) -> list[int]:
     """Return the cell of each member of the mosaic that starts at a row slot."""
     return draw_cells(layout, (seed, view_set.name, first_row, "cells", spec.forward_of))
+
+
+def placements_of(table: pa.Table) -> list[Placement]:
+    """Read placements back from their table."""
+    return [
+        Placement(
+            row=one["row"],
+            offset=Offset(row=one["offset_row"], col=one["offset_col"]),
+            mosaic=one["mosaic"],
+            cell=one["cell"],
+        )
+        for one in table.to_pylist()
+    ]
 
 
 def placements_table(placements: list[Placement]) -> pa.Table:

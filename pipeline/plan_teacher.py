@@ -1,5 +1,6 @@
 """Planning one teacher: what it would store, how often it would run, and whether `extract` would refuse it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import final, get_args
@@ -37,8 +38,15 @@ class TeacherPlan:
     """Inputs that it sees to store features: windows, or mosaics."""
     calibration: int
     """Inputs that it sees before that, to fit PHI-S."""
-    tflop: float
-    """Of all these forwards (10¹² floating-point operations)."""
+    inputs: Mapping[int, int]
+    """All these forwards, by the side of the input (pixels)."""
+    costs: Mapping[int, float]
+    """What one of them costs (10¹² floating-point operations), by side likewise."""
+
+    @property
+    def tflop(self) -> float:
+        """Of all these forwards (10¹² floating-point operations)."""
+        return sum(count * self.costs[side] for side, count in self.inputs.items())
 
     @property
     def stored(self) -> tuple[Unit, ...]:
@@ -65,6 +73,9 @@ def plan_teacher(choice: TeacherChoice, recipe: Recipe, views: PlannedViews) -> 
     refusals += _refusals(f"{spec.name}, PHI-S", lambda: require_tokens(sample, tokens, recipe.calibration, spec.dim))
     forwards = {view_set: _forwards(spec, views, view_set) for view_set in views.shapes}
     observed = {view_set: _observed(spec, views, view_set, sample) for view_set in views.shapes}
+    inputs = Counter[int]()
+    for view_set, shape in views.shapes.items():
+        inputs[input_side(spec, shape.geometry)] += forwards[view_set] + observed[view_set]
     return TeacherPlan(
         choice=choice,
         maps=maps,
@@ -73,11 +84,8 @@ def plan_teacher(choice: TeacherChoice, recipe: Recipe, views: PlannedViews) -> 
         details=_details(spec, views),
         forwards=sum(forwards.values()),
         calibration=sum(observed.values()),
-        tflop=sum(
-            (forwards[view_set] + observed[view_set])
-            * tflop_per_input(choice.source, input_side(spec, views.shapes[view_set].geometry), weights=choice.weights)
-            for view_set in views.shapes
-        ),
+        inputs=inputs,
+        costs={side: tflop_per_input(choice.source, side, weights=choice.weights) for side in inputs},
     )
 
 
@@ -107,7 +115,8 @@ def _refused(choice: TeacherChoice, maps: tuple[TeacherSpec, ...], refusals: lis
         details=(),
         forwards=0,
         calibration=0,
-        tflop=0.0,
+        inputs={},
+        costs={},
     )
 
 

@@ -5,26 +5,30 @@ from collections.abc import Sequence
 from pipeline.free_space import Space
 from pipeline.plan import Plan
 from pipeline.plan_teacher import TeacherPlan
+from pipeline.probe_text import NOTHING_MEASURED, Speeds, kind_of, probe_lines, probed_hours
+from pipeline.put_requests import put_requests
 from pipeline.text_table import aligned, sized
 from pipeline.units import Unit, total_bytes, total_objects, total_shards
 
 Row = Sequence[str]
 
 
-def plan_lines(plan: Plan, tflops: float) -> list[str]:
+def plan_lines(plan: Plan, tflops: float, speeds: Speeds = NOTHING_MEASURED) -> list[str]:
     """Return a plan's tables.
 
     Args:
         plan: what is planned.
-        tflops: what the GPU sustains (TFLOP/s).
+        tflops: what the GPU is stated to sustain (TFLOP/s).
+        speeds: what was measured of each teacher instead; empty where nothing was.
     """
     return [
         *aligned(_view_rows(plan)),
         "",
-        *aligned(_teacher_rows(plan, tflops), left=2),
+        *aligned(_teacher_rows(plan, tflops, speeds), left=2),
+        *probe_lines(plan, speeds),
         "",
         _total(plan),
-        *_notes(plan, tflops),
+        *_notes(plan, tflops, speeds),
     ]
 
 
@@ -38,20 +42,22 @@ def space_line(uri: str, space: Space | None) -> str:
 
 
 def _view_rows(plan: Plan) -> list[Row]:
-    head = ("view set", "views", "rows per shard", "shards", "pixels", "objects")
+    head = ("view set", "views", "rows per shard", "shards", "pixels", "objects", "PUTs")
     rows = [_view_row(unit) for unit in plan.canvases]
     shards, objects = total_shards(plan.canvases), total_objects(plan.canvases)
-    total = ("all", f"{_views(plan):,}", "", f"{shards:,}", sized(total_bytes(plan.canvases)), f"{objects:,}")
+    size, puts = sized(total_bytes(plan.canvases)), put_requests(plan.canvases)
+    total = ("all", f"{_views(plan):,}", "", f"{shards:,}", size, f"{objects:,}", f"{puts:,}")
     return [head, *rows, total]
 
 
 def _view_row(unit: Unit) -> Row:
     grid = unit.grid
     numbers = (f"{number:,}" for number in (grid.views, grid.rows_per_shard, grid.shards))
-    return (unit.view_set.name, *numbers, sized(total_bytes([unit])), f"{total_objects([unit]):,}")
+    objects, puts = total_objects([unit]), put_requests([unit])
+    return (unit.view_set.name, *numbers, sized(total_bytes([unit])), f"{objects:,}", f"{puts:,}")
 
 
-def _teacher_rows(plan: Plan, tflops: float) -> list[Row]:
+def _teacher_rows(plan: Plan, tflops: float, speeds: Speeds) -> list[Row]:
     head = (
         "teacher",
         "stored as",
@@ -64,13 +70,14 @@ def _teacher_rows(plan: Plan, tflops: float) -> list[Row]:
         "detail",
         "shards",
         "objects",
+        "PUTs",
         "TFLOP",
-        "GPU hours",
+        f"{kind_of(speeds)} hours",
     )
-    return [head, *(_teacher_row(one, tflops) for one in plan.teachers)]
+    return [head, *(_teacher_row(one, tflops, speeds) for one in plan.teachers)]
 
 
-def _teacher_row(teacher: TeacherPlan, tflops: float) -> Row:
+def _teacher_row(teacher: TeacherPlan, tflops: float, speeds: Speeds) -> Row:
     choice = teacher.choice
     return (
         choice.name,
@@ -84,20 +91,25 @@ def _teacher_row(teacher: TeacherPlan, tflops: float) -> Row:
         sized(total_bytes(teacher.details)),
         f"{total_shards(teacher.stored):,}",
         f"{total_objects(teacher.stored):,}",
+        f"{put_requests(teacher.stored):,}",
         f"{teacher.tflop:,.4g}",
-        _hours(teacher.tflop, tflops),
+        f"{_hours(teacher, tflops, speeds):,.3g}",
     )
 
 
 def _total(plan: Plan) -> str:
     size, objects = total_bytes(plan.units), total_objects(plan.units)
-    return f"total: {sized(size)} ({size:,} bytes) as stored, {total_shards(plan.units):,} shards, {objects:,} objects"
+    what = f"{total_shards(plan.units):,} shards, {objects:,} objects, {put_requests(plan.units):,} PUTs on S3"
+    return f"total: {sized(size)} ({size:,} bytes) as stored, {what}"
 
 
-def _notes(plan: Plan, tflops: float) -> list[str]:
-    tflop = sum(teacher.tflop for teacher in plan.teachers)
+def _notes(plan: Plan, tflops: float, speeds: Speeds) -> list[str]:
+    tflop, hours = (
+        sum(one) for one in zip(*((t.tflop, _hours(t, tflops, speeds)) for t in plan.teachers), strict=True)
+    )
+    how = "as measured, one worker" if speeds else f"at a stated {tflops:g} TFLOP/s"
     notes = [
-        f"teachers: {tflop:,.4g} TFLOP, {_hours(tflop, tflops)} GPU hours at a stated {tflops:g} TFLOP/s",
+        f"teachers: {tflop:,.4g} TFLOP, {hours:,.3g} {kind_of(speeds)} hours {how}",
         "bytes: array shards, if no view is rejected; tables, commit records and metadata come on top",
     ]
     if any(teacher.choice.compression != "none" for teacher in plan.teachers):
@@ -110,5 +122,7 @@ def _views(plan: Plan) -> int:
     return sum(unit.grid.views for unit in plan.canvases)
 
 
-def _hours(tflop: float, tflops: float) -> str:
-    return f"{tflop / tflops / 3600:,.3g}"
+def _hours(teacher: TeacherPlan, tflops: float, speeds: Speeds) -> float:
+    if teacher.choice.name in speeds:
+        return probed_hours(teacher, speeds[teacher.choice.name]).longest
+    return teacher.tflop / tflops / 3600

@@ -1,14 +1,17 @@
 """Running a teacher again on a few views, and comparing what it gives with what is stored."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
 from pipeline.config import RunConfig, TeacherChoice
 from pipeline.declared import Declared
+from pipeline.features import views_per_input
 from pipeline.findings import Findings, noting
 from pipeline.look_options import VerifyOptions
 from pipeline.options import choose
+from pipeline.placements import placements_of
 from pipeline.recipes import recipe_of
 from pipeline.run_again import distance
 from pipeline.running_teacher import RunningTeacher, run_teacher
@@ -16,6 +19,7 @@ from pipeline.units import Unit, choice_of
 from storage_schemas.cache import Cache
 from storage_schemas.commits import committed_shards, read_commit, record_path
 from storage_schemas.identity import require_same
+from storage_schemas.layout import detail_unit
 from storage_schemas.manifest import TeacherManifest
 from storage_schemas.seeds import generator
 from storage_schemas.teacher import Precision, forward_of
@@ -41,6 +45,8 @@ class Recomputed:
     farthest: float
     """Largest difference, as `TOLERANCE` measures it."""
     tolerance: float
+    left_out: int
+    """Committed views that cannot be run again: their details are not in the cache, or not all of their mosaic is."""
 
 
 def recompute_teachers(cache: Cache, declared: Declared, options: VerifyOptions, found: Findings) -> list[Recomputed]:
@@ -98,15 +104,19 @@ def recompute_views(
         found: what is wrong is noted here.
     """
     tolerance, distances = TOLERANCE[manifest.identity["precision"]], []
-    for unit, row in _picked(cache, manifest, units, count, found):
+    rows = _committed_rows(cache, units, found)
+    runnable = [(unit, row) for unit, seen in rows for row in _runnable(cache, manifest, unit, seen, found)]
+    for unit, row in _drawn(manifest, runnable, count):
         place, fix = f"{unit.arrays[0].path} row {row}", "delete the record of its shard, and extract it again"
         with noting(found.problems, place, fix):
             distances.append(distance(cache, running, manifest, unit, row))
             if not distances[-1] <= tolerance:
                 apart = f"is {distances[-1]:.3g} of a token's length from what the teacher gives"
                 found.note(place, f"{apart}; rounding explains {tolerance:.3g}", fix)
-    farthest = max(distances, default=0.0)
-    return Recomputed(teacher=manifest.spec.name, views=len(distances), farthest=farthest, tolerance=tolerance)
+    farthest, left = max(distances, default=0.0), sum(len(seen) for _, seen in rows) - len(runnable)
+    return Recomputed(
+        teacher=manifest.spec.name, views=len(distances), farthest=farthest, tolerance=tolerance, left_out=left
+    )
 
 
 def _same_teacher(manifest: TeacherManifest, choice: TeacherChoice, run: RunConfig) -> RunningTeacher:
@@ -122,16 +132,35 @@ def _same_teacher(manifest: TeacherManifest, choice: TeacherChoice, run: RunConf
     return running
 
 
-def _picked(
-    cache: Cache, manifest: TeacherManifest, units: Sequence[Unit], count: int, found: Findings
-) -> list[tuple[Unit, int]]:
-    """Draw committed rows, each as likely as any other, by the identity of the features alone."""
-    rows: list[tuple[Unit, int]] = []
+def _committed_rows(cache: Cache, units: Sequence[Unit], found: Findings) -> list[tuple[Unit, range]]:
+    """Return the row slots that hold the views of every committed shard."""
+    rows: list[tuple[Unit, range]] = []
     for unit in units:
         for shard in committed_shards(cache.store, unit.name):
             with noting(found.problems, record_path(unit.name, shard), "see what else is wrong with this shard"):
                 one = read_commit(cache.store, unit.name, shard)[0]
-                rows += [(unit, row) for row in range(one.first_row, one.first_row + one.rows)]
+                rows.append((unit, range(one.first_row, one.first_row + one.rows)))
+    return rows
+
+
+def _runnable(cache: Cache, manifest: TeacherManifest, unit: Unit, rows: range, found: Findings) -> Sequence[int]:
+    """Return those of a shard's rows of which all is there that the teacher saw with them."""
+    spec, shard = manifest.spec, rows.start // unit.grid.rows_per_shard
+    if spec.size_rule == "fixed":
+        return rows if cache.store.exists(record_path(detail_unit(unit.view_set, spec.forward_of), shard)) else ()
+    if not (manifest.exported and spec.size_rule == "canvas"):
+        return rows
+    with noting(found.problems, unit.name, "see what else is wrong with this shard"):
+        commits = {shard: read_commit(cache.store, unit.name, shard)}
+        placements = placements_of(cache.placements(unit.view_set, spec.name, commits))
+        members = Counter(one.mosaic for one in placements)
+        capacity = views_per_input(spec, unit.shape.geometry)
+        return [one.row for one in placements if members[one.mosaic] == capacity]
+    return ()
+
+
+def _drawn(manifest: TeacherManifest, rows: Sequence[tuple[Unit, int]], count: int) -> list[tuple[Unit, int]]:
+    """Draw rows, each as likely as any other, by the identity of the features alone."""
     if not rows:
         return []
     draws = generator(("recompute", manifest.digest))

@@ -1,19 +1,20 @@
 """Running a teacher again on one view, beside the views that it was run with, and measuring how far the result is."""
 
+from collections.abc import Sequence
+
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float
 
 from pipeline.extract_shard import teacher_pixels
 from pipeline.features import view_features, views_per_input
-from pipeline.placements import Placement
+from pipeline.placements import Placement, placements_of
 from pipeline.running_teacher import RunningTeacher
 from pipeline.units import Unit
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.encodings import as_numbers, as_stored
 from storage_schemas.errors import MissingError, Problem
-from storage_schemas.geometry import CanvasGeometry, Offset
+from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.layout import summary_array
 from storage_schemas.manifest import TeacherManifest
 from storage_schemas.phi_s import to_stored
@@ -41,7 +42,8 @@ def distance(cache: Cache, running: RunningTeacher, manifest: TeacherManifest, u
     if phi_s is None:
         raise MissingError("PHI-S", [Problem(place=f"teachers/{name}/phi_s", found="is gone")])
     commits = {shard: read_commit(cache.store, unit.name, shard)}
-    batch, position = _batch(cache.placements(view_set, name, commits), row, manifest, unit.shape.geometry)
+    placements = placements_of(cache.placements(view_set, name, commits))
+    batch, position = _batch(placements, row, manifest, unit.shape.geometry)
     source = teacher_pixels(cache, manifest.spec, view_set, shard)
     features = next(view_features(running, view_set, source, unit.shape.geometry, batch))
     raw = features.maps[manifest.spec.layer][position].float().cpu().numpy()
@@ -64,18 +66,16 @@ def token_distance(
 
 
 def _batch(
-    table: pa.Table, row: int, manifest: TeacherManifest, geometry: CanvasGeometry
-) -> tuple[list[Placement], int]:
-    """Return the placements of the batch that a row was in, whole mosaics of it, and the row's position there."""
-    placements = [
-        Placement(
-            row=one["row"],
-            offset=Offset(row=one["offset_row"], col=one["offset_col"]),
-            mosaic=one["mosaic"],
-            cell=one["cell"],
-        )
-        for one in table.to_pylist()
-    ]
+    placements: Sequence[Placement], row: int, manifest: TeacherManifest, geometry: CanvasGeometry
+) -> tuple[Sequence[Placement], int]:
+    """Return the placements of the batch that a row was in, whole mosaics of it, and the row's position there.
+
+    Of features that come from another cache the batch is not known: the row's mosaic alone, or views beside it.
+    """
+    if manifest.exported and manifest.spec.size_rule == "canvas":
+        [mosaic] = [one.mosaic for one in placements if one.row == row]
+        batch = [one for one in placements if one.mosaic == mosaic]
+        return batch, [one.row for one in batch].index(row)
     length = manifest.identity["batch"] * views_per_input(manifest.spec, geometry)
     position = [one.row for one in placements].index(row)
     first = position - position % length

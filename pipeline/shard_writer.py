@@ -52,15 +52,21 @@ class ShardWriter:
         Raises:
             ContractError: wrong shape or dtype, a value that is not finite, or more entries than the shard has slots.
         """
-        problem = None
+        if not _is_finite(entry):
+            found = f"entry {len(self.spans)} of the shard holds NaN or infinity"
+            raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
+        self.append_chunk(encode_chunk(entry, self.spec))
+
+    def append_chunk(self, chunk: bytes) -> None:
+        """Write the next view's entry, encoded already and checked: that of another shard of this dtype and codec.
+
+        Raises:
+            ContractError: more entries than the shard has slots.
+        """
         if len(self.spans) == self.spec.rows_per_shard:
-            problem = f"has {self.spec.rows_per_shard} row slots, and all are filled"
-        elif not _is_finite(entry):
-            problem = f"entry {len(self.spans)} of the shard holds NaN or infinity"
-        if problem:
-            raise ContractError("shard", [Problem(place=self.spec.path, found=problem)])
+            found = f"has {self.spec.rows_per_shard} row slots, and all are filled"
+            raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
         start = self.sink.size
-        chunk = encode_chunk(entry, self.spec)
         self.sink.write(chunk)
         self.checksums += chunk[-CHECKSUM_BYTES:]
         self.spans.append((start, self.sink.size - start))

@@ -18,6 +18,7 @@ from pipeline.extract_shard import (
 )
 from pipeline.freeze_phi_s import freeze_phi_s, frozen_phi_s, require_same_teacher
 from pipeline.lease import leased, teacher_lease
+from pipeline.make_command import export_command
 from pipeline.moments import merge_each
 from pipeline.plan_teacher import input_side
 from pipeline.pools import AbstractPool, in_order, open_pool
@@ -29,7 +30,7 @@ from pipeline.stage_views import require_recipe, views_missing
 from pipeline.waiting import waiting_teachers
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import committed_shards
-from storage_schemas.errors import ContractError, MissingError, Problem, SettingError
+from storage_schemas.errors import ContractError, IdentityError, MissingError, Problem, SettingError
 from storage_schemas.layout import features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.phi_s import PhiS
@@ -132,10 +133,12 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
     """Bring the features of all maps of one teacher to completion.
 
     Raises:
-        IdentityError: the cache holds features of one of these names from other weights, settings or views.
+        IdentityError: the cache holds features of one of these names from other weights, settings or views, or from
+            another cache.
         BusyError: another run is writing this teacher's.
     """
     name = extraction.name
+    _require_own(extraction)
     if extraction.maps[0].random_weights:
         say(f"extract {name}: RANDOM WEIGHTS ({extraction.choice.weights}): a demonstration, not a teacher")
     if _missing(extraction):
@@ -158,6 +161,16 @@ def _extract_missing(
         frozen = _calibrated(extraction, weights, pool, say)
         manifests = [_declare(extraction, spec, weights, frozen[spec.name]) for spec in extraction.maps]
         _extract(extraction, manifests, missing, pool, run, say)
+
+
+def _require_own(extraction: Extraction) -> None:
+    """Refuse to go on with features that come from another cache: nothing here can make the rest of them."""
+    manifests = (extraction.cache.teacher_manifest(spec.name) for spec in extraction.maps)
+    if names := [manifest.spec.name for manifest in manifests if manifest is not None and manifest.exported]:
+        found = "was exported to here; it is extracted in the cache that it comes from"
+        fix = f"`{export_command(extraction.cache)}` finishes it; a teacher of another name can be run over these views"
+        problems = [Problem(place=f"teachers/{name}", found=found, fix=fix) for name in names]
+        raise IdentityError(f"teacher {extraction.name}", problems)
 
 
 def _missing(extraction: Extraction) -> dict[tuple[ViewSet, int], list[str]]:

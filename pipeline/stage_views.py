@@ -12,6 +12,7 @@ from pipeline.extension import ImageParts, divide, require_settings, stored_conf
 from pipeline.image_list import SourceImage, list_images
 from pipeline.image_parts import Copies, ImagePart
 from pipeline.lease import VIEWS_LEASE, leased
+from pipeline.make_command import export_command
 from pipeline.pools import open_pool
 from pipeline.progress import Say, progress
 from pipeline.publish import TEMPORARY, publish_bytes, publish_group
@@ -20,7 +21,7 @@ from pipeline.running_teacher import teacher_spec
 from pipeline.shard_writer import create_array
 from pipeline.views_plan import ViewsPlan, plan_views
 from storage_schemas.cache import Cache
-from storage_schemas.errors import IdentityError, Problem
+from storage_schemas.errors import IdentityError, Problem, SettingError
 from storage_schemas.layout import FEATURES, FORMAT_VERSION, images_part
 from storage_schemas.manifest import ViewsManifest
 from storage_schemas.tables import to_parquet
@@ -38,14 +39,22 @@ def require_recipe(cache: Cache, recipe: Recipe, *, extend: bool = False) -> Vie
 
     Raises:
         IdentityError: it was another recipe, or other settings, or not Stillhouse.
+        SettingError: it is an export, and is to be extended.
     """
     if cache.attributes("") is None and _is_unmade(cache):
         return None
     cache.require()
     manifest = cache.views_manifest()
     if manifest is not None:
+        if manifest.exported and extend:
+            _refuse_export(cache, "is an export, which is not extended", "extend the cache that it was taken of")
         require_settings(manifest, recipe, extend=extend)
     return manifest
+
+
+def _refuse_export(cache: Cache, found: str, fix: str) -> None:
+    fix = f"{fix}, and export that; `{export_command(cache)}` finishes an export that was cut short"
+    raise SettingError("views", [Problem(place=cache.store.uri, found=found, fix=fix)])
 
 
 def _is_unmade(cache: Cache) -> bool:
@@ -98,7 +107,8 @@ def make_views(
     Raises:
         MissingError: there are no images, or one cannot be read.
         IdentityError: the cache holds another recipe's views, or those of another image list.
-        SettingError: more views were rejected than `run.max_rejected` allows. What is committed is kept.
+        SettingError: more views were rejected than `run.max_rejected` allows, what is committed is kept; or the cache
+            is an export, and views are missing.
         BusyError: another run is cutting views into this cache.
     """
 
@@ -137,6 +147,11 @@ def _planned(
 ) -> tuple[ViewsManifest, ViewsPlan | None]:
     """Return what the views are to be, and the plan of them; None where nothing is to be written for it."""
     missing = before is None or views_missing(cache, before, specs)
+    if before is not None and before.exported:
+        if missing:
+            found = "is an export, and not all that is wanted of its views is there: canvases, or details of a teacher"
+            _refuse_export(cache, found, "cut them in the cache that it was taken of")
+        return before, None
     same = before is not None and stored_config(before.generations[-1].views) == recipe.views
     if before is not None and same and not missing and not data:
         return before, None

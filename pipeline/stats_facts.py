@@ -1,13 +1,17 @@
 """What `stats` measured of a teacher, beside what the report of C-RADIOv4 has of the same model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
-from pipeline.cache_facts import ResidualFacts, StatsFacts
+import numpy as np
+
+from pipeline.cache_facts import FidelityFacts, ResidualFacts, StatsFacts
 from pipeline.dispersion import PAPER_DISPERSIONS
 from pipeline.make_command import extract_command
 from pipeline.residuals import POOLED, TOLERANCE, residual, residual_advice
 from pipeline.spectrum import effective_rank
 from storage_schemas.cache import Cache
+from storage_schemas.encodings import Encoding
 from storage_schemas.errors import MissingError, Problem
 from storage_schemas.layout import FEATURES
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
@@ -42,13 +46,16 @@ def stats_facts(
     residuals = (*sets, _residuals(POOLED, stats.pooled, tolerance))
     same = stats.identity == manifest.digest
     new = stats.unmeasured({one: shape.grid.shards for one, shape in views.sets.items()}) if same else 0
-    paper = paper_name(manifest.spec)
+    paper, stored = paper_name(manifest.spec), manifest.identity["encoding"]
     return StatsFacts(
         current=same and not new,
         unmeasured=new,
         views=stats.views,
         tolerance=tolerance,
         residuals=residuals,
+        fidelities=tuple(
+            _fidelities({**{one.name: of for one, of in stats.sets.items()}, POOLED: stats.pooled}, stored)
+        ),
         advice=tuple(residual_advice(residuals, tolerance, _fitted_again(cache, name))),
         dispersion=stats.dispersion,
         paper_model=paper,
@@ -98,6 +105,20 @@ def _residuals(name: str, channels: ChannelStats, tolerance: float) -> ResidualF
         off=found > tolerance,
         effective_rank=effective_rank(channels.spectrum),
     )
+
+
+def _fidelities(sets: Mapping[str, ChannelStats], stored: Encoding) -> Iterator[FidelityFacts]:
+    for name, channels in sets.items():
+        for encoding in get_args(Encoding):
+            fidelity = channels.fidelity(encoding)
+            yield FidelityFacts(
+                view_set=name,
+                encoding=encoding,
+                stored=encoding == stored,
+                fidelity=fidelity,
+                expected=fidelity is not None and np.dtype(encoding).itemsize >= np.dtype(stored).itemsize,
+                saturated=channels.rounding.saturated,
+            )
 
 
 def _fitted_again(cache: Cache, teacher: str) -> str:

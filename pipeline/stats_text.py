@@ -1,10 +1,12 @@
 """What `stats` found, as plain text: how far PHI-S is from perfect in every view set, and how wide the cones are."""
 
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
-from pipeline.cache_facts import ResidualFacts, StatsFacts
+from pipeline.cache_facts import FidelityFacts, ResidualFacts, StatsFacts
 from pipeline.dispersion import PAPER_DISPERSIONS
 from pipeline.text_table import aligned
+from storage_schemas.encodings import Encoding
 
 RESIDUAL_HEAD = ("tokens measured", "rms of mean", "variance − 1", "rms of it", "effective rank")
 """Over the columns of `residual_cells`."""
@@ -25,6 +27,9 @@ def stats_lines(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) ->
     yield from aligned(
         [["teacher", "in the report", "φ", "views", "dispersion", "report's"], *_cones(facts, scales)], 2
     )
+    yield ""
+    yield from aligned(list(_fidelity_rows(facts)), left=3)
+    yield "fidelity F: variance over the squared error that storing makes; ~ is expected of rounding, else measured"
     for name, stats in facts.items():
         yield from (f"{name}: {line}" for line in stats.advice)
 
@@ -40,6 +45,23 @@ def residual_cells(residual: ResidualFacts | None) -> list[str]:
         f"{residual.deviation:.4f}",
         f"{residual.effective_rank:.1f}",
     ]
+
+
+def _fidelity_rows(facts: Mapping[str, StatsFacts]) -> Iterator[list[str]]:
+    """Yield a row for each teacher and view set, with what each encoding leaves of it."""
+    encodings = get_args(Encoding)
+    yield ["teacher", "view set", "stored as", *(f"F of {encoding}" for encoding in encodings), "beyond int8"]
+    for name, stats in facts.items():
+        for position in range(0, len(stats.fidelities), len(encodings)):
+            held = stats.fidelities[position : position + len(encodings)]
+            stored = "".join(one.encoding for one in held if one.stored)
+            yield [name, held[0].view_set, stored, *map(_fidelity, held), f"{held[0].saturated:.2g}"]
+
+
+def _fidelity(facts: FidelityFacts) -> str:
+    if facts.fidelity is None:
+        return "exact"
+    return f"{'~' if facts.expected else ''}{facts.fidelity:,.4g}"
 
 
 def _cones(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) -> Iterator[list[str]]:

@@ -6,7 +6,7 @@ from typing import final
 
 from pipeline.cache_facts import UnfinishedFacts
 from pipeline.check_task import CheckTask
-from pipeline.committed import committed_units, unit_command
+from pipeline.committed import committed_units, exported_names, unit_command
 from pipeline.declared import Declared, read_declared
 from pipeline.findings import Findings
 from pipeline.leftovers import unnamed_objects
@@ -104,10 +104,11 @@ def _unnamed(
 
 
 def _shards_left(cache: Cache, declared: Declared, committed: Mapping[str, Sequence[int]]) -> Iterator[UnfinishedFacts]:
+    exported = exported_names(declared.views and declared.views.manifest, declared.teachers)
     for unit in declared.units:
         done = len(set(committed.get(unit.name, ())) & set(range(unit.grid.shards)))
         if done < unit.grid.shards:
-            command = unit_command(cache, declared.recipe, unit.name)
+            command = unit_command(cache, declared.recipe, unit.name, exported)
             yield UnfinishedFacts(unit=unit.name, done=done, of=unit.grid.shards, command=command)
 
 

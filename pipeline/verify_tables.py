@@ -9,7 +9,7 @@ from pipeline.check_task import CheckTask
 from pipeline.config import ViewsConfig
 from pipeline.cut import draw_crop
 from pipeline.findings import noting, rows_problem
-from pipeline.placements import place_views, placements_table
+from pipeline.placements import place_views, placements_of, placements_table, source_rows
 from pipeline.units import Unit
 from storage_schemas.errors import Problem
 from storage_schemas.layout import table_part
@@ -91,7 +91,23 @@ def _placement_rows(
     shifts, geometry = settings.teacher_shifts, unit.shape.geometry
     drawn = place_views(unit.teacher, settings.seed, shifts, unit.view_set, geometry, views)
     expected = placements_table(drawn).to_pylist()
+    if task.exported and unit.teacher.size_rule == "canvas":
+        expected = [{name: one[name] for name in ("row", "offset_row", "offset_col")} for one in expected]
+        yield from _mosaic_rows(place, placements, task, unit, settings)
     yield from _unlike(place, placements.to_pylist(), expected, "is not the placement that is drawn for it", task.fix)
+
+
+def _mosaic_rows(
+    place: str, placements: pa.Table, task: CheckTask, unit: Unit, settings: ViewsConfig
+) -> Iterator[Problem]:
+    """Check mosaics that come from another cache: cells that they have, and views in the order in which they were."""
+    if unit.teacher is None:
+        return
+    listed, geometry = placements_of(placements), unit.shape.geometry
+    rows = source_rows(unit.teacher, settings.seed, unit.view_set, geometry, listed)
+    before = [-1, *(-1 if row is None else row for row in rows)]
+    odd = [position for position, row in enumerate(rows) if row is None or row <= before[position]]
+    yield from rows_problem(place, odd, "is not in a cell that is drawn for it", task.fix)
 
 
 def _unlike(place: str, rows: Sequence[Row], expected: Sequence[Row], found: str, fix: str) -> Iterator[Problem]:

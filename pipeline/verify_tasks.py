@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from pipeline.check_task import CheckTask, rewrite
-from pipeline.committed import unit_command
+from pipeline.committed import exported_names, unit_command
 from pipeline.config import RunConfig
 from pipeline.declared import Declared
 from pipeline.draw import DrawnView
@@ -30,12 +30,14 @@ def check_tasks(cache: Cache, declared: Declared, committed: Mapping[str, Sequen
 
 def _task(cache: Cache, declared: Declared, name: str, unit: Unit | None, shard: int) -> CheckTask:
     views = name if unit is None else views_unit(unit.view_set)
+    exported = exported_names(declared.views and declared.views.manifest, declared.teachers)
     return CheckTask(
         name=name,
         shard=shard,
-        fix=rewrite(name, shard, unit_command(cache, declared.recipe, name)),
-        views_fix=rewrite(views, shard, unit_command(cache, declared.recipe, views)),
+        fix=rewrite(name, shard, unit_command(cache, declared.recipe, name, exported)),
+        views_fix=rewrite(views, shard, unit_command(cache, declared.recipe, views, exported)),
         unit=unit,
+        exported=unit is not None and unit.teacher is not None and unit.teacher.name in exported,
         settings=None if declared.views is None else declared.views.settings,
         drawn=_drawn(declared, unit, shard),
     )

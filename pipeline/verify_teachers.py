@@ -78,7 +78,7 @@ def check_stats(
     name = manifest.spec.name
     group, said, stats = f"teachers/{name}/stats", None, None
     place, fix = metadata_name(group), f"delete {FEATURES}/{group}, and `{command}` measures again"
-    arrays = [("mean", 1), ("variance", 1), ("spectrum", 1)]
+    arrays = [("mean", 1), ("variance", 1), ("spectrum", 1), ("rounding", 1)]
     summary = [("dispersion", 0), ("mean_direction", 1), ("summary_sum", 1), ("summary_length", 0)]
     found.known.update(small_array_objects(group, [*arrays, *summary]))
     with noting(found.problems, place, fix):
@@ -113,6 +113,8 @@ def _check_manifest(
         found.note(place, problem, fix)
     if differences(identity["teacher"], spec.attributes()):
         found.note(place, "its identity is of another spec than its own", fix)
+    if manifest.exported and identity["source"]["views"] != views.identity.get("export", {}).get("source"):
+        found.note(place, "was exported from features of other views than those that were exported to here", fix)
     tokens = {view_set: teacher_tokens(spec, view_set, shape.geometry) for view_set, shape in views.sets.items()}
     # a set that an extension brought is declared before its first shard, when the teacher is run over it
     waiting = {view_set: tokens[view_set] for view_set, shape in views.sets.items() if not shape.grid.counts[0]}
@@ -147,7 +149,7 @@ def _phi_s_problems(attributes: Mapping[str, Any], manifest: TeacherManifest | N
         return
     if attributes["sha256"] != manifest.identity["phi_s_sha256"]:
         yield "is not the map that the features were stored under"
-    fitted_for = {name: value for name, value in manifest.identity.items() if name not in FITTED_AFTER}
+    fitted_for = {name: value for name, value in manifest.origin.items() if name not in FITTED_AFTER}
     if unlike := differences(attributes["identity"], fitted_for):
         yield f"was fitted for something else than these features: {', '.join(one.place for one in unlike)}"
 

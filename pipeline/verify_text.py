@@ -25,6 +25,11 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
             f"recomputed {one.teacher}: {one.views} views, the farthest {one.farthest:.2g} of a token's length "
             f"from what is stored; rounding explains {one.tolerance:.2g}"
         )
+        if one.left_out:
+            yield (
+                f"recomputed {one.teacher}: {one.left_out} views cannot be run again here: "
+                "details that it saw, or others of their mosaics, are not in this cache"
+            )
     if not verdict.problems:
         units = f"{verdict.units} units, {verdict.objects} committed objects, {sized(verdict.bytes)}"
         yield f"verify: sound: {units}, every byte read and as committed"

@@ -6,11 +6,12 @@ from typing import final
 
 from pipeline.cache_units import canvas_units, detail_units, stored_sides
 from pipeline.config import ViewsConfig
-from pipeline.draw import DrawBasis, DrawnView, draw_generations, set_manifest
+from pipeline.draw import DrawnView
 from pipeline.extension import stored_config
 from pipeline.findings import MALFORMED, Findings, noting
 from pipeline.image_parts import ImagePart, read_part
 from pipeline.publish import TEMPORARY
+from pipeline.redraw import implied_sets, redraw
 from pipeline.units import Unit
 from pipeline.verify_groups import check_group, copied_back, metadata_name
 from pipeline.verify_units import check_unit
@@ -159,10 +160,8 @@ def _drawn(
     cache: Cache, manifest: ViewsManifest, parts: Sequence[ImagePart], found: Findings
 ) -> dict[ViewSet, list[DrawnView]]:
     """Draw the views of every generation again: the manifest must follow from them."""
-    settings = [stored_config(generation.views) for generation in manifest.generations]
-    bases = [DrawBasis(images=part.kept, config=one) for part, one in zip(parts, settings, strict=True)]
-    drawn = draw_generations(bases)
-    if {one: set_manifest(one, map(len, views), settings[-1]) for one, views in drawn.items()} != dict(manifest.sets):
+    drawn = redraw(manifest, parts)
+    if implied_sets(manifest, drawn) != dict(manifest.sets):
         problem = "its view sets are not those that its settings and the image list give"
         found.note(metadata_name("views"), problem, copied_back(cache))
         return {}

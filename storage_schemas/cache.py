@@ -20,14 +20,14 @@ from storage_schemas.seal import unsealed
 from storage_schemas.shard_format import parse_array_metadata
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.small_arrays import read_small_array
-from storage_schemas.stats import ChannelStats, TeacherStats, shards_of_runs
+from storage_schemas.stats import ChannelStats, RoundingStats, TeacherStats, shards_of_runs
 from storage_schemas.store import Store
-from storage_schemas.tables import PLACEMENTS, VIEWS, from_parquet
+from storage_schemas.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
 from storage_schemas.views import ViewSet
 
 PHI_S_ARRAYS = ("mean", "rotation", "scale")
 """Arrays of a teacher's PHI-S, in the order in which they are hashed."""
-STATS_ARRAYS = ("mean", "variance", "spectrum")
+STATS_ARRAYS = ("mean", "variance", "spectrum", "rounding")
 """Arrays of a teacher's statistics, over all view sets and over each."""
 SUMMARY_STATS_ARRAYS = ("dispersion", "mean_direction")
 """Further ones, of a teacher with a summary."""
@@ -129,6 +129,10 @@ class Cache:
         """Return the `views` table of a set, over its committed shards, in order of row."""
         return self._table("views", view_set.name, VIEWS, commits)
 
+    def rejected(self, view_set: ViewSet, commits: dict[int, list[ShardRecord]]) -> pa.Table:
+        """Return the `rejected` table of a set, over its committed shards, shard by shard."""
+        return self._table("rejected", view_set.name, REJECTED, commits)
+
     def placements(self, view_set: ViewSet, teacher: str, commits: dict[int, list[ShardRecord]]) -> pa.Table:
         """Return the `placements` table of a teacher and a set, over the committed shards, in order of row."""
         return self._table("placements", f"{teacher}/{view_set.name}", PLACEMENTS, commits)
@@ -190,8 +194,9 @@ class Cache:
 
     def _channels(self, group: str, prefix: str, tokens: int, told: Mapping[str, str]) -> ChannelStats:
         names = [f"{prefix}{name}" for name in STATS_ARRAYS]
-        mean, variance, spectrum = self._small_arrays(group, names, told)
-        return ChannelStats(tokens=tokens, mean=mean, variance=variance, spectrum=spectrum)
+        mean, variance, spectrum, rounding = self._small_arrays(group, names, told)
+        costs = RoundingStats.from_array(rounding, f"{group}/{prefix}rounding")
+        return ChannelStats(tokens=tokens, mean=mean, variance=variance, spectrum=spectrum, rounding=costs)
 
     def _small_arrays(
         self, group: str, names: Sequence[str], told: Mapping[str, str] | None = None

@@ -81,6 +81,11 @@ class ViewsManifest:
         return digest(self.identity)
 
     @property
+    def exported(self) -> bool:
+        """Whether the views are a subset of those of another cache, which was exported to here."""
+        return "export" in self.identity
+
+    @property
     def generations(self) -> tuple[Generation, ...]:
         """What the cache was made with, and what was added since."""
         return Generation(views=self.identity["views"], images=self.identity["images"]), *self.extensions
@@ -125,6 +130,19 @@ class TeacherManifest:
     def digest(self) -> str:
         """Digest of the identity: every feature shard carries it."""
         return digest(self.identity)
+
+    @property
+    def exported(self) -> bool:
+        """Whether the features are those of another cache, which were exported to here."""
+        return "source" in self.identity
+
+    @property
+    def origin(self) -> Identity:
+        """What the features were computed from, in the cache where a teacher was run."""
+        identity = self.identity
+        while "source" in identity:
+            identity = identity["source"]
+        return identity
 
     def attributes(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""

@@ -136,6 +136,18 @@ def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str
     out[...] = np.frombuffer(body, dtype=np.dtype(spec.dtype).newbyteorder("<")).reshape(spec.entry_shape)
 
 
+def require_whole_chunk(chunk: memoryview, spec: ArraySpec, place: str) -> None:
+    """Check a chunk without decoding it: its checksum, and its length where it is not compressed.
+
+    Raises:
+        CorruptionError: one is wrong.
+    """
+    body = checked_body(chunk, place)
+    if spec.compression == "none" and len(body) != spec.entry_bytes:
+        found = f"{len(body)} bytes, expected {spec.entry_bytes}"
+        raise CorruptionError("chunk", [Problem(place=place, found=found)])
+
+
 def encode_index(spans: list[tuple[int, int]], rows_per_shard: int) -> bytes:
     """Return a shard's index: (offset, length) of each chunk written, empty slots after them."""
     index = np.full((rows_per_shard, 2), NO_CHUNK, dtype="<u8")

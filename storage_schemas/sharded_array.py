@@ -21,6 +21,7 @@ from storage_schemas.shard_format import (
     decode_index,
     index_bytes,
     require_checksum,
+    require_whole_chunk,
 )
 from storage_schemas.store import Store
 
@@ -81,6 +82,34 @@ class ShardedArray:
         else:
             all_at_once(reads)
         return out
+
+    def read_chunks(self, rows: Sequence[int]) -> list[bytes]:
+        """Return the chunks of the given rows as they are stored, each with its checksum, in their order.
+
+        They are checked as whatever is read, but not decoded.
+
+        Args:
+            rows: row slots, in any order, repeats allowed.
+
+        Raises:
+            MissingError, CorruptionError: as `read`.
+        """
+        chunks = [b""] * len(rows)
+        for shard, wanted in _by_shard(rows, self.spec.rows_per_shard).items():
+            self.store.checked(partial(self._read_as_stored, shard, wanted, chunks))
+        return chunks
+
+    def _read_as_stored(self, shard: int, wanted: Wanted, chunks: list[bytes]) -> None:
+        index = self._index(shard)
+        spans = [self._span(shard, index, row) for _, row in wanted]
+        runs = coalesce(spans)
+        bodies, starts = self.store.read_ranges(self.records[shard].path, runs), [start for start, _ in runs]
+        for (position, row), (start, stop) in zip(wanted, spans, strict=True):
+            run = bisect_right(starts, start) - 1
+            chunk = memoryview(bodies[run])[start - starts[run] : stop - starts[run]]
+            require_whole_chunk(chunk, self.spec, self._place(shard, row))
+            self._require_committed(shard, row, chunk[-CHECKSUM_BYTES:])
+            chunks[position] = bytes(chunk)
 
     def _read_shard(self, shard: int, wanted: Wanted, out: np.ndarray) -> None:
         if self.is_straight and out.flags.c_contiguous:

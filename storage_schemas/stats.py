@@ -7,8 +7,41 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
+from storage_schemas.encodings import Encoding
 from storage_schemas.errors import ContractError, Problem
 from storage_schemas.views import ViewSet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundingStats:
+    """What storing the features in fewer bits costs, over all channels."""
+
+    numbers: int
+    """Numbers looked at."""
+    float16: float
+    """Mean squared error of `float16` (PHI-S units squared)."""
+    int8: float
+    """Mean squared error of `int8` (PHI-S units squared)."""
+    saturated: float
+    """Share of the numbers that are as large as `int8` holds, or larger."""
+
+    def array(self) -> Float64[np.ndarray, "4"]:
+        """Return it as it is stored."""
+        return np.array([float(self.numbers), self.float16, self.int8, self.saturated])
+
+    @classmethod
+    def from_array(cls, values: Float64[np.ndarray, "..."], place: str) -> "RoundingStats":
+        """Read `array()` back.
+
+        Raises:
+            ContractError: it is of another shape, or of negative numbers.
+        """
+        if values.shape != (4,) or (values < 0).any() or values[0] < 1:
+            found = f"{values.tolist()} are not a count and three numbers of at least 0"
+            raise ContractError("statistics", [Problem(place=place, found=found)])
+        numbers, float16, int8, saturated = values.tolist()
+        return cls(numbers=int(numbers), float16=float16, int8=int8, saturated=saturated)
 
 
 @final
@@ -24,6 +57,16 @@ class ChannelStats:
     """Variance of each channel (PHI-S units squared): 1 where the fit is perfect."""
     spectrum: Float64[np.ndarray, " channels"]
     """Eigenvalues of the covariance (PHI-S units squared), falling, none below zero; times φ² in raw units."""
+    rounding: RoundingStats
+    """What encodings cost."""
+
+    def fidelity(self, encoding: Encoding) -> float | None:
+        """Return what an encoding leaves of the features: F = Var[t] / MSE, or None where it changes nothing.
+
+        Source: v2.5 eq 8, with the stored feature in the student's place.
+        """
+        error = {"float32": 0.0, "float16": self.rounding.float16, "int8": self.rounding.int8}[encoding]
+        return float(np.mean(self.variance)) / error if error else None
 
     @property
     def mean_residual(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.cache_facts import ResidualFacts, StatsFacts
+from pipeline.cache_facts import FidelityFacts, ResidualFacts, StatsFacts
 from pipeline.dispersion import PAPER_DISPERSIONS
 from pipeline.residuals import POOLED, TOLERANCE, residual_advice
 from pipeline.stats_text import stats_lines
@@ -31,8 +31,14 @@ def residual_of(view_set: str, value: float, *, off: bool) -> ResidualFacts:
     )
 
 
+FIDELITIES = tuple(
+    FidelityFacts(view_set=POOLED, encoding=encoding, stored=stored, fidelity=one, expected=stored, saturated=2e-6)
+    for encoding, one, stored in (("float16", 2.5e7, True), ("float32", None, False), ("int8", 3012.3, False))
+)
+
+
 def stats_of(*residuals: ResidualFacts, advice: tuple[str, ...] = (), **more: Any) -> StatsFacts:
-    plain = {"dispersion": None, "paper_model": None, "paper_dispersion": None}
+    plain = {"dispersion": None, "paper_model": None, "paper_dispersion": None, "fidelities": FIDELITIES}
     return StatsFacts(
         current=True, unmeasured=0, views=5000, tolerance=0.2, residuals=residuals, advice=advice, **plain | more
     )
@@ -81,6 +87,11 @@ def test_the_table_has_a_line_for_every_set_and_the_report_s_dispersions_beside_
         "sam3                    12.5  5,000  no summary",
         "         DINOv3-H+                               2.120 rad²",
         "         SigLIP2-g-384                           0.694 rad²",
+        "",
+        "teacher  view set  stored as  F of float16  F of float32  F of int8  beyond int8",
+        "dinov3   all       float16        ~2.5e+07         exact      3,012        2e-06",
+        "sam3     all       float16        ~2.5e+07         exact      3,012        2e-06",
+        "fidelity F: variance over the squared error that storing makes; ~ is expected of rounding, else measured",
         "dinov3: OFF",
     ]
 
@@ -112,7 +123,11 @@ def test_stats_and_inspect_say_the_same_of_a_teacher_as_the_arrays_do(small_run:
     rows = [line.split() for line in lines if line.startswith("dinov3 ") and set_facts["view_set"] in line]
     numbers = [f"{set_facts['tokens']:,}", f"{set_facts['mean']:.4f}", f"{set_facts['variance']:+.4f}"]
     numbers += [f"{set_facts['deviation']:.4f}", f"{set_facts['effective_rank']:.1f}"]
-    assert rows == [["dinov3", set_facts["view_set"], *numbers]]
+    [of_int8] = [one for one in stats["fidelities"] if (one["view_set"], one["encoding"]) == (POOLED, "int8")]
+    assert rows[0] == ["dinov3", set_facts["view_set"], *numbers]
+    assert rows[1][:3] == ["dinov3", set_facts["view_set"], "float16"]
+    assert of_int8["fidelity"] == pytest.approx(measured.pooled.variance.mean() / measured.pooled.rounding.int8)
+    assert (of_int8["stored"], of_int8["expected"]) == (False, False)
     shown = [line.split() for line in said("inspect", *where) if set_facts["view_set"] in line.split()[:1]]
     assert numbers in [row[-5:] for row in shown]
     assert any(f"{measured.dispersion:.3f} rad²" in line for line in lines)

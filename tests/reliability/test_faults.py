@@ -25,6 +25,11 @@ from disturbed_runs import (
 from fault_proxy import Fault, FaultKind, FaultProxy
 from swift_server import Server
 
+from pipeline.config import RunConfig
+from pipeline.export_options import ExportOptions
+from pipeline.stage_export import export_cache, plan_export
+from storage_schemas.cache import Cache
+from storage_schemas.patience import Patience
 from storage_schemas.store import Store
 
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
@@ -80,6 +85,27 @@ def test_lost_answers_to_every_commit_change_nothing(
     assert len(looks) == 4, "each was looked for, found, and not written again"
     proxy.arm()
     assert contents(Store(uri=bucket)) == expected
+
+
+def test_an_export_from_s3_and_to_it_outlives_faults(
+    cached: tuple[str, list[str]], proxy: FaultProxy, bucket: str, undisturbed: Path, tmp_path: Path
+) -> None:
+    patience, local = Patience(outage=60.0, silence=10.0, first_wait=0.02), undisturbed / "cache"
+    ends = {
+        "down": (cached[0], str(tmp_path / "down")),
+        "up": (str(local), bucket),
+        "beside": (str(local), str(tmp_path / "b")),
+    }
+    held = {}
+    for name, (source, target) in ends.items():
+        options = ExportOptions(cache=source, to=target, encoding="int8", rows_per_shard=2)
+        caches = [Cache(store=Store(uri=uri, patience=patience)) for uri in (source, target)]
+        proxy.arm(*faults(range(3, 300, 9), ("500", "slowdown", "reset", "cut", "lost")))
+        export_cache(plan_export(*caches, options), RunConfig(executor="local"), str)
+        assert len(proxy.struck) > 3 or name == "beside"
+        proxy.arm()
+        held[name] = contents(caches[1].store)
+    assert held["down"] == held["up"] == held["beside"]
 
 
 def check_outage(runner: Runner, proxy: FaultProxy, uri: str, kind: FaultKind, number: int, expected: dict) -> None:

@@ -11,10 +11,14 @@ from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
 from pipeline.look_options import VerifyOptions
 from pipeline.plan import plan_run
 from pipeline.planned_views import drawn_views
+from pipeline.rounding import EVERY, observe_rounding
 from pipeline.stage_views import list_images
+from pipeline.stats_facts import measured_facts
+from pipeline.stats_text import stats_lines
 from pipeline.verify import verify_cache
-from storage_schemas.encodings import INT8_STEP
+from storage_schemas.encodings import INT8_STEP, as_numbers, as_stored
 from storage_schemas.phi_s import to_stored
+from storage_schemas.stats import ChannelStats
 from trainer.dataset import CachedBatches, heldout_requests
 from trainer.source import open_source
 
@@ -91,6 +95,66 @@ def test_statistics_are_of_numbers_not_of_steps(encoded_run: StageRun) -> None:
         stats = encoded_run.cache.stats(teacher)
         assert stats is not None
         assert abs(float(stats.pooled.variance.mean()) - 1) < 0.1
+
+
+def channels_of(run: StageRun, teacher: str) -> ChannelStats:
+    stats = run.cache.stats(teacher)
+    assert stats is not None
+    return stats.pooled
+
+
+def looked_at(views: np.ndarray) -> np.ndarray:
+    """The tokens that are looked at, of each shard."""
+    shards = [views[first : first + 16] for first in range(0, len(views), 16)]
+    return np.concatenate([shard.reshape(-1, 12)[::EVERY] for shard in shards]).astype(np.float64)
+
+
+def squared(error: np.ndarray) -> float:
+    return float(np.mean(error**2))
+
+
+def test_what_rounding_should_cost_is_what_it_costs(encoded_run: StageRun) -> None:
+    stored = {
+        name: looked_at(as_numbers(encoded_run.arrays[f"teachers/{name}/low-128/spatial"][:40])) for name in ENCODINGS
+    }
+    exact = {name: looked_at(numbers_of(encoded_run, name)) for name in ENCODINGS}
+    said = {name: channels_of(encoded_run, name).rounding for name in ENCODINGS}
+    # measured: fewer bits than are stored
+    for held, encoding in (("float32", "float16"), ("float32", "int8"), ("float16", "int8")):
+        error = as_numbers(as_stored(stored[held], encoding)).astype(np.float64) - stored[held]
+        assert getattr(said[held], encoding) == pytest.approx(squared(error), rel=1e-3)
+    # expected: what was rounded away before it was stored, which only a run without rounding knows
+    for encoding in ("float16", "int8"):
+        assert getattr(said[encoding], encoding) == pytest.approx(squared(stored[encoding] - exact[encoding]), rel=0.1)
+    assert said["int8"].int8 == pytest.approx(INT8_STEP**2 / 12, rel=1e-12)
+    assert said["int8"].float16 == pytest.approx(said["float32"].float16, rel=0.1)
+
+
+def test_saturation_is_measured_where_it_can_be_and_counted_everywhere() -> None:
+    rng = np.random.default_rng(5)
+    numbers = rng.standard_normal((11 * 2000, 24)).astype(np.float32) * 4
+    seen = observe_rounding(numbers)
+    kept = numbers[::EVERY]
+    error = as_numbers(as_stored(kept, "int8")).astype(np.float64) - kept
+    assert seen.count == kept.size
+    assert seen.int8 == pytest.approx((error**2).sum(), rel=1e-4)
+    assert seen.saturated == (np.abs(as_stored(kept, "int8")) == 127).sum() > 1000
+    assert observe_rounding(as_stored(numbers, "int8")).saturated == seen.saturated
+    halves = kept.astype(np.float16)
+    spacing = np.spacing(np.abs(halves)).astype(np.float64)
+    assert observe_rounding(as_stored(numbers, "float16")).float16 == pytest.approx((spacing**2 / 12).sum(), rel=1e-4)
+    assert seen.float16 == pytest.approx((spacing**2 / 12).sum(), rel=0.02)
+    tiny = np.full((11, 4), 2.0**-20, dtype=np.float16)
+    assert observe_rounding(tiny).float16 == pytest.approx(4 * 2.0**-48 / 12), "below the smallest normal half"
+
+
+def test_stats_say_what_each_encoding_leaves(encoded_run: StageRun) -> None:
+    facts, scales = measured_facts(encoded_run.cache, [*ENCODINGS], 0.2)
+    rows = [line.split() for line in stats_lines(facts, scales) if line.split()[1:2] == ["low-128"] and "exact" in line]
+    assert [(row[0], row[2], row[4]) for row in rows] == [(name, name, "exact") for name in ENCODINGS]
+    assert [(row[3][0] == "~", row[5][0] == "~") for row in rows] == [(True, False), (False, False), (True, True)]
+    for row in rows:
+        assert float(row[5].lstrip("~").replace(",", "")) == pytest.approx(12 / INT8_STEP**2, rel=0.1)
 
 
 def test_verify_runs_every_encoding_again(encoded_run: StageRun, tmp_path: Path) -> None:

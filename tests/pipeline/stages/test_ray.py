@@ -21,7 +21,9 @@ from stage_runs import LOCAL, StageRun, contents, own, run_stages, write_colours
 from pipeline import jobs
 from pipeline.__main__ import main
 from pipeline.config import Recipe, RunConfig, ViewsConfig
+from pipeline.export_options import ExportOptions
 from pipeline.pools import open_pool
+from pipeline.stage_export import export_cache, plan_export
 from pipeline.stage_extract import extract_teacher, plan_extraction
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
@@ -73,6 +75,15 @@ def test_workers_on_a_cluster_write_the_bytes_that_one_process_writes(
 ) -> None:
     run = run_stages(RECIPE, undisturbed.data, tmp_path / "cache", over_ray(workers))
     assert contents(run.where) == contents(undisturbed.where)
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_an_export_over_ray_has_the_bytes_of_one_in_this_process(undisturbed: StageRun, tmp_path: Path) -> None:
+    chosen = ExportOptions(cache=str(undisturbed.where), split="train", encoding="int8")
+    for name, run in (("local", LOCAL), ("ray", over_ray(2))):
+        target = Cache(store=Store(uri=str(tmp_path / name)))
+        export_cache(plan_export(undisturbed.cache, target, chosen), run, str)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
 @pytest.mark.usefixtures("on_cluster")
