@@ -13,6 +13,7 @@ from storage_schemas.geometry import CanvasGeometry
 from storage_schemas.phi_s import to_stored
 from storage_schemas.views import ViewSet
 from trainer.batch import unit_pixels
+from trainer.checkpoint import read_checkpoint
 from trainer.dataset import cut_windows
 from trainer.export import load
 from trainer.model import DistilledModel, TeacherShape, summarised
@@ -79,7 +80,7 @@ def _checkpointed(one: RunResult, source: Source, sets: Sequence[ViewSet]) -> Lo
     if not one.run.checkpoint.exists():
         return None
     model = _build(one, source, sets)
-    state = torch.load(one.run.checkpoint, map_location="cpu", mmap=True, weights_only=True)["state_dict"]
+    state = read_checkpoint(one.run.checkpoint)["state_dict"]
     # what is scored is what is shown: the moving average where there is one
     prefix = "model." if one.recipe["average"]["decay"] is None else "average."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
