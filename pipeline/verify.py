@@ -69,7 +69,8 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
         found.known.update(task.unit.objects(task.shard) if task.unit else ())
     found.problems.extend(_unnamed(declared, committed, found.problems))
     unfinished = list(_shards_left(cache, declared, committed))
-    unfinished += _stats_left(cache, declared, _views(tasks, reports), {one.unit for one in unfinished}, found)
+    unread = {task.name for task, report in zip(tasks, reports, strict=True) if not report.records}
+    unfinished += _stats_left(cache, declared, _views(tasks, reports), {one.unit for one in unfinished} | unread, found)
     left = unnamed_objects(cache, found) if declared.whole and not teacher else []
     return Verdict(
         problems=tuple(dict.fromkeys(found.problems)),
@@ -113,12 +114,12 @@ def _shards_left(cache: Cache, declared: Declared, committed: Mapping[str, Seque
 
 
 def _stats_left(
-    cache: Cache, declared: Declared, views: Mapping[str, int], unfinished: Collection[str], found: Findings
+    cache: Cache, declared: Declared, views: Mapping[str, int], uncounted: Collection[str], found: Findings
 ) -> Iterator[UnfinishedFacts]:
     for manifest in declared.teachers:
         name = manifest.spec.name
         command, units = stats_command(cache, name), {one: features_unit(one, name) for one in manifest.tokens}
-        complete = not any(unit in unfinished for unit in units.values())
+        complete = not any(unit in uncounted for unit in units.values())
         rows = {view_set: views.get(unit, 0) for view_set, unit in units.items()} if complete else None
         shards = {unit.view_set: unit.grid.shards for unit in declared.units if unit.name in units.values()}
         if check_stats(cache, manifest, rows, shards, command, found) is None and complete:

@@ -421,6 +421,11 @@ def test_of_statistics_what_is_damaged_is_named_and_not_the_group_that_it_lies_i
     assert problem.startswith("teachers/dinov3/stats/dispersion: its CRC32C does not match its bytes (delete")
 
 
+def test_a_damaged_record_is_not_held_against_the_statistics_of_its_views(rewritten: Rewrite) -> None:
+    [problem] = problems(rewritten(OBJECTS["features record"], in_the_middle))
+    assert problem.startswith(f"{OBJECTS['features record']}: its bytes do not have the SHA-256")
+
+
 def test_statistics_that_count_other_views_are_found(rewritten: Rewrite) -> None:
     def miscount(body: bytes) -> bytes:
         return sealed_anew(body, lambda one: one.update(views=one["views"] + 1))
