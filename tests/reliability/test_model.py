@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,9 @@ def test_a_cache_is_what_a_model_of_it_says_whatever_is_done_to_it(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3, 4])
-def test_a_cache_is_what_a_model_of_it_says_after_six_thousand_steps(tmp_path: Path, seed: int) -> None:
-    counts = ran(tmp_path, sequences=50, steps=30, seed=seed)
-    assert counts["sequences"] >= 50
-    assert not [name for name in EVERYTHING if not counts.get(name)], "everything came about"
+def test_a_cache_is_what_a_model_of_it_says_after_thousands_of_steps(tmp_path: Path) -> None:
+    counts = Counter[str]()
+    for seed in (1, 2, 3, 4):
+        counts.update(ran(tmp_path / str(seed), sequences=50, steps=30, seed=seed))
+    assert counts["sequences"] >= 200
+    assert not [name for name in EVERYTHING if not counts[name]], "everything came about"
