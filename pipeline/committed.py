@@ -4,7 +4,9 @@ from collections.abc import Collection, Iterable
 
 from pipeline.make_command import detail_command, export_command, extract_command, views_command
 from storage_schemas.cache import Cache
-from storage_schemas.commits import record_path
+from storage_schemas.commits import read_commits, record_path
+from storage_schemas.errors import IdentityError, Problem
+from storage_schemas.layout import FEATURES, images_part
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 
 LOG = "tables/shards/"
@@ -30,6 +32,27 @@ def committed_units(cache: Cache, teacher: str = "") -> dict[str, list[int]]:
         for unit in sorted(units, key=_views_first)
         if not teacher or is_of_teacher(unit, teacher)
     }
+
+
+def require_as_committed(cache: Cache, manifest: ViewsManifest) -> None:
+    """Refuse to write the manifest of views, where there is none, otherwise than it was before it was lost.
+
+    Raises:
+        IdentityError: there are committed views, and they are of others; or views were added to them, and when is known
+            no more.
+        CorruptionError: a commit record is damaged.
+    """
+    units = [unit for unit in committed_units(cache) if unit.startswith("views/") and unit.count("/") == 1]
+    found = ""
+    if units and cache.store.exists(images_part(1)):
+        found = "is gone, and nothing else says what was added to these views when"
+    for unit in units:
+        records = (record for shard in read_commits(cache.store, unit).values() for record in shard)
+        if any(record.identity != manifest.digest for record in records):
+            found = found or f"is gone, and what is committed of {unit} is not what this run would cut"
+    if found:
+        fix = f"put it back from a copy of {cache.store.uri}"
+        raise IdentityError("manifest of views", [Problem(place=f"{FEATURES}/views/zarr.json", found=found, fix=fix)])
 
 
 def is_of_teacher(unit: str, teacher: str) -> bool:

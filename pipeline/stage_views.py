@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from pipeline.committed import require_as_committed
 from pipeline.config import Recipe, RunConfig
 from pipeline.cut_shard import CutReport, Detail, ViewCutter, detail_identity, detail_spec, pixels_spec
 from pipeline.cut_tasks import missing_tasks
@@ -156,6 +157,8 @@ def _planned(
     if before is not None and same and not missing and not data:
         return before, None
     plan = _plan_over(cache, before, recipe, data, run, say, extend=extend)
+    if before is None:
+        require_as_committed(cache, plan.manifest)
     return plan.manifest, plan if missing or plan.manifest != before else None
 
 

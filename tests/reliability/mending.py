@@ -10,6 +10,8 @@ from looks import verified
 from references import hashes
 from tiny_caches import TEACHERS, TinyCache
 
+from storage_schemas.errors import Problem
+
 COMMAND = re.compile(r"`make (\w+) ([^`]*)`")
 OBJECT = re.compile(r"(?:features\.zarr|tables)/[^\s,;]+")
 STAGES = {"views": "cut", "extract": "extract", "stats": "measure"}
@@ -24,19 +26,23 @@ def mend_from_a_copy(tiny: TinyCache, model: CacheModel, names: Iterable[str]) -
 
 def mend_as_told(tiny: TinyCache, model: CacheModel) -> None:
     """Do what the messages say: delete what they name and run their commands; put back what has no other mend."""
-    fixes = dict.fromkeys(problem.fix for problem in verified(tiny).problems)
-    deletions = [fix for fix in fixes if "delete " in fix]
+    problems = verified(tiny).problems
+    deletions = [one for one in problems if "delete " in one.fix]
     if not deletions:
         mend_from_a_copy(tiny, model, list(model.damage))
-    for fix in deletions:
-        for place in OBJECT.findall(COMMAND.sub("", fix[fix.index("delete ") :])):
-            _delete(tiny.where, place)
-            model.remove([name for name in model.sound if f"{name}/".startswith(f"{place}/")])
+    for place in dict.fromkeys(place for one in deletions for place in _deleted(one)):
+        _delete(tiny.where, place)
+        model.remove([name for name in model.sound if f"{name}/".startswith(f"{place}/")])
     assert hashes(tiny.where) == model.held
-    for fix in deletions:
-        for stage, options in COMMAND.findall(fix):
-            named = [name for name in TEACHERS if re.search(rf"TEACHER=(<module:Class of )?{name}\b", options)]
-            run(tiny, model, " ".join([STAGES[stage], *named]))
+    for stage, options in dict.fromkeys(told for one in deletions for told in COMMAND.findall(one.fix)):
+        named = [name for name in TEACHERS if re.search(rf"TEACHER=(<module:Class of )?{name}\b", options)]
+        run(tiny, model, " ".join([STAGES[stage], *named]))
+
+
+def _deleted(problem: Problem) -> list[str]:
+    """Return what a problem says is to be deleted."""
+    told = COMMAND.sub("", problem.fix[problem.fix.index("delete ") :])
+    return [*([problem.place] if "delete it" in told else []), *OBJECT.findall(told)]
 
 
 def _delete(where: Path, place: str) -> None:

@@ -167,6 +167,28 @@ def test_a_part_of_the_image_list_that_is_lost_cannot_be_told_from_what_is_new(
     ]
 
 
+@pytest.mark.parametrize("extend", [False, True])
+def test_a_manifest_that_is_lost_is_not_written_otherwise_than_it_was(
+    data: Path, more: Path, made: Path, tmp_path: Path, extend: bool
+) -> None:
+    where = copied(made, tmp_path / "cache")
+    (where / "features.zarr/views/zarr.json").unlink()
+    copy = f"(put it back from a copy of {where})"
+    assert refused(IdentityError, RECIPE, more, where, extend=extend) == [
+        "manifest of views does not match what is already there:",
+        "features.zarr/views/zarr.json: is gone, and what is committed of views/low-128 is not what this run would cut "
+        + copy,
+    ]
+    cut(RECIPE, data, where, extend=extend)
+    assert contents(where) == contents(made)
+    cut(RECIPE, more, where)
+    (where / "features.zarr/views/zarr.json").unlink()
+    assert refused(IdentityError, RECIPE, more, where, extend=extend) == [
+        "manifest of views does not match what is already there:",
+        f"features.zarr/views/zarr.json: is gone, and nothing else says what was added to these views when {copy}",
+    ]
+
+
 def test_a_copy_of_what_is_there_is_left_out_whichever_comes_first_by_key(tmp_path: Path) -> None:
     recipe, data, where = grown(BASE, duplicates="drop"), write_colours(tmp_path / "images", 6), tmp_path / "cache"
     cut(recipe, data, where, extend=False)
