@@ -35,6 +35,9 @@ WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
 TRAINS = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
+# tests run in a process for each core, a file in one of them: fixtures are made once for a file
+SHARED_OUT = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify export gc teachers
 
@@ -71,10 +74,10 @@ demo: $(INSTALLED) $(LAID_OUT) ## the whole way on photographs at hand: views, t
 	@$(MAKE) --no-print-directory report
 
 test: $(INSTALLED) ## the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SHARED_OUT) $(ARGS)
 
 test-slow: $(INSTALLED) ## all tests, the long ones too
-	$(BIN)/python -m pytest -m "slow or not slow" --timeout=3600 $(ARGS)
+	$(BIN)/python -m pytest $(SHARED_OUT) -m "slow or not slow" --timeout=3600 $(ARGS)
 
 check: $(INSTALLED) ## linters and types
 	$(BIN)/ruff check .

@@ -9,6 +9,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 PACKAGES = ("pipeline", "storage_schemas", "teachers", "trainer")
+LONGEST = ("test_demo.py", "test_lost_workers.py", "test_oracle_resolutions.py", "test_faults.py")
+"""Files of tests that take minutes, the longest first. They are begun first, so that no process waits for one alone."""
 
 if early := [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
     raise RuntimeError(f"imported before their checks were switched on: {', '.join(early)}")
@@ -28,3 +30,9 @@ def flushed_by_nobody() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))

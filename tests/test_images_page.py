@@ -16,7 +16,7 @@ PAGE = (DOCS / "images.md").read_text()
 REASONS = set(re.findall(r'UnusableImageError\("([^"]+)"', (DOCS.parent / "pipeline/images.py").read_text()))
 
 
-@pytest.mark.parametrize("name", [*SUFFIXES, *IMAGE_COLUMNS, *KEY_COLUMNS, STATUS, MADE])
+@pytest.mark.parametrize("name", [*sorted(SUFFIXES), *IMAGE_COLUMNS, *KEY_COLUMNS, STATUS, MADE])
 def test_the_page_has_every_ending_and_every_column(name: str) -> None:
     assert f"`{name}`" in PAGE
 
