@@ -226,7 +226,8 @@ class RayGang:
         Raises:
             SettingError: a worker was lost.
         """
-        asked = [actor.run.remote(step, task) for actor, task in zip(self._actors, tasks, strict=False)]
+        pairs = enumerate(zip(self._actors, tasks, strict=False))
+        asked = [actor.run.remote(step, place, task) for place, (actor, task) in pairs]
         return [self._answer(place, reference) for place, reference in enumerate(asked)]
 
     def _answer(self, place: int, reference: Any) -> Any:

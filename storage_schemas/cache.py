@@ -202,6 +202,10 @@ class Cache:
         self, group: str, names: Sequence[str], told: Mapping[str, str] | None = None
     ) -> list[np.ndarray]:
         """Read arrays of a group; their SHA-256 are those that it tells, where it does."""
+        if told is not None and (untold := [name for name in names if name not in told]):
+            found = f"does not tell the SHA-256 of {', '.join(untold)}"
+            fix = "delete it, and run `make stats` again"
+            raise ContractError("statistics", [Problem(place=group, found=found, fix=fix)])
         wanted = [None if told is None else told[name] for name in names]
         return [
             self.store.checked(partial(read_small_array, self.store, f"{group}/{name}", sha256))

@@ -141,6 +141,7 @@ def measured(store: Store, *, summarised: bool) -> None:
         for prefix in ("", "low-32/")
         for name in ("mean", "variance", "spectrum")
     }
+    arrays |= {f"{prefix}rounding": np.array([20.0, 0.0, 0.0, 0.0]) for prefix in ("", "low-32/")}
     if summarised:
         arrays |= {"dispersion": np.array(0.694), "mean_direction": np.array([0.0, 0.6, 0.8])}
     write_small_arrays(store, "teachers/t/stats", arrays)
@@ -392,6 +393,13 @@ def test_statistics_come_back_by_set(cache: Cache) -> None:
     assert (stats.sets[LOW].tokens, stats.sets[LOW].variance.tolist()) == (20, [7.5] * 4)
     assert stats.shards == {LOW: {0, 1, 3}}
     assert stats.unmeasured({LOW: 5}) == 2
+
+
+def test_statistics_that_do_not_tell_what_an_array_is_are_refused(folder: Path) -> None:
+    measured(Store(uri=str(folder)), summarised=False)
+    rewrite(folder / "features.zarr/teachers/t/stats/zarr.json", arrays={})
+    with pytest.raises(ContractError, match="does not tell the SHA-256 of low-32/mean, low-32/variance"):
+        opened(folder).stats("t")
 
 
 def test_a_teacher_without_a_summary_has_no_dispersion(folder: Path) -> None:

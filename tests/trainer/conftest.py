@@ -183,7 +183,7 @@ class CacheMaker:
         for prefix, part in {"": pooled, **{f"{name}/": part for name, part in tokens_by_set.items()}}.items():
             spectrum = np.linalg.eigvalsh(np.cov(part.T))[::-1].copy()
             arrays |= {f"{prefix}mean": part.mean(axis=0), f"{prefix}variance": part.var(axis=0)}
-            arrays[f"{prefix}spectrum"] = spectrum
+            arrays |= {f"{prefix}spectrum": spectrum, f"{prefix}rounding": np.array([float(part.size), 0.0, 0.0, 0.0])}
         if one.summary_dim is not None:
             direction = np.mean(summaries, axis=0) / np.linalg.norm(np.mean(summaries, axis=0))
             cosines = np.array([summary @ direction / np.linalg.norm(summary) for summary in summaries])

@@ -328,7 +328,7 @@ def test_a_zarr_group_that_is_not_ours_is_left_alone(refused: Refused, tmp_path:
 def test_a_file_in_the_place_of_the_cache_is_named(refused: Refused, tmp_path: Path, views_of: Callable) -> None:
     (tmp_path / "cache").touch()
     [subject, place] = refused(*views_of(tmp_path / "cache"))
-    assert subject == "file cannot be used:"
+    assert subject == "storage failed:"
     assert place.startswith(f"  {tmp_path}/cache")
 
 

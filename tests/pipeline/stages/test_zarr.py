@@ -32,7 +32,7 @@ def test_every_group_and_array_has_the_name_that_the_design_gives_it(root: zarr.
         summarised = teacher in ("dinov3", "siglip2")
         stored = ("spatial", "summary") if summarised else ("spatial",)
         of_summaries = ("dispersion", "mean_direction", "summary_sum", "summary_length") if summarised else ()
-        measured = ("mean", "variance", "spectrum", *of_summaries)
+        measured = ("mean", "variance", "spectrum", "rounding", *of_summaries)
         above = f"teachers/{teacher}"
         expected |= {above: "group", f"{above}/phi_s": "group", f"{above}/stats": "group"}
         expected |= {f"{above}/phi_s/{name}": "array" for name in ("mean", "rotation", "scale")}
@@ -40,7 +40,7 @@ def test_every_group_and_array_has_the_name_that_the_design_gives_it(root: zarr.
         for view_set in SETS:
             expected |= {f"{above}/{view_set}": "group", f"{above}/stats/{view_set}": "group"}
             expected |= {f"{above}/{view_set}/{name}": "array" for name in stored}
-            of_set = ("mean", "variance", "spectrum", "covariance")
+            of_set = ("mean", "variance", "spectrum", "rounding", "covariance")
             expected |= {f"{above}/stats/{view_set}/{name}": "array" for name in of_set}
     assert found == expected
 
