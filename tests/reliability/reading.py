@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
-from cache_model import LOG, CacheModel
+from cache_model import LOG, VIEWS, CacheModel
 from references import table_rows
 from tiny_caches import TEACHERS
 
@@ -82,12 +82,13 @@ def read(cache: Cache, place: Place) -> np.ndarray:
     """Read a row through the manifests and the commit log, as a trainer does."""
     views = cache.views_manifest()
     if views is None:
-        raise MissingError("views", [Problem(place=place.array, found="no manifest")])
+        raise MissingError("views", [Problem(place=VIEWS, found="no manifest")])
     identity = views.digest
     if place.unit.startswith("teachers"):
         manifest = cache.teacher_manifest(place.teacher)
         if manifest is None:
-            raise MissingError("teacher", [Problem(place=place.array, found="no manifest")])
+            lost = f"features.zarr/teachers/{place.teacher}/zarr.json"
+            raise MissingError("teacher", [Problem(place=lost, found="no manifest")])
         identity = manifest.digest
     elif place.teacher:
         identity = detail_identity(views, place.teacher, place.shape[1])
