@@ -132,13 +132,18 @@ def _locked_door(path: str) -> int:
 
 def _opened_door(path: str) -> int | None:
     """Return the door, open; None where the folder was taken away meanwhile."""
+    folder = os.path.dirname(path)
     with told(path):
-        # the cache's own folder may be new: what is published later flushes it, but not those above it
-        for above in make_folder(os.path.dirname(path))[2:]:
-            flush_folder(above)
         try:
+            # the cache's own folder may be new: what is published later flushes it, but not those above it
+            for above in make_folder(folder)[2:]:
+                flush_folder(above)
             return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
+            return None
+        except FileExistsError:  # it was there, and was no folder by the time that it was looked at
+            if os.path.isfile(folder):
+                raise
             return None
 
 

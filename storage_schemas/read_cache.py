@@ -6,8 +6,8 @@
 
 A range is known by the digest of all that says what its bytes are, see `RangeKey`; it lies in the set that its digest
 gives, and each set has an equal share of the bytes. What a set takes stands in the names of its files, those that are
-being written too. So whoever adds one first says so by a name, then lists that one set, and deletes there what was
-longest not read: any number of processes keep to the bound, with no lock to wait for and no count to go wrong."""
+being written too. So whoever adds one first says so by a name, then lists that one set, twice, and deletes there what
+was longest not read: any number of processes keep to the bound, with no lock to wait for and no count to go wrong."""
 
 import hashlib
 import json
@@ -131,10 +131,12 @@ class ReadCache:
 
     def _make_room(self, folder: str) -> bool:
         """Delete what was longest not read until a set keeps to its share; say whether it does."""
-        sizes = {name: int(match[1]) for name in os.listdir(folder) if (match := _NAME.fullmatch(name))}
+        # a listing may miss a file that is renamed while it is made; no file misses two
+        names = {*os.listdir(folder), *os.listdir(folder)}
+        sizes = {name: int(match[1]) for name in names if (match := _NAME.fullmatch(name))}
         written = {name for name in sizes if name.endswith(TEMPORARY)}
         deadline = time.time() - ABANDONED
-        for name in [name for name in written if _last_read(folder, name) < deadline]:
+        for name in [name for name in written if 0.0 < _last_read(folder, name) < deadline]:
             _remove(folder, name)
             del sizes[name]
         excess = sum(sizes.values()) - self._share
@@ -212,7 +214,7 @@ def _last_read(folder: str, name: str) -> float:
     try:
         return os.stat(os.path.join(folder, name)).st_mtime
     except FileNotFoundError:
-        return 0.0  # deleted meanwhile
+        return 0.0  # deleted meanwhile, or it got its last name
 
 
 def _remove(folder: str, name: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 from pipeline.claim_objects import Timing
 from pipeline.holder import Holder, parse_holder, this_process
 from pipeline.lease import VIEWS_LEASE, WHOLE_LEASE, leased, standing_claims, teacher_lease
-from pipeline.lease_names import claim_name, sign_of
+from pipeline.lease_names import LEASES, claim_name, sign_of
 from pipeline.publish import publish_bytes, publish_group
 from storage_schemas.cache import Cache
 from storage_schemas.errors import BusyError, CorruptionError, StorageError
@@ -268,6 +268,28 @@ def test_many_come_and_go_by_one_door(folder: Cache) -> None:
         one.join()
     assert failed == []
     assert folder.store.listing("") == []
+
+
+def test_a_folder_that_goes_as_it_is_made_is_made_again(folder: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, makedirs, leases = list[str](), os.makedirs, folder.store.path(LEASES)
+
+    def there_then_gone(path: str, exist_ok: bool = False) -> None:
+        made.append(path)
+        if made == [leases]:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)  # as makedirs does in that case
+        makedirs(path, exist_ok=exist_ok)
+
+    monkeypatch.setattr(os, "makedirs", there_then_gone)
+    with leased(folder, VIEWS_LEASE, "views"):
+        assert made.count(leases) == 2
+    assert folder.store.listing("") == []
+
+
+def test_a_file_where_leases_belong_is_refused_at_once(folder: Cache) -> None:
+    publish_bytes(folder.store, LEASES, b"not a folder")
+    said = "leases/door: cannot be written: File exists"
+    with pytest.raises(StorageError, match=said), leased(folder, VIEWS_LEASE, "views"):
+        pass
 
 
 @pytest.mark.parametrize(
