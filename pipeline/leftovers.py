@@ -17,7 +17,7 @@ from pipeline.waiting import unfinished_maps
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit, record_path
 from storage_schemas.errors import CorruptionError, IdentityError, Problem
-from storage_schemas.layout import FEATURES, detail_array, detail_unit
+from storage_schemas.layout import FEATURES, detail_array, detail_unit, views_unit
 from storage_schemas.manifest import ViewsManifest
 from storage_schemas.pending_uploads import PendingUpload, pending_uploads
 from storage_schemas.teacher import TeacherSpec
@@ -64,7 +64,9 @@ def find_leftovers(cache: Cache) -> list[Leftover]:
             with noting(found.problems, place, "`make verify` says what to do"):
                 found.known.update(record.path for record in read_commit(cache.store, name, shard))
             if name in units:
-                found.known.update(units[name].objects(shard))
+                # what was seen is kept too, where its own record was lost: images may be gone by now
+                seen = views_unit(units[name].view_set)
+                found.known.update(units[name].objects(shard), units[seen].objects(shard))
             else:
                 found.note(place, "is of a unit that no manifest names", "`make verify` says what to do")
     if found.problems:

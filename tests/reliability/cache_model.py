@@ -184,14 +184,25 @@ class CacheModel:
 
     def leftovers(self) -> set[str]:
         """Return what `gc` must find."""
-        committed = self.committed
-        unnamed = {name for name in self.held if OF_SHARDS.fullmatch(name) and name not in committed}
+        named = self.committed.keys() | self.seen()
+        unnamed = {name for name in self.held if OF_SHARDS.fullmatch(name) and name not in named}
         unlisted = {f"tables/images/{number:05d}.parquet" for number in range(len(self.history), 9)}
         return {name for name in self.held if name.endswith(PARTIAL)} | unnamed | unlisted & self.held.keys()
 
+    def seen(self) -> set[str]:
+        """Return the objects of the views that committed features and details are of, whether or not a record names
+        them."""
+        whole = self.references.views(self.history) if self.history else {}
+        seen = set[str]()
+        for name in self._records(self.sound):
+            *unit, part = name.removeprefix(LOG).split("/")
+            record = f"{LOG}views/{unit[1] if unit[0] == 'views' else unit[2]}/{part}"
+            seen |= named_by(self.references.bodies[whole[record]]).keys() if record in whole else set()
+        return seen
+
     def declared(self) -> set[str]:
         """Return what `gc` must never find."""
-        kept = self.claimed()
+        kept = self.claimed() | self.seen()
         if self.history:
             kept |= {ROOT, *(name for name in self.references.views(self.history) if self._is_of_views(name))}
         for teacher in TEACHERS:

@@ -8,7 +8,7 @@ from cache_model import LOG, ROOT, VIEWS, CacheModel
 from hypothesis import note
 from reading import Place
 from references import hashes, part_of
-from tiny_caches import MADE, TinyCache
+from tiny_caches import TinyCache
 
 KINDS = ("flip", "cut", "empty", "lose", "swap", "lose a record")
 
@@ -96,16 +96,6 @@ class Damage:
         manifest = f"features.zarr/teachers/{teacher}/zarr.json"
         same = any(part_of(one) == part_of(name) and part_of(name) for one in others)
         return VIEWS in others or manifest in others or same
-
-    def explains_any(self, text: str) -> bool:
-        """Say whether a problem comes of damage; or of a shard of views without its record, which `gc` took away."""
-        held = self.model.held
-        cleared = (
-            name
-            for name in self.model.references.views(self.model.history or MADE)
-            if name.startswith("tables/views/") and name not in held and name not in self.model.committed
-        )
-        return any(self.explains(text, name) for name in self.model.damage) or any(name in text for name in cleared)
 
     def explains(self, text: str, name: str) -> bool:
         """Say whether a problem comes of an object's being damaged: it names that, or what means nothing without it."""

@@ -31,7 +31,7 @@ def check_verify(tiny: TinyCache, model: CacheModel) -> None:
     texts = [str(problem) for problem in verdict.problems]
     for name in model.claimed() & model.damage.keys():
         assert any(names(text, name, tiny) for text in texts) or damage.excuses(name), (name, texts)
-    odd = [text for text in texts if not damage.explains_any(text)]
+    odd = [text for text in texts if not any(damage.explains(text, name) for name in model.damage)]
     assert not odd, odd
     if not model.damage:
         assert {(one.unit, one.done, one.of) for one in verdict.unfinished} == model.unfinished()

@@ -58,6 +58,16 @@ def test_what_killed_runs_leave_and_what_is_not_ours_can_go_and_nothing_else(cop
     assert contents(copied) == {name: one for name, one in before.items() if name not in lost}
 
 
+def test_the_views_of_committed_features_are_kept_though_their_own_record_is_lost(
+    tiny_run: StageRun, copied: Path
+) -> None:
+    before = contents(copied)
+    (copied / "tables/shards/views/low-192/00000.parquet").unlink()
+    assert find_leftovers(opened(copied)) == []
+    make_views(opened(copied), tiny_run.recipe, [], str(tiny_run.data), LOCAL, str)
+    assert contents(copied) == before
+
+
 def test_nothing_can_go_from_a_cache_that_is_damaged(copied: Path) -> None:
     (copied / "tables/shards/views/low-128/00000.parquet").write_bytes(b"damaged")
     with pytest.raises(CorruptionError, match=r"views/low-128/00000\.parquet"):
