@@ -35,8 +35,8 @@ WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
 TRAINS = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
-# tests run in a process for each core, a file in one of them: fixtures are made once for a file
-SHARED_OUT = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# tests run in a process for each core; tests/conftest.py says which of them stay together
+SHARED_OUT = --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify export gc teachers
@@ -72,6 +72,8 @@ demo: $(INSTALLED) $(LAID_OUT) ## the whole way on photographs at hand: views, t
 	@$(MAKE) --no-print-directory stats
 	@$(MAKE) --no-print-directory train
 	@$(MAKE) --no-print-directory report
+
+test test-slow: export OMP_NUM_THREADS ?= 1
 
 test: $(INSTALLED) ## the tests
 	$(BIN)/python -m pytest $(SHARED_OUT) $(ARGS)

@@ -4,12 +4,10 @@ On a file system an object is written under a temporary name beside its place, f
 folders above it flushed as far as they are new. On an object store it is one PUT or one multipart upload, which becomes
 visible only when it is complete. `memory://` shows what is being written, so there it is written elsewhere first."""
 
-import hashlib
 import io
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol, final
 
@@ -18,49 +16,36 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from storage_schemas.errors import Problem, StorageError
-from storage_schemas.in_flight import later
+from storage_schemas.later_hash import LaterHash
 from storage_schemas.store import Store
 
 TEMPORARY = ".partial"
 """Ending of a name that was never published. Such files are left only by a killed process, and nobody reads them."""
 ON_ITS_WAY = 16 * 2**20
 """The disk begins after so many bytes, while the next are computed; else all of them wait for the end."""
-WORTH_A_THREAD = 2**16
-"""Fewer bytes than these are hashed sooner than a thread is woken for them."""
 RESUMES = "run the same command again when that is mended: it resumes"
 AGAIN = "run the same command again: it resumes"
 
 
 @final
 class Sink:
-    """Where an object's bytes go: it counts and hashes them on the way, in another thread while they are written."""
+    """Where an object's bytes go: it counts and hashes them on the way."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
-        self._hash = hashlib.sha256()
-        self._hashing: Future | None = None
+        self._hash = LaterHash()
         self.size = 0
 
     def write(self, body: bytes) -> None:
         """Append bytes."""
-        self._settle()  # the hash takes them in order, and no more than these wait for it
-        if len(body) < WORTH_A_THREAD:
-            self._hash.update(body)
-        else:
-            self._hashing = later(self._hash.update, body)
+        self._hash.update(body)
         self._write(body)
         self.size += len(body)
 
     @property
     def sha256(self) -> str:
         """SHA-256 (hexadecimal) of the bytes written so far."""
-        self._settle()
         return self._hash.hexdigest()
-
-    def _settle(self) -> None:
-        if self._hashing is not None:
-            self._hashing.result()
-            self._hashing = None
 
 
 class AbstractTarget(Protocol):

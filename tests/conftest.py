@@ -11,6 +11,8 @@ from jaxtyping import install_import_hook
 PACKAGES = ("pipeline", "storage_schemas", "teachers", "trainer")
 LONGEST = ("test_demo.py", "test_lost_workers.py", "test_oracle_resolutions.py", "test_faults.py")
 """Files of tests that take minutes, the longest first. They are begun first, so that no process waits for one alone."""
+SHARING = ("reliability",)
+"""Folders whose tests share servers and caches that take long to make; of others, those of one file do."""
 
 if early := [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
     raise RuntimeError(f"imported before their checks were switched on: {', '.join(early)}")
@@ -33,6 +35,9 @@ def flushed_by_nobody() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first."""
+    """Put the longest first, and keep what shares fixtures in one process."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    for item in items:
+        shared = next((folder for folder in SHARING if folder in item.path.parts), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(shared))
