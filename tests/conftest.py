@@ -34,10 +34,12 @@ def flushed_by_nobody() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest first, and keep what shares fixtures in one process."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
     for item in items:
-        shared = next((folder for folder in SHARING if folder in item.path.parts), str(item.path))
+        file, _, _ = item.nodeid.partition("::")
+        shared = next((folder for folder in SHARING if folder in item.path.parts), file)
         item.add_marker(pytest.mark.xdist_group(shared))

@@ -41,7 +41,8 @@ importlib.metadata.distribution = distribution
 
 def make(*arguments: str, out: Path, extra_path: Path | None = None) -> subprocess.CompletedProcess[str]:
     # the tests may have been begun by make: what it was told is not for this one
-    own = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES")}
+    told = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "ARGS")
+    own = {name: value for name, value in os.environ.items() if name not in told}
     environment = own | ({"PYTHONPATH": str(extra_path)} if extra_path else {})
     command = ["make", "--no-print-directory", *arguments, f"OUT={out}"]
     return subprocess.run(
