@@ -36,7 +36,7 @@ TRAINS = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
 LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 
 # tests run in a process for each core; tests/conftest.py says which of them stay together
-SHARED_OUT = --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+SHARED_OUT = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify export gc teachers

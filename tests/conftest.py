@@ -3,10 +3,13 @@
 import os
 import sys
 from collections.abc import Iterator
+from typing import final
 
 import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 PACKAGES = ("pipeline", "storage_schemas", "teachers", "trainer")
 LONGEST = ("test_demo.py", "test_lost_workers.py", "test_oracle_resolutions.py", "test_faults.py")
@@ -34,12 +37,21 @@ def flushed_by_nobody() -> Iterator[None]:
         yield
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first, and keep what shares fixtures in one process."""
+    """Put the longest first."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
-    for item in items:
-        file, _, _ = item.nodeid.partition("::")
-        shared = next((folder for folder in SHARING if folder in item.path.parts), file)
-        item.add_marker(pytest.mark.xdist_group(shared))
+
+
+@final
+class Together(LoadFileScheduling):
+    """Keeps the tests of a file in one process, and those that share more than a file's."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return next((folder for folder in SHARING if folder in file.split("/")), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    """Say which tests stay together."""
+    return Together(config, log)

@@ -86,7 +86,8 @@ def learn_patterns(folder: Path, images: Path, margin: int, teachers: Sequence[s
     return pattern_share(learnt.module, source, patterns)
 
 
-@pytest.mark.parametrize("teachers", [("dinov3",), pytest.param(("dinov3", "sam3"), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("teachers", [("dinov3",), ("dinov3", "sam3")])
 def test_with_shifts_the_students_mean_map_holds_far_less_of_its_teachers_fixed_patterns(
     tmp_path: Path, teachers: tuple[str, ...]
 ) -> None:

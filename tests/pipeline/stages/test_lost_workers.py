@@ -106,6 +106,7 @@ def test_five_workers_that_are_killed_are_replaced_and_their_shards_done_again(
     assert contents(tmp_path / "cache") == contents(undisturbed.where)
 
 
+@pytest.mark.slow
 def test_a_node_that_is_killed_and_another_that_joins_change_no_byte(undisturbed: Undisturbed, tmp_path: Path) -> None:
     counts = tmp_path / "forwards"
     counts.mkdir()
