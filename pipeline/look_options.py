@@ -86,6 +86,9 @@ class VerifyOptions:
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     teacher: str = ""
     """Check this teacher's features and details alone (TEACHER): its name in the cache, or `module:Class`."""
+    quick: bool = False
+    """Leave the arrays' bytes unread: records, manifests and tables are read, and of array shards their sizes compared.
+    What was lost or cut short is found, and nothing that was changed in place."""
     recompute: int = 0
     """Run each teacher again on so many views, drawn by hash, and compare with what is stored."""
     weights: str = ""

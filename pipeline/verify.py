@@ -39,17 +39,20 @@ class Verdict:
     units: int
     """Units of which anything is committed."""
     objects: int
-    """Committed objects that were read."""
+    """Committed objects that were looked at."""
     bytes: int
     """Bytes of these."""
+    quick: bool
+    """Whether those of arrays were left unread."""
 
 
 def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
-    """Read everything that is committed, and compare it with its records, its manifests and what is drawn for it.
+    """Read what is committed, and compare it with its records, its manifests and what is drawn for it.
 
     Args:
         cache: the cache.
-        options: which teacher's units alone, how many views to run again, how the work is carried.
+        options: which teacher's units alone, whether arrays are left unread, how many views to run again, how the work
+            is carried.
 
     Raises:
         MissingError: there is no cache, or no such teacher in it.
@@ -61,7 +64,7 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
     recomputed = recompute_teachers(cache, declared, options, found) if options.recompute else []
     committed = committed_units(cache, teacher)
     tasks = check_tasks(cache, declared, committed)
-    reports = check_shards(cache, tasks, options.run)
+    reports = check_shards(cache, tasks, options.run, quick=options.quick)
     for task, report in zip(tasks, reports, strict=True):
         found.problems.extend(report.problems)
         found.known.add(record_path(task.name, task.shard))
@@ -80,6 +83,7 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
         units=len(committed),
         objects=sum(len(report.records) for report in reports),
         bytes=sum(record.bytes for report in reports for record in report.records),
+        quick=options.quick,
     )
 
 

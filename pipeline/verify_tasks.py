@@ -54,11 +54,11 @@ def _drawn(declared: Declared, unit: Unit | None, shard: int) -> tuple[DrawnView
     return tuple(drawn[given.start : given.stop])
 
 
-def check_shards(cache: Cache, tasks: Sequence[CheckTask], run: RunConfig) -> list[CheckReport]:
+def check_shards(cache: Cache, tasks: Sequence[CheckTask], run: RunConfig, *, quick: bool) -> list[CheckReport]:
     """Run every task, and return what became of them, in their order."""
     reports: list[CheckReport] = []
     waiting = [_slots(task) for task in tasks]
-    factory = partial(ShardChecker, store=cache.store)
+    factory = partial(ShardChecker, store=cache.store, quick=quick)
     with open_pool(factory, run, tasks=len(tasks)) as pool, progress("verify", done=0, total=sum(waiting)) as bar:
         for report, views in zip(in_order(pool.run("check", tasks)), waiting, strict=True):
             reports.append(report)

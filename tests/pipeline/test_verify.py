@@ -27,6 +27,7 @@ from pipeline.stage_views import make_views
 from pipeline.verify import Verdict, verify_cache
 from pipeline.verify_shard import ShardChecker
 from pipeline.verify_tasks import check_tasks
+from pipeline.verify_text import verdict_lines
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import ShardRecord, read_commit, record_path, to_table
 from storage_schemas.errors import ContractError, IdentityError, MissingError, SettingError
@@ -74,6 +75,8 @@ OBJECTS = {
     "detail record": "tables/shards/views/low-192/detail/quarter-mean-fixed/00000.parquet",
     "features record": "tables/shards/teachers/dinov3/low-192/00000.parquet",
 }
+ARRAYS = {"pixels", "detail", "spatial", "compressed spatial", "summary"}
+"""Those whose bytes are most of a cache."""
 
 
 def verified(cache: Path, **options: Any) -> Verdict:
@@ -174,6 +177,25 @@ def test_a_flipped_bit_is_found_in_every_kind_of_object_and_its_place_named(kind
         place = "features.zarr/zarr.json"
     assert any(place in problem for problem in found), found
     assert all(problem.endswith(")") for problem in found), "every problem says what mends it"
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_in_haste_a_flipped_bit_is_found_in_all_but_arrays(kind: str, rewritten: Rewrite) -> None:
+    cache = rewritten(OBJECTS[kind], in_the_middle)
+    verdict = verified(cache, quick=True)
+    assert bool(verdict.problems) == (kind not in ARRAYS)
+    said = list(verdict_lines(verdict))
+    assert ("what is in the arrays was not read" in "".join(said)) == (kind in ARRAYS)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "detail", "spatial", "summary"])
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: put(path, path.read_bytes()[:-100])])
+def test_in_haste_an_array_shard_that_is_lost_or_cut_is_found(
+    kind: str, spoil: Callable[[Path], None], copied: Path
+) -> None:
+    spoil(copied / OBJECTS[kind])
+    [problem] = problems(copied, quick=True)
+    assert problem.startswith(OBJECTS[kind])
 
 
 def test_a_flipped_bit_in_a_chunk_names_the_object_the_row_and_the_mend(rewritten: Rewrite) -> None:
