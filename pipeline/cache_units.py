@@ -1,14 +1,17 @@
 """The units of a cache, found through its manifests and its commit log."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.cut_shard import detail_identity
 from pipeline.units import Unit, canvas_unit, choice_of, detail_unit_of, feature_unit
 from storage_schemas.cache import Cache
-from storage_schemas.layout import FEATURES, detail_array
+from storage_schemas.layout import FEATURES, detail_array, features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.teacher import TeacherSpec
 from storage_schemas.views import ViewSet, detail_side
+
+Committed = Mapping[str, Sequence[int]]
+"""The committed shards of each unit."""
 
 
 def canvas_units(views: ViewsManifest) -> list[Unit]:
@@ -58,6 +61,22 @@ def detailed_teachers(committed: Iterable[str]) -> list[str]:
     """Return the names of the teachers that have details among units of which anything is committed, sorted."""
     parts = (unit.split("/") for unit in committed)
     return sorted({part[3] for part in parts if len(part) == 4 and part[2] == "detail"})
+
+
+def seeing_nothing_more(views: ViewsManifest, teachers: Iterable[TeacherManifest], committed: Committed) -> set[str]:
+    """Return the names of the teachers that have looked at every view with all their maps, and need no more details."""
+    maps: dict[str, list[str]] = {}
+    for manifest in teachers:
+        maps.setdefault(manifest.spec.forward_of, []).append(manifest.spec.name)
+    return {name for name, of in maps.items() if all(is_complete(views, one, committed) for one in of)}
+
+
+def is_complete(views: ViewsManifest, teacher: str, committed: Committed) -> bool:
+    """Say whether every shard of a teacher's features is committed."""
+    return all(
+        len(committed.get(features_unit(view_set, teacher), ())) == shape.grid.shards
+        for view_set, shape in views.sets.items()
+    )
 
 
 def stored_sides(cache: Cache, views: ViewsManifest, teacher: str) -> dict[ViewSet, int]:

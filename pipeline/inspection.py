@@ -1,6 +1,6 @@
 """Inspecting a cache: what is in it, and how far each stage is, from its manifests and its commit log alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from pipeline.cache_facts import (
     SCHEMA,
@@ -14,10 +14,13 @@ from pipeline.cache_facts import (
     WriterFacts,
 )
 from pipeline.cache_units import (
+    Committed,
     canvas_units,
     detail_units,
     detailed_teachers,
     feature_units,
+    is_complete,
+    seeing_nothing_more,
     sides_of,
     stored_sides,
     teacher_manifests,
@@ -38,9 +41,6 @@ from storage_schemas.identity import digest
 from storage_schemas.layout import FORMAT_VERSION, features_unit
 from storage_schemas.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.views import teacher_tokens
-
-Committed = Mapping[str, Sequence[int]]
-"""Shards that each unit has commit records of."""
 
 
 def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
@@ -97,7 +97,7 @@ def _details(
         sides = {name: one for name, one in sides.items() if name in detailed_teachers(committed)}
     there = detailed_teachers(committed)
     sides |= {name: stored_sides(cache, views, name) for name in there if name not in sides}
-    needed = [name for name in sides if name in there or not _complete(views, name, committed)]
+    needed = [name for name in sides if name in there or not is_complete(views, name, committed)]
     return [unit for name in sorted(needed) for unit in detail_units(views, name, sides[name])]
 
 
@@ -194,7 +194,9 @@ def _unfinished(
     names = {spec.name for choice in _expected(recipe, views) for spec in map_specs(choice)}
     exported = exported_names(views, manifests)
     names |= {manifest.spec.name for manifest in manifests}
-    shards = {unit.name: unit.grid.shards for unit in (*canvas_units(views), *details)}
+    idle = seeing_nothing_more(views, manifests, committed)
+    wanted = [unit for unit in details if unit.name.rpartition("/")[2] not in idle]
+    shards = {unit.name: unit.grid.shards for unit in (*canvas_units(views), *wanted)}
     for name in sorted(names | set(cache.teachers())):
         shards |= {features_unit(view_set, name): shape.grid.shards for view_set, shape in views.sets.items()}
     for unit, of in shards.items():
@@ -209,20 +211,13 @@ def _unmeasured(
 ) -> Iterator[UnfinishedFacts]:
     for manifest in manifests:
         name, stats = manifest.spec.name, stats_facts(cache, views, manifest)
-        if _complete(views, name, committed) and (stats is None or not stats.current):
+        if is_complete(views, name, committed) and (stats is None or not stats.current):
             yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=stats_command(cache, name))
 
 
 def _expected(recipe: str, views: ViewsManifest) -> tuple[TeacherChoice, ...]:
     """Return the teachers that a cache is to have: its recipe's; of an export, those that it has."""
     return () if views.exported else recipe_teachers(recipe)
-
-
-def _complete(views: ViewsManifest, teacher: str, committed: Committed) -> bool:
-    return all(
-        len(committed.get(features_unit(view_set, teacher), ())) == shape.grid.shards
-        for view_set, shape in views.sets.items()
-    )
 
 
 def _array_bytes(records: Sequence[ShardRecord]) -> int:

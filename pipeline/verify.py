@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from pipeline.cache_facts import UnfinishedFacts
+from pipeline.cache_units import seeing_nothing_more
 from pipeline.check_task import CheckTask
 from pipeline.committed import committed_units, exported_names, unit_command
 from pipeline.declared import Declared, read_declared
@@ -109,8 +110,12 @@ def _unnamed(
 
 
 def _shards_left(cache: Cache, declared: Declared, committed: Mapping[str, Sequence[int]]) -> Iterator[UnfinishedFacts]:
-    exported = exported_names(declared.views and declared.views.manifest, declared.teachers)
+    views = declared.views and declared.views.manifest
+    exported = exported_names(views, declared.teachers)
+    idle = seeing_nothing_more(views, declared.teachers, committed) if views else ()
     for unit in declared.units:
+        if any(unit.name.endswith(f"/detail/{name}") for name in idle):
+            continue  # what is there is checked, what is not is wanted by nobody
         done = len(set(committed.get(unit.name, ())) & set(range(unit.grid.shards)))
         if done < unit.grid.shards:
             command = unit_command(cache, declared.recipe, unit.name, exported)

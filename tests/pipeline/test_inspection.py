@@ -207,15 +207,17 @@ def test_teachers_of_the_recipe_that_were_not_started_are_unfinished(facts: Cach
 
 
 def test_lost_records_are_unfinished_units_with_the_commands_that_finish_them(copied: Path) -> None:
-    for unit in ("views/low-192", "teachers/dinov3/low-192", "views/low-192/detail/quarter-mean-fixed"):
+    seen = "teachers/quarter-mean-fixed/low-192"
+    for unit in ("views/low-192", "teachers/dinov3/low-192", "views/low-192/detail/quarter-mean-fixed", seen):
         (copied / f"tables/shards/{unit}/00001.parquet").unlink()
     facts = inspect_cache(opened(copied))
     left = {one.unit: one for one in facts.unfinished if one.done}
     recipe = f"RECIPE=demo CACHE={copied}"
-    own = f"make extract {recipe} TEACHER=<module:Class of quarter-mean-fixed> DATA=…"
+    own = f"make extract {recipe} TEACHER=<module:Class of quarter-mean-fixed>"
     assert {unit: (one.done, one.of, one.command) for unit, one in left.items()} == {
         "views/low-192": (1, 2, f"make views {recipe} DATA=…"),
-        "views/low-192/detail/quarter-mean-fixed": (1, 2, own),
+        "views/low-192/detail/quarter-mean-fixed": (1, 2, f"{own} DATA=…"),
+        seen: (1, 2, own),
         "teachers/dinov3/low-192": (1, 2, f"make extract {recipe} TEACHER=dinov3"),
     }
     [low] = [one for one in facts.view_sets if one.name == "low-192"]

@@ -19,6 +19,7 @@ from pipeline.committed import committed_units
 from pipeline.config import RunConfig, TeacherChoice
 from pipeline.declared import read_declared
 from pipeline.findings import Findings
+from pipeline.inspection import inspect_cache
 from pipeline.look_options import VerifyOptions
 from pipeline.running_teacher import teacher_spec
 from pipeline.stage_extract import extract_teacher, plan_extraction
@@ -261,6 +262,16 @@ def test_a_missing_manifest_leaves_its_committed_shards_without_meaning(copied: 
         f"tables/shards/teachers/dinov3/{name}: has committed shards, and no manifest says what they are"
         for name in ("high-256", "low-192")
     ]
+
+
+def test_details_that_are_lost_are_wanted_until_their_teacher_has_seen_all(copied: Path) -> None:
+    lost = "views/low-192/detail/quarter-mean-fixed"
+    (copied / record_path(lost, 0)).unlink()
+    assert [one.unit for one in verified(copied).unfinished] == []
+    assert lost not in [one.unit for one in inspect_cache(Cache(store=Store(uri=str(copied)))).unfinished]
+    (copied / record_path("teachers/quarter-mean-fixed/high-256", 0)).unlink()
+    assert lost in [one.unit for one in verified(copied).unfinished]
+    assert lost in [one.unit for one in inspect_cache(Cache(store=Store(uri=str(copied)))).unfinished]
 
 
 def test_swapped_shards_are_found_both(copied: Path) -> None:

@@ -155,7 +155,8 @@ class CacheModel:
         if not self.history:
             return set()
         declared = [teacher for teacher in TEACHERS if self.is_declared(teacher)]
-        units = [*self.view_units(), *(unit for teacher in declared for unit in self.feature_units(teacher))]
+        views = [unit for unit in self.view_units() if "/detail/" not in unit[0] or not self.is_complete("fixed")]
+        units = [*views, *(unit for teacher in declared for unit in self.feature_units(teacher))]
         left = {(name, shards - lacking, shards) for name, lacking, shards in units if lacking}
         for teacher in declared:
             if self.is_complete(teacher) and self.measured.get(teacher, ())[-1:] != (self.history,):
