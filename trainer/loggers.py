@@ -1,8 +1,8 @@
 """Where the loss history goes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, final
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
@@ -19,6 +19,16 @@ PROJECT = "stillhouse"
 """What Weights & Biases calls the project, and MLflow the experiment."""
 EXTRAS: dict[LoggerName, str] = {"wandb": "wandb", "mlflow": "mlflow"}
 """Logger → the library that it needs beyond the trainer's own."""
+
+
+@final
+class FlatMLFlowLogger(MLFlowLogger):
+    """MLflow, by names without folders: its store of files keeps each metric in a file of the metric's name, where
+    `fidelity/dinov3` cannot be the folder of `fidelity/dinov3/low-128` too."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log values by step, `fidelity/dinov3` as `fidelity.dinov3`."""
+        super().log_metrics({name.replace("/", "."): value for name, value in metrics.items()}, step)
 
 
 def require_loggers(recipe: TrainRecipe) -> None:
@@ -56,6 +66,6 @@ def make_loggers(recipe: TrainRecipe, source: Source, run: RunFolder, identity: 
         "wandb": lambda: WandbLogger(
             project=PROJECT, name=run.path.name, id=known, resume="allow", save_dir=run.path, config=about
         ),
-        "mlflow": lambda: MLFlowLogger(experiment_name=PROJECT, run_name=run.path.name, tags={"run": known}),
+        "mlflow": lambda: FlatMLFlowLogger(experiment_name=PROJECT, run_name=run.path.name, tags={"run": known}),
     }
     return [kinds[name]() for name in recipe.running.loggers]

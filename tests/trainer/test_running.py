@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.strategies import DDPStrategy
 from own_processes import carry_out, losses
 
@@ -19,6 +20,7 @@ from trainer.config import DataSettings, OptimiserSettings, TrainRecipe
 from trainer.history import read_history
 from trainer.learning_settings import AverageSettings
 from trainer.lightning_trainer import find_accelerator, find_strategy
+from trainer.loggers import FlatMLFlowLogger
 from trainer.processes import gather, is_first
 from trainer.run_folder import RunFolder, read_json
 from trainer.source import open_source
@@ -122,6 +124,14 @@ def test_a_logger_that_is_not_installed_is_refused_before_anything_is_written(
         f"running.loggers cannot be used:\n  {name}: {name} is not installed (pip install 'stillhouse[{name}]')"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_mlflow_gets_names_that_are_no_folders_of_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = list[dict[str, float]]()
+    monkeypatch.setattr(MLFlowLogger, "log_metrics", lambda _, metrics, step: logged.append({**metrics, "step": step}))
+    logger = object.__new__(FlatMLFlowLogger)  # it asks for the library as it is made
+    logger.log_metrics({"loss": 1.0, "fidelity/any": 2.0, "fidelity/any/low-32": 3.0}, 4)
+    assert logged == [{"loss": 1.0, "fidelity.any": 2.0, "fidelity.any.low-32": 3.0, "step": 4}]
 
 
 def test_a_gpu_that_is_not_there_is_refused(recipe_of: Recipes) -> None:
