@@ -52,6 +52,7 @@ class Together(LoadFileScheduling):
         return next((folder for folder in SHARING if folder in file.split("/")), file)
 
 
+@pytest.hookimpl(optionalhook=True)  # there is none where xdist is switched off
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
     """Say which tests stay together."""
     return Together(config, log)

@@ -47,7 +47,9 @@ def require_loggers(recipe: TrainRecipe) -> None:
 
 
 def make_loggers(recipe: TrainRecipe, source: Source, run: RunFolder, identity: Identity, start: int) -> list[Logger]:
-    """Return the loggers of a run that goes on after `start` steps; each goes on where it stood.
+    """Return the loggers of a run that goes on after `start` steps.
+
+    Each goes on where it stood, but MLflow, which begins another run with the same tag `run`.
 
     Args:
         recipe: which loggers.

@@ -189,6 +189,16 @@ def test_in_haste_a_flipped_bit_is_found_in_all_but_arrays(kind: str, rewritten:
     assert ("what is in the arrays was not read" in "".join(said)) == (kind in ARRAYS)
 
 
+@pytest.mark.parametrize(("kind", "found"), [("pixels", False), ("views table", True), ("rejected table", True)])
+def test_in_haste_all_but_arrays_are_compared_with_their_hash(kind: str, found: bool, copied: Path) -> None:
+    def another(record: ShardRecord) -> ShardRecord:
+        return replace(record, sha256="0" * 64) if record.path == OBJECTS[kind] else record
+
+    recommit(copied, "views/low-192", 0, another)
+    said = [problem.partition(" (")[0] for problem in problems(copied, quick=True)]
+    assert said == [f"{OBJECTS[kind]}: its SHA-256 is not the one that its record names"] * found
+
+
 @pytest.mark.parametrize("kind", ["pixels", "detail", "spatial", "summary"])
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: put(path, path.read_bytes()[:-100])])
 def test_in_haste_an_array_shard_that_is_lost_or_cut_is_found(
