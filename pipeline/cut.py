@@ -31,8 +31,34 @@ class Crop:
     """Mirrored left to right after the cut."""
 
 
-def draw_crop(image_width: int, image_height: int, config: ViewsConfig, key: Key) -> Crop:
-    """Draw a box, and whether it is mirrored.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropDraws:
+    """What is drawn for a crop, whatever the image's size. All numbers are uniform on [0, 1)."""
+
+    across: float
+    """Place of the box between the image's left and right edge."""
+    down: float
+    """Place of the box between the image's top and bottom edge."""
+    sizes: tuple[float, ...]
+    """Area and aspect of one box after the other: the first that fits is taken."""
+    flip: bool
+
+
+def draw_for_crop(config: ViewsConfig, key: Key) -> CropDraws:
+    """Draw what a crop is made of.
+
+    Args:
+        config: how often a crop is mirrored.
+        key: `(seed, image key, draw)`.
+    """
+    across, down, *sizes = uniforms((*key, "crop"), 2 * TRIES + 2).tolist()
+    flip = unit_interval((*key, "flip")) < config.flip
+    return CropDraws(across=across, down=down, sizes=tuple(sizes), flip=flip)
+
+
+def crop_of(image_width: int, image_height: int, config: ViewsConfig, draws: CropDraws) -> Crop:
+    """Return a box, and whether it is mirrored.
 
     The box is of random area and aspect, where it fits, at a random place; or it is the largest square in the middle.
 
@@ -40,17 +66,20 @@ def draw_crop(image_width: int, image_height: int, config: ViewsConfig, key: Key
         image_width: of the upright source (pixels).
         image_height: of the upright source (pixels).
         config: which of the two, and the ranges.
-        key: `(seed, image key, draw)`.
+        draws: for this view.
     """
-    flip = unit_interval((*key, "flip")) < config.flip
     if config.crop == "centre":
         width = height = float(min(image_width, image_height))
         left, top = (image_width - width) / 2, (image_height - height) / 2
     else:
-        across, down, *draws = uniforms((*key, "crop"), 2 * TRIES + 2).tolist()
-        width, height = _draw_size(image_width, image_height, config, draws)
-        left, top = across * (image_width - width), down * (image_height - height)
-    return Crop(left=left, top=top, width=width, height=height, flip=flip)
+        width, height = _size(image_width, image_height, config, draws.sizes)
+        left, top = draws.across * (image_width - width), draws.down * (image_height - height)
+    return Crop(left=left, top=top, width=width, height=height, flip=draws.flip)
+
+
+def draw_crop(image_width: int, image_height: int, config: ViewsConfig, key: Key) -> Crop:
+    """Return `crop_of` an image and what is drawn for it; the arguments are theirs."""
+    return crop_of(image_width, image_height, config, draw_for_crop(config, key))
 
 
 def cut_canvas(picture: Picture, crop: Crop, side: int) -> UInt8[np.ndarray, "side side 3"]:
@@ -89,7 +118,7 @@ def cut_window(
     return _resized(picture, box, side, crop.flip)
 
 
-def _draw_size(image_width: int, image_height: int, config: ViewsConfig, draws: Sequence[float]) -> tuple[float, float]:
+def _size(image_width: int, image_height: int, config: ViewsConfig, draws: Sequence[float]) -> tuple[float, float]:
     for area_draw, aspect_draw in zip(draws[::2], draws[1::2], strict=True):
         area = _between(*config.area, area_draw) * image_width * image_height
         aspect = math.exp(_between(math.log(config.aspect[0]), math.log(config.aspect[1]), aspect_draw))

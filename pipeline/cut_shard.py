@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.config import ViewsConfig
-from pipeline.cut import Crop, cut_canvas, cut_window, draw_crop
+from pipeline.cut import Crop, CropDraws, crop_of, cut_canvas, cut_window, draw_for_crop
 from pipeline.draw import DrawnView
-from pipeline.images import Picture, UnusableImageError, open_picture
+from pipeline.images import Picture, UnusableImageError, open_picture, quiet_decoding
 from pipeline.locators import ImageReader
 from pipeline.overlap import behind
 from pipeline.pools import Unfinished
@@ -97,7 +97,8 @@ class ViewCutter:
         """
         with ExitStack() as stack:
             writers = {
-                spec.path: stack.enter_context(open_shard(self.store, spec, task.shard)) for spec in _specs(task)
+                spec.path: stack.enter_context(open_shard(self.store, spec, task.shard, aside=True))
+                for spec in _specs(task)
             }
             views, rejected = self._cut_views(task, writers)
             return Unfinished(partial(self._publish, task, stack.pop_all(), writers, views, rejected))
@@ -122,27 +123,31 @@ class ViewCutter:
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
         waiting: list[Cuts] = []
-        with behind() as later:  # checksums and writing, while the next images are decoded
-            for view in task.views:
+        size = 0
+        # all at once: between two images, whose pixels fill the processor's cache, each would take five times as long
+        draws = [draw_for_crop(self.config, (self.config.seed, view.image.key, view.draw)) for view in task.views]
+        with behind() as later, quiet_decoding():  # checksums and writing, while the next images are decoded
+            for view, drawn in zip(task.views, draws, strict=True):
                 try:
-                    row, cuts = self._cut_view(task, view)
+                    row, cuts = self._cut_view(task, view, drawn)
                 except UnusableImageError as error:
                     rejected.append(_rejection(view, error))
                     continue
                 rows.append({"row": slots[len(rows)]} | row)
                 waiting.append(cuts)
-                if sum(cut.nbytes for one in waiting for cut in one.values()) >= HANDED_BYTES:
+                size += sum(cut.nbytes for cut in cuts.values())
+                if size >= HANDED_BYTES:
                     later(_append, writers, waiting)
-                    waiting = []
+                    waiting, size = [], 0
             later(_append, writers, waiting)
         return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
 
-    def _cut_view(self, task: CutTask, view: DrawnView) -> tuple[dict[str, Any], Cuts]:
+    def _cut_view(self, task: CutTask, view: DrawnView, draws: CropDraws) -> tuple[dict[str, Any], Cuts]:
         """Return a view's row, but for its number, and all its arrays: none is written before all are cut."""
         body = self.reader.read(view.image.uri)
         sha256 = hashlib.sha256(body).hexdigest()  # now, while the bytes are in the processor's cache
         picture = open_picture(body, self.config)
-        crop = draw_crop(picture.width, picture.height, self.config, (self.config.seed, view.image.key, view.draw))
+        crop = crop_of(picture.width, picture.height, self.config, draws)
         cuts = self._cut_arrays(task, view, picture, crop)
         return _row(view, picture, crop, sha256), cuts
 

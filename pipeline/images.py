@@ -122,11 +122,17 @@ def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
 
 
 @contextmanager
+def quiet_decoding() -> Iterator[None]:
+    """Hold back what Pillow warns of: broken EXIF and the like, which the rules have decided."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+@contextmanager
 def _unusable_when_it_raises() -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of broken EXIF and the like, which the rules have decided
-            yield
+        yield
     except UnusableImageError:
         raise
     except UnidentifiedImageError as error:

@@ -10,7 +10,6 @@ A locator is a URI; where the image is not the whole object, a fragment says whi
 import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import final
 
 import fsspec
@@ -73,7 +72,8 @@ class ImageReader:
         if part := _CELL.fullmatch(locator):
             return self._row_group(part[1], int(part[2]), part[4])[int(part[3])].as_py() or b""
         if locator.startswith(LOCAL):  # fsspec's own way there costs as much again as reading
-            return Path(locator.removeprefix(LOCAL)).read_bytes()
+            with open(locator.removeprefix(LOCAL), "rb", buffering=0) as file:
+                return file.read()
         with file_system(locator).open(locator, "rb") as file:
             return file.read()
 

@@ -79,9 +79,16 @@ def _is_finite(entry: np.ndarray) -> bool:
 
 
 @contextmanager
-def open_shard(store: Store, spec: ArraySpec, shard: int) -> Iterator[ShardWriter]:
-    """Open one shard of an array for writing. It appears whole when the block ends, or not at all."""
-    with publish(store, array_object(spec.path, shard, len(spec.shape))) as sink:
+def open_shard(store: Store, spec: ArraySpec, shard: int, *, aside: bool = False) -> Iterator[ShardWriter]:
+    """Open one shard of an array for writing. It appears whole when the block ends, or not at all.
+
+    Args:
+        store: the cache.
+        spec: of the array.
+        shard: its number.
+        aside: whether entries are appended in a thread that other work does not wait for; see `publish`.
+    """
+    with publish(store, array_object(spec.path, shard, len(spec.shape)), aside=aside) as sink:
         writer = ShardWriter(spec, sink)
         yield writer
         sink.write(encode_index(writer.spans, spec.rows_per_shard))

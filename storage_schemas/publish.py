@@ -4,6 +4,7 @@ On a file system an object is written under a temporary name beside its place, f
 folders above it flushed as far as they are new. On an object store it is one PUT or one multipart upload, which becomes
 visible only when it is complete. `memory://` shows what is being written, so there it is written elsewhere first."""
 
+import hashlib
 import io
 import os
 import uuid
@@ -31,9 +32,9 @@ AGAIN = "run the same command again: it resumes"
 class Sink:
     """Where an object's bytes go: it counts and hashes them on the way."""
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    def __init__(self, write: Callable[[bytes], object], *, aside: bool = False) -> None:
         self._write = write
-        self._hash = LaterHash()
+        self._hash = hashlib.sha256() if aside else LaterHash()
         self.size = 0
 
     def write(self, body: bytes) -> None:
@@ -56,12 +57,14 @@ class AbstractTarget(Protocol):
 
 
 @contextmanager
-def publish(store: Store, name: str) -> Iterator[Sink]:
+def publish(store: Store, name: str, *, aside: bool = False) -> Iterator[Sink]:
     """Write an object that appears whole when the block ends, and not at all when it raises.
 
     Args:
         store: the cache.
         name: the object, relative to the cache.
+        aside: whether all is written in a thread that other work does not wait for: it takes the hash too. Else a
+            thread of its own does.
 
     Yields:
         A sink. Its size and SHA-256 are those of the object.
@@ -70,7 +73,7 @@ def publish(store: Store, name: str) -> Iterator[Sink]:
         StorageError: the disk is full, may not be written, or fails; the object store fails for too long.
     """
     with _opened(store, store.path(name)) as target:
-        yield Sink(target.write)
+        yield Sink(target.write, aside=aside)
 
 
 def publish_bytes(store: Store, name: str, body: bytes) -> Sink:

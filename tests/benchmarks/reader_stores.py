@@ -30,8 +30,9 @@ SHAPES: dict[str, tuple[int, tuple[int, ...], Any]] = {
     "features256": (1024, (14, 14, 1024), "float16"),
     "features432": (256, (27, 27, 1280), "float16"),
     "canvases256": (1024, (272, 272, 3), "uint8"),
+    "large256": (4096, (14, 14, 1024), "float16"),
 }
-"""Number of views, shape and type of one, by name."""
+"""Number of views, shape and type of one, by name. The last is for `--cold`: large beside what is read ahead."""
 
 
 @final

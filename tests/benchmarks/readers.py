@@ -1,9 +1,11 @@
 """How fast views are read at random, beside other readers of the same bytes and other stores of the same views.
 
     pip install --constraint constraints.txt '.[benchmarks,dev]'
-    python -m tests.benchmarks.readers [--shapes features256 features432 canvases256] [--cores 1] [--turns 7]
+    python -m tests.benchmarks.readers [--shapes features256 …] [--cores 1] [--turns 7] [--cold]
 
-The stores lie on a local disk and, read once from there, in the page cache; all readers share the cores given, one by
+The stores lie on a local disk and, read once from there, in the page cache. `--cold`: in none, as most of a store that
+is larger than memory; each pass then has a process of its own, reads a batch first, for indices and the like, then
+three that are timed, and what the disk gave for each view is printed too. All readers share the cores given, one by
 default. Each reads as its documentation recommends for the access: views in random order one by one, batches of 32
 random views, or, where it has a stream, a shuffled pass in an order of its own. All that is read is compared with the
 source before anything is timed. The sides take turns; printed are medians, and ratios: views per second of this reader
@@ -13,6 +15,8 @@ what it held when the store was open, mapped files told apart.
 """
 
 import argparse
+import gc
+import json
 import os
 import statistics
 import subprocess
@@ -20,8 +24,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import final
 
 import google_crc32c
 import numpy as np
@@ -29,10 +35,23 @@ import numpy as np
 from tests.benchmarks.reader_stores import READERS, SHAPES, Reader, batches, entries_of, shuffled_rows, write_stores
 
 BATCH = 32
+COLD_BATCHES = 3
+"""Timed with an empty page cache: so few that hardly one finds what was read ahead for another."""
 OURS = next(iter(READERS))
 Pass = Callable[[Reader, list[int]], int]
-Seconds = tuple[float, float]
-"""Of one view: by the clock, and of the processor."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What reading a view took."""
+
+    clock: float
+    """Seconds."""
+    processor: float
+    """Seconds."""
+    disk: float
+    """Bytes that the disk gave."""
 
 
 def one_by_one(reader: Reader, rows: list[int]) -> int:
@@ -74,45 +93,87 @@ def require_right(reader: Reader, entries: np.ndarray) -> None:
         assert sorted(map(np.ndarray.tobytes, reader.stream())) == sorted(map(np.ndarray.tobytes, entries))
 
 
-def evict(folder: Path) -> None:
-    """Bring all files into the page cache as a disk gives them, not as they were written."""
+def forget(folder: Path) -> None:
+    """Empty the page cache of all files. None of them may be mapped."""
     os.sync()
     for path in (one for one in folder.rglob("*") if one.is_file()):
         with open(path, "rb", buffering=0) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def bring_in(folder: Path) -> None:
+    """Bring all files into the page cache as a disk gives them, not as they were written."""
+    forget(folder)
+    for path in (one for one in folder.rglob("*") if one.is_file()):
+        with open(path, "rb", buffering=0) as file:
             while file.read(2**20):
                 pass
 
 
-def timed(reader: Reader, one_pass: Pass, rows: list[int]) -> Seconds:
+def timed(reader: Reader, one_pass: Pass, rows: list[int]) -> Cost:
     """Return what a view takes."""
-    began, worked = perf_counter(), process_time()
+    began, worked, read = perf_counter(), process_time(), read_from_disk()
     views = one_pass(reader, rows)
-    return (perf_counter() - began) / views, (process_time() - worked) / views
+    return Cost(
+        clock=(perf_counter() - began) / views,
+        processor=(process_time() - worked) / views,
+        disk=(read_from_disk() - read) / views,
+    )
 
 
-def measure(shape: str, folder: Path, turns: int) -> None:
+def timed_cold(shape: str, folder: Path, name: str, how: str, turn: int) -> Cost:
+    """Return what a view takes in a process of its own when the page cache holds none."""
+    forget(folder)
+    return Cost(**json.loads(_run("--shapes", shape, "--pass", name, how, str(turn), str(folder))))
+
+
+def tell_cold(shape: str, name: str, how: str, turn: int, folder: Path) -> None:
+    """Print what a view takes, as JSON."""
+    reader, rows = READERS[name](shape, folder), shuffled_rows(SHAPES[shape][0], 3 + turn)
+    if how != "stream":
+        PASSES[how](reader, rows[:BATCH])
+    print(json.dumps(asdict(timed(reader, PASSES[how], rows[BATCH : COLD_BATCHES * BATCH + BATCH]))))
+
+
+def _run(*arguments: str) -> str:
+    command = [sys.executable, "-m", "tests.benchmarks.readers", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def read_from_disk() -> int:
+    """Return the bytes that the disk has given to this process so far, read ahead or asked for."""
+    [told] = [line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("read_bytes")]
+    return int(told.split()[1])
+
+
+def measure(shape: str, folder: Path, turns: int, *, cold: bool) -> None:
     """Print every reader's rate and ratio."""
     entries = entries_of(shape)
     opened = {name: build(shape, folder) for name, build in READERS.items()}
     for reader in opened.values():
         require_right(reader, entries)
     sides = [(name, how) for name, reader in opened.items() for how in passes_of(reader)]
-    taken: dict[tuple[str, str], list[Seconds]] = {side: [] for side in sides}
+    taken: dict[tuple[str, str], list[Cost]] = {side: [] for side in sides}
+    if cold:
+        del reader
+        opened.clear()
+        gc.collect()  # what is mapped stays in the page cache
     for turn in range(turns):
         rows = shuffled_rows(len(entries), 3 + turn)
         for name, how in sides:
-            taken[name, how].append(timed(opened[name], PASSES[how], rows))
+            taken[name, how].append(
+                timed_cold(shape, folder, name, how, turn) if cold else timed(opened[name], PASSES[how], rows)
+            )
     size, kind = entries[0].nbytes, f"{entries.dtype} {entries.shape[1:]}"
     print(f"\n{shape}: {len(entries)} views of {kind}, {size / 1e6:.2f} MB each, {turns} turns")
     for (name, how), found in taken.items():
         ours = taken[OURS, how if how != "stream" else "one by one"]
         clock, processor = (
-            statistics.median(other[kind] / mine[kind] for mine, other in zip(ours, found, strict=True))
-            for kind in (0, 1)
+            statistics.median(getattr(other, of) / getattr(mine, of) for mine, other in zip(ours, found, strict=True))
+            for of in ("clock", "processor")
         )
-        seconds = statistics.median(one for one, _ in found)
-        rate = f"{1 / seconds:7.0f} views/s {size / seconds / 1e9:6.2f} GB/s"
+        seconds, disk = (statistics.median(getattr(one, of) for one in found) for of in ("clock", "disk"))
+        rate = f"{1 / seconds:7.0f} views/s {size / seconds / 1e9:6.2f} GB/s, {disk / 1e6:5.2f} MB of the disk a view"
         print(f"  {how:14} {name:20} {rate}  ratio {clock:6.2f}, of the processor {processor:6.2f}", flush=True)
     seconds = checksum_seconds(entries)
     print(f"  CRC32C of one view: {1e6 * seconds:.0f} µs, {size / seconds / 1e9:.1f} GB/s")
@@ -131,9 +192,7 @@ def checksum_seconds(entries: np.ndarray) -> float:
 def print_memory(shape: str, folder: Path) -> None:
     """Print what each reader holds at most."""
     for name in READERS:
-        command = [sys.executable, "-m", "tests.benchmarks.readers", "--shapes", shape, "--memory", name, str(folder)]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        own, mapped = (int(one) / 2**10 for one in told)
+        own, mapped = (int(one) / 2**10 for one in _run("--shapes", shape, "--memory", name, str(folder)).split())
         print(f"  memory of {name:20} {own:6.1f} MiB, and {mapped:6.1f} MiB of mapped files", flush=True)
 
 
@@ -157,21 +216,28 @@ def tell_memory(shape: str, name: str, folder: Path) -> None:
 def main() -> None:
     """Print rates, ratios and memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES)[:3], choices=list(SHAPES))
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--cold", action="store_true", help="read from the disk each time")
     parser.add_argument("--memory", nargs=2, metavar=("READER", "FOLDER"), help="used by this program itself")
+    one_pass = ("READER", "HOW", "TURN", "FOLDER")
+    parser.add_argument("--pass", nargs=4, dest="one_pass", metavar=one_pass, help="likewise")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     if options.memory:
         tell_memory(options.shapes[0], options.memory[0], Path(options.memory[1]))
         return
+    if options.one_pass:
+        name, how, turn, place = options.one_pass
+        tell_cold(options.shapes[0], name, how, int(turn), Path(place))
+        return
     for shape in options.shapes:
         with tempfile.TemporaryDirectory() as folder:
             write_stores(shape, Path(folder))
-            evict(Path(folder))
-            measure(shape, Path(folder), options.turns)
+            bring_in(Path(folder))
+            measure(shape, Path(folder), options.turns, cold=options.cold)
             print_memory(shape, Path(folder))
 
 

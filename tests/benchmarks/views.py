@@ -36,8 +36,8 @@ from storage_schemas.store import Store
 
 RECIPE = Recipe(name="benchmark", views=ViewsConfig(high=()))
 LOCAL = RunConfig(executor="local", threads=1)
-ROUNDS = 9
-SIZES = {(640, 480): 1000, (1024, 768): 600, (1600, 1200): 400, (4000, 3000): 200}
+ROUNDS = 7
+SIZES = {(640, 480): 2000, (1024, 768): 1000, (1600, 1200): 500, (4000, 3000): 150}
 """Of the photographs (pixels), and how many there are: shards of all resolutions, whole ones but for the largest."""
 SCENES = 8
 

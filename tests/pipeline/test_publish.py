@@ -29,12 +29,15 @@ def test_an_object_appears_when_its_block_ends_and_not_before(store: Store) -> N
     assert store.listing("") == ["a/b/c"]
 
 
-def test_the_sink_counts_and_hashes_what_it_is_given(store: Store) -> None:
-    with publish(store, "object") as sink:
-        sink.write(b"one ")
+@pytest.mark.parametrize("aside", [False, True])
+def test_the_sink_counts_and_hashes_what_it_is_given(store: Store, aside: bool) -> None:
+    body = b"one " + 200_000 * b"two"
+    with publish(store, "object", aside=aside) as sink:
+        sink.write(body[:4])
         assert sink.size == 4
-        sink.write(b"two")
-    assert (sink.size, sink.sha256) == (7, hashlib.sha256(b"one two").hexdigest())
+        sink.write(body[4:])
+        assert sink.sha256 == hashlib.sha256(body).hexdigest()
+    assert (sink.size, sink.sha256) == (len(body), hashlib.sha256(store.read("object")).hexdigest())
 
 
 def write_half(store: Store, name: str, raised: type[BaseException]) -> None:

@@ -87,12 +87,18 @@ def hostile() -> dict[str, tuple[bytes, str]]:
     return files | {f"{name}.jpg": file for name, file in halves.items()}
 
 
+BROKEN_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12"
+"""Five entries, the first of which is cut short."""
+
+
 def write_all(folder: Path) -> dict[str, tuple[bytes, str]]:
     """Write a hundred good files and forty bad ones; return the bad ones."""
     folder.mkdir()
     for number in range(100):
         coarse = Image.fromarray(np.random.default_rng(number).integers(0, 256, (5, 5, 3), dtype=np.uint8))
         coarse.resize((120 + number, 100)).save(folder / f"good-{number:03d}.{('jpg', 'png', 'webp')[number % 3]}")
+    with Image.open(folder / "good-000.jpg") as image:  # Pillow warns of what this tells, which is no reason
+        image.save(folder / "good-000.jpg", exif=BROKEN_EXIF)
     bad = hostile()
     for name, (body, _) in bad.items():
         (folder / name).write_bytes(body)
