@@ -225,7 +225,6 @@ def main() -> None:
     parser.add_argument("--pass", nargs=4, dest="one_pass", metavar=one_pass, help="likewise")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     if options.memory:
         tell_memory(options.shapes[0], options.memory[0], Path(options.memory[1]))
         return
@@ -233,6 +232,7 @@ def main() -> None:
         name, how, turn, place = options.one_pass
         tell_cold(options.shapes[0], name, how, int(turn), Path(place))
         return
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])  # the processes above inherit them
     for shape in options.shapes:
         with tempfile.TemporaryDirectory() as folder:
             write_stores(shape, Path(folder))
