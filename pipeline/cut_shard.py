@@ -1,10 +1,11 @@
 """One task of the views stage: decode the images of a shard, cut their views, write what is not there yet."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle
 from typing import Any, final
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow as pa
 from pipeline.config import ViewsConfig
 from pipeline.cut import Crop, CropDraws, crop_of, cut_canvas, cut_window, draw_for_crop
 from pipeline.draw import DrawnView
-from pipeline.images import Picture, UnusableImageError, open_picture, quiet_decoding
+from pipeline.images import Picture, UnusableImageError, keep_freed_memory, open_picture, quiet_decoding
 from pipeline.locators import ImageReader
 from pipeline.overlap import behind
 from pipeline.pools import Unfinished
@@ -23,12 +24,12 @@ from storage_schemas.errors import IdentityError, Problem
 from storage_schemas.identity import digest
 from storage_schemas.layout import detail_array, detail_unit, pixels_array, table_part, views_unit
 from storage_schemas.manifest import ViewSetManifest, ViewsManifest
-from storage_schemas.shard_format import ArraySpec
+from storage_schemas.shard_format import ArraySpec, ChunkBlock
 from storage_schemas.store import Store
 from storage_schemas.tables import REJECTED, VIEWS, from_parquet
 from storage_schemas.views import ViewSet, draw_offset
 
-HANDED_BYTES = 2**20
+HANDED_BYTES = 4 * 2**20
 """Pixels that are handed to the writing thread at a time: to hand over each view costs as much as its checksum."""
 Cuts = Mapping[str, np.ndarray]
 """A view's pixels, by array."""
@@ -95,10 +96,10 @@ class ViewCutter:
             MissingError: an image cannot be read.
             IdentityError: when it is finished: canvases were committed earlier, and the images have changed since.
         """
+        keep_freed_memory()
         with ExitStack() as stack:
             writers = {
-                spec.path: stack.enter_context(open_shard(self.store, spec, task.shard, aside=True))
-                for spec in _specs(task)
+                spec.path: stack.enter_context(open_shard(self.store, spec, task.shard)) for spec in _specs(task)
             }
             views, rejected = self._cut_views(task, writers)
             return Unfinished(partial(self._publish, task, stack.pop_all(), writers, views, rejected))
@@ -122,8 +123,10 @@ class ViewCutter:
         slots = task.manifest.grid.slots(task.shard)
         rows: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
-        waiting: list[Cuts] = []
-        size = 0
+        specs = _specs(task)
+        room = max(1, HANDED_BYTES // sum(spec.entry_bytes for spec in specs))
+        rounds = cycle([{spec.path: ChunkBlock(spec, room) for spec in specs} for _ in range(2)])
+        blocks, filled = next(rounds), 0
         # all at once: between two images, whose pixels fill the processor's cache, each would take five times as long
         draws = [draw_for_crop(self.config, (self.config.seed, view.image.key, view.draw)) for view in task.views]
         with behind() as later, quiet_decoding():  # checksums and writing, while the next images are decoded
@@ -134,12 +137,13 @@ class ViewCutter:
                     rejected.append(_rejection(view, error))
                     continue
                 rows.append({"row": slots[len(rows)]} | row)
-                waiting.append(cuts)
-                size += sum(cut.nbytes for cut in cuts.values())
-                if size >= HANDED_BYTES:
-                    later(_append, writers, waiting)
-                    waiting, size = [], 0
-            later(_append, writers, waiting)
+                for path, pixels in cuts.items():
+                    blocks[path].put(filled, pixels)
+                filled += 1
+                if filled == room:  # one block is filled while the other is written
+                    later(_append, writers, blocks, filled)
+                    blocks, filled = next(rounds), 0
+            later(_append, writers, blocks, filled)
         return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
 
     def _cut_view(self, task: CutTask, view: DrawnView, draws: CropDraws) -> tuple[dict[str, Any], Cuts]:
@@ -228,10 +232,9 @@ def _specs(task: CutTask) -> list[ArraySpec]:
     return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.side) for one in task.details]
 
 
-def _append(writers: Mapping[str, ShardWriter], views: Sequence[Cuts]) -> None:
-    for cuts in views:
-        for path, pixels in cuts.items():
-            writers[path].append(pixels)
+def _append(writers: Mapping[str, ShardWriter], blocks: Mapping[str, ChunkBlock], filled: int) -> None:
+    for path, block in blocks.items():
+        writers[path].append_block(block, filled)
 
 
 def _row(view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:

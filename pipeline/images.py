@@ -25,6 +25,9 @@ OVERSAMPLING = 3
 MIRRORED_ACROSS, MIRRORED_DOWN = frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
 """EXIF orientations under which the upright left edge, or top edge, is a far edge of the image as it is stored."""
 
+KEPT_BLOCK = 2**25 - 2**16
+"""Bytes: glibc takes notice of blocks of up to 32 MiB."""
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom (pixels)."""
 
@@ -119,6 +122,15 @@ def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
             return Picture(width=width, height=height, jpeg=body, orientation=orientation, opened=[image])
         upright = _upright_rgb(image, shrink=1)
         return Picture(width=upright.width, height=upright.height, decoded={1: upright})
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what one image leaves for the next.
+
+    Else it gives the top of its memory back to the system whenever a decoded image leaves it, and has it cleared page
+    by page for the next one. glibc keeps twice the largest block that was ever freed, of those that are no larger than
+    this one; see `M_MMAP_THRESHOLD` in mallopt(3). Other libraries do not mind."""
+    np.empty(KEPT_BLOCK, dtype=np.uint8)
 
 
 @contextmanager

@@ -12,7 +12,14 @@ from pipeline.publish import Sink, publish, publish_bytes, publish_group, publis
 from storage_schemas.commits import ShardRecord, record_path, to_table
 from storage_schemas.errors import ContractError, Problem
 from storage_schemas.layout import FEATURES, array_object
-from storage_schemas.shard_format import CHECKSUM_BYTES, ArraySpec, array_metadata, encode_chunk, encode_index
+from storage_schemas.shard_format import (
+    CHECKSUM_BYTES,
+    ArraySpec,
+    ChunkBlock,
+    array_metadata,
+    encode_chunk,
+    encode_index,
+)
 from storage_schemas.small_arrays import groups_above
 from storage_schemas.store import Store
 from storage_schemas.tables import to_parquet
@@ -63,13 +70,31 @@ class ShardWriter:
         Raises:
             ContractError: more entries than the shard has slots.
         """
-        if len(self.spans) == self.spec.rows_per_shard:
+        self._require_room(1)
+        self._note(len(chunk), chunk[-CHECKSUM_BYTES:])
+        self.sink.write(chunk)
+
+    def append_block(self, block: ChunkBlock, filled: int) -> None:
+        """Write the entries of the next views, the first of a block. It may be filled again afterwards.
+
+        Raises:
+            ContractError: more entries than the shard has slots.
+        """
+        self._require_room(filled)
+        chunks = block.sealed(filled)
+        for chunk in chunks:
+            self._note(len(chunk), chunk[-CHECKSUM_BYTES:].tobytes())
+        self.sink.write(chunks.reshape(-1).data)
+
+    def _require_room(self, entries: int) -> None:
+        if len(self.spans) + entries > self.spec.rows_per_shard:
             found = f"has {self.spec.rows_per_shard} row slots, and all are filled"
             raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
-        start = self.sink.size
-        self.sink.write(chunk)
-        self.checksums += chunk[-CHECKSUM_BYTES:]
-        self.spans.append((start, self.sink.size - start))
+
+    def _note(self, length: int, checksum: bytes) -> None:
+        start = sum(self.spans[-1]) if self.spans else 0
+        self.spans.append((start, length))
+        self.checksums += checksum
 
 
 def _is_finite(entry: np.ndarray) -> bool:
@@ -79,16 +104,15 @@ def _is_finite(entry: np.ndarray) -> bool:
 
 
 @contextmanager
-def open_shard(store: Store, spec: ArraySpec, shard: int, *, aside: bool = False) -> Iterator[ShardWriter]:
+def open_shard(store: Store, spec: ArraySpec, shard: int) -> Iterator[ShardWriter]:
     """Open one shard of an array for writing. It appears whole when the block ends, or not at all.
 
     Args:
         store: the cache.
         spec: of the array.
         shard: its number.
-        aside: whether entries are appended in a thread that other work does not wait for; see `publish`.
     """
-    with publish(store, array_object(spec.path, shard, len(spec.shape)), aside=aside) as sink:
+    with publish(store, array_object(spec.path, shard, len(spec.shape))) as sink:
         writer = ShardWriter(spec, sink)
         yield writer
         sink.write(encode_index(writer.spans, spec.rows_per_shard))
@@ -103,7 +127,7 @@ def array_record(writer: ShardWriter, key: ShardKey) -> ShardRecord:
         first_row=key.shard * writer.spec.rows_per_shard,
         rows=len(writer.spans),
         bytes=writer.sink.size,
-        sha256=writer.sink.sha256,
+        xxh3=writer.sink.xxh3,
         chunks=bytes(writer.checksums),
         identity=key.identity,
     )
@@ -118,7 +142,7 @@ def write_table_part(store: Store, name: str, table: pa.Table, first_row: int, k
         first_row=first_row,
         rows=table.num_rows,
         bytes=sink.size,
-        sha256=sink.sha256,
+        xxh3=sink.xxh3,
         chunks=b"",
         identity=key.identity,
     )

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from storage_schemas import layout
 from storage_schemas.commits import ShardRecord, read_commits
@@ -249,7 +250,7 @@ def _metadata(body: bytes, name: str) -> dict[str, Any]:
 
 
 def _require_committed(name: str, body: bytes, records: Sequence[ShardRecord]) -> None:
-    committed = [record.sha256 for record in records if record.path == name]
-    if committed != [hashlib.sha256(body).hexdigest()]:
-        found = "its SHA-256 is not the one that its shard was committed with"
+    committed = [record.xxh3 for record in records if record.path == name]
+    if committed != [xxhash.xxh3_128(body).hexdigest()]:
+        found = "its XXH3 is not the one that its shard was committed with"
         raise CorruptionError("table", [Problem(place=name, found=found)])

@@ -29,8 +29,8 @@ class ShardRecord:
     """Views in the shard: they fill its first slots."""
     bytes: int
     """Size of the object (bytes)."""
-    sha256: str
-    """SHA-256 of the object's bytes, hexadecimal."""
+    xxh3: str
+    """XXH3 (128 bits) of the object's bytes, hexadecimal."""
     chunks: Checksums
     """CRC32C of each chunk, in order of row slot, four bytes each as it ends with them; empty for a table's part.
     A reader knows by them the shard that was committed, without reading the rest of it."""

@@ -4,7 +4,6 @@ On a file system an object is written under a temporary name beside its place, f
 folders above it flushed as far as they are new. On an object store it is one PUT or one multipart upload, which becomes
 visible only when it is complete. `memory://` shows what is being written, so there it is written elsewhere first."""
 
-import hashlib
 import io
 import os
 import uuid
@@ -12,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol, final
 
+import xxhash
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from storage_schemas.errors import Problem, StorageError
-from storage_schemas.later_hash import LaterHash
 from storage_schemas.store import Store
 
 TEMPORARY = ".partial"
@@ -32,48 +31,46 @@ AGAIN = "run the same command again: it resumes"
 class Sink:
     """Where an object's bytes go: it counts and hashes them on the way."""
 
-    def __init__(self, write: Callable[[bytes], object], *, aside: bool = False) -> None:
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         self._write = write
-        self._hash = hashlib.sha256() if aside else LaterHash()
+        self._hash = xxhash.xxh3_128()
         self.size = 0
 
-    def write(self, body: bytes) -> None:
-        """Append bytes."""
+    def write(self, body: bytes | memoryview) -> None:
+        """Append bytes. They may be changed afterwards."""
         self._hash.update(body)
         self._write(body)
         self.size += len(body)
 
     @property
-    def sha256(self) -> str:
-        """SHA-256 (hexadecimal) of the bytes written so far."""
+    def xxh3(self) -> str:
+        """XXH3 (128 bits, hexadecimal) of the bytes written so far."""
         return self._hash.hexdigest()
 
 
 class AbstractTarget(Protocol):
     """What bytes are written to."""
 
-    def write(self, body: bytes, /) -> object:
-        """Append bytes."""
+    def write(self, body: bytes | memoryview, /) -> object:
+        """Append bytes, or a copy of them."""
 
 
 @contextmanager
-def publish(store: Store, name: str, *, aside: bool = False) -> Iterator[Sink]:
+def publish(store: Store, name: str) -> Iterator[Sink]:
     """Write an object that appears whole when the block ends, and not at all when it raises.
 
     Args:
         store: the cache.
         name: the object, relative to the cache.
-        aside: whether all is written in a thread that other work does not wait for: it takes the hash too. Else a
-            thread of its own does.
 
     Yields:
-        A sink. Its size and SHA-256 are those of the object.
+        A sink. Its size and its hash are those of the object.
 
     Raises:
         StorageError: the disk is full, may not be written, or fails; the object store fails for too long.
     """
     with _opened(store, store.path(name)) as target:
-        yield Sink(target.write, aside=aside)
+        yield Sink(target.write)
 
 
 def publish_bytes(store: Store, name: str, body: bytes) -> Sink:
@@ -139,7 +136,7 @@ class _LocalFile:
         self._file, self._path = file, path
         self._size = self._on_its_way = 0
 
-    def write(self, body: bytes) -> None:
+    def write(self, body: bytes | memoryview) -> None:
         with told(self._path):
             self._file.write(body)
             self._size += len(body)

@@ -50,7 +50,7 @@ class RangeKey:
     """The store."""
     path: str
     """The object, relative to the store."""
-    sha256: str
+    xxh3: str
     """Of the whole object, as its commit record has it: one that was written anew is another."""
     start: int
     stop: int
@@ -58,7 +58,7 @@ class RangeKey:
     @property
     def digest(self) -> str:
         """What the range is kept as: SHA-256, hexadecimal."""
-        told = json.dumps([self.uri, self.path, self.sha256, self.start, self.stop])
+        told = json.dumps([self.uri, self.path, self.xxh3, self.start, self.stop])
         return hashlib.sha256(told.encode()).hexdigest()
 
 

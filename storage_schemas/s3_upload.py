@@ -61,8 +61,8 @@ class S3Upload:
         self._parts: list[dict[str, Any]] = []
         self._sending: Future | None = None
 
-    def write(self, body: bytes) -> None:
-        """Append bytes."""
+    def write(self, body: bytes | memoryview) -> None:
+        """Append a copy of bytes."""
         self._held += body
         while len(self._held) >= self._part_bytes:
             self._settle()  # before the next part is made: no more than two are held

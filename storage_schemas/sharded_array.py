@@ -189,7 +189,7 @@ class ShardedArray:
 
     def _key(self, shard: int, span: tuple[int, int]) -> RangeKey:
         record, (start, stop) = self.records[shard], span
-        return RangeKey(uri=self.store.uri, path=record.path, sha256=record.sha256, start=start, stop=stop)
+        return RangeKey(uri=self.store.uri, path=record.path, xxh3=record.xxh3, start=start, stop=stop)
 
     def _record(self, shard: int) -> ShardRecord:
         if shard not in self.records:

@@ -58,7 +58,7 @@ SHARDS = _columns(
     first_row=pa.int64(),
     rows=pa.int64(),
     bytes=pa.int64(),
-    sha256=pa.string(),
+    xxh3=pa.string(),
     chunks=pa.binary(),
     identity=pa.string(),
 )

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.writers [--megabytes 64 512] [--compressions none zstd] [--turns 5] [--folder .]
 
-Writing a shard checks every number, takes CRC32C of every chunk and SHA-256 of it all, compresses where the array says
+Writing a shard checks every number, takes CRC32C of every chunk and XXH3 of it all, compresses where the array says
 so, appends the index, flushes to the disk, and renames. The plain file is written in the same pieces, and flushed. The
 two take turns; printed are medians, and the ratio in each turn: the plain file's seconds over ours; rates are those of
 the bytes written. Memory: what a process of its own holds at most while it writes one shard, beyond what it held
@@ -49,7 +49,7 @@ def write_shard(folder: Path, spec: ArraySpec, entries: np.ndarray) -> float:
     with open_shard(Store(uri=str(folder / "cache")), spec, 0) as writer:
         for row in range(spec.rows_per_shard):
             writer.append(entries[row % VIEWS])
-    assert writer.sink.sha256
+    assert writer.sink.xxh3
     return perf_counter() - began
 
 

@@ -1,8 +1,11 @@
 """Decoding: the rule for every kind of image, and the reason for every one that is refused."""
 
 import io
+import platform
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from typing import Any
 
@@ -268,3 +271,31 @@ def test_whatever_the_bytes_an_image_comes_of_them_or_a_reason() -> None:
             outcomes[error.reason] = outcomes.get(error.reason, "") + error.detail
     assert outcomes.keys() >= {"image", "damaged", "not an image"}
     assert not any(" at 0x" in details for details in outcomes.values()), "a table would differ from run to run"
+
+
+FAULTS_OF_IMAGES = """
+import resource
+import numpy as np
+from pipeline.images import keep_freed_memory
+
+def faults_of_images():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(3 * 2**20, dtype=np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+alone = np.ones(2**18, dtype=np.uint8)  # the first large block that is freed: from now on three times it is too large
+del alone
+given_back = faults_of_images()
+keep_freed_memory()
+faults_of_images()
+print(given_back, faults_of_images())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other rules")
+def test_memory_that_an_image_leaves_is_there_for_the_next() -> None:
+    told = subprocess.run([sys.executable, "-c", FAULTS_OF_IMAGES], check=True, capture_output=True, text=True).stdout
+    given_back, kept = map(int, told.split())
+    assert kept < 100  # of 15,360 pages
+    assert given_back > kept

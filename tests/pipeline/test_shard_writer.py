@@ -1,14 +1,15 @@
 """Shards: whole ones only, of what the array says, committed last."""
 
-import hashlib
 import itertools
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 
 from pipeline.publish import publish, publish_group
 from pipeline.shard_writer import (
@@ -23,8 +24,7 @@ from pipeline.shard_writer import (
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.errors import ContractError
-from storage_schemas.later_hash import RING_BYTES
-from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk
+from storage_schemas.shard_format import ArraySpec, ChunkBlock, array_metadata, encode_chunk
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.store import Store
 from storage_schemas.tables import REJECTED, from_parquet
@@ -66,7 +66,7 @@ def test_a_shard_is_seen_when_it_is_whole_and_reads_back(store: Store) -> None:
         first_row=4,
         rows=2,
         bytes=store.size(OBJECT) or 0,
-        sha256=writer.sink.sha256,
+        xxh3=writer.sink.xxh3,
         chunks=b"".join(encode_chunk(entry(number), SPEC)[-4:] for number in (5, 6)),
         identity="1234",
     )
@@ -116,14 +116,14 @@ def test_a_shard_is_streamed_whatever_its_size(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert writer.sink.size > 90 * 2**20
-    assert held < RING_BYTES + 4 * entries[0].nbytes  # of 240: what is not hashed yet, one written, one checked
+    assert held < 4 * entries[0].nbytes  # of 240: one written, one checked
 
 
 def test_the_hash_is_that_of_the_object(store: Store) -> None:
     with publish(store, "x") as sink:
         for number, length in enumerate([1, 2**16, 3, 2**17, 2**18, 2**16 - 1, 2**16]):
             sink.write(bytes([number]) * length)
-    assert sink.sha256 == hashlib.sha256(store.read("x")).hexdigest()
+    assert sink.xxh3 == xxhash.xxh3_128(store.read("x")).hexdigest()
 
 
 def test_more_entries_than_slots_are_refused(store: Store) -> None:
@@ -131,6 +131,67 @@ def test_more_entries_than_slots_are_refused(store: Store) -> None:
         write_shard(store, 0, *(entry(number) for number in range(5)))
     assert [str(problem) for problem in caught.value.problems] == [f"{SPEC.path}: has 4 row slots, and all are filled"]
     assert store.listing("") == []
+
+
+PIXELS = ArraySpec(path="views/low-32/pixels", shape=(10, 2, 2, 3), dtype="uint8", rows_per_shard=5)
+
+
+def pixels(count: int) -> np.ndarray:
+    """Views' pixels."""
+    return np.random.default_rng(count).integers(0, 256, size=(count, 2, 2, 3), dtype=np.uint8)
+
+
+def test_blocks_give_the_bytes_of_views_one_by_one(store: Store) -> None:
+    views = pixels(5)
+    with open_shard(store, PIXELS, 0) as alone:
+        for view in views:
+            alone.append(view)
+    block = ChunkBlock(PIXELS, 2)
+    with open_shard(store, PIXELS, 1) as writer:
+        for start in range(0, 5, 2):
+            for place, view in enumerate(views[start : start + 2]):
+                block.put(place, view)
+            writer.append_block(block, len(views[start : start + 2]))
+        writer.append_block(block, 0)
+    one, other = (array_record(written, KEY) for written in (alone, writer))
+    by_one, by_blocks = (store.read(f"features.zarr/{PIXELS.path}/c/{shard}/0/0/0") for shard in (0, 1))
+    assert by_one == by_blocks
+    assert (one.bytes, one.xxh3, one.rows, one.chunks) == (other.bytes, other.xxh3, other.rows, other.chunks)
+    read = ShardedArray(store=store, spec=PIXELS, records={1: other}).read(range(5, 10))
+    np.testing.assert_array_equal(read, views)
+
+
+def write_block(store: Store, alone: int, filled: int) -> None:
+    """Write so many views alone, and then so many from a block."""
+    with open_shard(store, PIXELS, 0) as writer:
+        for view in pixels(alone):
+            writer.append(view)
+        writer.append_block(ChunkBlock(PIXELS, filled), filled)
+
+
+def test_a_block_of_more_entries_than_slots_are_left_is_refused(store: Store) -> None:
+    with pytest.raises(ContractError, match=f"{PIXELS.path}: has 5 row slots, and all are filled"):
+        write_block(store, 3, 3)
+    assert store.listing("") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((1, 2, 3), np.uint8), "an entry is uint8 (1, 2, 3), expected uint8 (2, 2, 3)"),  # would be repeated
+        (np.zeros((2, 2, 3), np.int16), "an entry is int16 (2, 2, 3), expected uint8 (2, 2, 3)"),  # would wrap round
+    ],
+)
+def test_a_block_takes_no_entry_that_does_not_belong(wrong: np.ndarray, message: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        ChunkBlock(PIXELS, 1).put(0, wrong)
+    assert [str(problem) for problem in caught.value.problems] == [f"{PIXELS.path}: {message}"]
+
+
+@pytest.mark.parametrize("spec", [SPEC, replace(PIXELS, compression="zstd")])
+def test_blocks_are_of_pixels_only(spec: ArraySpec) -> None:
+    with pytest.raises(ContractError, match="blocks are of pixels as they are"):
+        ChunkBlock(spec, 1)
 
 
 def test_a_shard_counts_from_its_commit_on(store: Store) -> None:

@@ -1,6 +1,5 @@
 """`verify` finds damage of every kind, names it, and says what mends it; it takes nothing sound for damage."""
 
-import hashlib
 import json
 import pickle
 import random
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 
 from pipeline.__main__ import main
 from pipeline.committed import committed_units
@@ -109,8 +109,8 @@ def recommit(cache: Path, unit: str, shard: int, change: Callable[[ShardRecord],
 def forge(cache: Path, unit: str, shard: int, name: str, body: bytes, chunks: bytes = b"") -> None:
     """Put an object in the place of another, with a record that bears it out: only its contents can betray it."""
     put(cache / name, body)
-    size, sha256 = len(body), hashlib.sha256(body).hexdigest()
-    told = {"bytes": size, "sha256": sha256, "chunks": chunks}
+    size, xxh3 = len(body), xxhash.xxh3_128(body).hexdigest()
+    told = {"bytes": size, "xxh3": xxh3, "chunks": chunks}
     recommit(cache, unit, shard, lambda one: replace(one, **told) if one.path == name else one)
 
 
@@ -192,11 +192,11 @@ def test_in_haste_a_flipped_bit_is_found_in_all_but_arrays(kind: str, rewritten:
 @pytest.mark.parametrize(("kind", "found"), [("pixels", False), ("views table", True), ("rejected table", True)])
 def test_in_haste_all_but_arrays_are_compared_with_their_hash(kind: str, found: bool, copied: Path) -> None:
     def another(record: ShardRecord) -> ShardRecord:
-        return replace(record, sha256="0" * 64) if record.path == OBJECTS[kind] else record
+        return replace(record, xxh3="0" * 32) if record.path == OBJECTS[kind] else record
 
     recommit(copied, "views/low-192", 0, another)
     said = [problem.partition(" (")[0] for problem in problems(copied, quick=True)]
-    assert said == [f"{OBJECTS[kind]}: its SHA-256 is not the one that its record names"] * found
+    assert said == [f"{OBJECTS[kind]}: its XXH3 is not the one that its record names"] * found
 
 
 @pytest.mark.parametrize("kind", ["pixels", "detail", "spatial", "summary"])
@@ -216,7 +216,7 @@ def test_a_flipped_bit_in_a_chunk_names_the_object_the_row_and_the_mend(rewritte
         "writes the shard again)"
     )
     assert problems(cache) == [
-        "features.zarr/views/low-192/pixels/c/0/0/0/0: its SHA-256 is not the one that its record names " + mend,
+        "features.zarr/views/low-192/pixels/c/0/0/0/0: its XXH3 is not the one that its record names " + mend,
         "views/low-192/pixels shard 0 row 1: its CRC32C does not match its bytes " + mend,
     ]
 
@@ -225,7 +225,7 @@ def test_a_flipped_bit_in_an_index_is_found_once(rewritten: Rewrite) -> None:
     cache = rewritten(OBJECTS["spatial"], lambda body: flipped(body, len(body) - 9))
     said = [problem.partition(" (")[0] for problem in problems(cache)]
     assert said == [
-        "features.zarr/teachers/dinov3/low-192/spatial/c/0/0/0/0: its SHA-256 is not the one that its record names",
+        "features.zarr/teachers/dinov3/low-192/spatial/c/0/0/0/0: its XXH3 is not the one that its record names",
         "teachers/dinov3/low-192/spatial shard 0: its CRC32C does not match its bytes",
     ]
 

@@ -1,12 +1,12 @@
 """The model of a tiny cache: a dictionary of what lies in it, and what follows from that."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
+import xxhash
 from references import References, named_by, part_of
 from tiny_caches import MADE, TEACHERS, History
 
@@ -15,7 +15,7 @@ VIEWS = "features.zarr/views/zarr.json"
 LOG = "tables/shards/"
 PARTIAL = ".partial"
 PLAIN = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=1)
-PLAIN_GROUP = {hashlib.sha256(text.encode()).hexdigest() for text in (PLAIN, f"{PLAIN}\n")}
+PLAIN_GROUP = {xxhash.xxh3_128(text.encode()).hexdigest() for text in (PLAIN, f"{PLAIN}\n")}
 """A group that says nothing yet."""
 OF_SHARDS = re.compile(
     r"features\.zarr/(views/[^/]+|teachers/[^/]+/(low|high)-\d+)/.*c/\d+/.*|tables/(views|rejected|placements)/.*"
@@ -29,7 +29,7 @@ class Step:
     """What a command does to a cache."""
 
     writes: Mapping[str, str]
-    """All objects that it may write, with the SHA-256 that they then have."""
+    """All objects that it may write, with the XXH3 that they then have."""
     completes: frozenset[str]
     """Those that lie there once it is done."""
     teacher: str = ""
@@ -45,9 +45,9 @@ class CacheModel:
 
     references: References
     held: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of every object that lies in the cache, damaged or not, by name."""
+    """XXH3 of every object that lies in the cache, damaged or not, by name."""
     damage: dict[str, str] = field(default_factory=dict)
-    """SHA-256 that damaged objects should have, by name; some of them are gone."""
+    """XXH3 that damaged objects should have, by name; some of them are gone."""
     history: History = ()
     """How the views came that the manifest is of; empty before there is one."""
     roster: set[str] = field(default_factory=set)
@@ -64,7 +64,7 @@ class CacheModel:
 
     @property
     def committed(self) -> dict[str, str]:
-        """What the commit records name, with the SHA-256 that they name."""
+        """What the commit records name, with the XXH3 that they name."""
         records = (sha for name, sha in self.sound.items() if name.startswith(LOG) and not name.endswith(PARTIAL))
         return {name: sha for record in records for name, sha in named_by(self.references.bodies[record]).items()}
 
@@ -222,7 +222,7 @@ class CacheModel:
         """Take note of what a command left, after checking it.
 
         Args:
-            now: SHA-256 of every object there is now.
+            now: XXH3 of every object there is now.
             step: what it was to do.
             whole: whether it said that it did all of it.
             killed: whether it was killed.

@@ -2,7 +2,6 @@
 
 Checked: every view is there once, and all that a teacher stored is what it must have said of the stored pixels."""
 
-import hashlib
 import io
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import final
 
 import numpy as np
 import pyarrow.parquet as pq
+import xxhash
 import zarr
 from tiny_caches import IMAGES, MADE, MORE, TEACHERS, TOO_SMALL, History, TinyCache, image_key, recipe_of
 
@@ -30,7 +30,7 @@ Arrays = Mapping[str, tuple[np.ndarray, int]]
 SHARDED = ("/pixels", "/detail/fixed", "/spatial", "/summary")
 """Endings of their paths."""
 Objects = Mapping[str, str]
-"""SHA-256 of each object, by its name."""
+"""XXH3 of each object, by its name."""
 
 
 @final
@@ -43,7 +43,7 @@ class References:
         self._objects: dict[tuple[object, ...], Objects] = {}
         self._arrays: dict[tuple[object, ...], Arrays] = {}
         self.bodies: dict[str, Path] = {}
-        """A file of each SHA-256."""
+        """A file of each XXH3."""
 
     def views(self, history: History) -> Objects:
         """Return the objects of views, with the details of every teacher."""
@@ -143,20 +143,20 @@ def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every object of a cache, by its name; who is at work is not part of it."""
+    """Return the XXH3 of every object of a cache, by its name; who is at work is not part of it."""
     start, found = len(f"{folder}/"), files(str(folder)) if folder.exists() else ()
-    return {path[start:]: _sha256(path, told) for path, told in found if not path.startswith(f"{folder}/leases/")}
+    return {path[start:]: _xxh3(path, told) for path, told in found if not path.startswith(f"{folder}/leases/")}
 
 
-SHA256: dict[tuple[int, int, int], str] = {}
+XXH3: dict[tuple[int, int, int], str] = {}
 """Of files, by number, time of change and size: most do not change from one step to the next."""
 
 
-def _sha256(path: str, told: os.stat_result) -> str:
+def _xxh3(path: str, told: os.stat_result) -> str:
     key = (told.st_ino, told.st_mtime_ns, told.st_size)
-    if key not in SHA256:
-        SHA256[key] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return SHA256[key]
+    if key not in XXH3:
+        XXH3[key] = xxhash.xxh3_128(Path(path).read_bytes()).hexdigest()
+    return XXH3[key]
 
 
 def part_of(name: str) -> str:
@@ -180,9 +180,9 @@ def grows(name: str) -> bool:
 
 @cache
 def named_by(record: Path) -> dict[str, str]:
-    """Return the objects that a commit record names, each with its SHA-256, by plain pyarrow."""
+    """Return the objects that a commit record names, each with its XXH3, by plain pyarrow."""
     rows = pq.ParquetFile(io.BytesIO(record.read_bytes())).read(use_threads=False).to_pylist()
-    return {row["path"]: row["sha256"] for row in rows}
+    return {row["path"]: row["xxh3"] for row in rows}
 
 
 def check_views(folder: Path, history: History) -> None:

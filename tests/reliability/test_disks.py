@@ -58,7 +58,7 @@ def test_a_full_disk_ends_a_run_in_one_message(runner: Runner, small_disk: Path,
 
 def test_a_full_disk_below_a_read_cache_costs_one_warning_and_no_view(small_disk: Path) -> None:
     cache = open_read_cache(str(small_disk / "kept"), 10**7, Store(uri="memory://far/cache"))
-    keys = [RangeKey(uri="memory://far/cache", path=f"x/{n}", sha256="", start=0, stop=50_000) for n in range(12)]
+    keys = [RangeKey(uri="memory://far/cache", path=f"x/{n}", xxh3="", start=0, stop=50_000) for n in range(12)]
     bodies = [bytes([number]) * 50_000 for number in range(12)]
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

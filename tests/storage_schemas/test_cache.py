@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import xxhash
 
 from storage_schemas import layout
 from storage_schemas.cache import Cache, phi_s_digest
@@ -93,7 +94,7 @@ def record(name: str, array: str, shard: int, chunks: list[bytes], body: bytes, 
         first_row=shard * SLOTS,
         rows=len(chunks),
         bytes=len(body),
-        sha256=hashlib.sha256(body).hexdigest(),
+        xxh3=xxhash.xxh3_128(body).hexdigest(),
         chunks=b"".join(chunk[-4:] for chunk in chunks) if array else b"",
         identity=identity,
     )
@@ -318,14 +319,13 @@ def test_a_table_in_anothers_place_is_damaged_though_it_is_sound(folder: Path, t
     with pytest.raises(CorruptionError) as refusal:
         _ = cache.views(LOW, commits), cache.placements(LOW, "t", seen)
     assert str(refusal.value) == (
-        "table is damaged:\n"
-        f"  tables/{table}/00001.parquet: its SHA-256 is not the one that its shard was committed with"
+        f"table is damaged:\n  tables/{table}/00001.parquet: its XXH3 is not the one that its shard was committed with"
     )
 
 
 def test_a_table_that_its_shard_was_not_committed_with_is_refused(cache: Cache) -> None:
     seen = cache.records(layout.features_unit(LOW, "t"), TEACHER.digest)
-    with pytest.raises(CorruptionError, match=r"tables/views/low-32/00000\.parquet: its SHA-256 is not the one"):
+    with pytest.raises(CorruptionError, match=r"tables/views/low-32/00000\.parquet: its XXH3 is not the one"):
         cache.views(LOW, seen)
 
 

@@ -17,7 +17,7 @@ ARRAY = ShardRecord(
     first_row=48,
     rows=16,
     bytes=2**40,
-    sha256="ab" * 32,
+    xxh3="ab" * 16,
     chunks=b"four" * 16,
     identity="cd" * 32,
 )

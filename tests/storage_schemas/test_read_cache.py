@@ -34,7 +34,7 @@ cache, draws, hits = ReadCache(folder=folder, limit=limit, sets=3), random.Rando
 print("filling", flush=True)
 for _ in range(count):
     number = draws.randrange(300)
-    key = RangeKey(uri="s3://b/c", path=f"features.zarr/{number}", sha256="", start=0, stop=1000 + number)
+    key = RangeKey(uri="s3://b/c", path=f"features.zarr/{number}", xxh3="", start=0, stop=1000 + number)
     if (body := cache.get(key)) is None:
         cache.put(key, bytes([number % 256]) * (1000 + number))
     elif body != bytes([number % 256]) * (1000 + number):
@@ -46,7 +46,7 @@ print(hits)
 
 
 def range_key(number: int, length: int = 100) -> RangeKey:
-    return RangeKey(uri="s3://bucket/cache", path=f"features.zarr/{number}", sha256="a" * 64, start=0, stop=length)
+    return RangeKey(uri="s3://bucket/cache", path=f"features.zarr/{number}", xxh3="a" * 32, start=0, stop=length)
 
 
 def kept(cache: ReadCache) -> list[Path]:
@@ -77,7 +77,7 @@ def most_taken(cache: ReadCache) -> int:
     return max(sizes)
 
 
-def write_shards(store: Store, sha256: str = "a" * 64, entries: np.ndarray = ENTRIES) -> dict[int, ShardRecord]:
+def write_shards(store: Store, xxh3: str = "a" * 32, entries: np.ndarray = ENTRIES) -> dict[int, ShardRecord]:
     """Write entries as shards of SLOTS into a store in memory, and return their records."""
     records = {}
     for shard, first in enumerate(range(0, ROWS, SLOTS)):
@@ -90,7 +90,7 @@ def write_shards(store: Store, sha256: str = "a" * 64, entries: np.ndarray = ENT
             first_row=first,
             rows=len(chunks),
             bytes=len(body),
-            sha256=sha256,
+            xxh3=xxh3,
             chunks=b"".join(chunk[-4:] for chunk in chunks),
             identity="",
         )
@@ -182,12 +182,12 @@ def test_what_the_store_gives_damaged_is_not_kept(array: ShardedArray) -> None:
 
 def test_an_object_that_was_written_anew_is_another(array: ShardedArray, store: Store) -> None:
     array.read(range(ROWS))
-    records = write_shards(store, sha256="b" * 64, entries=255 - ENTRIES)
+    records = write_shards(store, xxh3="b" * 32, entries=255 - ENTRIES)
     np.testing.assert_array_equal(anew(array, records=records).read(range(ROWS)), 255 - ENTRIES)
     np.testing.assert_array_equal(anew(array).read(range(ROWS)), ENTRIES)
 
 
-@pytest.mark.parametrize("changed", ["uri", "path", "sha256", "start", "stop"])
+@pytest.mark.parametrize("changed", ["uri", "path", "xxh3", "start", "stop"])
 def test_all_that_says_what_a_range_holds_is_part_of_its_name(cache: ReadCache, changed: str) -> None:
     key = range_key(0)
     cache.put(key, bytes(100))

@@ -37,7 +37,7 @@ def record_of(spec: ArraySpec, shard: int, chunks: list[bytes], body: bytes) -> 
         first_row=shard * SLOTS,
         rows=len(chunks),
         bytes=len(body),
-        sha256="",
+        xxh3="",
         chunks=b"".join(chunk[-4:] for chunk in chunks),
         identity="",
     )

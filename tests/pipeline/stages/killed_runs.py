@@ -12,7 +12,6 @@ that it begins. Prints a JSON object for the undisturbed run, and one for each c
 it ended, what it began, and what was committed and whether a commit was torn when it had ended.
 """
 
-import hashlib
 import json
 import os
 import random
@@ -24,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from PIL import Image
 from stage_runs import LOCAL, own, run_stages
 
@@ -137,8 +137,8 @@ def torn_commits(cache: Path) -> int:
     log, store = cache / "tables" / "shards", Store(uri=str(cache))
     units = {path.parent.relative_to(log).as_posix() for path in log.rglob("*.parquet")}
     records = [one for unit in units for parts in read_commits(store, unit).values() for one in parts]
-    paths = [(cache / one.path, one.sha256) for one in records]
-    return int(any(not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha for path, sha in paths))
+    paths = [(cache / one.path, one.xxh3) for one in records]
+    return int(any(not path.exists() or xxhash.xxh3_128(path.read_bytes()).hexdigest() != xxh3 for path, xxh3 in paths))
 
 
 def lines(notes: Path) -> list[str]:
