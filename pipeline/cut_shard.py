@@ -1,7 +1,8 @@
 """One task of the views stage: decode the images of a shard, cut their views, write what is not there yet."""
 
 import hashlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,8 +32,31 @@ from storage_schemas.views import ViewSet, draw_offset
 
 HANDED_BYTES = 4 * 2**20
 """Pixels that are handed to the writing thread at a time: to hand over each view costs as much as its checksum."""
+OPENED_BYTES = 4 * 2**20
+"""Of files that are opened one after another, before the first of them is decoded."""
 Cuts = Mapping[str, np.ndarray]
 """A view's pixels, by array."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedView:
+    """A view whose image was read, and found fit to be cut as far as its header tells."""
+
+    view: DrawnView
+    picture: Picture
+    crop: Crop
+    row: dict[str, Any]
+    """What the table of views says of it, but for the number of its row."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedView:
+    """A view that cannot be cut."""
+
+    view: DrawnView
+    error: UnusableImageError
 
 
 @final
@@ -127,16 +151,16 @@ class ViewCutter:
         room = max(1, HANDED_BYTES // sum(spec.entry_bytes for spec in specs))
         rounds = cycle([{spec.path: ChunkBlock(spec, room) for spec in specs} for _ in range(2)])
         blocks, filled = next(rounds), 0
-        # all at once: between two images, whose pixels fill the processor's cache, each would take five times as long
-        draws = [draw_for_crop(self.config, (self.config.seed, view.image.key, view.draw)) for view in task.views]
         with behind() as later, quiet_decoding():  # checksums and writing, while the next images are decoded
-            for view, drawn in zip(task.views, draws, strict=True):
+            for one in self._opened(task.views):
                 try:
-                    row, cuts = self._cut_view(task, view, drawn)
+                    if isinstance(one, RejectedView):
+                        raise one.error
+                    cuts = self._cut_arrays(task, one)  # none is written before all are cut
                 except UnusableImageError as error:
-                    rejected.append(_rejection(view, error))
+                    rejected.append(_rejection(one.view, error))
                     continue
-                rows.append({"row": slots[len(rows)]} | row)
+                rows.append({"row": slots[len(rows)]} | one.row)
                 for path, pixels in cuts.items():
                     blocks[path].put(filled, pixels)
                 filled += 1
@@ -146,23 +170,42 @@ class ViewCutter:
             later(_append, writers, blocks, filled)
         return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
 
-    def _cut_view(self, task: CutTask, view: DrawnView, draws: CropDraws) -> tuple[dict[str, Any], Cuts]:
-        """Return a view's row, but for its number, and all its arrays: none is written before all are cut."""
-        body = self.reader.read(view.image.uri)
-        sha256 = hashlib.sha256(body).hexdigest()  # now, while the bytes are in the processor's cache
-        picture = open_picture(body, self.config)
-        crop = crop_of(picture.width, picture.height, self.config, draws)
-        cuts = self._cut_arrays(task, view, picture, crop)
-        return _row(view, picture, crop, sha256), cuts
+    def _opened(self, views: Sequence[DrawnView]) -> Iterator[OpenedView | RejectedView]:
+        """Yield views in their order, having opened some together.
 
-    def _cut_arrays(self, task: CutTask, view: DrawnView, picture: Picture, crop: Crop) -> Cuts:
-        geometry, cuts = task.manifest.geometry, {}
+        Between two images, whose pixels fill the processor's cache, what Python does takes several times as long. So
+        as much of it as can be is done for many images in one go. Held are files, and of decoded images one at most.
+        """
+        draws = [draw_for_crop(self.config, (self.config.seed, view.image.key, view.draw)) for view in views]
+        opened, size = deque[OpenedView | RejectedView](), 0
+        for view, drawn in zip(views, draws, strict=True):
+            body = self.reader.read(view.image.uri)
+            opened.append(self._open(view, drawn, body))
+            size += len(body)
+            if size >= OPENED_BYTES or _is_decoded(opened[-1]):
+                while opened:
+                    yield opened.popleft()  # whoever takes it has the only one
+                size = 0
+        while opened:
+            yield opened.popleft()
+
+    def _open(self, view: DrawnView, draws: CropDraws, body: bytes) -> OpenedView | RejectedView:
+        sha256 = hashlib.sha256(body).hexdigest()  # now, while the bytes are in the processor's cache
+        try:
+            picture = open_picture(body, self.config)
+        except UnusableImageError as error:
+            return RejectedView(view=view, error=error)
+        crop = crop_of(picture.width, picture.height, self.config, draws)
+        return OpenedView(view=view, picture=picture, crop=crop, row=_row(view, picture, crop, sha256))
+
+    def _cut_arrays(self, task: CutTask, opened: OpenedView) -> Cuts:
+        geometry, cuts, image = task.manifest.geometry, {}, opened.view.image
         if task.canvases:
-            cuts[pixels_array(task.view_set)] = cut_canvas(picture, crop, geometry.side)
+            cuts[pixels_array(task.view_set)] = cut_canvas(opened.picture, opened.crop, geometry.side)
         for detail in task.details:
-            key = offset_key(self.config.seed, view.image.key, view.draw, detail.teacher)
+            key = offset_key(self.config.seed, image.key, opened.view.draw, detail.teacher)
             offset = draw_offset(geometry, self.config.teacher_shifts, key)
-            window = cut_window(picture, crop, geometry, offset, detail.side)
+            window = cut_window(opened.picture, opened.crop, geometry, offset, detail.side)
             cuts[detail_array(task.view_set, detail.teacher)] = window
         return cuts
 
@@ -235,6 +278,10 @@ def _specs(task: CutTask) -> list[ArraySpec]:
 def _append(writers: Mapping[str, ShardWriter], blocks: Mapping[str, ChunkBlock], filled: int) -> None:
     for path, block in blocks.items():
         writers[path].append_block(block, filled)
+
+
+def _is_decoded(one: OpenedView | RejectedView) -> bool:
+    return isinstance(one, OpenedView) and bool(one.picture.decoded)
 
 
 def _row(view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:

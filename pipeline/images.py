@@ -80,7 +80,7 @@ class Picture:
         if shrink not in self.decoded:
             with _unusable_when_it_raises():
                 file = self.opened.pop() if self.opened else _open(self.jpeg)
-                self.decoded[shrink] = _upright_rgb(file, shrink)
+                self.decoded[shrink] = _upright_rgb(file, shrink, self.orientation)
         image = self.decoded[shrink]
         # a size that cannot be divided is rounded up, at the far edges of the image as it is stored
         across = image.width - self.width / shrink if self.orientation in MIRRORED_ACROSS else 0.0
@@ -120,7 +120,7 @@ def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             width, height = image.size if orientation not in (5, 6, 7, 8) else image.size[::-1]
             return Picture(width=width, height=height, jpeg=body, orientation=orientation, opened=[image])
-        upright = _upright_rgb(image, shrink=1)
+        upright = _upright_rgb(image)
         return Picture(width=upright.width, height=upright.height, decoded={1: upright})
 
 
@@ -171,11 +171,12 @@ def _check_header(image: Image.Image, limits: ViewsConfig) -> None:
         raise UnusableImageError("unknown range", f"mode {image.mode} does not say what value is white")
 
 
-def _upright_rgb(file: ImageFile.ImageFile, shrink: int) -> Image.Image:
+def _upright_rgb(file: ImageFile.ImageFile, shrink: int = 1, orientation: int | None = None) -> Image.Image:
     if shrink > 1:
         file.draft(file.mode, (file.width // shrink, file.height // shrink))
     file.load()
-    ImageOps.exif_transpose(file, in_place=True)
+    if orientation != 1:  # other files than JPEG may tell it behind their pixels
+        ImageOps.exif_transpose(file, in_place=True)
     image: Image.Image = file
     if image.mode.startswith("I"):
         image = _from_16_bits(image)
