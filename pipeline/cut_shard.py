@@ -207,6 +207,7 @@ class ViewCutter:
             offset = draw_offset(geometry, self.config.teacher_shifts, key)
             window = cut_window(opened.picture, opened.crop, geometry, offset, detail.side)
             cuts[detail_array(task.view_set, detail.teacher)] = window
+        opened.picture.decoded.clear()  # the next image needs the room
         return cuts
 
     def _require_unchanged(self, task: CutTask, views: pa.Table) -> None:

@@ -2,7 +2,9 @@
 
 import io
 import random
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,14 @@ from image_forms import write_list, write_parquet, write_tar
 from PIL import Image
 from stage_runs import LOCAL, contents, own
 
+from pipeline import cut_shard
 from pipeline.config import Recipe, ViewsConfig
+from pipeline.rejected import rejected_views
 from pipeline.running_teacher import teacher_spec
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
+from storage_schemas.manifest import ViewsManifest
+from storage_schemas.shard_format import ChunkBlock
 from storage_schemas.store import Store
 
 RECIPE = Recipe(
@@ -123,3 +129,38 @@ def test_centred_views_show_the_largest_square(tmp_path: Path) -> None:
         expected = np.asarray(image.resize((128, 128), Image.Resampling.BICUBIC, box=box)).astype(int)
         found = cache.array("views/low-128/pixels", commits).read([row["row"]])[0]
         assert np.abs(found - expected).max() <= 3, "some are decoded at a half"
+
+
+def views_of(cache: Cache) -> ViewsManifest:
+    """The manifest of a cache's views."""
+    manifest = cache.views_manifest()
+    assert manifest is not None
+    return manifest
+
+
+def slowly_sealed(block: ChunkBlock, filled: int) -> np.ndarray:
+    """Read a block only when its views have had time to be written over."""
+    time.sleep(0.05)
+    return SEALED(block, filled)
+
+
+SEALED = ChunkBlock.sealed
+
+
+def test_it_makes_no_difference_how_many_are_opened_and_handed_over_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, run = Path(as_folder(tmp_path / "images")), replace(LOCAL, max_rejected=0.9)
+    for number, key in enumerate(sorted(BODIES)[3::5]):
+        (folder / key).write_bytes(BODIES[key][: (0, 3000)[number % 2]])  # seen when opened, or only when decoded
+    specs, made = [teacher_spec(one) for one in RECIPE.teachers], []
+    for handed, opened in ((cut_shard.HANDED_BYTES, cut_shard.OPENED_BYTES), (1, 1), (600_000, 10**9), (1, 10**9)):
+        monkeypatch.setattr(cut_shard, "HANDED_BYTES", handed)
+        monkeypatch.setattr(cut_shard, "OPENED_BYTES", opened)
+        where = tmp_path / f"cache-{len(made)}"
+        make_views(Cache(store=Store(uri=str(where))), RECIPE, specs, str(folder), run, lambda _: None)
+        made.append(contents(where))
+        monkeypatch.setattr(ChunkBlock, "sealed", slowly_sealed)
+    assert made[1:] == made[:1] * 3
+    cache = Cache(store=Store(uri=str(tmp_path / "cache-0")))
+    assert {row["reason"] for row in rejected_views(cache, views_of(cache)).to_pylist()} == {"empty", "damaged"}
