@@ -7,8 +7,7 @@ decoder, crop and resize that keeps nothing; the two by turns, on the same cores
 side decodes in one thread, and `views` writes in others. Of `views` everything is counted from listing the folder to
 the last commit record; of the loop, reading, decoding, cropping and resizing. The ratio of their rates is printed by
 the clock, which counts waiting for the disk and for whatever else the machine does, and by the processor's time, which
-does not: of every turn, and their median. Before each turn the page cache fills the memory, as it does on a machine at
-work: a virtual machine may have memory that it never used, or gave back, and pay its host for each page of it.
+does not: of every turn, and their median.
 Memory: the highest resident set of a process that cuts 1,000 images, and of one that cuts 10,000.
 """
 
@@ -41,8 +40,6 @@ ROUNDS = 7
 SIZES = {(640, 480): 2000, (1024, 768): 1000, (1600, 1200): 500, (4000, 3000): 150}
 """Of the photographs (pixels), and how many there are: shards of all resolutions, whole ones but for the largest."""
 SCENES = 8
-LEFT_FREE = 2**29
-"""Bytes of memory that the page cache is not made to take."""
 
 
 def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> Path:
@@ -115,7 +112,6 @@ def measure_rate(root: Path, data: Path, cores: set[int]) -> None:
     count = len(os.listdir(data))
     stage, bare = [], []
     for turn in range(ROUNDS):
-        fill_page_cache(root)
         stage.append(cut_views(data, root / f"cache-{turn}"))
         bare.append(bare_loop(data))
         shutil.rmtree(root / f"cache-{turn}")
@@ -127,16 +123,6 @@ def measure_rate(root: Path, data: Path, cores: set[int]) -> None:
         f"{clock}; by the processor's time {processor}",
         flush=True,
     )
-
-
-def fill_page_cache(folder: Path) -> None:
-    """Have all memory but a little used, by reading what takes no place on the disk: a file that is one hole."""
-    free = int(re.search(r"MemFree:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 2**10
-    hole, number = bytearray(2**22), len(list(folder.glob("hole-*")))
-    with open(folder / f"hole-{number}", "x+b", buffering=0) as file:
-        file.truncate(max(0, free - LEFT_FREE))
-        while file.readinto(hole):
-            pass
 
 
 def measure_memory(root: Path) -> None:
