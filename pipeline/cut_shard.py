@@ -174,7 +174,8 @@ class ViewCutter:
         """Yield views in their order, having opened some together.
 
         Between two images, whose pixels fill the processor's cache, what Python does takes several times as long. So
-        as much of it as can be is done for many images in one go. Held are files, and of decoded images one at most.
+        as much of it as can be is done for many images in one go. Held are files, and beside the image that is being
+        cut one at most that is decoded.
         """
         draws = [draw_for_crop(self.config, (self.config.seed, view.image.key, view.draw)) for view in views]
         opened, size = deque[OpenedView | RejectedView](), 0
