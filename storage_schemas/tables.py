@@ -99,7 +99,8 @@ def from_parquet(body: bytes, schema: pa.Schema, place: str) -> pa.Table:
     table = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False).replace_schema_metadata(None)
     if not table.schema.equals(schema):
         found = f"columns are {', '.join(table.schema.names)}, expected {', '.join(schema.names)} of their types"
-        raise ContractError("table", [Problem(place=place, found=found)])
+        fix = "it was written by another version: use that one, or make the cache anew"
+        raise ContractError("table", [Problem(place=place, found=found, fix=fix)])
     return table
 
 

@@ -116,7 +116,8 @@ def test_the_columns_of_another_table_are_refused_by_name(schema: pa.Schema) -> 
             assert str(refusal.value) == (
                 "table breaks the storage contract:\n"
                 f"  tables/x.parquet: columns are {', '.join(other.names)}, "
-                f"expected {', '.join(schema.names)} of their types"
+                f"expected {', '.join(schema.names)} of their types "
+                "(it was written by another version: use that one, or make the cache anew)"
             )
 
 
