@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle
 from typing import Any, final
 
 import numpy as np
@@ -25,7 +24,7 @@ from storage_schemas.errors import IdentityError, Problem
 from storage_schemas.identity import digest
 from storage_schemas.layout import detail_array, detail_unit, pixels_array, table_part, views_unit
 from storage_schemas.manifest import ViewSetManifest, ViewsManifest
-from storage_schemas.shard_format import ArraySpec, ChunkBlock
+from storage_schemas.shard_format import ArraySpec
 from storage_schemas.store import Store
 from storage_schemas.tables import REJECTED, VIEWS, from_parquet
 from storage_schemas.views import ViewSet, draw_offset
@@ -149,8 +148,7 @@ class ViewCutter:
         rejected: list[dict[str, Any]] = []
         specs = _specs(task)
         room = max(1, HANDED_BYTES // sum(spec.entry_bytes for spec in specs))
-        rounds = cycle([{spec.path: ChunkBlock(spec, room) for spec in specs} for _ in range(2)])
-        blocks, filled = next(rounds), 0
+        waiting: list[Cuts] = []
         with behind() as later, quiet_decoding():  # checksums and writing, while the next images are decoded
             for one in self._opened(task.views):
                 try:
@@ -161,13 +159,11 @@ class ViewCutter:
                     rejected.append(_rejection(one.view, error))
                     continue
                 rows.append({"row": slots[len(rows)]} | one.row)
-                for path, pixels in cuts.items():
-                    blocks[path].put(filled, pixels)
-                filled += 1
-                if filled == room:  # one block is filled while the other is written
-                    later(_append, writers, blocks, filled)
-                    blocks, filled = next(rounds), 0
-            later(_append, writers, blocks, filled)
+                waiting.append(cuts)
+                if len(waiting) == room:
+                    later(_append, writers, waiting)
+                    waiting = []
+            later(_append, writers, waiting)
         return pa.Table.from_pylist(rows, VIEWS), pa.Table.from_pylist(rejected, REJECTED)
 
     def _opened(self, views: Sequence[DrawnView]) -> Iterator[OpenedView | RejectedView]:
@@ -277,9 +273,9 @@ def _specs(task: CutTask) -> list[ArraySpec]:
     return canvases + [detail_spec(task.view_set, task.manifest, one.teacher, one.side) for one in task.details]
 
 
-def _append(writers: Mapping[str, ShardWriter], blocks: Mapping[str, ChunkBlock], filled: int) -> None:
-    for path, block in blocks.items():
-        writers[path].append_block(block, filled)
+def _append(writers: Mapping[str, ShardWriter], views: Sequence[Cuts]) -> None:
+    for path, writer in writers.items():
+        writer.append(*(cuts[path] for cuts in views))
 
 
 def _is_decoded(one: OpenedView | RejectedView) -> bool:

@@ -15,7 +15,7 @@ from storage_schemas.layout import FEATURES, array_object
 from storage_schemas.shard_format import (
     CHECKSUM_BYTES,
     ArraySpec,
-    ChunkBlock,
+    Chunk,
     array_metadata,
     encode_chunk,
     encode_index,
@@ -53,16 +53,17 @@ class ShardWriter:
     checksums: bytearray = field(default_factory=bytearray)
     """CRC32C of each chunk."""
 
-    def append(self, entry: np.ndarray) -> None:
-        """Write the next view's entry.
+    def append(self, *entries: np.ndarray) -> None:
+        """Write the next views' entries, in one go.
 
         Raises:
             ContractError: wrong shape or dtype, a value that is not finite, or more entries than the shard has slots.
         """
-        if not _is_finite(entry):
-            found = f"entry {len(self.spans)} of the shard holds NaN or infinity"
-            raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
-        self.append_chunk(encode_chunk(entry, self.spec))
+        for number, entry in enumerate(entries, len(self.spans)):
+            if not _is_finite(entry):
+                found = f"entry {number} of the shard holds NaN or infinity"
+                raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
+        self._write([encode_chunk(entry, self.spec) for entry in entries])
 
     def append_chunk(self, chunk: bytes) -> None:
         """Write the next view's entry, encoded already and checked: that of another shard of this dtype and codec.
@@ -70,31 +71,17 @@ class ShardWriter:
         Raises:
             ContractError: more entries than the shard has slots.
         """
-        self._require_room(1)
-        self._note(len(chunk), chunk[-CHECKSUM_BYTES:])
-        self.sink.write(chunk)
+        self._write([(memoryview(chunk)[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:])])
 
-    def append_block(self, block: ChunkBlock, filled: int) -> None:
-        """Write the entries of the next views, the first of a block. It may be filled again afterwards.
-
-        Raises:
-            ContractError: more entries than the shard has slots.
-        """
-        self._require_room(filled)
-        chunks = block.sealed(filled)
-        for chunk in chunks:
-            self._note(len(chunk), chunk[-CHECKSUM_BYTES:].tobytes())
-        self.sink.write(chunks.reshape(-1).data)
-
-    def _require_room(self, entries: int) -> None:
-        if len(self.spans) + entries > self.spec.rows_per_shard:
+    def _write(self, chunks: Sequence[Chunk]) -> None:
+        if len(self.spans) + len(chunks) > self.spec.rows_per_shard:
             found = f"has {self.spec.rows_per_shard} row slots, and all are filled"
             raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
-
-    def _note(self, length: int, checksum: bytes) -> None:
-        start = sum(self.spans[-1]) if self.spans else 0
-        self.spans.append((start, length))
-        self.checksums += checksum
+        for body, checksum in chunks:
+            start = sum(self.spans[-1]) if self.spans else 0
+            self.spans.append((start, len(body) + CHECKSUM_BYTES))
+            self.checksums += checksum
+        self.sink.write(*(piece for chunk in chunks for piece in chunk))
 
 
 def _is_finite(entry: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""Reading local files without fsspec: ranges as bytes, or straight into the caller's buffers."""
+"""Local files without fsspec: reading ranges as bytes, or straight into the caller's buffers; writing pieces."""
 
 import os
 from collections.abc import Sequence
@@ -12,8 +12,12 @@ from storage_schemas.errors import AbstractStillhouseError, CorruptionError, Mis
 
 KEPT_OPEN = 256
 """Files that a process keeps open at most; the one that was not asked for for longest goes first."""
+AT_ONCE = 1024
+"""Pieces that one call writes: POSIX systems take so many."""
 Buffer = np.ndarray | bytearray | memoryview
-"""Bytes, side by side."""
+"""Bytes, side by side, to be filled."""
+Piece = bytes | memoryview
+"""Bytes, side by side, to be written."""
 
 
 @final
@@ -72,6 +76,17 @@ def refused(place: str, error: OSError) -> AbstractStillhouseError:
         return MissingError("object", [Problem(place=place, found="is not there")])
     found, fix = f"cannot be read: {error.strerror or error}", "run the same command again when that is mended"
     return StorageError("storage", [Problem(place=place, found=found, fix=fix)])
+
+
+def write_pieces(descriptor: int, pieces: Sequence[Piece]) -> None:
+    """Write pieces one after the other at a file's position."""
+    left = list(pieces)
+    while left:
+        written = os.writev(descriptor, left[:AT_ONCE])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:  # a disk that is full takes a part, and refuses the rest
+            left[0] = memoryview(left[0])[written:]
 
 
 def read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | BaseException]:

@@ -7,7 +7,7 @@ visible only when it is complete. `memory://` shows what is being written, so th
 import io
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol, final
 
@@ -17,6 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from storage_schemas.errors import Problem, StorageError
+from storage_schemas.local_files import Piece, write_pieces
 from storage_schemas.store import Store
 
 TEMPORARY = ".partial"
@@ -31,16 +32,17 @@ AGAIN = "run the same command again: it resumes"
 class Sink:
     """Where an object's bytes go: it counts and hashes them on the way."""
 
-    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
+    def __init__(self, write: Callable[[Sequence[Piece]], object]) -> None:
         self._write = write
         self._hash = xxhash.xxh3_128()
         self.size = 0
 
-    def write(self, body: bytes | memoryview) -> None:
-        """Append bytes. They may be changed afterwards."""
-        self._hash.update(body)
-        self._write(body)
-        self.size += len(body)
+    def write(self, *pieces: Piece) -> None:
+        """Append bytes, one piece after the other. They may be changed afterwards."""
+        for piece in pieces:
+            self._hash.update(piece)
+            self.size += len(piece)
+        self._write(pieces)
 
     @property
     def xxh3(self) -> str:
@@ -51,8 +53,8 @@ class Sink:
 class AbstractTarget(Protocol):
     """What bytes are written to."""
 
-    def write(self, body: bytes | memoryview, /) -> object:
-        """Append bytes, or a copy of them."""
+    def writelines(self, pieces: Sequence[Piece], /) -> object:
+        """Append bytes, or a copy of them, one piece after the other."""
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def publish(store: Store, name: str) -> Iterator[Sink]:
         StorageError: the disk is full, may not be written, or fails; the object store fails for too long.
     """
     with _opened(store, store.path(name)) as target:
-        yield Sink(target.write)
+        yield Sink(target.writelines)
 
 
 def publish_bytes(store: Store, name: str, body: bytes) -> Sink:
@@ -112,12 +114,12 @@ def _publish_local(path: str) -> Iterator[AbstractTarget]:
     temporary = f"{path}.{uuid.uuid4().hex}{TEMPORARY}"
     with told(path):
         made = make_folder(os.path.dirname(path))
-        file = open(temporary, "xb")  # noqa: SIM115 (closed below, where that may fail as writing may)
+        file = open(temporary, "xb", buffering=0)  # noqa: SIM115 (closed below, where that may fail as writing may)
+    target = _LocalFile(file.fileno(), path)
     try:
-        yield _LocalFile(file, path)
+        yield target
         with told(path):
-            file.flush()
-            os.fsync(file.fileno())
+            target.settle()
             file.close()
             os.replace(temporary, path)
             for folder in made:
@@ -132,23 +134,32 @@ def _publish_local(path: str) -> Iterator[AbstractTarget]:
 
 @final
 class _LocalFile:
-    def __init__(self, file: io.BufferedWriter, path: str) -> None:
-        self._file, self._path = file, path
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor, self._path = descriptor, path
         self._size = self._on_its_way = 0
 
-    def write(self, body: bytes | memoryview) -> None:
+    def writelines(self, pieces: Sequence[Piece]) -> None:
         with told(self._path):
-            self._file.write(body)
-            self._size += len(body)
+            write_pieces(self._descriptor, pieces)
+            self._size += sum(map(len, pieces))
             if self._size - self._on_its_way >= ON_ITS_WAY:
-                self._send()
+                self._let_go()
 
-    def _send(self) -> None:
-        """Have the disk begin with what was written; Linux does so for what is said to be needed no more."""
+    def settle(self) -> None:
+        """Have all of it on the disk."""
+        os.fsync(self._descriptor)
+        if self._on_its_way:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Say that what was written is needed no more: Linux has the disk begin with it, and keeps no page of what is
+        there already.
+
+        A cache is larger than memory: pages of it would take the place of what is read again, and each new page costs
+        more than one that was used a moment ago, many times as much where a hypervisor has to find it.
+        """
         if hasattr(os, "posix_fadvise"):
-            self._file.flush()
-            length = self._size - self._on_its_way
-            os.posix_fadvise(self._file.fileno(), self._on_its_way, length, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._descriptor, 0, self._size, os.POSIX_FADV_DONTNEED)
         self._on_its_way = self._size
 
 

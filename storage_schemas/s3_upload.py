@@ -5,7 +5,7 @@ whether the upload was carried out."""
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any, final
@@ -13,6 +13,7 @@ from typing import Any, final
 from fsspec.asyn import AsyncFileSystem
 
 from storage_schemas.errors import Problem, StorageError
+from storage_schemas.local_files import Piece
 from storage_schemas.patience import Patience
 from storage_schemas.persist import RESUMES, is_ambiguous, persist
 
@@ -61,9 +62,10 @@ class S3Upload:
         self._parts: list[dict[str, Any]] = []
         self._sending: Future | None = None
 
-    def write(self, body: bytes | memoryview) -> None:
-        """Append a copy of bytes."""
-        self._held += body
+    def writelines(self, pieces: Sequence[Piece]) -> None:
+        """Append a copy of bytes, one piece after the other."""
+        for piece in pieces:
+            self._held += piece
         while len(self._held) >= self._part_bytes:
             self._settle()  # before the next part is made: no more than two are held
             with memoryview(self._held) as held:

@@ -50,7 +50,11 @@ def uniforms(key: Key, count: int) -> Float64[np.ndarray, " count"]:
 
 def unit_interval(key: Key) -> float:
     """Return one number drawn uniformly from [0, 1): the first of `uniforms`."""
-    return (int.from_bytes(hashlib.shake_256(canonical(key)).digest(8)) >> 11) * 2.0**-53
+    return _uniform(hashlib.shake_256(canonical(key)).digest(8))
+
+
+def _uniform(stream: bytes) -> float:
+    return (int.from_bytes(stream) >> 11) * 2.0**-53
 
 
 def generator(key: Key) -> np.random.Generator:
@@ -77,9 +81,14 @@ def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
     if not proportions or not all(math.isfinite(weight) and weight > 0 for weight in proportions.values()):
         found = f"{dict(proportions)} are not positive weights of one choice or more"
         raise SettingError("proportions", [Problem(place=str(key), found=found)])
-    return min(
-        sorted(proportions), key=lambda choice: -math.log1p(-unit_interval((*key, choice))) / proportions[choice]
-    )
+    shared = hashlib.shake_256(canonical(key).removesuffix(b"]"))  # what all draws begin with
+
+    def wait(choice: Choice) -> float:
+        drawn = shared.copy()
+        drawn.update(f",{_canonical_part(choice)}]".encode())
+        return -math.log1p(-_uniform(drawn.digest(8))) / proportions[choice]
+
+    return min(sorted(proportions), key=wait)
 
 
 def hash_order(keys: Sequence[Key]) -> list[int]:

@@ -26,6 +26,8 @@ Compression = Literal["none", "zstd"]
 StoredType = Literal["uint8", "int8", "float16", "float32"]
 FILL: Mapping[StoredType, int | str] = {"uint8": 0, "int8": INT8_NOTHING, "float16": "NaN", "float32": "NaN"}
 """What readers that do not ask the commit log find where nothing is."""
+Chunk = tuple[memoryview, bytes]
+"""A chunk's bytes, and their checksum, which follows them."""
 NO_CHUNK = 2**64 - 1
 CHECKSUM_BYTES = 4
 ZSTD_LEVEL = 3
@@ -74,56 +76,21 @@ def index_bytes(rows_per_shard: int) -> int:
     return 16 * rows_per_shard + CHECKSUM_BYTES
 
 
-def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> bytes:
-    """Return one view's entry as the bytes of a chunk.
+def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> Chunk:
+    """Return one view's entry as the bytes of a chunk, which are not copied where they lie so already.
 
     Raises:
         ContractError: the entry's shape or dtype is not the array's.
     """
-    _require_entry(entry, spec)
+    if entry.shape != spec.entry_shape or entry.dtype != np.dtype(spec.dtype):
+        found = f"an entry is {entry.dtype} {entry.shape}, expected {spec.dtype} {spec.entry_shape}"
+        raise ContractError("entry", [Problem(place=spec.path, found=found)])
     little = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
+    body = little.reshape(-1).view(np.uint8)
     if spec.compression == "zstd":
-        return with_checksum(Zstd(level=ZSTD_LEVEL).encode(little))  # the codec that zarr-python writes with: its bytes
-    return with_checksum(little.reshape(-1).view(np.uint8).data)
-
-
-@final
-class ChunkBlock:
-    """Room for some consecutive chunks of pixels, laid out as in a shard; it is filled again and again.
-
-    Memory that is taken and given back for each view costs as much as its checksum."""
-
-    def __init__(self, spec: ArraySpec, room: int) -> None:
-        """Make room.
-
-        Args:
-            spec: of the array.
-            room: how many chunks (views).
-
-        Raises:
-            ContractError: the array's chunks are not of one size, or may hold values that are not finite.
-        """
-        if spec.dtype != "uint8" or spec.compression != "none":
-            found = f"its chunks are {spec.dtype}, compression {spec.compression}; blocks are of pixels as they are"
-            raise ContractError("block", [Problem(place=spec.path, found=found)])
-        self._spec = spec
-        self._chunks = np.empty((room, spec.entry_bytes + CHECKSUM_BYTES), dtype=np.uint8)
-
-    def put(self, place: int, entry: np.ndarray) -> None:
-        """Copy one view's entry to a place.
-
-        Raises:
-            ContractError: the entry's shape or dtype is not the array's.
-        """
-        _require_entry(entry, self._spec)
-        self._chunks[place, :-CHECKSUM_BYTES].reshape(entry.shape)[...] = entry
-
-    def sealed(self, filled: int) -> UInt8[np.ndarray, "filled bytes"]:
-        """Return the first chunks, each with its checksum behind it; they last until the block is filled again."""
-        chunks = self._chunks[:filled]
-        for chunk in chunks:
-            chunk[-CHECKSUM_BYTES:] = np.frombuffer(_checksum(chunk[:-CHECKSUM_BYTES]), dtype=np.uint8)
-        return chunks
+        # the codec that zarr-python writes with: its bytes
+        body = np.frombuffer(Zstd(level=ZSTD_LEVEL).encode(little), dtype=np.uint8)
+    return body.data, _checksum(body)
 
 
 def with_checksum(body: bytes | memoryview) -> bytes:
@@ -266,12 +233,6 @@ def _problems(spec: ArraySpec) -> Iterator[Problem]:
     for field, allowed in (("dtype", get_args(StoredType)), ("compression", get_args(Compression))):
         if getattr(spec, field) not in allowed:
             yield Problem(place=field, found=f"{getattr(spec, field)!r} is none of {', '.join(allowed)}")
-
-
-def _require_entry(entry: np.ndarray, spec: ArraySpec) -> None:
-    if entry.shape != spec.entry_shape or entry.dtype != np.dtype(spec.dtype):
-        found = f"an entry is {entry.dtype} {entry.shape}, expected {spec.dtype} {spec.entry_shape}"
-        raise ContractError("entry", [Problem(place=spec.path, found=found)])
 
 
 def _as_json(metadata: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def write_plain(folder: Path, spec: ArraySpec, chunks: list[bytes]) -> float:
 def measure(folder: Path, spec: ArraySpec, turns: int) -> None:
     """Print both rates, and their ratio."""
     entries = views()
-    chunks = [encode_chunk(entry, spec) for entry in entries]
+    chunks = [b"".join(encode_chunk(entry, spec)) for entry in entries]
     taken = []
     for _ in range(turns):
         taken.append((write_shard(folder, spec, entries), write_plain(folder, spec, chunks)))

@@ -1,15 +1,19 @@
 """Publishing: an object is there whole, or it is not there."""
 
+import errno
 import hashlib
 import itertools
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import xxhash
 
 from pipeline.publish import TEMPORARY, publish, publish_bytes, publish_group, publish_json
+from storage_schemas.errors import StorageError
 from storage_schemas.store import Store
 
 NUMBERS = itertools.count()
@@ -47,6 +51,51 @@ def test_what_was_written_may_be_changed_afterwards(store: Store) -> None:
         body[:] = b"two"
         sink.write(memoryview(body))
     assert store.read("object") == b"onetwo"
+
+
+def test_pieces_are_written_one_after_the_other(store: Store) -> None:
+    numbers = np.arange(4096, dtype=np.uint8)
+    pieces = [b"one", b"", memoryview(b"two"), *(pair.data for pair in numbers.reshape(-1, 2))]
+    body = b"".join(map(bytes, pieces))
+    with publish(store, "object") as sink:
+        sink.write()
+        sink.write(*pieces)
+        sink.write(b"", *pieces[::-1])
+    body += b"".join(map(bytes, pieces[::-1]))
+    assert store.read("object") == body
+    assert (sink.size, sink.xxh3) == (len(body), xxhash.xxh3_128(body).hexdigest())
+
+
+def test_what_the_system_does_not_write_at_once_is_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def write_some(descriptor: int, pieces: list[Any]) -> int:
+        asked.append(len(pieces))
+        return os.write(descriptor, b"".join(map(bytes, pieces))[:5])
+
+    monkeypatch.setattr(os, "writev", write_some)
+    store = Store(uri=str(tmp_path))
+    with publish(store, "object") as sink:
+        sink.write(b"abc", b"", b"de", b"fghijklmnopq", b"", b"r")
+    assert store.read("object") == b"abcdefghijklmnopqr"
+    assert asked == [6, 3, 3, 3]
+
+
+def test_a_disk_that_is_full_in_the_midst_of_pieces_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = iter([5, 0])
+
+    def write_some(descriptor: int, pieces: list[Any]) -> int:
+        if taken := next(room):
+            return os.write(descriptor, b"".join(pieces)[:taken])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "writev", write_some)
+    store = Store(uri=str(tmp_path))
+    with pytest.raises(StorageError, match="object: cannot be written: No space left on device"):
+        publish_bytes(store, "object", b"abcdefgh")
+    assert store.listing("") == []
 
 
 def write_half(store: Store, name: str, raised: type[BaseException]) -> None:
@@ -112,17 +161,25 @@ def test_json_keeps_its_order_and_refuses_nan(store: Store) -> None:
 
 
 @pytest.mark.parametrize("advised", [True, False])
-def test_the_disk_begins_while_more_is_written(advised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[tuple[int, int]] = []
+def test_the_disk_begins_while_more_is_written_and_no_page_is_kept(
+    advised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int] | str] = []
+    fsync = os.fsync
 
-    def begin(descriptor: int, start: int, length: int, advice: int) -> None:
+    def let_go(descriptor: int, start: int, length: int, advice: int) -> None:
         assert advice == os.POSIX_FADV_DONTNEED
         assert os.fstat(descriptor).st_size == start + length  # nothing of it waits in a buffer
-        begun.append((start, length))
+        told.append((start, length))
+
+    def flush(descriptor: int) -> None:
+        told.append("flushed")
+        fsync(descriptor)
 
     monkeypatch.setattr("storage_schemas.publish.ON_ITS_WAY", 10)
+    monkeypatch.setattr(os, "fsync", flush)
     if advised:
-        monkeypatch.setattr(os, "posix_fadvise", begin)
+        monkeypatch.setattr(os, "posix_fadvise", let_go)
     else:
         monkeypatch.delattr(os, "posix_fadvise")
     store, parts = Store(uri=str(tmp_path)), [b"abcd", b"efghij", b"k" * 25, b"lm", b"n"]
@@ -130,4 +187,7 @@ def test_the_disk_begins_while_more_is_written(advised: bool, tmp_path: Path, mo
         for part in parts:
             sink.write(part)
     assert store.read("x") == b"".join(parts)
-    assert begun == ([(0, 10), (10, 25)] if advised else [])
+    assert told[:4] == ([(0, 10), (0, 35), "flushed", (0, 38)] if advised else ["flushed"] * len(told))
+    told.clear()
+    publish_bytes(store, "y", b"a table")
+    assert set(told) == {"flushed"}, "what is small is read again soon"

@@ -24,7 +24,7 @@ from pipeline.shard_writer import (
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.errors import ContractError
-from storage_schemas.shard_format import ArraySpec, ChunkBlock, array_metadata, encode_chunk
+from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.store import Store
 from storage_schemas.tables import REJECTED, from_parquet
@@ -67,7 +67,7 @@ def test_a_shard_is_seen_when_it_is_whole_and_reads_back(store: Store) -> None:
         rows=2,
         bytes=store.size(OBJECT) or 0,
         xxh3=writer.sink.xxh3,
-        chunks=b"".join(encode_chunk(entry(number), SPEC)[-4:] for number in (5, 6)),
+        chunks=b"".join(encode_chunk(entry(number), SPEC)[1] for number in (5, 6)),
         identity="1234",
     )
     read = ShardedArray(store=store, spec=SPEC, records={1: record}).read([4, 5])
@@ -136,62 +136,46 @@ def test_more_entries_than_slots_are_refused(store: Store) -> None:
 PIXELS = ArraySpec(path="views/low-32/pixels", shape=(10, 2, 2, 3), dtype="uint8", rows_per_shard=5)
 
 
-def pixels(count: int) -> np.ndarray:
-    """Views' pixels."""
-    return np.random.default_rng(count).integers(0, 256, size=(count, 2, 2, 3), dtype=np.uint8)
-
-
-def test_blocks_give_the_bytes_of_views_one_by_one(store: Store) -> None:
-    views = pixels(5)
-    with open_shard(store, PIXELS, 0) as alone:
+@pytest.mark.parametrize("spec", [PIXELS, replace(PIXELS, compression="zstd"), replace(PIXELS, dtype="float16")])
+def test_several_entries_at_once_give_the_bytes_of_one_after_the_other(store: Store, spec: ArraySpec) -> None:
+    views = np.random.default_rng(5).integers(0, 256, size=(5, 2, 2, 3)).astype(spec.dtype)
+    with open_shard(store, spec, 0) as alone:
         for view in views:
             alone.append(view)
-    block = ChunkBlock(PIXELS, 2)
-    with open_shard(store, PIXELS, 1) as writer:
-        for start in range(0, 5, 2):
-            for place, view in enumerate(views[start : start + 2]):
-                block.put(place, view)
-            writer.append_block(block, len(views[start : start + 2]))
-        writer.append_block(block, 0)
-    one, other = (array_record(written, KEY) for written in (alone, writer))
-    by_one, by_blocks = (store.read(f"features.zarr/{PIXELS.path}/c/{shard}/0/0/0") for shard in (0, 1))
-    assert by_one == by_blocks
+    with open_shard(store, spec, 1) as together:
+        together.append(*views[:2])
+        together.append()
+        together.append(views[2], views[3, :, ::-1][:, ::-1], views[4])
+    one, other = (array_record(written, KEY) for written in (alone, together))
+    by_one, at_once = (store.read(f"features.zarr/{spec.path}/c/{shard}/0/0/0") for shard in (0, 1))
+    assert by_one == at_once
     assert (one.bytes, one.xxh3, one.rows, one.chunks) == (other.bytes, other.xxh3, other.rows, other.chunks)
-    read = ShardedArray(store=store, spec=PIXELS, records={1: other}).read(range(5, 10))
+    read = ShardedArray(store=store, spec=spec, records={1: other}).read(range(5, 10))
     np.testing.assert_array_equal(read, views)
-
-
-def write_block(store: Store, alone: int, filled: int) -> None:
-    """Write so many views alone, and then so many from a block."""
-    with open_shard(store, PIXELS, 0) as writer:
-        for view in pixels(alone):
-            writer.append(view)
-        writer.append_block(ChunkBlock(PIXELS, filled), filled)
-
-
-def test_a_block_of_more_entries_than_slots_are_left_is_refused(store: Store) -> None:
-    with pytest.raises(ContractError, match=f"{PIXELS.path}: has 5 row slots, and all are filled"):
-        write_block(store, 3, 3)
-    assert store.listing("") == []
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (np.zeros((1, 2, 3), np.uint8), "an entry is uint8 (1, 2, 3), expected uint8 (2, 2, 3)"),  # would be repeated
-        (np.zeros((2, 2, 3), np.int16), "an entry is int16 (2, 2, 3), expected uint8 (2, 2, 3)"),  # would wrap round
+        ([entry(3), entry(4), entry(5)], "has 4 row slots, and all are filled"),
+        ([entry(3), np.full((2, 3), np.inf, np.float16)], "entry 3 of the shard holds NaN or infinity"),
+        ([entry(3), entry(4)[:1]], "an entry is float16 (1, 3), expected float16 (2, 3)"),
     ],
 )
-def test_a_block_takes_no_entry_that_does_not_belong(wrong: np.ndarray, message: str) -> None:
+def test_of_several_entries_none_may_be_wrong(store: Store, wrong: list[np.ndarray], message: str) -> None:
+    written: list[ShardWriter] = []
+
+    def write() -> None:
+        with open_shard(store, SPEC, 0) as writer:
+            written.append(writer)
+            writer.append(entry(1), entry(2))
+            writer.append(*wrong)
+
     with pytest.raises(ContractError) as caught:
-        ChunkBlock(PIXELS, 1).put(0, wrong)
-    assert [str(problem) for problem in caught.value.problems] == [f"{PIXELS.path}: {message}"]
-
-
-@pytest.mark.parametrize("spec", [SPEC, replace(PIXELS, compression="zstd")])
-def test_blocks_are_of_pixels_only(spec: ArraySpec) -> None:
-    with pytest.raises(ContractError, match="blocks are of pixels as they are"):
-        ChunkBlock(spec, 1)
+        write()
+    assert [str(problem) for problem in caught.value.problems] == [f"{SPEC.path}: {message}"]
+    assert written[0].sink.size == 2 * (12 + 4), "none of them was written"
+    assert store.listing("") == []
 
 
 def test_a_shard_counts_from_its_commit_on(store: Store) -> None:

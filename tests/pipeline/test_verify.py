@@ -145,7 +145,7 @@ def forge_array(cache: Path, array: str, change: Callable[[np.ndarray], np.ndarr
     [record] = [one for one in commits[0] if one.array == array]
     spec = stored_spec(cache, array)
     entries = change(opened.array(array, commits).read(range(record.rows)))
-    chunks = [encode_chunk(entry, spec) for entry in entries]
+    chunks = [b"".join(encode_chunk(entry, spec)) for entry in entries]
     starts = np.cumsum([0, *map(len, chunks)]).tolist()
     spans = [(start, len(chunk)) for start, chunk in zip(starts, chunks, strict=False)]
     body, checksums = b"".join(chunks) + encode_index(spans, spec.rows_per_shard), b"".join(one[-4:] for one in chunks)
@@ -439,7 +439,7 @@ def test_a_stored_nan_is_found_though_every_checksum_holds(copied: Path) -> None
 def test_chunks_beyond_the_views_are_found(copied: Path) -> None:
     unit, name = "teachers/dinov3/low-192", "features.zarr/teachers/dinov3/low-192/summary/c/1/0"
     spec = stored_spec(copied, f"{unit}/summary")
-    chunk = encode_chunk(np.zeros(spec.entry_shape, spec.dtype), spec)
+    chunk = b"".join(encode_chunk(np.zeros(spec.entry_shape, spec.dtype), spec))
     spans = [(len(chunk) * slot, len(chunk)) for slot in range(spec.rows_per_shard)]
     filled = next(one.rows for one in read_commit(Store(uri=str(copied)), unit, 1) if one.path == name)
     assert filled < spec.rows_per_shard

@@ -21,7 +21,7 @@ from storage_schemas.store import Store
 store = Store(uri=sys.argv[1])
 with s3_upload(store.filesystem, store.path(sys.argv[2]), store.patience, 5 * 2**20) as upload:
     for _ in range(2):
-        upload.write(bytes(5 * 2**20))  # the second waits until the first has arrived
+        upload.writelines([bytes(5 * 2**20)])  # the second waits until the first has arrived
     print("sent", flush=True)
     time.sleep(600)
 """

@@ -139,7 +139,7 @@ def write_large(store: Store, body: bytes) -> None:
     """Write an object in parts of 5 MiB, the smallest that S3 takes."""
     with s3_upload(store.filesystem, store.path("large"), store.patience, 5 * 2**20) as upload:
         for start in range(0, len(body), 3_000_000):
-            upload.write(body[start : start + 3_000_000])
+            upload.writelines([body[start : start + 3_000_000]])
 
 
 LARGE = np.random.default_rng(1).bytes(12_000_000)
@@ -185,10 +185,10 @@ def test_a_large_object_is_sent_while_it_is_written(
 def test_an_upload_that_is_taken_away_ends_in_one_message(store: Store) -> None:
     def bereft() -> None:
         with s3_upload(store.filesystem, store.path("large"), store.patience, 5 * 2**20) as upload:
-            upload.write(LARGE[: 6 * 2**20])
+            upload.writelines([LARGE[: 6 * 2**20]])
             upload._settle()
             store.filesystem.call_s3("abort_multipart_upload", **uploads_of(store)[0])
-            upload.write(LARGE[6 * 2**20 :])
+            upload.writelines([LARGE[6 * 2**20 :]])
 
     with pytest.raises(StorageError, match="large: its multipart upload was taken away while it was under way"):
         bereft()
@@ -206,7 +206,7 @@ def uploads_of(store: Store) -> list[dict[str, str]]:
 def test_a_block_that_raises_leaves_neither_object_nor_parts(store: Store) -> None:
     def interrupted() -> None:
         with s3_upload(store.filesystem, store.path("large"), store.patience, 5 * 2**20) as upload:
-            upload.write(LARGE)
+            upload.writelines([LARGE])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

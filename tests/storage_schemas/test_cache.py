@@ -110,7 +110,7 @@ def fill(store: Store) -> None:
     put(store, f"features.zarr/{spec.path}/zarr.json", json.dumps(array_metadata(spec)).encode())
     for shard in range(3):
         rows = slice(SLOTS * shard, SLOTS * shard + SLOTS)
-        chunks = [encode_chunk(entry, spec) for entry in PIXELS[rows]]
+        chunks = [b"".join(encode_chunk(entry, spec)) for entry in PIXELS[rows]]
         spans = [(index * len(chunks[0]), len(chunks[0])) for index in range(len(chunks))]
         body, name = b"".join(chunks) + encode_index(spans, SLOTS), f"features.zarr/{spec.path}/c/{shard}/0/0/0"
         part, part_name = (

@@ -81,7 +81,7 @@ def write_shards(store: Store, xxh3: str = "a" * 32, entries: np.ndarray = ENTRI
     """Write entries as shards of SLOTS into a store in memory, and return their records."""
     records = {}
     for shard, first in enumerate(range(0, ROWS, SLOTS)):
-        chunks = [encode_chunk(entry, SPEC) for entry in entries[first : first + SLOTS]]
+        chunks = [b"".join(encode_chunk(entry, SPEC)) for entry in entries[first : first + SLOTS]]
         starts = np.cumsum([0, *map(len, chunks)]).tolist()
         body = b"".join(chunks) + encode_index(list(zip(starts, map(len, chunks), strict=False)), SLOTS)
         records[shard] = ShardRecord(

@@ -47,7 +47,7 @@ def written(spec: ArraySpec, folder: Path, entries: np.ndarray = ENTRIES) -> Sha
     """Write entries as shards of SLOTS, the last partly filled, and open them."""
     store, records = Store(uri=str(folder)), {}
     for shard, first in enumerate(range(0, len(entries), SLOTS)):
-        chunks = [encode_chunk(entry, spec) for entry in entries[first : first + SLOTS]]
+        chunks = [b"".join(encode_chunk(entry, spec)) for entry in entries[first : first + SLOTS]]
         starts = np.cumsum([0, *map(len, chunks)]).tolist()
         spans = list(zip(starts, map(len, chunks), strict=False))
         body = b"".join(chunks) + encode_index(spans, SLOTS)
@@ -111,7 +111,7 @@ def test_shards_that_zarr_wrote_are_read_equal(spec: ArraySpec, tmp_path: Path) 
     for shard in range(3):
         body = (tmp_path / f"features.zarr/{spec.path}/c/{shard}/0/0").read_bytes()
         entries = ENTRIES[SLOTS * shard : SLOTS * shard + SLOTS]
-        records[shard] = record_of(spec, shard, [encode_chunk(entry, spec) for entry in entries], body)
+        records[shard] = record_of(spec, shard, [b"".join(encode_chunk(entry, spec)) for entry in entries], body)
     read = ShardedArray(store=Store(uri=str(tmp_path)), spec=spec, records=records).read(range(ROWS))
     np.testing.assert_array_equal(read, ENTRIES)
 
@@ -287,7 +287,7 @@ def test_an_index_that_points_beyond_the_shard_is_damaged(tmp_path: Path) -> Non
 
 
 def test_a_chunk_of_another_length_is_damaged(array: ShardedArray, tmp_path: Path) -> None:
-    chunks = [encode_chunk(ENTRIES[0], SPEC), with_checksum(ENTRIES[1].tobytes()[:10])]
+    chunks = [b"".join(encode_chunk(ENTRIES[0], SPEC)), with_checksum(ENTRIES[1].tobytes()[:10])]
     body = b"".join(chunks) + encode_index([(0, 16), (16, 14)], SLOTS)
     place = tmp_path / array.records[0].path
     place.parent.mkdir(parents=True)

@@ -17,10 +17,10 @@ from pipeline import cut_shard
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.rejected import rejected_views
 from pipeline.running_teacher import teacher_spec
+from pipeline.shard_writer import ShardWriter
 from pipeline.stage_views import make_views
 from storage_schemas.cache import Cache
 from storage_schemas.manifest import ViewsManifest
-from storage_schemas.shard_format import ChunkBlock
 from storage_schemas.store import Store
 
 RECIPE = Recipe(
@@ -138,13 +138,13 @@ def views_of(cache: Cache) -> ViewsManifest:
     return manifest
 
 
-def slowly_sealed(block: ChunkBlock, filled: int) -> np.ndarray:
-    """Read a block only when its views have had time to be written over."""
+APPEND = ShardWriter.append
+
+
+def slowly_append(writer: ShardWriter, *entries: np.ndarray) -> None:
+    """Append entries only when those after them have had time to be cut."""
     time.sleep(0.05)
-    return SEALED(block, filled)
-
-
-SEALED = ChunkBlock.sealed
+    APPEND(writer, *entries)
 
 
 def test_it_makes_no_difference_how_many_are_opened_and_handed_over_at_once(
@@ -160,7 +160,7 @@ def test_it_makes_no_difference_how_many_are_opened_and_handed_over_at_once(
         where = tmp_path / f"cache-{len(made)}"
         make_views(Cache(store=Store(uri=str(where))), RECIPE, specs, str(folder), run, lambda _: None)
         made.append(contents(where))
-        monkeypatch.setattr(ChunkBlock, "sealed", slowly_sealed)
+        monkeypatch.setattr(ShardWriter, "append", slowly_append)
     assert made[1:] == made[:1] * 3
     cache = Cache(store=Store(uri=str(tmp_path / "cache-0")))
     assert {row["reason"] for row in rejected_views(cache, views_of(cache)).to_pylist()} == {"empty", "damaged"}
