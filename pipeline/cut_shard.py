@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.config import ViewsConfig
 from pipeline.cut import Crop, CropDraws, crop_of, cut_canvas, cut_window, draw_for_crop
 from pipeline.draw import DrawnView
-from pipeline.images import Picture, UnusableImageError, keep_freed_memory, open_picture, quiet_decoding
+from pipeline.images import Picture, UnusableImageError, open_picture, prepare_cutting, quiet_decoding
 from pipeline.locators import ImageReader
 from pipeline.overlap import behind
 from pipeline.pools import Unfinished
@@ -119,7 +119,7 @@ class ViewCutter:
             MissingError: an image cannot be read.
             IdentityError: when it is finished: canvases were committed earlier, and the images have changed since.
         """
-        keep_freed_memory()
+        prepare_cutting()
         with ExitStack() as stack:
             writers = {
                 spec.path: stack.enter_context(open_shard(self.store, spec, task.shard)) for spec in _specs(task)

@@ -27,6 +27,8 @@ MIRRORED_ACROSS, MIRRORED_DOWN = frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8}
 
 KEPT_BLOCK = 2**25 - 2**16
 """Bytes: glibc takes notice of blocks of up to 32 MiB."""
+PIECE_BYTES = 8 * 2**20
+"""The largest canvases have half as many."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom (pixels)."""
@@ -124,13 +126,17 @@ def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
         return Picture(width=upright.width, height=upright.height, decoded={1: upright})
 
 
-def keep_freed_memory() -> None:
-    """Have the C library keep what one image leaves for the next.
+def prepare_cutting() -> None:
+    """Set up a process that cuts many images.
 
-    Else it gives the top of its memory back to the system whenever a decoded image leaves it, and has it cleared page
-    by page for the next one. glibc keeps twice the largest block that was ever freed, of those that are no larger than
-    this one; see `M_MMAP_THRESHOLD` in mallopt(3). Other libraries do not mind."""
+    The C library keeps what one image leaves for the next. Else it gives the top of its memory back to the system
+    whenever a decoded image leaves it, and has it cleared page by page for the next one. glibc keeps twice the largest
+    block that was ever freed, of those that are no larger than this one; see `M_MMAP_THRESHOLD` in mallopt(3). Other
+    libraries do not mind.
+
+    Pixels leave Pillow in one piece. Else it gives 64 KiB at a time, and joins them."""
     np.empty(KEPT_BLOCK, dtype=np.uint8)
+    ImageFile.MAXBLOCK = PIECE_BYTES
 
 
 @contextmanager

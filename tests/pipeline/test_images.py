@@ -276,7 +276,7 @@ def test_whatever_the_bytes_an_image_comes_of_them_or_a_reason() -> None:
 FAULTS_OF_IMAGES = """
 import resource
 import numpy as np
-from pipeline.images import keep_freed_memory
+from pipeline.images import prepare_cutting
 
 def faults_of_images():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -286,7 +286,7 @@ def faults_of_images():
 
 faults_of_images()
 given_back = faults_of_images()
-keep_freed_memory()
+prepare_cutting()
 faults_of_images()
 print(given_back, faults_of_images())
 """
