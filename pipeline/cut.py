@@ -45,6 +45,19 @@ class CropDraws:
     flip: bool
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """A square cut from an image and brought to its size. It is mirrored when its pixels are asked for."""
+
+    image: Image.Image
+    flip: bool
+
+    def pixels(self) -> UInt8[np.ndarray, "side side 3"]:
+        """Return the pixels."""
+        return np.asarray(self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else self.image)
+
+
 def draw_for_crop(config: ViewsConfig, key: Key) -> CropDraws:
     """Draw what a crop is made of.
 
@@ -82,7 +95,7 @@ def draw_crop(image_width: int, image_height: int, config: ViewsConfig, key: Key
     return crop_of(image_width, image_height, config, draw_for_crop(config, key))
 
 
-def cut_canvas(picture: Picture, crop: Crop, side: int) -> UInt8[np.ndarray, "side side 3"]:
+def cut_canvas(picture: Picture, crop: Crop, side: int) -> Cut:
     """Cut a crop and bring it to a canvas of `side` pixels, antialiased (bicubic).
 
     Raises:
@@ -92,9 +105,7 @@ def cut_canvas(picture: Picture, crop: Crop, side: int) -> UInt8[np.ndarray, "si
     return _resized(picture, box, side, crop.flip)
 
 
-def cut_window(
-    picture: Picture, crop: Crop, geometry: CanvasGeometry, offset: Offset, side: int
-) -> UInt8[np.ndarray, "side side 3"]:
+def cut_window(picture: Picture, crop: Crop, geometry: CanvasGeometry, offset: Offset, side: int) -> Cut:
     """Cut what a window at `offset` shows, straight from the source, at another scale.
 
     The window's box is exact in source pixels: nothing is rounded to the grid of the canvas or of the result.
@@ -133,9 +144,8 @@ def _between(low: float, high: float, draw: float) -> float:
     return low + (high - low) * draw
 
 
-def _resized(picture: Picture, box: Box, side: int, flip: bool) -> np.ndarray:
+def _resized(picture: Picture, box: Box, side: int, flip: bool) -> Cut:
     image, (left, top, right, bottom) = picture.showing(box, side)
     # rounding in the sums above can leave the box a hair outside the image, which Pillow refuses
     within = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
-    cut = image.resize((side, side), Image.Resampling.BICUBIC, box=within)
-    return np.asarray(cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else cut)
+    return Cut(image.resize((side, side), Image.Resampling.BICUBIC, box=within), flip)

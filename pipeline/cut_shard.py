@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, final
 
-import numpy as np
 import pyarrow as pa
 
 from pipeline.config import ViewsConfig
-from pipeline.cut import Crop, CropDraws, crop_of, cut_canvas, cut_window, draw_for_crop
+from pipeline.cut import Crop, CropDraws, Cut, crop_of, cut_canvas, cut_window, draw_for_crop
 from pipeline.draw import DrawnView
 from pipeline.images import Picture, UnusableImageError, open_picture, prepare_cutting, quiet_decoding
 from pipeline.locators import ImageReader
@@ -33,8 +32,8 @@ HANDED_BYTES = 4 * 2**20
 """Pixels that are handed to the writing thread at a time: to hand over each view costs as much as its checksum."""
 OPENED_BYTES = 4 * 2**20
 """Of files that are opened one after another, before the first of them is decoded."""
-Cuts = Mapping[str, np.ndarray]
-"""A view's pixels, by array."""
+Cuts = Mapping[str, Cut]
+"""A view's canvas and details, by array."""
 
 
 @final
@@ -149,12 +148,12 @@ class ViewCutter:
         specs = _specs(task)
         room = max(1, HANDED_BYTES // sum(spec.entry_bytes for spec in specs))
         waiting: list[Cuts] = []
-        with behind() as later, quiet_decoding():  # checksums and writing, while the next images are decoded
+        with behind() as later, quiet_decoding():  # mirroring, checksums and writing, while the next are decoded
             for one in self._opened(task.views):
                 try:
                     if isinstance(one, RejectedView):
                         raise one.error
-                    cuts = self._cut_arrays(task, one)  # none is written before all are cut
+                    cuts = self._cut_view(task, one)  # none is written before all are cut
                 except UnusableImageError as error:
                     rejected.append(_rejection(one.view, error))
                     continue
@@ -195,7 +194,7 @@ class ViewCutter:
         crop = crop_of(picture.width, picture.height, self.config, draws)
         return OpenedView(view=view, picture=picture, crop=crop, row=_row(view, picture, crop, sha256))
 
-    def _cut_arrays(self, task: CutTask, opened: OpenedView) -> Cuts:
+    def _cut_view(self, task: CutTask, opened: OpenedView) -> Cuts:
         geometry, cuts, image = task.manifest.geometry, {}, opened.view.image
         if task.canvases:
             cuts[pixels_array(task.view_set)] = cut_canvas(opened.picture, opened.crop, geometry.side)
@@ -275,7 +274,7 @@ def _specs(task: CutTask) -> list[ArraySpec]:
 
 def _append(writers: Mapping[str, ShardWriter], views: Sequence[Cuts]) -> None:
     for path, writer in writers.items():
-        writer.append(*(cuts[path] for cuts in views))
+        writer.append_all(cuts[path].pixels() for cuts in views)
 
 
 def _is_decoded(one: OpenedView | RejectedView) -> bool:

@@ -1,6 +1,6 @@
 """Writing shards: whole ones only, streamed view by view, committed last."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
@@ -53,17 +53,21 @@ class ShardWriter:
     checksums: bytearray = field(default_factory=bytearray)
     """CRC32C of each chunk."""
 
-    def append(self, *entries: np.ndarray) -> None:
-        """Write the next views' entries, in one go.
+    def append(self, entry: np.ndarray) -> None:
+        """Write the next view's entry.
 
         Raises:
             ContractError: wrong shape or dtype, a value that is not finite, or more entries than the shard has slots.
         """
-        for number, entry in enumerate(entries, len(self.spans)):
-            if not _is_finite(entry):
-                found = f"entry {number} of the shard holds NaN or infinity"
-                raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
-        self._write([encode_chunk(entry, self.spec) for entry in entries])
+        self.append_all([entry])
+
+    def append_all(self, entries: Iterable[np.ndarray]) -> None:
+        """Write the next views' entries in one go, or none of them; each is read once, as it comes.
+
+        Raises:
+            ContractError: as for one of them.
+        """
+        self.sink.write_all(piece for entry in entries for piece in self._noted(self._encoded(entry)))
 
     def append_chunk(self, chunk: bytes) -> None:
         """Write the next view's entry, encoded already and checked: that of another shard of this dtype and codec.
@@ -71,17 +75,23 @@ class ShardWriter:
         Raises:
             ContractError: more entries than the shard has slots.
         """
-        self._write([(memoryview(chunk)[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:])])
+        self.sink.write_all(self._noted((memoryview(chunk)[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:])))
 
-    def _write(self, chunks: Sequence[Chunk]) -> None:
-        if len(self.spans) + len(chunks) > self.spec.rows_per_shard:
+    def _encoded(self, entry: np.ndarray) -> Chunk:
+        if not _is_finite(entry):
+            found = f"entry {len(self.spans)} of the shard holds NaN or infinity"
+            raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
+        return encode_chunk(entry, self.spec)
+
+    def _noted(self, chunk: Chunk) -> Chunk:
+        if len(self.spans) == self.spec.rows_per_shard:
             found = f"has {self.spec.rows_per_shard} row slots, and all are filled"
             raise ContractError("shard", [Problem(place=self.spec.path, found=found)])
-        for body, checksum in chunks:
-            start = sum(self.spans[-1]) if self.spans else 0
-            self.spans.append((start, len(body) + CHECKSUM_BYTES))
-            self.checksums += checksum
-        self.sink.write(*(piece for chunk in chunks for piece in chunk))
+        body, checksum = chunk
+        start = sum(self.spans[-1]) if self.spans else 0
+        self.spans.append((start, len(body) + CHECKSUM_BYTES))
+        self.checksums += checksum
+        return chunk
 
 
 def _is_finite(entry: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ visible only when it is complete. `memory://` shows what is being written, so th
 import io
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Protocol, final
 
@@ -37,12 +37,22 @@ class Sink:
         self._hash = xxhash.xxh3_128()
         self.size = 0
 
-    def write(self, *pieces: Piece) -> None:
-        """Append bytes, one piece after the other. They may be changed afterwards."""
+    def write(self, piece: Piece) -> None:
+        """Append bytes. They may be changed afterwards."""
+        self.write_all([piece])
+
+    def write_all(self, pieces: Iterable[Piece]) -> None:
+        """Append bytes in one go, one piece after the other. They may be changed afterwards.
+
+        Each is hashed as it comes, while the processor's cache has it. Where one cannot be had, nothing is written,
+        and the object cannot be gone on with.
+        """
+        written = []
         for piece in pieces:
             self._hash.update(piece)
             self.size += len(piece)
-        self._write(pieces)
+            written.append(piece)
+        self._write(written)
 
     @property
     def xxh3(self) -> str:

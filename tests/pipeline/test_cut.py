@@ -38,9 +38,9 @@ def canvas_of(resolution: int, margin: int = 2) -> CanvasGeometry:
 def test_a_window_at_the_canvas_scale_is_the_canvas_itself(resolution: int, flip: bool) -> None:
     geometry = canvas_of(resolution)
     crop = Crop(left=17.3, top=9.6, width=301.7, height=287.1, flip=flip)
-    canvas = cut_canvas(TEXTURE, crop, geometry.side).astype(int)
+    canvas = cut_canvas(TEXTURE, crop, geometry.side).pixels().astype(int)
     for row, col in itertools.product((0, 1, 2), (0, 2)):
-        window = cut_window(TEXTURE, crop, geometry, Offset(row=row, col=col), resolution)
+        window = cut_window(TEXTURE, crop, geometry, Offset(row=row, col=col), resolution).pixels()
         there = canvas[16 * row :, 16 * col :][:resolution, :resolution]
         # Pillow takes boxes in float32: they miss by 1e-5 pixels, and values at the edge of rounding fall either way
         assert np.abs(window - there).max() <= 1
@@ -68,7 +68,7 @@ def test_a_window_at_another_scale_is_aligned_within_a_quarter_of_a_student_pixe
     crop = Crop(**PLACES_CROP, flip=flip)
     quarter = min(crop.width, crop.height) / geometry.side / 4
     for row, col in itertools.product((0, 1, 2), repeat=2):
-        window = cut_window(PLACES, crop, geometry, Offset(row=row, col=col), native)
+        window = cut_window(PLACES, crop, geometry, Offset(row=row, col=col), native).pixels()
         assert window.shape == (native, native, 3)
         # each quadrant on its own, so that a window of the right centre and the wrong size is caught as well
         half = native // 2
@@ -83,7 +83,7 @@ def test_a_window_at_another_scale_is_aligned_within_a_quarter_of_a_student_pixe
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_canvas_shows_its_crop_and_mirrors_it(flip: bool) -> None:
     geometry = canvas_of(128)
-    canvas = cut_canvas(PLACES, Crop(**PLACES_CROP, flip=flip), geometry.side)
+    canvas = cut_canvas(PLACES, Crop(**PLACES_CROP, flip=flip), geometry.side).pixels()
     assert canvas.shape == (160, 160, 3)
     assert canvas.flags.c_contiguous
     for column, row in itertools.product((20, 80, 140), repeat=2):
@@ -95,7 +95,7 @@ def test_shrinking_averages_and_does_not_skip() -> None:
     stripes = np.zeros((640, 640, 3), dtype=np.uint8)
     stripes[::2] = 255
     crop = Crop(left=0, top=0, width=640, height=640, flip=False)
-    canvas = cut_canvas(picture_of(Image.fromarray(stripes)), crop, 160)
+    canvas = cut_canvas(picture_of(Image.fromarray(stripes)), crop, 160).pixels()
     assert np.abs(canvas.astype(int) - 127.5).max() <= 12, "one line in four would be all black or all white"
 
 
@@ -123,7 +123,7 @@ def test_any_crop_can_be_cut(width: int, height: int, draw: int) -> None:
     crop = draw_crop(width, height, ViewsConfig(), (0, "image", draw))
     geometry = canvas_of(32, margin=1)
     for offset in (Offset(row=0, col=0), Offset(row=1, col=1)):
-        assert (cut_window(image, crop, geometry, offset, 24) == (255, 0, 0)).all()
+        assert (cut_window(image, crop, geometry, offset, 24).pixels() == (255, 0, 0)).all()
 
 
 def crops(config: ViewsConfig, count: int = 4000) -> list[Crop]:

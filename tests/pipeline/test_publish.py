@@ -58,9 +58,9 @@ def test_pieces_are_written_one_after_the_other(store: Store) -> None:
     pieces = [b"one", b"", memoryview(b"two"), *(pair.data for pair in numbers.reshape(-1, 2))]
     body = b"".join(map(bytes, pieces))
     with publish(store, "object") as sink:
-        sink.write()
-        sink.write(*pieces)
-        sink.write(b"", *pieces[::-1])
+        sink.write_all([])
+        sink.write_all(pieces)
+        sink.write_all(reversed(pieces))
     body += b"".join(map(bytes, pieces[::-1]))
     assert store.read("object") == body
     assert (sink.size, sink.xxh3) == (len(body), xxhash.xxh3_128(body).hexdigest())
@@ -78,7 +78,7 @@ def test_what_the_system_does_not_write_at_once_is_written_after_it(
     monkeypatch.setattr(os, "writev", write_some)
     store = Store(uri=str(tmp_path))
     with publish(store, "object") as sink:
-        sink.write(b"abc", b"", b"de", b"fghijklmnopq", b"", b"r")
+        sink.write_all([b"abc", b"", b"de", b"fghijklmnopq", b"", b"r"])
     assert store.read("object") == b"abcdefghijklmnopqr"
     assert asked == [6, 3, 3, 3]
 

@@ -65,7 +65,7 @@ def test_pixels_are_next_to_those_of_the_whole_image(photographs: Path, name: st
     length = 0.7 * min(scaled.width, scaled.height)
     crop = Crop(left=0.13 * scaled.width, top=0.21 * scaled.height, width=length, height=length, flip=False)
     side = int(length / shrink / 3)
-    apart = np.abs(cut_canvas(scaled, crop, side).astype(int) - cut_canvas(whole(body), crop, side))
+    apart = np.abs(cut_canvas(scaled, crop, side).pixels().astype(int) - cut_canvas(whole(body), crop, side).pixels())
     assert shrinks(scaled) == [shrink]
     assert apart.max() <= 6
     assert apart.mean() <= 0.6
@@ -88,7 +88,9 @@ def test_boxes_lie_where_they_lie_in_the_upright_image(
     assert (scaled.width, scaled.height) == (full.width, full.height)
     crop = Crop(left=100.3, top=207.7, width=610.9, height=605.1, flip=False)
     side = 600 // shrink // 3
-    red, _, blue = (cut_canvas(scaled, crop, side).astype(float) - cut_canvas(full, crop, side)).mean(axis=(0, 1))
+    red, _, blue = (cut_canvas(scaled, crop, side).pixels().astype(float) - cut_canvas(full, crop, side).pixels()).mean(
+        axis=(0, 1)
+    )
     assert shrinks(scaled) == [shrink]
     assert abs(red - blue) / 2 < 0.25 * 3 * shrink / 25, "a twenty-fifth of a pixel of the canvas, at the most"
 
@@ -122,7 +124,7 @@ def test_other_kinds_of_jpeg_are_decoded_alike(mode: str, progressive: bool) -> 
     body = jpeg(Image.fromarray(colours).convert(mode), progressive=progressive)
     crop = Crop(left=10, top=20, width=660, height=600, flip=True)
     scaled = open_picture(body, LIMITS)
-    apart = np.abs(cut_canvas(scaled, crop, 50).astype(int) - cut_canvas(whole(body), crop, 50))
+    apart = np.abs(cut_canvas(scaled, crop, 50).pixels().astype(int) - cut_canvas(whole(body), crop, 50).pixels())
     assert shrinks(scaled) == [4]
     assert apart.max() <= 3
 
@@ -133,7 +135,7 @@ def test_of_several_pictures_in_one_jpeg_the_first_is_taken() -> None:
     first.save(body, "MPO", save_all=True, append_images=[second])
     crop = Crop(left=0, top=0, width=600, height=600, flip=False)
     picture = open_picture(body.getvalue(), LIMITS)
-    canvas = cut_canvas(picture, crop, 40)
+    canvas = cut_canvas(picture, crop, 40).pixels()
     assert shrinks(picture) == [4]
     assert np.abs(canvas.astype(int) - (255, 0, 0)).max() <= 2
 

@@ -111,9 +111,9 @@ def test_details_and_canvases_are_cut_from_the_images(course: Grown) -> None:
         for view in run.table("views", view_set):
             picture = open_picture((run.data / view["image"]).read_bytes(), run.recipe.views)
             crop, geometry = Crop(**{name: view[name] for name in Crop.__slots__}), geometry_of(view_set)
-            assert np.array_equal(pixels[view["row"]], cut_canvas(picture, crop, geometry.side))
+            assert np.array_equal(pixels[view["row"]], cut_canvas(picture, crop, geometry.side).pixels())
             side = run.spec("quarter-mean-fixed").native
-            window = cut_window(picture, crop, geometry, placed[view["row"]], side)
+            window = cut_window(picture, crop, geometry, placed[view["row"]], side).pixels()
             assert np.array_equal(details["quarter-mean-fixed"][view["row"]], window)
 
 

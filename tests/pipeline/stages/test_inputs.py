@@ -3,7 +3,7 @@
 import io
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,13 +138,13 @@ def views_of(cache: Cache) -> ViewsManifest:
     return manifest
 
 
-APPEND = ShardWriter.append
+APPEND_ALL = ShardWriter.append_all
 
 
-def slowly_append(writer: ShardWriter, *entries: np.ndarray) -> None:
+def slowly_append_all(writer: ShardWriter, entries: Iterable[np.ndarray]) -> None:
     """Append entries only when those after them have had time to be cut."""
     time.sleep(0.05)
-    APPEND(writer, *entries)
+    APPEND_ALL(writer, entries)
 
 
 def test_it_makes_no_difference_how_many_are_opened_and_handed_over_at_once(
@@ -160,7 +160,7 @@ def test_it_makes_no_difference_how_many_are_opened_and_handed_over_at_once(
         where = tmp_path / f"cache-{len(made)}"
         make_views(Cache(store=Store(uri=str(where))), RECIPE, specs, str(folder), run, lambda _: None)
         made.append(contents(where))
-        monkeypatch.setattr(ShardWriter, "append", slowly_append)
+        monkeypatch.setattr(ShardWriter, "append_all", slowly_append_all)
     assert made[1:] == made[:1] * 3
     cache = Cache(store=Store(uri=str(tmp_path / "cache-0")))
     assert {row["reason"] for row in rejected_views(cache, views_of(cache)).to_pylist()} == {"empty", "damaged"}

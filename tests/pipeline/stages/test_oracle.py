@@ -58,7 +58,7 @@ def test_details_are_cut_from_the_images_where_the_placements_say(oracle_run: St
             picture = open_picture((oracle_run.data / view["image"]).read_bytes(), oracle_run.recipe.views)
             crop = Crop(**{name: view[name] for name in Crop.__slots__})
             native = oracle_run.spec(teacher).native
-            cut = cut_window(picture, crop, geometry_of(view_set), offset_in(placement), native)
+            cut = cut_window(picture, crop, geometry_of(view_set), offset_in(placement), native).pixels()
             np.testing.assert_array_equal(details[view["row"]], cut)
 
 
