@@ -62,7 +62,7 @@ class ShardWriter:
         self.append_all([entry])
 
     def append_all(self, entries: Iterable[np.ndarray]) -> None:
-        """Write the next views' entries in one go, or none of them; each is read once, as it comes.
+        """Write the next views' entries in one go, or none of them. Each is checked as it comes, and held till then.
 
         Raises:
             ContractError: as for one of them.
