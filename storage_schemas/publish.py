@@ -16,7 +16,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from storage_schemas.errors import Problem, StorageError
+from storage_schemas.errors import ContractError, Problem, StorageError
 from storage_schemas.local_files import Piece, write_pieces
 from storage_schemas.store import Store
 
@@ -35,6 +35,7 @@ class Sink:
     def __init__(self, write: Callable[[Sequence[Piece]], object]) -> None:
         self._write = write
         self._hash = xxhash.xxh3_128()
+        self._broken = False
         self.size = 0
 
     def write(self, piece: Piece) -> None:
@@ -44,15 +45,21 @@ class Sink:
     def write_all(self, pieces: Iterable[Piece]) -> None:
         """Append bytes in one go, one piece after the other. They may be changed afterwards.
 
-        Each is hashed as it comes, while the processor's cache has it. Where one cannot be had, nothing is written,
-        and the object cannot be gone on with.
+        Each is hashed as it comes, while the processor's cache has it. Where one cannot be had, none is written.
+
+        Raises:
+            ContractError: an earlier call raised: size and hash are no longer those of what is there.
         """
-        written = []
+        if self._broken:
+            found, fix = "is written to after a write that failed", "let what it raised end the block"
+            raise ContractError("object", [Problem(place="sink", found=found, fix=fix)])
+        self._broken, written = True, []
         for piece in pieces:
             self._hash.update(piece)
             self.size += len(piece)
             written.append(piece)
         self._write(written)
+        self._broken = False
 
     @property
     def xxh3(self) -> str:

@@ -172,6 +172,18 @@ def test_of_several_entries_none_may_be_wrong(wrong: list[np.ndarray], message: 
     assert b"".join(written) == b"".join(piece for number in (1, 2) for piece in encode_chunk(entry(number), SPEC))
 
 
+def test_a_shard_is_not_gone_on_with_after_a_refusal(store: Store) -> None:
+    def go_on() -> None:
+        with open_shard(store, SPEC, 0) as writer:
+            writer.append(entry(1))
+            with pytest.raises(ContractError, match="holds NaN or infinity"):
+                writer.append_all([entry(2), np.full((2, 3), np.nan, np.float16)])
+
+    with pytest.raises(ContractError, match="sink: is written to after a write that failed"):
+        go_on()
+    assert store.listing("") == []
+
+
 def test_a_shard_counts_from_its_commit_on(store: Store) -> None:
     writer = write_shard(store, 1, entry(5))
     rejected = pa.Table.from_pylist([{"image": "a", "draw": 0, "reason": "empty", "detail": "zero bytes"}], REJECTED)
