@@ -4,8 +4,10 @@
     python killed_runs.py IMAGES FOLDER random COUNT SEED
 
 By renames, a run is killed when it is about to give its n-th object its name, for every EVERY-th n. At random, COUNT
-runs are killed, each after a time that is drawn: wherever it then is, decoding, in a forward, in a write, in a flush.
-What such a run leaves the next one takes up, until that is killed or is done. Two series of these go on at a time.
+runs are killed, each a drawn time after it began a drawn step, or began at all: wherever it then is, decoding, in a
+forward, in a write, in a flush. Steps are drawn, as moments of a whole run would fall as fast or slow as the machine
+is just then. What such a run leaves the next one takes up, until one is done before it could be killed. Two series of
+these go on at a time.
 
 All imports are done once, before any thread is started; each run is a process forked from there, and notes each shard
 that it begins. Prints a JSON object for the undisturbed run, and one for each cache: of every run that worked on it how
@@ -42,8 +44,6 @@ RECIPE = Recipe(
 """A teacher that needs details as well as canvases."""
 LANES = 2
 """Runs that are killed at random at a time."""
-PART = 0.4
-"""Of the time of a whole run: within it those at random are killed."""
 Kill = Callable[[str, Path, Path], int]
 """Carries a run out, or part of it: takes images, a cache and where to note what is begun; returns how that ended."""
 STEPS = (
@@ -124,9 +124,14 @@ def whole(images: str, cache: Path, begun: Path) -> int:
     return in_child(lambda: whole_run(images, cache, begun))
 
 
-def killed_after(images: str, cache: Path, begun: Path, seconds: float) -> int:
-    """Run for so long."""
+def killed_after(images: str, cache: Path, begun: Path, step: str, seconds: float) -> int:
+    """Run for so long from where such a step begins (or, with none named, from the start), or to the end."""
     child = started(lambda: whole_run(images, cache, begun))
+    while step and not any(line.startswith(f"{step} ") for line in lines(begun)):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.001)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1]
@@ -166,7 +171,7 @@ def by_renames(images: str, folder: Path, moments: int, every: int) -> Iterator[
 
 
 def at_random(images: str, folder: Path, seconds: float, count: int, seed: str) -> Iterator[dict[str, Any]]:
-    """Kill so many runs, each somewhere in its first part."""
+    """Kill so many runs, each within so many seconds of the step that is drawn for it."""
     lanes = [started(partial(in_lane, images, folder, seconds, count, seed, lane)) for lane in range(LANES)]
     for lane, process in enumerate(lanes):
         if os.waitpid(process, 0)[1] == 0:
@@ -176,10 +181,11 @@ def at_random(images: str, folder: Path, seconds: float, count: int, seed: str) 
 def in_lane(images: str, folder: Path, seconds: float, count: int, seed: str, lane: int) -> int:
     """Do every LANES-th part of it, and note what came of it."""
     draw, left = random.Random(f"{seed}-{lane}"), len(range(lane, count, LANES))
+    steps = ["", *(name for _, name in STEPS)]
 
     def kills() -> Iterator[Kill]:
         for _ in range(left):
-            yield partial(killed_after, seconds=draw.uniform(0, PART * seconds))
+            yield partial(killed_after, step=draw.choice(steps), seconds=draw.uniform(0, seconds))
 
     with (folder / f"lane-{lane}").open("w") as outcomes:
         number = 0
@@ -197,8 +203,9 @@ if __name__ == "__main__":
     counts, notes = folder / "renames", folder / "undisturbed.0"
     began = time.monotonic()
     status = in_child(lambda: counted_run(images, folder / "undisturbed", notes, counts))
-    seconds, moments = time.monotonic() - began, int(counts.read_text())
-    print(json.dumps({"undisturbed": status, "moments": moments, "begun": lines(notes)}), flush=True)
+    begun, moments = lines(notes), int(counts.read_text())
+    seconds = (time.monotonic() - began) / len(begun)
+    print(json.dumps({"undisturbed": status, "moments": moments, "begun": begun}), flush=True)
     runs = by_renames(images, folder, moments, amount) if mode == "renames" else None
     for outcome in runs or at_random(images, folder, seconds, amount, *seed):
         print(json.dumps(outcome), flush=True)
