@@ -50,6 +50,16 @@ class OpenedView:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CutView:
+    """A view that was cut."""
+
+    cuts: Cuts
+    row: dict[str, Any]
+    """As it was when opened."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedView:
     """A view that cannot be cut."""
 
@@ -150,15 +160,12 @@ class ViewCutter:
         waiting: list[Cuts] = []
         with behind() as later, quiet_decoding():  # mirroring, checksums and writing, while the next are decoded
             for one in self._opened(task.views):
-                try:
-                    if isinstance(one, RejectedView):
-                        raise one.error
-                    cuts = self._cut_view(task, one)  # none is written before all are cut
-                except UnusableImageError as error:
-                    rejected.append(_rejection(one.view, error))
+                cut = self._cut_view(task, one) if isinstance(one, OpenedView) else one
+                if isinstance(cut, RejectedView):
+                    rejected.append(_rejection(cut))
                     continue
-                rows.append({"row": slots[len(rows)]} | one.row)
-                waiting.append(cuts)
+                rows.append({"row": slots[len(rows)]} | cut.row)
+                waiting.append(cut.cuts)
                 if len(waiting) == room:
                     later(_append, writers, waiting)
                     waiting = []
@@ -194,17 +201,23 @@ class ViewCutter:
         crop = crop_of(picture.width, picture.height, self.config, draws)
         return OpenedView(view=view, picture=picture, crop=crop, row=_row(view, picture, crop, sha256))
 
-    def _cut_view(self, task: CutTask, opened: OpenedView) -> Cuts:
-        geometry, cuts, image = task.manifest.geometry, {}, opened.view.image
+    def _cut_view(self, task: CutTask, opened: OpenedView) -> CutView | RejectedView:
+        try:
+            cuts = dict(self._cuts(task, opened))  # all, before any is written
+        except UnusableImageError as error:
+            return RejectedView(view=opened.view, error=error)
+        opened.picture.decoded.clear()  # the next image needs the room
+        return CutView(cuts=cuts, row=opened.row)
+
+    def _cuts(self, task: CutTask, opened: OpenedView) -> Iterator[tuple[str, Cut]]:
+        geometry, image = task.manifest.geometry, opened.view.image
         if task.canvases:
-            cuts[pixels_array(task.view_set)] = cut_canvas(opened.picture, opened.crop, geometry.side)
+            yield pixels_array(task.view_set), cut_canvas(opened.picture, opened.crop, geometry.side)
         for detail in task.details:
             key = offset_key(self.config.seed, image.key, opened.view.draw, detail.teacher)
             offset = draw_offset(geometry, self.config.teacher_shifts, key)
             window = cut_window(opened.picture, opened.crop, geometry, offset, detail.side)
-            cuts[detail_array(task.view_set, detail.teacher)] = window
-        opened.picture.decoded.clear()  # the next image needs the room
-        return cuts
+            yield detail_array(task.view_set, detail.teacher), window
 
     def _require_unchanged(self, task: CutTask, views: pa.Table) -> None:
         name = table_part("views", task.view_set.name, task.shard)
@@ -297,5 +310,6 @@ def _row(view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str
     }
 
 
-def _rejection(view: DrawnView, error: UnusableImageError) -> dict[str, Any]:
+def _rejection(one: RejectedView) -> dict[str, Any]:
+    view, error = one.view, one.error
     return {"image": view.image.key, "draw": view.draw, "reason": error.reason, "detail": error.detail}
