@@ -116,7 +116,10 @@ class ViewCutter:
 
     store: Store
     config: ViewsConfig
-    reader: ImageReader = field(default_factory=ImageReader)
+    reader: ImageReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reader", ImageReader(patience=self.store.patience))
 
     def cut(self, task: CutTask) -> Unfinished:
         """Cut a shard's views; finished, it commits what was asked for and returns a `CutReport`.
@@ -181,8 +184,8 @@ class ViewCutter:
         """
         draws = [draw_for_crop(self.config, (self.config.seed, view.image.key, view.draw)) for view in views]
         opened, size = deque[OpenedView | RejectedView](), 0
-        for view, drawn in zip(views, draws, strict=True):
-            body = self.reader.read(view.image.uri)
+        bodies = self.reader.read_all([view.image.uri for view in views])
+        for view, drawn, body in zip(views, draws, bodies, strict=True):
             opened.append(self._open(view, drawn, body))
             size += len(body)
             if size >= OPENED_BYTES or _is_decoded(opened[-1]):

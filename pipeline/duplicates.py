@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.progress import Say
 from storage_schemas.cache import Cache
 from storage_schemas.layout import views_unit
 from storage_schemas.manifest import ViewsManifest
+from storage_schemas.patience import Patience
 
 IMAGES_PER_TASK = 256
 SHOWN = 3
@@ -31,7 +33,12 @@ DIGEST_BYTES = 32
 class ImageHasher:
     """The worker that reads images for their bytes alone."""
 
-    reader: ImageReader = field(default_factory=ImageReader)
+    patience: Patience
+    """With a store behind a network."""
+    reader: ImageReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reader", ImageReader(patience=self.patience))
 
     def hash(self, images: Sequence[SourceImage]) -> bytes:
         """Return the SHA-256 of each image's bytes, one after another.
@@ -39,14 +46,15 @@ class ImageHasher:
         Raises:
             MissingError: an image cannot be read.
         """
-        return b"".join(hashlib.sha256(self.reader.read(image.uri)).digest() for image in images)
+        return b"".join(hashlib.sha256(body).digest() for body in self.reader.read_all([image.uri for image in images]))
 
 
-def find_copies(images: Sequence[SourceImage], run: RunConfig, say: Say) -> Copies:
+def find_copies(images: Sequence[SourceImage], patience: Patience, run: RunConfig, say: Say) -> Copies:
     """Read every image, and find those whose bytes equal an earlier one's.
 
     Args:
         images: of some of equal bytes, the first is kept.
+        patience: with a store behind a network.
         run: how the work is carried.
         say: takes lines for the user.
     """
@@ -54,7 +62,7 @@ def find_copies(images: Sequence[SourceImage], run: RunConfig, say: Say) -> Copi
     tasks = [images[start : start + IMAGES_PER_TASK] for start in range(0, len(images), IMAGES_PER_TASK)]
     first: dict[bytes, str] = {}
     copies: dict[str, str] = {}
-    with open_pool(ImageHasher, replace(run, gpus=0), tasks=len(tasks)) as pool:
+    with open_pool(partial(ImageHasher, patience=patience), replace(run, gpus=0), tasks=len(tasks)) as pool:
         digests = (one for joined in in_order(pool.run("hash", tasks)) for one in _split(joined))
         for image, digest in zip(images, digests, strict=True):
             kept = first.setdefault(digest, image.key)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import final
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from pipeline.locators import LOCAL
+from pipeline.overlap import ahead
 from pipeline.parquet_images import list_cells
+from pipeline.sources import AT_ONCE, TRIES, Source, source_of
 from pipeline.tar_images import list_members
 from storage_schemas.errors import MissingError, Problem, SettingError
+from storage_schemas.patience import Patience
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -44,13 +44,15 @@ class SourceImage:
     """Where its bytes are; see `pipeline.locators`."""
 
 
-def list_images(data: str) -> list[SourceImage]:
+def list_images(data: str, patience: Patience | None = None) -> list[SourceImage]:
     """List the images of DATA, sorted by key.
 
     Args:
         data: in any form, on any file system that fsspec reaches.
+        patience: with a store behind a network; as usual when None.
 
     Raises:
+        StorageError: a store behind a network failed for too long, or refuses.
         MissingError: nothing is named, there is nothing of that name, or no image in it.
         SettingError: files of several kinds, an archive that cannot be read, two images of one key, or a name that is
             not UTF-8, which no table can hold.
@@ -58,10 +60,10 @@ def list_images(data: str) -> list[SourceImage]:
     if not data:
         raise _no_data("--data", "is not given", FORMS)
     try:
-        filesystem, root = fsspec.url_to_fs(data)
+        source, root = source_of(data, patience or Patience(), TRIES)
     except (ValueError, ImportError) as error:
         raise SettingError("DATA", [Problem(place=data, found=str(error), fix=FORMS)]) from error
-    found = _find(filesystem, root.rstrip("/"), data)
+    found = _find(source, root.rstrip("/"), data)
     images = sorted((SourceImage(key=key, uri=uri) for key, uri in found), key=attrgetter("key"))
     if not images:
         raise _no_data(data, "holds no image", f"images end in {', '.join(sorted(SUFFIXES))}")
@@ -74,29 +76,29 @@ def is_image(name: str) -> bool:
     return _suffix(name) in SUFFIXES
 
 
-def _find(filesystem: fsspec.AbstractFileSystem, root: str, data: str) -> Found:
-    if filesystem.isfile(root):
+def _find(source: Source, root: str, data: str) -> Found:
+    kind = source.kind(root)
+    if kind == "file":
         if _suffix(root) == ".txt":
-            return _in_list(filesystem, root)
-        return _of_one_kind(filesystem, [root], root.rpartition("/")[0], data)
-    if filesystem.isdir(root):
-        return _in_folder(filesystem, root, data)
+            return _in_list(source, root)
+        return _of_one_kind(source, [root], root.rpartition("/")[0], data)
+    if kind == "directory":
+        return _in_folder(source, root, data)
     if not any(sign in root for sign in "*?["):
         raise _no_data(data, "is not there", FORMS)
     folders = itertools.takewhile(lambda part: not any(sign in part for sign in "*?["), root.split("/"))
-    names = [name for name in filesystem.glob(root) if filesystem.isfile(name)]
-    return _of_one_kind(filesystem, names, "/".join(folders), data)
+    return _of_one_kind(source, source.matching(root), "/".join(folders), data)
 
 
-def _in_folder(filesystem: fsspec.AbstractFileSystem, root: str, data: str) -> Found:
-    names = _below(root) if isinstance(filesystem, LocalFileSystem) else filesystem.find(root)
+def _in_folder(source: Source, root: str, data: str) -> Found:
+    names = _below(root) if source.is_local else source.below(root)
     kinds = {*SUFFIXES, *READERS}
     named = [(name, suffix) for name in names if (suffix := _suffix(name)) in kinds]
     # img2dataset writes a Parquet file of captions beside each tar, or beside each folder of images
     beside = {name.rpartition("/")[0] for name, suffix in named if suffix in SUFFIXES}
     beside |= {name.removesuffix(".tar") for name, suffix in named if suffix == ".tar"}
     wanted = [name for name, suffix in named if not (suffix == ".parquet" and name.rpartition(".")[0] in beside)]
-    return _of_one_kind(filesystem, wanted, root, data)
+    return _of_one_kind(source, wanted, root, data)
 
 
 def _below(folder: str) -> Iterator[str]:
@@ -113,26 +115,33 @@ def _below(folder: str) -> Iterator[str]:
         raise SettingError("DATA", [Problem(place=folder, found=found, fix=fix)]) from error
 
 
-def _of_one_kind(filesystem: fsspec.AbstractFileSystem, names: Sequence[str], root: str, data: str) -> Found:
+def _of_one_kind(source: Source, names: Sequence[str], root: str, data: str) -> Found:
     kinds = {"image" if suffix in SUFFIXES else suffix for suffix in map(_suffix, names)}
     if len(kinds) > 1 or not kinds <= {"image", *READERS}:
         found = f"names files of several kinds: {', '.join(sorted(kinds))}" if len(kinds) > 1 else "is of no form known"
         raise SettingError("DATA", [Problem(place=data, found=found, fix=FORMS)])
-    uris = ((name, _uri(filesystem, name)) for name in sorted(names))
+    uris = ((name, _uri(source, name)) for name in sorted(names))
     if kinds <= {"image"}:
         return ((name.removeprefix(f"{root}/"), uri) for name, uri in uris)
     [kind] = kinds
-    return (image for _, uri in uris for image in READERS[kind](uri, is_image))
+
+    def listed(uri: str) -> list[tuple[str, str]]:
+        return list(READERS[kind](uri, is_image, source.patience))
+
+    archives = (uri for _, uri in uris)
+    at_once = source.is_networked
+    lists = ahead(listed, archives, depth=AT_ONCE, threads=AT_ONCE) if at_once else map(listed, archives)
+    return itertools.chain.from_iterable(lists)
 
 
-def _uri(filesystem: fsspec.AbstractFileSystem, name: str) -> str:
+def _uri(source: Source, name: str) -> str:
     # a local name is whole and plain already: fsspec would make it so once more, for each of millions
-    return f"{LOCAL}{name}" if isinstance(filesystem, LocalFileSystem) else filesystem.unstrip_protocol(name)
+    return f"{LOCAL}{name}" if source.is_local else source.uri(name)
 
 
-def _in_list(filesystem: fsspec.AbstractFileSystem, path: str) -> Found:
+def _in_list(source: Source, path: str) -> Found:
     try:
-        lines = filesystem.cat_file(path).decode("utf-8-sig").split("\n")
+        lines = source.read(path).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise SettingError("DATA", [Problem(place=path, found="is not UTF-8", fix="write it as UTF-8")]) from error
     folder = path.rpartition("/")[0]
@@ -140,7 +149,7 @@ def _in_list(filesystem: fsspec.AbstractFileSystem, path: str) -> Found:
         if "://" in key:
             yield key, key
         else:
-            yield key, filesystem.unstrip_protocol(key if key.startswith("/") else f"{folder}/{key}")
+            yield key, source.uri(key if key.startswith("/") else f"{folder}/{key}")
 
 
 def _refuse_doubtful(images: Sequence[SourceImage]) -> None:
@@ -168,5 +177,8 @@ def _odd(image: SourceImage) -> bool:
     return image.key.encode(errors="ignore").decode() != image.key
 
 
-READERS: Mapping[str, Callable[[str, Callable[[str], bool]], Found]] = {".tar": list_members, ".parquet": list_cells}
-"""What lists an archive's images, by the archive's suffix: (URI, is this an image's name?) → (key, locator)."""
+READERS: Mapping[str, Callable[[str, Callable[[str], bool], Patience], Found]] = {
+    ".tar": list_members,
+    ".parquet": list_cells,
+}
+"""What lists an archive's images, by its suffix: (URI, is this an image's name?, patience) → (key, locator)."""

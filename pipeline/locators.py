@@ -8,16 +8,19 @@ A locator is a URI; where the image is not the whole object, a fragment says whi
 """
 
 import re
+import threading
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.core import split_protocol
 
-from storage_schemas.errors import MissingError, Problem
+from pipeline.overlap import ahead
+from pipeline.sources import AT_ONCE, source_of
+from storage_schemas.errors import MissingError, Problem, StorageError
+from storage_schemas.patience import Patience
 
 _STRETCH = re.compile(r"(.*)#bytes=(\d+)-(\d+)", re.DOTALL)
 _CELL = re.compile(r"(.*)#group=(\d+)&row=(\d+)&column=([^#&]+)", re.DOTALL)
@@ -36,11 +39,6 @@ def cell(uri: str, group: int, row: int, column: str) -> str:
     return f"{uri}#group={group}&row={row}&column={column}"
 
 
-def file_system(uri: str) -> fsspec.AbstractFileSystem:
-    """Return the file system of a URI, which may hold any sign: `#`, `?` and `::` stand for themselves."""
-    return fsspec.filesystem(split_protocol(uri)[0] or "file")
-
-
 @final
 @dataclass(slots=True, eq=False, kw_only=True)
 class ImageReader:
@@ -48,7 +46,11 @@ class ImageReader:
 
     room: int = HELD_BYTES
     """Bytes of row groups that are kept; of one that is larger, all the same, until the next is read."""
+    patience: Patience = field(default_factory=Patience)
+    """How long a store may fail, where it is behind a network."""
     _groups: OrderedDict[tuple[str, int, str], pa.ChunkedArray] = field(default_factory=OrderedDict)
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+    """Held for what is kept here, and for file systems that were not made for many threads."""
 
     def read(self, locator: str) -> bytes:
         """Return an image's bytes; none of them where a Parquet cell is null.
@@ -58,44 +60,59 @@ class ImageReader:
 
         Raises:
             MissingError: they cannot be read.
+            StorageError: a store behind a network failed for too long, or refuses.
         """
         try:
             return self._read(locator)
+        except StorageError:
+            raise
         except Exception as error:  # each of fsspec's file systems has exceptions of its own
             found = f"cannot be read: {type(error).__name__}"
             fix = "bring it back and run again, it resumes; or put an empty file in its place, which is then rejected"
             raise MissingError("source image", [Problem(place=locator, found=found, fix=fix)]) from error
 
+    def read_all(self, locators: Sequence[str]) -> Iterator[bytes]:
+        """Yield what `read` returns for each, in order. What does not lie on this machine is asked for ahead."""
+        if all(one.startswith(LOCAL) for one in locators):  # a thread costs more than it hides
+            return map(self.read, locators)
+        return ahead(self.read, locators, depth=AT_ONCE, threads=AT_ONCE)
+
     def _read(self, locator: str) -> bytes:
         if part := _STRETCH.fullmatch(locator):
-            return _read_stretch(part[1], int(part[2]), int(part[3]))
+            return self._stretch(part[1], int(part[2]), int(part[3]))
         if part := _CELL.fullmatch(locator):
-            return self._row_group(part[1], int(part[2]), part[4])[int(part[3])].as_py() or b""
+            with self._one_at_a_time:
+                return self._row_group(part[1], int(part[2]), part[4])[int(part[3])].as_py() or b""
         if locator.startswith(LOCAL):  # fsspec's own way there costs as much again as reading
             with open(locator.removeprefix(LOCAL), "rb", buffering=0) as file:
                 return file.read()
-        with file_system(locator).open(locator, "rb") as file:
-            return file.read()
+        return self._bytes(locator)
+
+    def _stretch(self, uri: str, start: int, stop: int) -> bytes:
+        body = self._bytes(uri, start, stop)
+        if len(body) != stop - start:
+            raise EOFError(f"the archive ends within bytes {start} to {stop}")
+        return body
+
+    def _bytes(self, uri: str, start: int | None = None, stop: int | None = None) -> bytes:
+        source, path = source_of(uri, self.patience)
+        if source.is_networked:
+            return source.read(path, start, stop)
+        with self._one_at_a_time:
+            return source.read(path, start, stop)
 
     def _row_group(self, uri: str, group: int, column: str) -> pa.ChunkedArray:
         key = (uri, group, column)
         if key not in self._groups:
-            self._groups[key] = _read_row_group(uri, group, column)
+            self._groups[key] = self._read_row_group(uri, group, column)
             while len(self._groups) > 1 and sum(one.nbytes for one in self._groups.values()) > self.room:
                 self._groups.popitem(last=False)
         self._groups.move_to_end(key)
         return self._groups[key]
 
-
-def _read_stretch(uri: str, start: int, stop: int) -> bytes:
-    body = bytes(file_system(uri).cat_file(uri, start=start, end=stop))
-    if len(body) != stop - start:
-        raise EOFError(f"the archive ends within bytes {start} to {stop}")
-    return body
-
-
-def _read_row_group(uri: str, group: int, column: str) -> pa.ChunkedArray:
-    # in this thread: one of Arrow's that lets go of a Python file while the interpreter ends aborts the process
-    with file_system(uri).open(uri, "rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
-        table = parquet.read_row_group(group, columns=[column], use_threads=False)
-    return (table.flatten() if "." in column and column not in table.column_names else table)[column]
+    def _read_row_group(self, uri: str, group: int, column: str) -> pa.ChunkedArray:
+        source, path = source_of(uri, self.patience)
+        # in this thread: one of Arrow's that lets go of a Python file while the interpreter ends aborts the process
+        with source.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            table = parquet.read_row_group(group, columns=[column], use_threads=False)
+        return (table.flatten() if "." in column and column not in table.column_names else table)[column]

@@ -1,7 +1,8 @@
 """Doing two things at once inside a worker: reading ahead of the forward, and writing behind it.
 
-One thread each, in order, never more than a few steps apart: results are those of doing one thing after another, and
-memory is bounded. Reading, checksums, compression and writing let go of the interpreter, as a forward does."""
+In threads of their own, in order, never more than a few steps apart: results are those of doing one thing after
+another, and memory is bounded. Reading, checksums, compression and writing let go of the interpreter, as a forward
+does."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +14,16 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-def ahead(read: Callable[[Key], Value], keys: Iterable[Key], *, depth: int = 1) -> Iterator[Value]:
+def ahead(read: Callable[[Key], Value], keys: Iterable[Key], *, depth: int = 1, threads: int = 1) -> Iterator[Value]:
     """Yield `read(key)` for each key, in order, having begun to read up to `depth` keys ahead.
 
     Args:
         read: runs in a thread of its own. What it raises is raised in its value's place.
         keys: what to read.
         depth: values held while the caller is at work on an earlier one.
+        threads: values read at a time; `read` must allow for it.
     """
-    pool, pending = ThreadPoolExecutor(1), deque[Future[Value]]()
+    pool, pending = ThreadPoolExecutor(threads), deque[Future[Value]]()
     try:
         for key in keys:
             pending.append(pool.submit(read, key))

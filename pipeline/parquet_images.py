@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.locators import cell, file_system
+from pipeline.locators import cell
+from pipeline.sources import TRIES, source_of
 from storage_schemas.errors import Problem, SettingError
+from storage_schemas.patience import Patience
 
 IMAGE_COLUMNS = ("jpg", "jpeg", "png", "webp", "avif", "jp2", "image", "image.bytes", "bytes")
 """Columns that may hold an image's bytes. `image.bytes` is the field of a struct, as Hugging Face writes it."""
@@ -16,7 +18,7 @@ STATUS, MADE = "status", "success"
 """img2dataset keeps a row for every image that it could not fetch, and says so here."""
 
 
-def list_cells(uri: str, is_image: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+def list_cells(uri: str, is_image: Callable[[str], bool], patience: Patience) -> Iterator[tuple[str, str]]:
     """List the images of a Parquet file, from the columns that name them.
 
     A row's key is what its key column says; `000012` in a column `jpg` is `000012.jpg`, as in a folder or a tar of the
@@ -25,6 +27,7 @@ def list_cells(uri: str, is_image: Callable[[str], bool]) -> Iterator[tuple[str,
     Args:
         uri: of the file.
         is_image: says whether a name is an image's.
+        patience: with a store behind a network.
 
     Yields:
         (key, locator of the cell), for every row but those that img2dataset could not fetch.
@@ -32,8 +35,9 @@ def list_cells(uri: str, is_image: Callable[[str], bool]) -> Iterator[tuple[str,
     Raises:
         SettingError: it cannot be read, or does not have just one column of image bytes.
     """
+    source, path = source_of(uri, patience, TRIES)
     try:
-        with file_system(uri).open(uri, "rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+        with source.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             kinds = dict(_leaves(parquet.schema_arrow))
             column = _image_column(uri, kinds)
             naming = next((name for name in KEY_COLUMNS if name in kinds), None)

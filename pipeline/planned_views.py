@@ -61,7 +61,7 @@ def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str
         IdentityError: images of the cache are gone.
         MissingError: there are no images, or parts of the cache's own list are lost.
     """
-    images = divide(cache, manifest, list_images(data), lambda _: {}, extend=True, data=data)
+    images = divide(cache, manifest, list_images(data, cache.store.patience), lambda _: {}, extend=True, data=data)
     plan = plan_views(recipe, images, manifest)
     training = {}
     for view_set, shape in plan.manifest.sets.items():

@@ -166,10 +166,10 @@ def _plan_over(
     cache: Cache, manifest: ViewsManifest | None, recipe: Recipe, data: str, run: RunConfig, say: Say, *, extend: bool
 ) -> ViewsPlan:
     """Plan the views of the images: just those that the cache was made from where there is one, or more."""
-    listed = list_images(data)
+    listed = list_images(data, cache.store.patience)
 
     def copies(images: Sequence[SourceImage]) -> Copies:
-        return find_copies(images, run, say) if recipe.views.duplicates == "drop" else {}
+        return find_copies(images, cache.store.patience, run, say) if recipe.views.duplicates == "drop" else {}
 
     if manifest is None:
         first = ImagePart(images=listed, copies=copies(listed))

@@ -4,16 +4,19 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 
-from pipeline.locators import file_system, stretch
+from pipeline.locators import stretch
+from pipeline.sources import TRIES, source_of
 from storage_schemas.errors import Problem, SettingError
+from storage_schemas.patience import Patience
 
 
-def list_members(uri: str, is_image: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+def list_members(uri: str, is_image: Callable[[str], bool], patience: Patience) -> Iterator[tuple[str, str]]:
     """List the images of a tar, from its headers alone.
 
     Args:
         uri: of the archive; not compressed, since members are read at random.
         is_image: says whether a name is an image's.
+        patience: with a store behind a network.
 
     Yields:
         (member's name, without a leading `./`; locator of its bytes).
@@ -21,7 +24,8 @@ def list_members(uri: str, is_image: Callable[[str], bool]) -> Iterator[tuple[st
     Raises:
         SettingError: it is no tar, is compressed or cut short, or holds an image as a link or with holes.
     """
-    with file_system(uri).open(uri, "rb") as file:
+    source, path = source_of(uri, patience, TRIES)
+    with source.open(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for member in archive:

@@ -131,7 +131,7 @@ def _refusal(error: Exception, place: str) -> Problem | None:
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         found, fix = "no credentials are given", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     elif (_answer(error) or (0, ""))[1] == "NoSuchBucket":
-        found, fix = "there is no such bucket", "make it, or mend CACHE"
+        found, fix = "there is no such bucket", "make it, or name another"
     elif isinstance(error, PermissionError):
         found = f"access is refused: {describe(error)}"
         fix = "check the credentials, AWS_ENDPOINT_URL and the bucket's policy"

@@ -7,26 +7,26 @@ from typing import Any, TypeVar
 
 from fsspec.asyn import AsyncFileSystem, sync
 
+from storage_schemas.file_systems import Span
 from storage_schemas.patience import Patience
 from storage_schemas.persist import persist
 
 Result = TypeVar("Result")
-Span = tuple[str, int | None, int | None]
-"""An object's path, and where the bytes wanted start and stop; None for all."""
 AT_ONCE = 16
 """Requests in flight."""
 
 
-def s3_options(silence: float) -> dict[str, Any]:
+def s3_options(silence: float, tries: int = 1) -> dict[str, Any]:
     """Return options of s3fs that leave trying again to us.
 
     Args:
         silence: an answer that stays away, or pauses, for so long counts as failed (seconds).
+        tries: how often its client makes a request.
     """
     config = {
         "connect_timeout": silence,
         "read_timeout": silence,
-        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "retries": {"total_max_attempts": tries, "mode": "standard"},
         "max_pool_connections": 2 * AT_ONCE,
     }
     return {"config_kwargs": config}

@@ -5,7 +5,7 @@ where it fails a check, before it is called damaged."""
 
 import errno
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from storage_schemas.errors import ContractError, CorruptionError, Problem, SettingError
-from storage_schemas.file_systems import file_system
+from storage_schemas.file_systems import Span, ask, file_system, read_spans
 from storage_schemas.local_files import OpenFile, open_file, read_local, refused
 from storage_schemas.patience import Patience
 
@@ -190,26 +190,11 @@ class Store:
         return not self._is_folder and isinstance(self.filesystem, AsyncFileSystem)
 
     def _ask(self, question: str, name: str, **settings: Any) -> Any:
-        """Ask the file system about a name, again and again where it is behind a network."""
-        path, filesystem = self.path(name), self.filesystem
-        if not isinstance(filesystem, AsyncFileSystem):
-            return getattr(filesystem, question)(path, **settings)
-        from storage_schemas.remote import ask
+        return ask(self.filesystem, question, self.path(name), f"{self.uri}/{name}", self.patience, **settings)
 
-        def request() -> Awaitable[Any]:
-            return getattr(filesystem, f"_{question}")(path, **settings)
-
-        return ask(filesystem, request, f"{self.uri}/{name}", self.patience)
-
-    def _bodies(self, spans: Sequence[tuple[str, int | None, int | None]]) -> list[bytes | BaseException]:
-        paths, filesystem = [self.path(name) for name, _, _ in spans], self.filesystem
-        starts, stops = [start for _, start, _ in spans], [stop for _, _, stop in spans]
-        if not isinstance(filesystem, AsyncFileSystem):
-            return filesystem.cat_ranges(paths, starts, stops, on_error="return")
-        from storage_schemas.remote import read_spans
-
-        places = [f"{self.uri}/{name}" for name, _, _ in spans]
-        return read_spans(filesystem, list(zip(paths, starts, stops, strict=True)), places, self.patience)
+    def _bodies(self, spans: Sequence[Span]) -> list[bytes | BaseException]:
+        there = [(self.path(name), start, stop) for name, start, stop in spans]
+        return read_spans(self.filesystem, there, [f"{self.uri}/{name}" for name, _, _ in spans], self.patience)
 
     def _parsed(self, name: str, body: bytes, parse: Callable[[bytes, str], Result]) -> Result:
         try:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import final
 
 import hypothesis
@@ -10,6 +11,8 @@ import pytest
 from jaxtyping import install_import_hook
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 PACKAGES = ("pipeline", "storage_schemas", "teachers", "trainer")
 LONGEST = ("test_demo.py", "test_lost_workers.py", "test_oracle_resolutions.py", "test_faults.py")

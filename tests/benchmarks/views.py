@@ -77,8 +77,8 @@ def _scene(draws: np.random.Generator, width: int, height: int) -> np.ndarray:
     return np.clip(128 + 45 * field, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def cut_views(data: Path, where: Path) -> None:
-    """Run `views` over a folder."""
+def cut_views(data: Path | str, where: Path) -> None:
+    """Run `views` over a folder, or whatever `data` names."""
     make_views(Cache(store=Store(uri=str(where))), RECIPE, [], str(data), LOCAL, lambda _: None)
 
 

@@ -35,6 +35,17 @@ def test_the_next_value_is_read_while_the_caller_is_at_work_on_this_one() -> Non
     assert list(values) == [1, 2]
 
 
+def test_as_many_are_read_at_a_time_as_there_are_threads_and_come_in_order() -> None:
+    together = threading.Barrier(4)
+
+    def read(key: int) -> int:
+        together.wait(timeout=10)
+        time.sleep(0.01 * (key % 3))
+        return key
+
+    assert list(ahead(read, range(12), depth=4, threads=4)) == list(range(12))
+
+
 def test_what_reading_raises_is_raised_in_its_values_place() -> None:
     def read(key: int) -> int:
         if key == 2:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any, final
 
 import xxhash
-from fault_proxy import Fault, FaultProxy
+from fault_proxy import Fault, FaultKind, FaultProxy
 from swift_server import ACCESS, SECRET
 
 from storage_schemas.commits import read_commits
@@ -20,6 +21,9 @@ HERE = Path(__file__).parent
 UNITS = ("views/low-128", "teachers/quarter-mean/low-128")
 PATIENCE = {"outage": 20.0, "silence": 0.7, "first_wait": 0.02}
 """Of runs whose faults pass: a busy machine alone must not look like an outage."""
+IMPATIENCE = PATIENCE | {"outage": 3.0}
+"""Of runs that meet an outage."""
+SECONDS = {"stall": 2.0, "slow": 0.3}
 
 
 @final
@@ -102,3 +106,9 @@ def weather(
     seen = Weathered(struck=len(proxy.struck), runs=len(ended))
     proxy.arm()
     return seen
+
+
+def faults(numbers: Sequence[int], kinds: Sequence[FaultKind]) -> Iterator[Fault]:
+    """Plan a fault of the next kind at each of some requests."""
+    for number, kind in zip(numbers, cycle(kinds), strict=False):
+        yield Fault(kind=kind, first=number, last=number, seconds=SECONDS.get(kind, 0))

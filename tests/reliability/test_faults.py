@@ -6,17 +6,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
 
 import pytest
 from disturbed_runs import (
     HERE,
+    IMPATIENCE,
     PATIENCE,
     Ended,
     Runner,
     Weathered,
     contents,
+    faults,
     require_one_message,
     require_whole_commits,
     weather,
@@ -33,19 +34,10 @@ from storage_schemas.patience import Patience
 from storage_schemas.store import Store
 
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
-IMPATIENCE = PATIENCE | {"outage": 3.0}
-"""Of runs that meet an outage."""
-SECONDS = {"stall": 2.0, "slow": 0.3}
 APART = 6
 """Requests from one fault to the next in the sweep, so that each meets a run at peace."""
 OUTAGES_APART = 10
 """Requests from where one outage begins to where the next does."""
-
-
-def faults(numbers: Sequence[int], kinds: Sequence[FaultKind]) -> Iterator[Fault]:
-    """Plan a fault of the next kind at each of some requests."""
-    for number, kind in zip(numbers, cycle(kinds), strict=False):
-        yield Fault(kind=kind, first=number, last=number, seconds=SECONDS.get(kind, 0))
 
 
 def test_a_cache_on_s3_has_the_bytes_of_one_in_a_folder_and_teaches_the_same_student(
