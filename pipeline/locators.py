@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.overlap import ahead
 from pipeline.sources import AT_ONCE, source_of
-from storage_schemas.errors import MissingError, Problem, StorageError
+from storage_schemas.errors import MissingError, Problem, SettingError, StorageError
 from storage_schemas.patience import Patience
 
 _STRETCH = re.compile(r"(.*)#bytes=(\d+)-(\d+)", re.DOTALL)
@@ -61,11 +61,15 @@ class ImageReader:
         Raises:
             MissingError: they cannot be read.
             StorageError: a store behind a network failed for too long, or refuses.
+            SettingError: its file system takes a package that is not installed.
         """
         try:
             return self._read(locator)
         except StorageError:
             raise
+        except ImportError as error:
+            problem = Problem(place=locator, found=f"cannot be asked: {error}", fix="run again after it")
+            raise SettingError("file system", [problem]) from error
         except Exception as error:  # each of fsspec's file systems has exceptions of its own
             found = f"cannot be read: {type(error).__name__}"
             fix = "bring it back and run again, it resumes; or put an empty file in its place, which is then rejected"

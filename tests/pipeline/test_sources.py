@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.locators import ImageReader, stretch
 from pipeline.sources import AT_ONCE, source_of
-from storage_schemas.errors import MissingError
+from storage_schemas.errors import MissingError, SettingError
 from storage_schemas.patience import Patience
 
 BODY = bytes(range(256)) * 4
@@ -101,6 +101,15 @@ def test_one_that_is_gone_is_named_in_its_place() -> None:
     assert next(bodies).startswith(b"0:")
     with pytest.raises(MissingError, match="faraway://gone: cannot be read: FileNotFoundError"):
         next(bodies)
+
+
+def test_a_file_system_that_is_not_installed_is_named() -> None:
+    fsspec.register_implementation("absent", "no_such_module.FileSystem", clobber=True, errtxt="Please install absent")
+    with pytest.raises(SettingError) as caught:
+        ImageReader().read("absent://a")
+    assert str(caught.value) == (
+        "file system cannot be used:\n  absent://a: cannot be asked: Please install absent (run again after it)"
+    )
 
 
 def test_images_on_this_machine_are_read_by_the_one_who_asks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
