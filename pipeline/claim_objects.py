@@ -88,7 +88,7 @@ def standing_objects(store: Store) -> list[Claim]:
 
 
 def _settle(store: Store, mine: str, lease: str) -> list[str]:
-    """Wait until no other claim stands in the way. Returns the dead ones that were deleted."""
+    """Wait until no other claim stands in the way. Returns the dead ones that were deleted, in the way or not."""
     until, suspected, cleared = time.monotonic() + SETTLED, frozenset[str](), list[str]()
     while True:
         look = _look(store, mine)
@@ -103,7 +103,7 @@ def _settle(store: Store, mine: str, lease: str) -> list[str]:
         cleared += [*dead, *look.strays]
         rivals = [one for one in others if one.name not in dead and conflict(one.lease, lease)]
         if mine in look.made:
-            if not rivals:
+            if not rivals and suspected <= {*dead}:
                 return cleared
             order = {name: (made, name) for name, made in look.made.items()}
             living = sorted((one for one in rivals if not one.over), key=lambda one: order[one.name])

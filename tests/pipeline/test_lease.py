@@ -184,6 +184,14 @@ def test_a_claim_on_objects_whose_process_has_ended_on_this_machine_is_cleared_a
         assert memory.store.listing("") == [lease.cache.store.claim]
 
 
+def test_a_claim_that_is_in_nobodys_way_is_cleared_too_when_its_process_has_ended(memory: Cache) -> None:
+    left = claim(memory, of_a_dead_process("views"))
+    held = claim(memory, this_process("views", "views"))
+    with leased(memory, teacher_lease("a"), "extract a") as lease:
+        assert lease.cleared == (left,)
+    assert memory.store.listing("") == [held]
+
+
 def age(cache: Cache, name: str, seconds: float) -> None:
     """Have an object in memory written so much earlier."""
     cache.store.filesystem.store[cache.store.path(name)].created -= timedelta(seconds=seconds)

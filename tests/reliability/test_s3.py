@@ -4,6 +4,7 @@ import re
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,11 @@ every_kind = pytest.mark.parametrize("kind", tried(*KINDS))
 @pytest.fixture
 def store(bucket: str, proxy: FaultProxy) -> Store:
     """A store in a fresh bucket, with two objects; the proxy starts to count after them."""
-    one = Store(uri=f"{bucket}/cache", patience=QUICK)
-    publish_bytes(one, "a/b.bin", BODY)
-    publish_bytes(one, "a/c.bin", b"")
+    patient = Store(uri=f"{bucket}/cache")
+    publish_bytes(patient, "a/b.bin", BODY)
+    publish_bytes(patient, "a/c.bin", b"")
     proxy.arm()
-    return one
+    return replace(patient, patience=QUICK)
 
 
 def checked_body(body: bytes, name: str) -> bytes:
