@@ -14,7 +14,7 @@ from pipeline.config import ViewsConfig
 from pipeline.cut import Crop, CropDraws, Cut, crop_of, cut_canvas, cut_window, draw_for_crop
 from pipeline.draw import DrawnView
 from pipeline.images import Picture, UnusableImageError, open_picture, prepare_cutting, quiet_decoding
-from pipeline.locators import ImageReader
+from pipeline.locators import ImageReader, is_here
 from pipeline.overlap import behind
 from pipeline.pools import Unfinished
 from pipeline.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
@@ -31,7 +31,7 @@ from storage_schemas.views import ViewSet, draw_offset
 HANDED_BYTES = 4 * 2**20
 """Pixels that are handed to the writing thread at a time: to hand over each view costs as much as its checksum."""
 OPENED_BYTES = 4 * 2**20
-"""Of files that are opened one after another, before the first of them is decoded."""
+"""Of files on this machine that are opened one after another, before the first of them is decoded."""
 Cuts = Mapping[str, Cut]
 """A view's canvas and details, by array."""
 
@@ -179,16 +179,17 @@ class ViewCutter:
         """Yield views in their order, having opened some together.
 
         Between two images, whose pixels fill the processor's cache, what Python does takes several times as long. So
-        as much of it as can be is done for many images in one go. Held are files, and beside the image that is being
-        cut one at most that is decoded.
+        as much of it as can be is done for many images in one go, where they lie on this machine; others come while
+        those before them are cut. Held are files, and beside the image that is being cut one at most that is decoded.
         """
         draws = [draw_for_crop(self.config, (self.config.seed, view.image.key, view.draw)) for view in views]
         opened, size = deque[OpenedView | RejectedView](), 0
-        bodies = self.reader.read_all([view.image.uri for view in views])
+        uris = [view.image.uri for view in views]
+        bodies, room = self.reader.read_all(uris), OPENED_BYTES if all(map(is_here, uris)) else 1
         for view, drawn, body in zip(views, draws, bodies, strict=True):
             opened.append(self._open(view, drawn, body))
             size += len(body)
-            if size >= OPENED_BYTES or _is_decoded(opened[-1]):
+            if size >= room or _is_decoded(opened[-1]):
                 while opened:
                     yield opened.popleft()  # whoever takes it has the only one
                 size = 0

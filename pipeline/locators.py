@@ -39,6 +39,11 @@ def cell(uri: str, group: int, row: int, column: str) -> str:
     return f"{uri}#group={group}&row={row}&column={column}"
 
 
+def is_here(locator: str) -> bool:
+    """Say whether an image lies on this machine's file systems."""
+    return locator.startswith(LOCAL)
+
+
 @final
 @dataclass(slots=True, eq=False, kw_only=True)
 class ImageReader:
@@ -77,7 +82,7 @@ class ImageReader:
 
     def read_all(self, locators: Sequence[str]) -> Iterator[bytes]:
         """Yield what `read` returns for each, in order. What does not lie on this machine is asked for ahead."""
-        if all(one.startswith(LOCAL) for one in locators):  # a thread costs more than it hides
+        if all(map(is_here, locators)):  # a thread costs more than it hides
             return map(self.read, locators)
         return ahead(self.read, locators, depth=AT_ONCE, threads=AT_ONCE)
 
@@ -87,7 +92,7 @@ class ImageReader:
         if part := _CELL.fullmatch(locator):
             with self._one_at_a_time:
                 return self._row_group(part[1], int(part[2]), part[4])[int(part[3])].as_py() or b""
-        if locator.startswith(LOCAL):  # fsspec's own way there costs as much again as reading
+        if is_here(locator):  # fsspec's own way there costs as much again as reading
             with open(locator.removeprefix(LOCAL), "rb", buffering=0) as file:
                 return file.read()
         return self._bytes(locator)

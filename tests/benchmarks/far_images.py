@@ -23,7 +23,7 @@ from tests.benchmarks.views import cut_views, write_photographs
 
 IMAGES = 400
 ROUNDS = 3
-DELAYS = (0.01, 0.03, 0.1)
+DELAYS = (0.01, 0.03, 0.06, 0.1)
 """Seconds before an image comes."""
 
 
