@@ -119,6 +119,17 @@ def test_a_pattern_of_images_names_them_below_its_fixed_part(tmp_path: Path) -> 
     assert list(read(f"{tmp_path}/*/002.jpg")) == ["a/002.jpg", "b/002.jpg"]
 
 
+@pytest.mark.parametrize("form", [as_folder, as_tars])
+def test_links_are_followed(form: Callable[[Path], str], tmp_path: Path) -> None:
+    there, linked = tmp_path / "there", tmp_path / "linked"
+    linked.mkdir()
+    form(there)
+    for path in filter(Path.is_file, there.rglob("*")):
+        (linked / f"{path.parent.name}-{path.name}").symlink_to(path)
+    assert sorted(read(linked).values()) == sorted(BODIES.values())
+    assert sorted(read(f"{linked}/*.{'jpg' if form is as_folder else 'tar'}").values()) == sorted(BODIES.values())
+
+
 def test_a_table_beside_a_folder_of_its_name_is_left_alone(tmp_path: Path) -> None:
     as_folder(tmp_path)
     write_parquet(tmp_path / "a.parquet", [{"key": "000", "caption": "x"}])
