@@ -43,8 +43,10 @@ def store(bucket: str, proxy: FaultProxy) -> Store:
     patient = Store(uri=f"{bucket}/cache")
     publish_bytes(patient, "a/b.bin", BODY)
     publish_bytes(patient, "a/c.bin", b"")
+    quick = replace(patient, patience=QUICK)
+    assert quick.exists("a/b.bin"), "its client is made by now, which takes a busy machine as long as it waits"
     proxy.arm()
-    return replace(patient, patience=QUICK)
+    return quick
 
 
 def checked_body(body: bytes, name: str) -> bytes:
