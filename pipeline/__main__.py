@@ -7,41 +7,32 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.export_options import export_options
-from pipeline.look_options import (
-    TeachersOptions,
-    gc_options,
-    inspect_options,
-    plan_options,
-    preview_options,
-    verify_options,
-)
-from pipeline.options import (
-    USAGE,
-    Command,
-    extract_options,
-    parse,
-    photographs_options,
-    stats_options,
-    views_options,
-)
+from pipeline.command_line import USAGE, Command, TeachersOptions, parse
+from pipeline.export.options import export_options
+from pipeline.features.options import extract_options
+from pipeline.inspect.options import inspect_options, preview_options
+from pipeline.plan.options import plan_options
+from pipeline.recipes.options import photographs_options
+from pipeline.stats.options import stats_options
+from pipeline.verify.options import gc_options, verify_options
+from pipeline.views.options import views_options
 from storage_schemas.cache import Cache
-from storage_schemas.errors import AbstractStillhouseError, CorruptionError, Problem, SettingError
-from storage_schemas.store import Store
+from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem, SettingError
+from storage_schemas.objects.store import Store
 
 if TYPE_CHECKING:
-    from pipeline.probe import TeacherSpeed
+    from pipeline.plan.probe import TeacherSpeed
 
 
 def plan(arguments: Sequence[str]) -> None:
     """Say what a run would make and cost; write nothing that stays."""
     options, recipe = plan_options(arguments)
-    from pipeline.free_space import space_for
-    from pipeline.image_list import list_images
-    from pipeline.plan import plan_run
-    from pipeline.plan_text import plan_lines, space_line
-    from pipeline.planned_views import drawn_views, expected_views, grown_views
-    from pipeline.stage_views import require_recipe
+    from pipeline.images.listing import list_images
+    from pipeline.plan.forecast import drawn_views, expected_views, grown_views
+    from pipeline.plan.plan import plan_run
+    from pipeline.plan.storage import space_for
+    from pipeline.plan.text import plan_lines, space_line
+    from pipeline.views.stage import require_recipe
 
     cache = _cache(options.cache) if options.cache else None
     manifest = require_recipe(cache, recipe, extend=options.extend) if cache else None
@@ -55,7 +46,7 @@ def plan(arguments: Sequence[str]) -> None:
     refusals = [problem for teacher in planned.teachers for problem in teacher.refusals]
     speeds: Mapping[str, TeacherSpeed] = {}
     if options.probe and cache and not refusals:
-        from pipeline.probe import probe_teachers
+        from pipeline.plan.probe import probe_teachers
 
         speeds = probe_teachers(cache.store, planned.teachers, options.run)
     _say("\n".join(plan_lines(planned, options.tflops, speeds)))
@@ -68,9 +59,9 @@ def plan(arguments: Sequence[str]) -> None:
 def views(arguments: Sequence[str]) -> None:
     """Cut the views that a recipe's teachers need."""
     options, recipe = views_options(arguments)
-    from pipeline.running_teacher import teacher_spec
-    from pipeline.stage_views import make_views, require_recipe
-    from pipeline.waiting import waiting_teachers
+    from pipeline.inventory.teacher_maps import teacher_spec
+    from pipeline.inventory.unfinished import waiting_teachers
+    from pipeline.views.stage import make_views, require_recipe
 
     cache = _cache(options.cache)
     manifest = require_recipe(cache, recipe, extend=options.extend)
@@ -83,10 +74,10 @@ def views(arguments: Sequence[str]) -> None:
 def preview(arguments: Sequence[str]) -> None:
     """Write a contact sheet: canvases with the windows of every teacher and a student, and mosaics."""
     options, recipe = preview_options(arguments)
-    from pipeline.contact_sheet import lay_out, write_sheet
-    from pipeline.preview import Drawing, sheet_rows
-    from pipeline.running_teacher import teacher_spec
-    from pipeline.stage_views import require_recipe
+    from pipeline.inspect.contact_sheet import lay_out, write_sheet
+    from pipeline.inspect.preview import Drawing, sheet_rows
+    from pipeline.inventory.teacher_maps import teacher_spec
+    from pipeline.views.stage import require_recipe
 
     cache, specs = _cache(options.cache), tuple(teacher_spec(choice) for choice in recipe.teachers)
     require_recipe(cache, recipe)
@@ -99,11 +90,11 @@ def preview(arguments: Sequence[str]) -> None:
 def extract(arguments: Sequence[str]) -> None:
     """Run one teacher."""
     options, recipe = extract_options(arguments)
-    from pipeline.rejected import require_few_rejected
-    from pipeline.running_teacher import teacher_spec
-    from pipeline.stage_extract import extract_teacher, plan_extraction
-    from pipeline.stage_views import make_views, require_recipe, views_missing
-    from pipeline.waiting import waiting_teachers
+    from pipeline.features.stage import extract_teacher, plan_extraction
+    from pipeline.inventory.teacher_maps import teacher_spec
+    from pipeline.inventory.unfinished import waiting_teachers
+    from pipeline.views.rejected import require_few_rejected
+    from pipeline.views.stage import make_views, require_recipe, views_missing
 
     cache, spec = _cache(options.cache), teacher_spec(options.choice)
     manifest = require_recipe(cache, recipe)
@@ -118,9 +109,9 @@ def extract(arguments: Sequence[str]) -> None:
 def stats(arguments: Sequence[str]) -> None:
     """Measure one teacher's features, or all."""
     options = stats_options(arguments)
-    from pipeline.stage_stats import measure_teachers
-    from pipeline.stats_facts import measured_facts
-    from pipeline.stats_text import stats_lines
+    from pipeline.stats.facts import measured_facts
+    from pipeline.stats.stage import measure_teachers
+    from pipeline.stats.text import stats_lines
 
     cache = _cache(options.cache)
     cache.require()
@@ -131,10 +122,10 @@ def stats(arguments: Sequence[str]) -> None:
 
 def train(arguments: Sequence[str]) -> None:
     """Train a student on Ray."""
-    from pipeline.train_options import train_options
+    from pipeline.training.options import train_options
 
     options = train_options(arguments)
-    from pipeline.train_on_ray import train_on_ray  # here, so that other commands work where ray is not installed
+    from pipeline.training.stage import train_on_ray  # here, so that other commands work where ray is not installed
 
     train_on_ray(options)
 
@@ -142,11 +133,10 @@ def train(arguments: Sequence[str]) -> None:
 def inspect(arguments: Sequence[str]) -> None:
     """Say what is in a cache, or what is known of one view."""
     options = inspect_options(arguments)
-    from pipeline.findings import MALFORMED
-    from pipeline.inspection import inspect_cache
-    from pipeline.inspection_text import cache_lines
-    from pipeline.view_facts import ViewFacts, view_facts
-    from pipeline.view_text import view_lines
+    from pipeline.inspect.cache import inspect_cache
+    from pipeline.inspect.text import cache_lines, view_lines
+    from pipeline.inspect.view import ViewFacts, view_facts
+    from pipeline.verify.findings import MALFORMED
 
     cache = _cache(options.cache)
     try:
@@ -163,8 +153,8 @@ def inspect(arguments: Sequence[str]) -> None:
 def verify(arguments: Sequence[str]) -> None:
     """Read everything that is committed, and say whether it is what was committed."""
     options = verify_options(arguments)
-    from pipeline.verify import verify_cache
-    from pipeline.verify_text import verdict_lines
+    from pipeline.verify.stage import verify_cache
+    from pipeline.verify.text import verdict_lines
 
     cache = _cache(options.cache)
     verdict = verify_cache(cache, options)
@@ -177,7 +167,7 @@ def verify(arguments: Sequence[str]) -> None:
 def export(arguments: Sequence[str]) -> None:
     """Take a subset of a cache to another place."""
     options = export_options(arguments)
-    from pipeline.stage_export import export_cache, plan_export
+    from pipeline.export.stage import export_cache, plan_export
 
     export_cache(plan_export(_cache(options.cache), _cache(options.to), options), options.run, _say)
 
@@ -185,12 +175,12 @@ def export(arguments: Sequence[str]) -> None:
 def gc(arguments: Sequence[str]) -> None:
     """Say what a cache no longer needs; delete it when told."""
     options = gc_options(arguments)
-    from pipeline.holder import described
-    from pipeline.lease import WHOLE_LEASE, leased, standing_claims
-    from pipeline.leftovers import Leftover, delete, find_leftovers, spent_details, stale_uploads
+    from pipeline.leases.claim import described
+    from pipeline.leases.lease import WHOLE_LEASE, leased, standing_claims
     from pipeline.recipes import recipe_of
     from pipeline.text_table import sized
-    from storage_schemas.pending_uploads import PendingUpload, abort_upload
+    from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details, stale_uploads
+    from storage_schemas.objects.pending_uploads import PendingUpload, abort_upload
 
     def find(cache: Cache) -> tuple[list[Leftover], list[PendingUpload], str]:
         views = cache.views_manifest()
@@ -235,7 +225,7 @@ def teachers(arguments: Sequence[str]) -> None:
 def photographs(arguments: Sequence[str]) -> None:
     """Lay out the demo's photographs."""
     folder = photographs_options(arguments).data
-    from pipeline.photographs import copy_photographs
+    from pipeline.recipes.demo_images import copy_photographs
 
     copied = copy_photographs(folder)
     _say(f"photographs: {f'{copied} copied to' if copied else 'all there in'} {folder}")

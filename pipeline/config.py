@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, final, get_args
 
-from storage_schemas.encodings import Encoding
-from storage_schemas.errors import Problem, SettingError
-from storage_schemas.shard_format import Compression
-from storage_schemas.teacher import Precision
-from storage_schemas.views import Partition, ShiftDistribution, Shifts
+from storage_schemas.format.encodings import Encoding
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.shard_format import Compression
+from storage_schemas.format.teacher import Precision
+from storage_schemas.format.views import Partition, ShiftDistribution, Shifts
 
 
 @final

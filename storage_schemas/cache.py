@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from storage_schemas import layout
 from storage_schemas.commits import ShardRecord, read_commits
-from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
-from storage_schemas.manifest import TeacherManifest, ViewsManifest
-from storage_schemas.phi_s import PhiS
+from storage_schemas.format import layout
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.seal import unsealed
+from storage_schemas.format.shard_format import parse_array_metadata
+from storage_schemas.format.stats import ChannelStats, RoundingStats, TeacherStats, shards_of_runs
+from storage_schemas.format.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
+from storage_schemas.format.views import ViewSet
+from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import ReadCache
-from storage_schemas.seal import unsealed
-from storage_schemas.shard_format import parse_array_metadata
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.small_arrays import read_small_array
-from storage_schemas.stats import ChannelStats, RoundingStats, TeacherStats, shards_of_runs
-from storage_schemas.store import Store
-from storage_schemas.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
-from storage_schemas.views import ViewSet
 
 PHI_S_ARRAYS = ("mean", "rotation", "scale")
 """Arrays of a teacher's PHI-S, in the order in which they are hashed."""

@@ -5,10 +5,10 @@ from typing import final
 
 import pyarrow as pa
 
-from storage_schemas.errors import ContractError, Problem
-from storage_schemas.layout import FEATURES, table_part
-from storage_schemas.store import Store
-from storage_schemas.tables import SHARDS, from_parquet
+from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.layout import FEATURES, table_part
+from storage_schemas.format.tables import SHARDS, from_parquet
+from storage_schemas.objects.store import Store
 
 Checksums = bytes
 """Of chunks, one after the other."""

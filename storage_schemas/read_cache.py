@@ -21,10 +21,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
 
-from storage_schemas.errors import Problem, SettingError
-from storage_schemas.identity import differences
-from storage_schemas.publish import TEMPORARY
-from storage_schemas.store import Store
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.identity import differences
+from storage_schemas.objects.publish import TEMPORARY
+from storage_schemas.objects.store import Store
 
 VERSION = 1
 MARKER = "stillhouse-read-cache.json"

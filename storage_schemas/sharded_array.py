@@ -9,11 +9,9 @@ from typing import final
 import numpy as np
 
 from storage_schemas.commits import ShardRecord
-from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
-from storage_schemas.in_flight import all_at_once
-from storage_schemas.layout import array_object
-from storage_schemas.read_cache import RangeKey, ReadCache
-from storage_schemas.shard_format import (
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.format.layout import array_object
+from storage_schemas.format.shard_format import (
     CHECKSUM_BYTES,
     NO_CHUNK,
     ArraySpec,
@@ -23,7 +21,9 @@ from storage_schemas.shard_format import (
     require_checksum,
     require_whole_chunk,
 )
-from storage_schemas.store import Store
+from storage_schemas.objects.in_flight import all_at_once
+from storage_schemas.objects.store import Store
+from storage_schemas.read_cache import RangeKey, ReadCache
 
 WORTH_A_THREAD = 2**20
 """Fewer bytes than these are read from a local disk sooner than threads are woken for them."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
-from storage_schemas.layout import FEATURES
-from storage_schemas.publish import publish_bytes
-from storage_schemas.shard_format import checked_body, with_checksum
-from storage_schemas.store import Store
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.format.layout import FEATURES
+from storage_schemas.format.shard_format import checked_body, with_checksum
+from storage_schemas.objects.publish import publish_bytes
+from storage_schemas.objects.store import Store
 
 
 def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray | np.float64]) -> None:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from storage_schemas.errors import Problem, SettingError
-from storage_schemas.teacher import Precision, TeacherSpec
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.teacher import Precision, TeacherSpec
 from teachers.digest import weights_digest
 from teachers.layers import refuse_layers
 from teachers.output import TeacherOutput, check_shapes, in_float32, refuse_non_finite

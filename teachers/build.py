@@ -1,73 +1,27 @@
 """From a source's name to a teacher that runs."""
 
 import importlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from storage_schemas.errors import ContractError, Problem, SettingError
-from storage_schemas.teacher import Precision, TeacherSpec
+from storage_schemas.format.errors import ContractError, Problem, SettingError
+from storage_schemas.format.teacher import Precision
 from teachers.base import AbstractTeacher
 from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily
 from teachers.hub import fetch_weights
 from teachers.layers import refuse_layers
 from teachers.layout import shapes_of
-from teachers.own import build_own, own_class
+from teachers.own import build_own
 from teachers.random_weights import random_weights, seed_of
 from teachers.reading import read_network
-from teachers.source import entry_of, is_own, renamed
+from teachers.source import entry_of, is_own, precision_of, spec_of
 from teachers.weight_files import open_weights
 
 _WEIGHTS = "give 'hub', 'random:<seed>' or a path"
-
-
-def spec_of(source: str, *, name: str | None = None, random_weights: bool = False) -> TeacherSpec:
-    """Return what a source is, without building it.
-
-    Args:
-        source: a name in the catalogue, or `module:Class` for a teacher of your own.
-        name: its name in the cache, or None for its own.
-        random_weights: whether its weights will be seeded noise.
-
-    Raises:
-        SettingError: no such source, or a class that is not a teacher.
-    """
-    declared = own_class(source).declared if is_own(source) else entry_of(source).spec
-    return replace(renamed(declared, name), random_weights=random_weights)
-
-
-def specs_of(
-    source: str,
-    *,
-    name: str | None = None,
-    random_weights: bool = False,
-    layers: tuple[int, ...] = (),
-    tiles: int = 1,
-    upsampler: str | None = None,
-) -> tuple[TeacherSpec, ...]:
-    """Return what each map of a source is in the cache: the last block's first, then those of `layers`.
-
-    Raises:
-        SettingError: no such source, no such block in it, or tiles for a teacher that is not fixed.
-    """
-    spec = replace(spec_of(source, name=name, random_weights=random_weights), tiles=tiles, upsampler=upsampler)
-    refuse_layers(spec.name, layers, None if is_own(source) else entry_of(source).blocks)
-    return spec, *(spec.block(layer) for layer in layers)
-
-
-def precision_of(source: str, asked: Precision | None) -> Precision:
-    """Return the precision asked for; where none is, the catalogue's, or `fp32` for a class of the user's own.
-
-    Raises:
-        SettingError: no such source.
-    """
-    if asked is not None:
-        return asked
-    return "fp32" if is_own(source) else entry_of(source).precision
 
 
 def build_teacher(

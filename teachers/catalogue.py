@@ -6,7 +6,7 @@ Nothing here imports torch: the table is read by `--help` and by planning.
 from collections.abc import Mapping
 from typing import Any
 
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.format.teacher import TeacherSpec
 from teachers.entry import CatalogueEntry, PublishedResize
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,9 +6,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from teachers.base import AbstractTeacher
-from teachers.build import build_teacher, family_of, spec_of
+from teachers.build import build_teacher, family_of
 from teachers.sizes import token_grid
-from teachers.source import entry_of, is_own
+from teachers.source import entry_of, is_own, spec_of
 
 
 @functools.cache

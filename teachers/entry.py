@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
-from storage_schemas.teacher import Precision, Resample, TeacherSpec
+from storage_schemas.format.teacher import Precision, Resample, TeacherSpec
 
 Family = Literal["dinov3", "siglip2", "sam3"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from storage_schemas.errors import MissingError, Problem, SettingError
+from storage_schemas.format.errors import MissingError, Problem, SettingError
 from teachers.entry import CatalogueEntry
 
 _FILES = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]

@@ -1,6 +1,6 @@
 """Intermediate blocks: which may be asked for."""
 
-from storage_schemas.errors import Problem, SettingError
+from storage_schemas.format.errors import Problem, SettingError
 
 
 def refuse_layers(name: str, layers: tuple[int, ...], blocks: int | None = None) -> tuple[int, ...]:

@@ -7,8 +7,8 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from storage_schemas.errors import ContractError, Problem
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.teacher import TeacherSpec
 
 
 @final

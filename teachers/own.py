@@ -5,8 +5,8 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from storage_schemas.errors import Problem, SettingError
-from storage_schemas.teacher import Precision, TeacherSpec
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.teacher import Precision, TeacherSpec
 from teachers.base import AbstractTeacher
 
 

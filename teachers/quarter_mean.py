@@ -9,7 +9,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from storage_schemas.teacher import Precision, SizeRule, TeacherSpec
+from storage_schemas.format.teacher import Precision, SizeRule, TeacherSpec
 from teachers.base import AbstractTeacher, TeacherOutput
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from storage_schemas.errors import Problem, SettingError
-from storage_schemas.seeds import generator
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.seeds import generator
 
 
 def seed_of(weights: str) -> int:

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from storage_schemas.errors import ContractError, Problem
+from storage_schemas.format.errors import ContractError, Problem
 from teachers.layout import Check, Layout, Origin, UnfitTensorError
 from teachers.weight_files import StoredTensor
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from storage_schemas.errors import MissingError, Problem
+from storage_schemas.format.errors import MissingError, Problem
 from teachers.base import AbstractTeacher, TeacherOutput
 from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily

@@ -1,7 +1,7 @@
 """What sizes a teacher accepts, refused here before a library floors, transposes or pads them without a word."""
 
-from storage_schemas.errors import Problem, SettingError
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.teacher import TeacherSpec
 
 
 def token_grid(spec: TeacherSpec, height: int, width: int) -> tuple[int, int]:

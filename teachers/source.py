@@ -3,10 +3,12 @@
 import difflib
 from dataclasses import replace
 
-from storage_schemas.errors import Problem, SettingError
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.teacher import Precision, TeacherSpec
 from teachers.catalogue import CATALOGUE
 from teachers.entry import CatalogueEntry
+from teachers.layers import refuse_layers
+from teachers.own import own_class
 
 
 def is_own(source: str) -> bool:
@@ -31,3 +33,48 @@ def entry_of(source: str) -> CatalogueEntry:
 def renamed(spec: TeacherSpec, name: str | None) -> TeacherSpec:
     """Return the spec under another name, or as it is when `name` is None."""
     return spec if name is None else replace(spec, name=name)
+
+
+def spec_of(source: str, *, name: str | None = None, random_weights: bool = False) -> TeacherSpec:
+    """Return what a source is, without building it.
+
+    Args:
+        source: a name in the catalogue, or `module:Class` for a teacher of your own.
+        name: its name in the cache, or None for its own.
+        random_weights: whether its weights will be seeded noise.
+
+    Raises:
+        SettingError: no such source, or a class that is not a teacher.
+    """
+    declared = own_class(source).declared if is_own(source) else entry_of(source).spec
+    return replace(renamed(declared, name), random_weights=random_weights)
+
+
+def specs_of(
+    source: str,
+    *,
+    name: str | None = None,
+    random_weights: bool = False,
+    layers: tuple[int, ...] = (),
+    tiles: int = 1,
+    upsampler: str | None = None,
+) -> tuple[TeacherSpec, ...]:
+    """Return what each map of a source is in the cache: the last block's first, then those of `layers`.
+
+    Raises:
+        SettingError: no such source, no such block in it, or tiles for a teacher that is not fixed.
+    """
+    spec = replace(spec_of(source, name=name, random_weights=random_weights), tiles=tiles, upsampler=upsampler)
+    refuse_layers(spec.name, layers, None if is_own(source) else entry_of(source).blocks)
+    return spec, *(spec.block(layer) for layer in layers)
+
+
+def precision_of(source: str, asked: Precision | None) -> Precision:
+    """Return the precision asked for; where none is, the catalogue's, or `fp32` for a class of the user's own.
+
+    Raises:
+        SettingError: no such source.
+    """
+    if asked is not None:
+        return asked
+    return "fp32" if is_own(source) else entry_of(source).precision

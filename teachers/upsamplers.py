@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from storage_schemas.errors import ContractError, Problem, SettingError
+from storage_schemas.format.errors import ContractError, Problem, SettingError
 
 
 @final

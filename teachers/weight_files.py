@@ -15,7 +15,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from storage_schemas.errors import ContractError, MissingError, Problem
+from storage_schemas.format.errors import ContractError, MissingError, Problem
 
 _PICKLED = (".pth", ".pt", ".bin")
 _STANDARD = ("model.safetensors", "pytorch_model.bin")

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from storage_schemas import layout, tables
 from storage_schemas.cache import (
     PHI_S_ARRAYS,
     SET_MERGE_ARRAYS,
@@ -21,16 +20,17 @@ from storage_schemas.cache import (
     SUMMARY_MERGE_ARRAYS,
     SUMMARY_STATS_ARRAYS,
 )
-from storage_schemas.geometry import CanvasGeometry
-from storage_schemas.identity import digest
-from storage_schemas.manifest import Generation, TeacherManifest, ViewSetManifest, ViewsManifest
-from storage_schemas.phi_s import PhiS, to_raw
-from storage_schemas.seal import SEAL
-from storage_schemas.shard_format import ArraySpec, Compression, StoredType, array_metadata, encode_chunk
+from storage_schemas.format import layout, tables
+from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.identity import digest
+from storage_schemas.format.manifest import Generation, TeacherManifest, ViewSetManifest, ViewsManifest
+from storage_schemas.format.phi_s import PhiS, to_raw
+from storage_schemas.format.seal import SEAL
+from storage_schemas.format.shard_format import ArraySpec, Compression, StoredType, array_metadata, encode_chunk
+from storage_schemas.format.teacher import Resample, SizeRule, TeacherSpec
+from storage_schemas.format.views import Split, ViewSet
+from storage_schemas.objects.store import Store
 from storage_schemas.small_arrays import write_small_arrays
-from storage_schemas.store import Store
-from storage_schemas.teacher import Resample, SizeRule, TeacherSpec
-from storage_schemas.views import Split, ViewSet
 
 PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
 LOW = ViewSet(partition="low", resolution=32)

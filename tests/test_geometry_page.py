@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage_schemas.geometry import CanvasGeometry, TokenAxis, match_axis
-from storage_schemas.mosaic import MosaicLayout
-from storage_schemas.views import Shifts, draw_offset
+from storage_schemas.format.geometry import CanvasGeometry, TokenAxis, match_axis
+from storage_schemas.format.mosaic import MosaicLayout
+from storage_schemas.format.views import Shifts, draw_offset
 
 PAGE = (Path(__file__).parent.parent / "docs" / "geometry.md").read_text()
 MOSAICS = [tuple(map(int, row)) for row in re.findall(r"^\| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", PAGE, re.M)]

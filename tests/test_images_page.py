@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import RunConfig, ViewsConfig
-from pipeline.image_list import SUFFIXES
-from pipeline.images import FORMATS, OVERSAMPLING
-from pipeline.locators import HELD_BYTES
-from pipeline.parquet_images import IMAGE_COLUMNS, KEY_COLUMNS, MADE, STATUS
+from pipeline.images.decoding import FORMATS, OVERSAMPLING
+from pipeline.images.listing import SUFFIXES
+from pipeline.images.parquet import IMAGE_COLUMNS, KEY_COLUMNS, MADE, STATUS
+from pipeline.images.reader import HELD_BYTES
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "images.md").read_text()
-REASONS = set(re.findall(r'UnusableImageError\("([^"]+)"', (DOCS.parent / "pipeline/images.py").read_text()))
+REASONS = set(re.findall(r'UnusableImageError\("([^"]+)"', (DOCS.parent / "pipeline/images/decoding.py").read_text()))
 
 
 @pytest.mark.parametrize("name", [*sorted(SUFFIXES), *IMAGE_COLUMNS, *KEY_COLUMNS, STATUS, MADE])

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from storage_schemas.errors import AbstractStillhouseError, Problem, SettingError
+from storage_schemas.format.errors import AbstractStillhouseError, Problem, SettingError
 from trainer.options import USAGE, train_options
 
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 def train_student(arguments: Sequence[str]) -> None:
     """Train a student, or go on with it."""
     options = train_options(arguments)
-    from trainer.train import train  # reading Parquet and Zarr is not needed to show the help
+    from trainer.run.train import train  # reading Parquet and Zarr is not needed to show the help
 
     train(options.settings, options.cache, options.folder, _say)
 
@@ -44,11 +44,11 @@ def report(arguments: Sequence[str]) -> None:
 
 def export(arguments: Sequence[str]) -> None:
     """Write a finished student in another library's format."""
-    from trainer.portable_options import export_options
+    from trainer.portable.options import export_options
 
     options = export_options(arguments)
     from trainer.export import load
-    from trainer.portable import PictureSize, write_portable
+    from trainer.portable.portable import PictureSize, write_portable
 
     size = PictureSize(height=options.height, width=options.width, window=options.window)
     _say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")

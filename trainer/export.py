@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from storage_schemas.errors import ContractError, CorruptionError, MissingError, Problem
-from storage_schemas.phi_s import PhiS
-from trainer.model import DistilledModel, ModelOutput, TeacherShape, feature_head, spatial_head, summarised
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.format.phi_s import PhiS
 from trainer.run_folder import RunFolder, read_json, write_json, write_whole
-from trainer.student import Student
-from trainer.student_settings import HeadSettings, read_vit_settings
-from trainer.student_shape import StudentShape
+from trainer.settings.student import HeadSettings, read_vit_settings
+from trainer.student.model import DistilledModel, ModelOutput, TeacherShape, feature_head, spatial_head, summarised
+from trainer.student.shape import StudentShape
+from trainer.student.student import Student
 
 CARD_VERSION = 2
 """Version of the card. A reader refuses any other."""

@@ -7,9 +7,9 @@ from typing import Annotated, final
 
 import tyro
 
-from storage_schemas.errors import Problem, SettingError
-from trainer.config import TrainRecipe
+from storage_schemas.format.errors import Problem, SettingError
 from trainer.recipes import RECIPES
+from trainer.settings.config import TrainRecipe
 
 
 @final

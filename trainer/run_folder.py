@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from storage_schemas.errors import CorruptionError, IdentityError, Problem
-from storage_schemas.identity import Identity, differences
+from storage_schemas.format.errors import CorruptionError, IdentityError, Problem
+from storage_schemas.format.identity import Identity, differences
 
 
 @final

@@ -8,7 +8,7 @@ from pipeline.recipes.c_radio_v4 import c_radio_v4
 from pipeline.recipes.demo import demo
 from pipeline.recipes.radio_v2_5 import radio_v2_5
 from pipeline.recipes.small import small
-from storage_schemas.errors import Problem, SettingError
+from storage_schemas.format.errors import Problem, SettingError
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "demo": demo,

@@ -23,15 +23,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from live import make_cache, small_recipe, write_images
 
-from trainer.config import DataSettings, RunningSettings, TrainRecipe
-from trainer.course import make_course
-from trainer.dataset import CachedBatches
-from trainer.fit import build_model
-from trainer.loader import Batches, TrainingStream
-from trainer.metrics import teacher_facts
-from trainer.module import Distillation
-from trainer.objective import TokenMaps
-from trainer.source import Source, open_source
+from trainer.data.dataset import CachedBatches
+from trainer.data.loader import Batches, TrainingStream
+from trainer.data.schedule import make_course
+from trainer.data.source import Source, open_source
+from trainer.learning.module import Distillation
+from trainer.objective.objective import TokenMaps
+from trainer.run.fit import build_model
+from trainer.run.metrics import teacher_facts
+from trainer.settings.config import DataSettings, RunningSettings, TrainRecipe
 
 STEPS = 8
 """Of a side, before it is the other's turn: what reading processes have ready then is a small part of them."""

@@ -23,16 +23,17 @@ import torch
 from PIL import Image
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
-from pipeline.features import cut_windows
-from pipeline.placements import place_views
-from pipeline.pools import open_pool
-from pipeline.running_teacher import RunningTeacher, run_teacher, teacher_spec
-from pipeline.stage_extract import Extraction, extract_teacher, plan_extraction
-from pipeline.stage_views import make_views
+from pipeline.features.forward import cut_windows
+from pipeline.features.stage import Extraction, extract_teacher, plan_extraction
+from pipeline.features.teacher import RunningTeacher, run_teacher
+from pipeline.inventory.teacher_maps import teacher_spec
+from pipeline.views.placements import place_views
+from pipeline.views.stage import make_views
+from pipeline.workers.open_pool import open_pool
 from storage_schemas.cache import Cache
-from storage_schemas.layout import features_unit, pixels_array, views_unit
-from storage_schemas.store import Store
-from storage_schemas.views import ViewSet
+from storage_schemas.format.layout import features_unit, pixels_array, views_unit
+from storage_schemas.format.views import ViewSet
+from storage_schemas.objects.store import Store
 from teachers.base import normalise
 
 ROUNDS = 3

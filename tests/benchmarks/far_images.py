@@ -18,7 +18,7 @@ from typing import Any, ClassVar, final
 import fsspec
 from fsspec.asyn import AsyncFileSystem
 
-from pipeline.locators import ImageReader
+from pipeline.images.reader import ImageReader
 from tests.benchmarks.views import cut_views, write_photographs
 
 IMAGES = 400

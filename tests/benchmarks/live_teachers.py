@@ -20,10 +20,10 @@ from tests.benchmarks.data_wait import ROUNDS, STEPS, Student, recipe_of, timed,
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 from live import LiveBatches, make_cache, small_recipe, write_images
 
-from trainer.course import make_course
-from trainer.dataset import CachedBatches
-from trainer.loader import TrainingStream
-from trainer.source import open_source
+from trainer.data.dataset import CachedBatches
+from trainer.data.loader import TrainingStream
+from trainer.data.schedule import make_course
+from trainer.data.source import open_source
 
 
 def main(name: str) -> None:

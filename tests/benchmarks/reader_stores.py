@@ -13,11 +13,11 @@ from typing import Any, final
 
 import numpy as np
 
-from pipeline.shard_writer import ShardKey, array_record, create_array, open_shard
 from storage_schemas.commits import ShardRecord
-from storage_schemas.shard_format import ArraySpec
+from storage_schemas.format.shard_format import ArraySpec
+from storage_schemas.objects.store import Store
+from storage_schemas.shard_writer import ShardKey, array_record, create_array, open_shard
 from storage_schemas.sharded_array import ShardedArray
-from storage_schemas.store import Store
 
 if missing := [name for name in ("litdata", "tensorstore", "webdataset", "zarr", "zarrs") if find_spec(name) is None]:
     sys.exit(f"{', '.join(missing)}: not installed; pip install --constraint constraints.txt '.[benchmarks,dev]'")

@@ -12,9 +12,9 @@ from typing import get_args
 import numpy as np
 import torch
 
-from pipeline.moments import observe
-from pipeline.rounding import observe_rounding
-from storage_schemas.encodings import Encoding, as_numbers, as_stored
+from pipeline.phi_s.moments import observe
+from pipeline.stats.quantization import observe_rounding
+from storage_schemas.format.encodings import Encoding, as_numbers, as_stored
 
 CHANNELS = (96, 384, 768, 1152, 4096)
 TOKENS = 8192

@@ -32,13 +32,13 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import Recipe, RunConfig, ViewsConfig
-from pipeline.cut import Crop, draw_crop
-from pipeline.draw import draw_views
-from pipeline.image_list import list_images
-from pipeline.images import OVERSAMPLING
-from pipeline.stage_views import make_views
+from pipeline.images.decoding import OVERSAMPLING
+from pipeline.images.listing import list_images
+from pipeline.views.crop import Crop, draw_crop
+from pipeline.views.sampling import draw_views
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 
 RECIPE = Recipe(name="benchmark", views=ViewsConfig(high=()))
 LOCAL = RunConfig(executor="local", threads=1)

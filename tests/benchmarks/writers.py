@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.shard_writer import open_shard
-from storage_schemas.shard_format import ArraySpec, encode_chunk
-from storage_schemas.store import Store
+from storage_schemas.format.shard_format import ArraySpec, encode_chunk
+from storage_schemas.objects.store import Store
+from storage_schemas.shard_writer import open_shard
 
 ENTRY = (14, 14, 1024)
 VIEWS = 64

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.recipes import recipe_of
-from pipeline.running_teacher import teacher_spec
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_stats import measure_teachers
-from pipeline.stage_views import make_views
+from pipeline.stats.stage import measure_teachers
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))  # for modules that several of these tests share
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig, views_settings
 from pipeline.recipes import RECIPES, recipe_of
-from storage_schemas.errors import SettingError
+from storage_schemas.format.errors import SettingError
 
 
 @pytest.mark.parametrize(

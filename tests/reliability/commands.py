@@ -10,7 +10,7 @@ from disturbances import FLUSHES, killed_at
 from references import files, hashes
 from tiny_caches import MADE, TEACHERS, TinyCache, may_grow
 
-from storage_schemas.errors import AbstractStillhouseError, StorageError
+from storage_schemas.format.errors import AbstractStillhouseError, StorageError
 
 COMMANDS = ("cut", "images", "views", *(f"{do} {name}" for do in ("extract", "measure") for name in TEACHERS))
 """Cutting views, extending them by either, running a teacher, measuring it."""

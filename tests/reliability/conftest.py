@@ -18,7 +18,7 @@ from disturbed_runs import HERE, PATIENCE, Runner, contents
 from fault_proxy import FaultProxy, fault_proxy
 from swift_server import Server, swift_server
 
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 
 NUMBERS = itertools.count()
 

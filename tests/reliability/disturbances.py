@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
-from storage_schemas.errors import AbstractStillhouseError
+from storage_schemas.format.errors import AbstractStillhouseError
 
 
 @final

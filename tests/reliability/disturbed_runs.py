@@ -14,7 +14,7 @@ from fault_proxy import Fault, FaultKind, FaultProxy
 from swift_server import ACCESS, SECRET
 
 from storage_schemas.commits import read_commits
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 from trainer.run_folder import RunFolder
 
 HERE = Path(__file__).parent

@@ -9,11 +9,11 @@ from damage import Damage, names
 from reading import Place, read, value_of
 from tiny_caches import LOCAL, TEACHERS, TinyCache
 
-from pipeline.inspection import inspect_cache
-from pipeline.leftovers import Leftover, delete, find_leftovers, spent_details
-from pipeline.look_options import VerifyOptions
-from pipeline.verify import Verdict, verify_cache
-from storage_schemas.errors import AbstractStillhouseError, MissingError
+from pipeline.inspect.cache import inspect_cache
+from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import Verdict, verify_cache
+from storage_schemas.format.errors import AbstractStillhouseError, MissingError
 
 
 def verified(tiny: TinyCache) -> Verdict:

@@ -10,7 +10,7 @@ from looks import verified
 from references import hashes
 from tiny_caches import TEACHERS, TinyCache
 
-from storage_schemas.errors import Problem
+from storage_schemas.format.errors import Problem
 
 COMMAND = re.compile(r"`make (\w+) ([^`]*)`")
 OBJECT = re.compile(r"(?:features\.zarr|tables)/[^\s,;]+")

@@ -8,9 +8,9 @@ from cache_model import LOG, VIEWS, CacheModel
 from references import table_rows
 from tiny_caches import TEACHERS
 
-from pipeline.cut_shard import detail_identity
+from pipeline.inventory.arrays import detail_identity
 from storage_schemas.cache import Cache
-from storage_schemas.errors import MissingError, Problem
+from storage_schemas.format.errors import MissingError, Problem
 
 
 @final

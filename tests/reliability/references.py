@@ -16,9 +16,9 @@ import xxhash
 import zarr
 from tiny_caches import IMAGES, MADE, MORE, TEACHERS, TOO_SMALL, History, TinyCache, image_key, recipe_of
 
-from pipeline.draw import draw_set
-from storage_schemas.encodings import INT8_STEP
-from storage_schemas.phi_s import PhiS, to_stored
+from pipeline.views.sampling import draw_set
+from storage_schemas.format.encodings import INT8_STEP
+from storage_schemas.format.phi_s import PhiS, to_stored
 
 PATCH = 16
 ROUNDING = {"float16": 2.0**-9, "float32": 1e-4, "int8": 0.51 * INT8_STEP}

@@ -10,9 +10,9 @@ from references import hashes
 from tiny_caches import LOCAL, TEACHERS, TinyCache, may_grow, recipe_of
 
 from pipeline.config import Recipe, TeacherChoice
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_views import make_views
-from storage_schemas.errors import AbstractStillhouseError, IdentityError, MissingError
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.views.stage import make_views
+from storage_schemas.format.errors import AbstractStillhouseError, IdentityError, MissingError
 
 
 @contextmanager

@@ -23,23 +23,23 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice, ViewsConfig
-from pipeline.cut_shard import ViewCutter
-from pipeline.extract_shard import FeatureExtractor
-from pipeline.measure_shard import FeatureMeasurer
-from pipeline.running_teacher import teacher_spec
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_stats import measure_teachers
-from pipeline.stage_views import make_views
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.worker import FeatureExtractor
+from pipeline.inventory.teacher_maps import teacher_spec
+from pipeline.stats.stage import measure_teachers
+from pipeline.stats.worker import FeatureMeasurer
+from pipeline.views.stage import make_views
+from pipeline.views.worker import ViewCutter
 from storage_schemas.cache import Cache
-from storage_schemas.errors import AbstractStillhouseError
-from storage_schemas.patience import Patience
+from storage_schemas.format.errors import AbstractStillhouseError
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
-from storage_schemas.store import Store
 from teachers.own import own_class
-from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
-from trainer.fit import fit
+from trainer.data.source import open_source
+from trainer.run.fit import fit
 from trainer.run_folder import RunFolder
-from trainer.source import open_source
+from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
 
 TEACHER = "teachers.quarter_mean:QuarterMean"
 LOCAL = RunConfig(executor="local")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from disturbed_runs import Runner, contents, require_one_message, require_whole_commits
 
+from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import RangeKey, open_read_cache
-from storage_schemas.store import Store
 
 
 def check_resumed(runner: Runner, cache: Path, expected: dict) -> None:

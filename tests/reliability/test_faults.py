@@ -27,11 +27,11 @@ from fault_proxy import Fault, FaultKind, FaultProxy
 from swift_server import Server
 
 from pipeline.config import RunConfig
-from pipeline.export_options import ExportOptions
-from pipeline.stage_export import export_cache, plan_export
+from pipeline.export.options import ExportOptions
+from pipeline.export.stage import export_cache, plan_export
 from storage_schemas.cache import Cache
-from storage_schemas.patience import Patience
-from storage_schemas.store import Store
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.store import Store
 
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
 APART = 6

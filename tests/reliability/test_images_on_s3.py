@@ -19,9 +19,9 @@ from disturbed_runs import (
 from fault_proxy import Fault, FaultKind, FaultProxy
 from image_forms import write_list, write_parquet, write_tar
 
-from storage_schemas.file_systems import file_system
-from storage_schemas.patience import Patience
-from storage_schemas.store import Store
+from storage_schemas.objects.file_systems import file_system
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.store import Store
 
 LIST = "tables/images/00000.parquet"
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "lost")

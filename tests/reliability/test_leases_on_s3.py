@@ -12,15 +12,15 @@ import pytest
 from disturbed_runs import PATIENCE, Ended, Runner, contents, require_one_message
 from fault_proxy import Fault, FaultKind, FaultProxy
 
-from pipeline.claim_objects import Timing
-from pipeline.holder import this_process
-from pipeline.lease import VIEWS_LEASE, leased, standing_claims, teacher_lease
-from pipeline.lease_names import claim_name, sign_of
-from pipeline.publish import publish_bytes, publish_group
+from pipeline.leases.claim import this_process
+from pipeline.leases.lease import VIEWS_LEASE, leased, standing_claims, teacher_lease
+from pipeline.leases.names import claim_name, sign_of
+from pipeline.leases.object_claims import Timing
 from storage_schemas.cache import Cache
-from storage_schemas.errors import BusyError, StorageError
-from storage_schemas.patience import Patience
-from storage_schemas.store import Store
+from storage_schemas.format.errors import BusyError, StorageError
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.publish import publish_bytes, publish_group
+from storage_schemas.objects.store import Store
 
 QUICKLY_TRIED = (("PUT ", "lost"), ("GET ", "503"), ("DELETE ", "reset"))
 QUICK = Patience(outage=30.0, silence=5.0, first_wait=0.02)

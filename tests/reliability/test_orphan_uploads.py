@@ -10,14 +10,14 @@ from disturbed_runs import HERE
 from fault_proxy import Fault, FaultProxy
 
 from pipeline.__main__ import main
-from storage_schemas.pending_uploads import abort_upload, pending_uploads
-from storage_schemas.store import Store
+from storage_schemas.objects.pending_uploads import abort_upload, pending_uploads
+from storage_schemas.objects.store import Store
 
 NAME = "features.zarr/views/low-128/pixels/c/9/0/0/0"
 WRITER = """
 import sys, time
-from storage_schemas.s3_upload import s3_upload
-from storage_schemas.store import Store
+from storage_schemas.objects.s3_upload import s3_upload
+from storage_schemas.objects.store import Store
 store = Store(uri=sys.argv[1])
 with s3_upload(store.filesystem, store.path(sys.argv[2]), store.patience, 5 * 2**20) as upload:
     for _ in range(2):

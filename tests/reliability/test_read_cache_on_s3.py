@@ -9,12 +9,12 @@ from disturbed_runs import PATIENCE, Runner, weights
 from fault_proxy import FaultProxy
 
 from storage_schemas.cache import Cache
-from storage_schemas.patience import Patience
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
-from storage_schemas.store import Store
-from trainer.dataset import BatchRequest, CachedBatches, heldout_requests, training_request
-from trainer.order import StepPart
-from trainer.source import Source, open_source
+from trainer.data.dataset import BatchRequest, CachedBatches, heldout_requests, training_request
+from trainer.data.order import StepPart
+from trainer.data.source import Source, open_source
 
 ROOM = 10**8
 

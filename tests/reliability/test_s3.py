@@ -13,13 +13,13 @@ import xxhash
 from fault_proxy import Fault, FaultKind, FaultProxy
 from swift_server import SECRET, Server
 
-from storage_schemas.errors import CorruptionError, MissingError, Problem, StorageError
-from storage_schemas.file_systems import forget_file_systems
-from storage_schemas.patience import Patience
-from storage_schemas.publish import publish, publish_bytes
-from storage_schemas.s3_upload import s3_upload
+from storage_schemas.format.errors import CorruptionError, MissingError, Problem, StorageError
+from storage_schemas.objects.file_systems import forget_file_systems
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.publish import publish, publish_bytes
+from storage_schemas.objects.s3_upload import s3_upload
+from storage_schemas.objects.store import Store
 from storage_schemas.small_arrays import read_small_array, write_small_arrays
-from storage_schemas.store import Store
 
 BODY = np.random.default_rng(0).bytes(4000)
 QUICK = Patience(outage=6.0, silence=2.0, first_wait=0.02)

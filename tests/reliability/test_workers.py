@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader
 from two_sources import TwoSources
 
 from storage_schemas.cache import Cache
-from storage_schemas.errors import MissingError, StorageError
-from storage_schemas.patience import Patience
-from storage_schemas.store import Store
-from trainer.batch import ViewBatch
-from trainer.dataset import BatchRequest, CachedBatches, heldout_requests
-from trainer.loader import open_loader
-from trainer.running_settings import RunningSettings
-from trainer.source import Source, open_source
+from storage_schemas.format.errors import MissingError, StorageError
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.store import Store
+from trainer.data.batch import ViewBatch
+from trainer.data.dataset import BatchRequest, CachedBatches, heldout_requests
+from trainer.data.loader import open_loader
+from trainer.data.source import Source, open_source
+from trainer.settings.running import RunningSettings
 
 METHODS = ("fork", "forkserver", "spawn")
 LIMIT = 30

@@ -9,13 +9,13 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
-from pipeline.running_teacher import teacher_spec
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_stats import measure_teachers
-from pipeline.stage_views import make_views, require_recipe, views_missing
-from pipeline.waiting import waiting_teachers
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.inventory.teacher_maps import teacher_spec
+from pipeline.inventory.unfinished import waiting_teachers
+from pipeline.stats.stage import measure_teachers
+from pipeline.views.stage import make_views, require_recipe, views_missing
 from storage_schemas.cache import Cache
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 
 History = tuple[str, ...]
 """How the views came: `made`, and what each extension added since, `images` or `views`."""

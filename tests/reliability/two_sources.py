@@ -5,8 +5,8 @@ from typing import final
 
 from torch.utils.data import Dataset
 
-from trainer.batch import ViewBatch
-from trainer.dataset import BatchRequest, CachedBatches
+from trainer.data.batch import ViewBatch
+from trainer.data.dataset import BatchRequest, CachedBatches
 
 
 @final

@@ -13,21 +13,21 @@ import pyarrow as pa
 import pytest
 import xxhash
 
-from storage_schemas import layout
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import ShardRecord, record_path, to_table
-from storage_schemas.errors import ContractError, CorruptionError, MissingError
-from storage_schemas.geometry import CanvasGeometry
-from storage_schemas.layout import ShardGrid
-from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
-from storage_schemas.phi_s import PhiS
-from storage_schemas.seal import sealed, unsealed
-from storage_schemas.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
+from storage_schemas.format import layout
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.layout import ShardGrid
+from storage_schemas.format.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
+from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.seal import sealed, unsealed
+from storage_schemas.format.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
+from storage_schemas.format.tables import PLACEMENTS, VIEWS, to_parquet
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import ViewSet
+from storage_schemas.objects.store import Store
 from storage_schemas.small_arrays import array_digest, write_small_arrays
-from storage_schemas.store import Store
-from storage_schemas.tables import PLACEMENTS, VIEWS, to_parquet
-from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet
 
 LOW = ViewSet(partition="low", resolution=32)
 ROWS, SLOTS = 5, 2

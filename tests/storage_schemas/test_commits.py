@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from storage_schemas.commits import ShardRecord, committed_shards, read_commit, read_commits, record_path, to_table
-from storage_schemas.errors import ContractError, CorruptionError, MissingError
-from storage_schemas.store import Store
-from storage_schemas.tables import to_parquet
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.format.tables import to_parquet
+from storage_schemas.objects.store import Store
 
 ARRAY = ShardRecord(
     path="features.zarr/views/low-256/pixels/c/3/0/0/0",

@@ -8,10 +8,10 @@ import pytest
 import tensorstore
 import zarr
 
-from pipeline.shard_writer import ShardKey, array_record, commit, create_array, open_shard
-from storage_schemas.layout import FEATURES
-from storage_schemas.shard_format import FILL, ArraySpec, Compression, StoredType
-from storage_schemas.store import Store
+from storage_schemas.format.layout import FEATURES
+from storage_schemas.format.shard_format import FILL, ArraySpec, Compression, StoredType
+from storage_schemas.objects.store import Store
+from storage_schemas.shard_writer import ShardKey, array_record, commit, create_array, open_shard
 
 ROWS, PER_SHARD = 7, 3
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from storage_schemas.commits import ShardRecord
-from storage_schemas.errors import CorruptionError, MissingError, SettingError
+from storage_schemas.format.errors import CorruptionError, MissingError, SettingError
+from storage_schemas.format.shard_format import ArraySpec, encode_chunk, encode_index
+from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import ABANDONED, HEAD_BYTES, MARKER, RangeKey, ReadCache, open_read_cache
-from storage_schemas.shard_format import ArraySpec, encode_chunk, encode_index
 from storage_schemas.sharded_array import ShardedArray
-from storage_schemas.store import Store
 
 SLOTS, ROWS = 4, 10
 SPEC = ArraySpec(path="views/low-32/pixels", shape=(ROWS, 8, 8, 3), dtype="uint8", rows_per_shard=SLOTS)

@@ -18,10 +18,10 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from storage_schemas import sharded_array
 from storage_schemas.commits import ShardRecord
-from storage_schemas.errors import ContractError, CorruptionError, MissingError
-from storage_schemas.shard_format import ArraySpec, encode_chunk, encode_index, with_checksum
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.format.shard_format import ArraySpec, encode_chunk, encode_index, with_checksum
+from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray, coalesce
-from storage_schemas.store import Store
 
 ROWS, SLOTS = 10, 4
 SPEC = ArraySpec(path="teachers/t/low-256/spatial", shape=(ROWS, 2, 3), dtype="float16", rows_per_shard=SLOTS)

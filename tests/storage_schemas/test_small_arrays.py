@@ -12,10 +12,10 @@ from zarr.codecs import Crc32cCodec
 from zarr.core.buffer import cpu
 from zarr.storage import MemoryStore
 
-from storage_schemas.errors import ContractError, CorruptionError, MissingError
-from storage_schemas.publish import publish_bytes
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.objects.publish import publish_bytes
+from storage_schemas.objects.store import Store
 from storage_schemas.small_arrays import array_digest, read_small_array, small_array_metadata, write_small_arrays
-from storage_schemas.store import Store
 
 ARRAYS = {
     "mean": np.random.default_rng(0).standard_normal(5),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage_schemas.errors import SettingError
+from storage_schemas.format.errors import SettingError
 from teachers.cost import tflop_per_input
 
 

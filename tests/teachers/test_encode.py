@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from storage_schemas.errors import ContractError, SettingError
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.format.errors import ContractError, SettingError
+from storage_schemas.format.teacher import TeacherSpec
 from teachers.base import AbstractTeacher, normalise
 from teachers.build import build_teacher, family_of, loaded_network
 from teachers.catalogue import CATALOGUE

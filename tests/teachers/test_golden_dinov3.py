@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from storage_schemas.errors import ContractError
+from storage_schemas.format.errors import ContractError
 
 STYLES = {
     "S": ("vit_small_patch16_dinov3_qkvb", {"intermediate_size": 384}),

@@ -7,7 +7,7 @@ from transformers import Sam3Config, Sam3Model
 from transformers.models.sam3_video.configuration_sam3_video import Sam3VideoConfig
 from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoModel
 
-from storage_schemas.errors import ContractError
+from storage_schemas.format.errors import ContractError
 from teachers.catalogue import CATALOGUE
 
 PREFIX = "detector.backbone.vision_backbone.trunk."

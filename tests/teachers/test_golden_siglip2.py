@@ -13,7 +13,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from storage_schemas.errors import ContractError
+from storage_schemas.format.errors import ContractError
 
 SHAPE = {"hidden_size": 80, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 320}
 

@@ -7,14 +7,14 @@ import sys
 import pytest
 from safetensors.torch import save_file
 
-from storage_schemas.errors import SettingError
+from storage_schemas.format.errors import SettingError
 from teachers.build import build_teacher
 
 LOCAL = "WEIGHTS=/path/to/file-or-folder on the make command line, or --weights"
 OFFLINE = "not in the hub's cache on this machine, and the hub is not to be reached (or HF_HUB_OFFLINE is set)"
 SCRIPT = """
 from dataclasses import replace
-from storage_schemas.errors import MissingError
+from storage_schemas.format.errors import MissingError
 from teachers.build import loaded_network
 from teachers.catalogue import CATALOGUE
 from teachers.digest import weights_digest

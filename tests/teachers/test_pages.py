@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from teachers.build import build_teacher, spec_of
+from teachers.build import build_teacher
 from teachers.catalogue import CATALOGUE
+from teachers.source import spec_of
 from teachers.table import TABLES, markdown, refreshed, shape_rows, terminal_table
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from storage_schemas.errors import SettingError
+from storage_schemas.format.errors import SettingError
 from teachers.base import normalise
-from teachers.build import build_teacher, spec_of
+from teachers.build import build_teacher
+from teachers.source import spec_of
 
 
 def own(name):

@@ -6,17 +6,18 @@ import sys
 import pytest
 import torch
 
-from storage_schemas.errors import MissingError, SettingError
-from storage_schemas.teacher import Precision
-from teachers.build import build_teacher, precision_of, spec_of, specs_of
+from storage_schemas.format.errors import MissingError, SettingError
+from storage_schemas.format.teacher import Precision
+from teachers.build import build_teacher
 from teachers.catalogue import CATALOGUE
 from teachers.cost import tflop_per_input
+from teachers.source import precision_of, spec_of, specs_of
 
 MODULE = """
 from typing import final
 import torch
 from torch import nn
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.format.teacher import TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.output import TeacherOutput
 

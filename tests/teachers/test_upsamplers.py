@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from storage_schemas.errors import ContractError, SettingError
+from storage_schemas.format.errors import ContractError, SettingError
 from teachers.upsamplers import (
     AbstractUpsampler,
     Bilinear,
@@ -92,7 +92,7 @@ def test_an_upsampler_of_the_users_own_is_named_and_gets_the_device() -> None:
         ("jafar", "there are tiles, bilinear; one of your own is given as module:Class"),
         ("no.such.module:Class", "No module named 'no'"),
         (f"{__name__}:NoSuch", "has no attribute 'NoSuch'"),
-        ("storage_schemas.teacher:TeacherSpec", "class: is no upsampler (derive it from teachers.upsamplers."),
+        ("storage_schemas.format.teacher:TeacherSpec", "class: is no upsampler (derive it from teachers.upsamplers."),
     ],
 )
 def test_what_is_no_upsampler_is_refused(source: str, message: str) -> None:

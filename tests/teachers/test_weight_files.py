@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from storage_schemas.errors import ContractError, MissingError, SettingError
+from storage_schemas.format.errors import ContractError, MissingError, SettingError
 from teachers.build import build_teacher
 from teachers.weight_files import open_weights
 

@@ -12,21 +12,21 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.publish import publish_group
-from pipeline.shard_writer import ShardKey, array_record, commit, create_array, open_shard, write_table_part
-from storage_schemas import layout
 from storage_schemas.cache import Cache, phi_s_digest
-from storage_schemas.geometry import CanvasGeometry
-from storage_schemas.layout import ShardGrid
-from storage_schemas.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
-from storage_schemas.phi_s import PhiS
-from storage_schemas.shard_format import ArraySpec
+from storage_schemas.format import layout
+from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.layout import ShardGrid
+from storage_schemas.format.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
+from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.shard_format import ArraySpec
+from storage_schemas.format.tables import PLACEMENTS, VIEWS
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import ViewSet
+from storage_schemas.objects.publish import publish_group
+from storage_schemas.objects.store import Store
+from storage_schemas.shard_writer import ShardKey, array_record, commit, create_array, open_shard, write_table_part
 from storage_schemas.small_arrays import array_digest, write_small_arrays
-from storage_schemas.store import Store
-from storage_schemas.tables import PLACEMENTS, VIEWS
-from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet
-from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
 
 sys.path.insert(0, str(Path(__file__).parent))  # for modules that several of these tests share
 

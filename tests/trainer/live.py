@@ -14,31 +14,33 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
-from pipeline.extract_shard import teacher_pixels
-from pipeline.features import view_features, views_per_input
-from pipeline.placements import Placement
+from pipeline.features.forward import view_features
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.teacher import RunningTeacher, run_teacher
+from pipeline.features.worker import teacher_pixels
+from pipeline.inventory.inputs import views_per_input
+from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.recipes import recipe_of
-from pipeline.running_teacher import RunningTeacher, run_teacher, teacher_spec
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_stats import measure_teachers
-from pipeline.stage_views import make_views
+from pipeline.stats.stage import measure_teachers
+from pipeline.views.placements import Placement
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.geometry import Offset
-from storage_schemas.phi_s import to_stored
-from storage_schemas.store import Store
-from storage_schemas.views import ViewSet
-from trainer.batch import TeacherTargets, ViewBatch
-from trainer.config import TrainRecipe
-from trainer.course import make_course
-from trainer.datamodule import CachedViews
-from trainer.dataset import BatchRequest, CachedBatches
-from trainer.evaluate import Scores, observe, score
-from trainer.fit import build_model
-from trainer.loader import TrainingStream
-from trainer.metrics import teacher_facts
-from trainer.module import Distillation
-from trainer.objective import TokenMaps
-from trainer.source import Source
+from storage_schemas.format.geometry import Offset
+from storage_schemas.format.phi_s import to_stored
+from storage_schemas.format.views import ViewSet
+from storage_schemas.objects.store import Store
+from trainer.data.batch import TeacherTargets, ViewBatch
+from trainer.data.datamodule import CachedViews
+from trainer.data.dataset import BatchRequest, CachedBatches
+from trainer.data.loader import TrainingStream
+from trainer.data.schedule import make_course
+from trainer.data.source import Source
+from trainer.evaluation.evaluate import Scores, observe, score
+from trainer.learning.module import Distillation
+from trainer.objective.objective import TokenMaps
+from trainer.run.fit import build_model
+from trainer.run.metrics import teacher_facts
+from trainer.settings.config import TrainRecipe
 
 LOCAL = RunConfig(executor="local")
 Said = tuple[np.ndarray, np.ndarray | None]

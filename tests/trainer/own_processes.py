@@ -6,17 +6,17 @@ import sys
 from pathlib import Path
 
 from storage_schemas.cache import Cache
-from trainer.config import TrainRecipe
-from trainer.history import read_history
+from trainer.data.source import open_source
+from trainer.run.history import read_history
 from trainer.run_folder import RunFolder
-from trainer.source import open_source
+from trainer.settings.config import TrainRecipe
 
 PROGRAM = """
 import os, pickle, sys
 import torch
 torch.set_num_threads(1)
 from lightning.pytorch.callbacks import Callback
-from trainer.fit import fit
+from trainer.run.fit import fit
 
 class Vanish(Callback):
     def on_train_batch_end(self, trainer, *_):

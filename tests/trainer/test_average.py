@@ -16,21 +16,21 @@ from torch import Tensor, nn
 
 import trainer
 from storage_schemas.cache import Cache
-from storage_schemas.errors import SettingError
-from trainer.average import share_kept, take_in
-from trainer.batch import Look, ViewBatch, unit_pixels
-from trainer.config import TrainRecipe
-from trainer.course import course_steps, make_course
-from trainer.dataset import CachedBatches, training_request
-from trainer.fit import build_model, fit
-from trainer.history import read_history
-from trainer.learning_settings import AverageSettings
-from trainer.losses import unit_tokens
-from trainer.module import Distillation
-from trainer.objective import TokenMaps, mesa
+from storage_schemas.format.errors import SettingError
+from trainer.data.batch import Look, ViewBatch, unit_pixels
+from trainer.data.dataset import CachedBatches, training_request
+from trainer.data.schedule import course_steps, make_course
+from trainer.data.source import Source, open_source
+from trainer.learning.average import share_kept, take_in
+from trainer.learning.module import Distillation
+from trainer.objective.losses import unit_tokens
+from trainer.objective.objective import TokenMaps, mesa
+from trainer.run.fit import build_model, fit
+from trainer.run.history import read_history
 from trainer.run_folder import RunFolder, read_json
-from trainer.source import Source, open_source
-from trainer.student_settings import VitSettings
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import AverageSettings
+from trainer.settings.student import VitSettings
 
 Recipes = Callable[..., TrainRecipe]
 ADDED = VitSettings(position_grid=8, registers=2, global_blocks=2, windows=(2,), window_share=0.5)

@@ -8,9 +8,9 @@ import pytest
 from live import Learnt, LiveBatches, learn, make_cache, small_recipe, write_images
 
 from storage_schemas.cache import Cache
-from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
-from trainer.dataset import CachedBatches
-from trainer.source import open_source
+from trainer.data.dataset import CachedBatches
+from trainer.data.source import open_source
+from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from storage_schemas.errors import CorruptionError
-from trainer.checkpoint import read_checkpoint
+from storage_schemas.format.errors import CorruptionError
+from trainer.run.checkpoint import read_checkpoint
 
 
 class Opened:

@@ -10,12 +10,12 @@ import pytest
 
 import trainer
 from storage_schemas.cache import Cache
-from storage_schemas.errors import SettingError
+from storage_schemas.format.errors import SettingError
 from trainer.__main__ import main
-from trainer.config import DataSettings, LossSettings, OptimiserSettings, TrainRecipe
 from trainer.options import train_options
 from trainer.recipes import RECIPES
-from trainer.student_settings import HeadSettings, VitSettings
+from trainer.settings.config import DataSettings, LossSettings, OptimiserSettings, TrainRecipe
+from trainer.settings.student import HeadSettings, VitSettings
 
 BLOCKED = """
 import importlib, importlib.abc, importlib.metadata, pkgutil, sys

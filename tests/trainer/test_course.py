@@ -11,15 +11,15 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from storage_schemas.cache import Cache
-from storage_schemas.errors import SettingError
-from trainer.config import OptimiserSettings, StageSettings, TrainRecipe
-from trainer.course import course_steps, make_course
-from trainer.fit import fit
-from trainer.history import read_history
+from storage_schemas.format.errors import SettingError
+from trainer.data.schedule import course_steps, make_course
+from trainer.data.source import Source, open_source
 from trainer.recipes import RECIPES
+from trainer.run.fit import fit
+from trainer.run.history import read_history
 from trainer.run_folder import RunFolder
-from trainer.source import Source, open_source
-from trainer.stages import sets_of, stage_at, stages
+from trainer.settings.config import OptimiserSettings, StageSettings, TrainRecipe
+from trainer.settings.stages import sets_of, stage_at, stages
 
 Recipes = Callable[..., TrainRecipe]
 STAGES = (

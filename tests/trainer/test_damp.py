@@ -8,12 +8,12 @@ import torch
 from torch.func import functional_call
 
 from storage_schemas.cache import Cache
-from trainer.config import TrainRecipe
-from trainer.damp import damped_weights
-from trainer.fit import build_model
-from trainer.history import read_history
-from trainer.source import open_source
-from trainer.train import train
+from trainer.data.source import open_source
+from trainer.learning.damp import damped_weights
+from trainer.run.fit import build_model
+from trainer.run.history import read_history
+from trainer.run.train import train
+from trainer.settings.config import TrainRecipe
 
 Recipes = Callable[..., TrainRecipe]
 
@@ -77,6 +77,6 @@ def test_every_step_and_view_set_has_noise_of_its_own(
         seeds.append(seed)
         return damped_weights(model, sigma, seed)
 
-    monkeypatch.setattr("trainer.module.damped_weights", noting)
+    monkeypatch.setattr("trainer.learning.module.damped_weights", noting)
     train(recipe_of(steps=3, damp=0.1), full_cache.store.uri, tmp_path / "run", lambda _: None)
     assert len(seeds) == len(set(seeds)) == 6  # two partitions

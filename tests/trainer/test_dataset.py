@@ -8,13 +8,13 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from storage_schemas import layout
 from storage_schemas.cache import Cache
-from storage_schemas.views import ViewSet
-from trainer.batch import ViewBatch, unit_pixels
-from trainer.dataset import BatchRequest, CachedBatches, heldout_requests, training_request
-from trainer.order import StepPart
-from trainer.source import open_source
+from storage_schemas.format import layout
+from storage_schemas.format.views import ViewSet
+from trainer.data.batch import ViewBatch, unit_pixels
+from trainer.data.dataset import BatchRequest, CachedBatches, heldout_requests, training_request
+from trainer.data.order import StepPart
+from trainer.data.source import open_source
 
 LOW_48 = ViewSet(partition="low", resolution=48)
 SIZES = {"low": 2, "high": 2}

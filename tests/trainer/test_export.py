@@ -11,16 +11,16 @@ from numpy.testing import assert_allclose
 
 import trainer
 from storage_schemas.cache import Cache
-from storage_schemas.errors import ContractError, CorruptionError, MissingError
-from storage_schemas.phi_s import PhiS, to_raw
-from trainer.config import TrainRecipe
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.format.phi_s import PhiS, to_raw
+from trainer.data.source import Source, open_source
 from trainer.export import export_student
-from trainer.fit import build_model
-from trainer.model import DistilledModel
+from trainer.run.fit import build_model
 from trainer.run_folder import RunFolder, read_json, write_json
-from trainer.source import Source, open_source
-from trainer.student_settings import HeadSettings, VitSettings
-from trainer.student_shape import StudentShape
+from trainer.settings.config import TrainRecipe
+from trainer.settings.student import HeadSettings, VitSettings
+from trainer.student.model import DistilledModel
+from trainer.student.shape import StudentShape
 
 HEADS = HeadSettings(width=32, inner_blocks=1, transformer_blocks=1)
 STUDENTS = {"test_vit": VitSettings(), "radio_test_vit": VitSettings(position_grid=8, windows=(2,), global_blocks=3)}

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from storage_schemas.errors import ContractError
-from trainer.fidelity import fidelity, observe_fidelity
+from storage_schemas.format.errors import ContractError
+from trainer.evaluation.fidelity import fidelity, observe_fidelity
 
 
 def drawn(seed: int, views: int = 4) -> tuple[Tensor, Tensor, Tensor]:

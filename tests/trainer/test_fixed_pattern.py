@@ -12,11 +12,11 @@ from live import learn, make_cache, small_recipe, write_images
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainer.batch import TeacherTargets, ViewBatch, unit_pixels
-from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
-from trainer.dataset import BatchRequest, CachedBatches
-from trainer.module import Distillation
-from trainer.source import Source, open_source
+from trainer.data.batch import TeacherTargets, ViewBatch, unit_pixels
+from trainer.data.dataset import BatchRequest, CachedBatches
+from trainer.data.source import Source, open_source
+from trainer.learning.module import Distillation
+from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
 
 RESOLUTION = 128
 STEPS = 300

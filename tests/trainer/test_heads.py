@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from storage_schemas.errors import SettingError
-from trainer.heads import AdaptorHead, TokenHead
-from trainer.model import DistilledModel, TeacherShape, summarised
-from trainer.student import Student
-from trainer.student_settings import HeadSettings, VitSettings
-from trainer.student_shape import StudentShape
+from storage_schemas.format.errors import SettingError
+from trainer.settings.student import HeadSettings, VitSettings
+from trainer.student.heads import AdaptorHead, TokenHead
+from trainer.student.model import DistilledModel, TeacherShape, summarised
+from trainer.student.shape import StudentShape
+from trainer.student.student import Student
 
 
 def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from storage_schemas.cache import Cache
-from storage_schemas.errors import SettingError
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.format.errors import SettingError
+from storage_schemas.format.teacher import TeacherSpec
 from trainer.__main__ import main
-from trainer.config import DataSettings, TrainRecipe
-from trainer.course import make_course
-from trainer.dataset import CachedBatches
-from trainer.loader import Batches, Share, TrainingStream
-from trainer.source import Source, open_source
+from trainer.data.dataset import CachedBatches
+from trainer.data.loader import Batches, Share, TrainingStream
+from trainer.data.schedule import make_course
+from trainer.data.source import Source, open_source
+from trainer.settings.config import DataSettings, TrainRecipe
 
 Recipes = Callable[..., TrainRecipe]
 

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from trainer.losses import angles, balanced_angle, cosine_distance, spatial_cosine, spatial_mse, spatial_smooth
+from trainer.objective.losses import (
+    angles,
+    balanced_angle,
+    cosine_distance,
+    spatial_cosine,
+    spatial_mse,
+    spatial_smooth,
+)
 
 SEEDS = st.integers(0, 2**16)
 

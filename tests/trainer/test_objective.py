@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from storage_schemas.cache import Cache
-from trainer.batch import ViewBatch, unit_pixels
-from trainer.config import LossSettings, TrainRecipe
-from trainer.dataset import CachedBatches, heldout_requests
-from trainer.evaluate import Scores, observe, score
-from trainer.fit import build_model
-from trainer.losses import balanced_angle, cosine_distance, spatial_cosine, spatial_mse
-from trainer.model import DistilledModel, ModelOutput
-from trainer.objective import TokenMaps, objective
-from trainer.source import Source, open_source
+from trainer.data.batch import ViewBatch, unit_pixels
+from trainer.data.dataset import CachedBatches, heldout_requests
+from trainer.data.source import Source, open_source
+from trainer.evaluation.evaluate import Scores, observe, score
+from trainer.objective.losses import balanced_angle, cosine_distance, spatial_cosine, spatial_mse
+from trainer.objective.objective import TokenMaps, objective
+from trainer.run.fit import build_model
+from trainer.settings.config import LossSettings, TrainRecipe
+from trainer.student.model import DistilledModel, ModelOutput
 
 DISPERSIONS = {"any": 0.25, "fixed": 0.5}
 Seen = tuple[DistilledModel, TokenMaps, ViewBatch, ModelOutput]

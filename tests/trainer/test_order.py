@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schemas.views import ViewSet
-from trainer.order import Deck, Order, StepPart, shuffled, steps
+from storage_schemas.format.views import ViewSet
+from trainer.data.order import Deck, Order, StepPart, shuffled, steps
 
 LOW_128 = ViewSet(partition="low", resolution=128)
 LOW_192 = ViewSet(partition="low", resolution=192)

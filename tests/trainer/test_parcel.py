@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from storage_schemas.views import ViewSet
-from trainer.batch import Look, TeacherTargets, ViewBatch
-from trainer.parcel import ALIGNED, pack, unpack
+from storage_schemas.format.views import ViewSet
+from trainer.data.batch import Look, TeacherTargets, ViewBatch
+from trainer.data.packed_batch import ALIGNED, pack, unpack
 
 
 def batch() -> ViewBatch:

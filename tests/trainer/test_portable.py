@@ -10,14 +10,14 @@ import torch
 
 import trainer
 from storage_schemas.cache import Cache
-from storage_schemas.errors import ContractError, MissingError, SettingError
+from storage_schemas.format.errors import ContractError, MissingError, SettingError
 from trainer.__main__ import main
-from trainer.config import TrainRecipe
 from trainer.export import ExportedStudent
-from trainer.picture_size import PictureSize
-from trainer.portable import named_outputs, write_portable
-from trainer.student_settings import VitSettings
-from trainer.train import train
+from trainer.portable.picture_size import PictureSize
+from trainer.portable.portable import named_outputs, write_portable
+from trainer.run.train import train
+from trainer.settings.config import TrainRecipe
+from trainer.settings.student import VitSettings
 
 ADDED = VitSettings(position_grid=8, registers=2, global_blocks=2, windows=(2,))
 NAMES = [

@@ -18,12 +18,11 @@ from PIL import Image
 
 import trainer
 from storage_schemas.cache import Cache
-from storage_schemas.errors import AbstractStillhouseError, IdentityError, MissingError, SettingError
-from storage_schemas.geometry import TokenAxis, match_axis, match_tokens
-from storage_schemas.phi_s import to_stored
+from storage_schemas.format.errors import AbstractStillhouseError, IdentityError, MissingError, SettingError
+from storage_schemas.format.geometry import TokenAxis, match_axis, match_tokens
+from storage_schemas.format.phi_s import to_stored
 from trainer.__main__ import main
-from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
-from trainer.metrics import teacher_facts
+from trainer.data.source import open_source
 from trainer.report.closing_table import closing_rows
 from trainer.report.curves import run_plots
 from trainer.report.make import make_report
@@ -33,9 +32,10 @@ from trainer.report.pictures import make_pictures
 from trainer.report.results import find_runs
 from trainer.report.student import Prediction, predict
 from trainer.report.views import of_many_images, pictured_views
+from trainer.run.metrics import teacher_facts
+from trainer.run.train import train
 from trainer.run_folder import RunFolder, read_json, write_json
-from trainer.source import open_source
-from trainer.train import train
+from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
 
 TEACHERS = ("any", "canvas", "fixed")
 SETS = ("high-64", "low-32", "low-48")

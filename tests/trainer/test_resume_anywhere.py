@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from storage_schemas.cache import Cache
-from trainer.batch import ViewBatch
-from trainer.config import StageSettings, TrainRecipe
-from trainer.course import make_course
-from trainer.dataset import CachedBatches
-from trainer.learning_settings import AverageSettings
-from trainer.loader import Batches, Share, TrainingStream
-from trainer.order import shuffled
-from trainer.source import Source, open_source
+from trainer.data.batch import ViewBatch
+from trainer.data.dataset import CachedBatches
+from trainer.data.loader import Batches, Share, TrainingStream
+from trainer.data.order import shuffled
+from trainer.data.schedule import make_course
+from trainer.data.source import Source, open_source
+from trainer.settings.config import StageSettings, TrainRecipe
+from trainer.settings.learning import AverageSettings
 
 Recipes = Callable[..., TrainRecipe]
 STEPS = 40

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from storage_schemas.errors import CorruptionError, IdentityError
-from trainer.evaluate import Scores, StudentScore, TeacherScore
-from trainer.history import HistoryLogger, read_history
-from trainer.metrics import add_scores, add_speed, has_stalled, start_metrics
+from storage_schemas.format.errors import CorruptionError, IdentityError
+from trainer.evaluation.evaluate import Scores, StudentScore, TeacherScore
+from trainer.run.history import HistoryLogger, read_history
+from trainer.run.metrics import add_scores, add_speed, has_stalled, start_metrics
 from trainer.run_folder import RunFolder, read_json, require_run, write_json, write_whole
 
 IDENTITY = {"recipe": {"steps": 10, "data": {"teachers": ("a", "b")}}, "cache": {"views": "abc"}}

@@ -14,18 +14,18 @@ from lightning.pytorch.strategies import DDPStrategy
 from own_processes import carry_out, losses
 
 from storage_schemas.cache import Cache
-from storage_schemas.errors import IdentityError, SettingError
-from storage_schemas.teacher import TeacherSpec
-from trainer.config import DataSettings, OptimiserSettings, TrainRecipe
-from trainer.history import read_history
-from trainer.learning_settings import AverageSettings
-from trainer.lightning_trainer import find_accelerator, find_strategy
-from trainer.loggers import FlatMLFlowLogger
-from trainer.processes import gather, is_first
+from storage_schemas.format.errors import IdentityError, SettingError
+from storage_schemas.format.teacher import TeacherSpec
+from trainer.data.source import open_source
+from trainer.run.history import read_history
+from trainer.run.lightning_trainer import find_accelerator, find_strategy
+from trainer.run.loggers import FlatMLFlowLogger
+from trainer.run.processes import gather, is_first
+from trainer.run.train import train
 from trainer.run_folder import RunFolder, read_json
-from trainer.source import open_source
-from trainer.student_settings import VitSettings
-from trainer.train import train
+from trainer.settings.config import DataSettings, OptimiserSettings, TrainRecipe
+from trainer.settings.learning import AverageSettings
+from trainer.settings.student import VitSettings
 
 Recipes = Callable[..., TrainRecipe]
 EVERYTHING: dict[str, Any] = {

@@ -8,11 +8,11 @@ import pytest
 import torch
 from timm.optim import Lamb
 
-from trainer.config import HeadSettings, OptimiserSettings
-from trainer.model import DistilledModel, TeacherShape
-from trainer.schedule import decaying, learning_rate_factor, make_optimiser, parameter_groups
-from trainer.student import Student
-from trainer.student_shape import StudentShape
+from trainer.learning.learning_rate import decaying, learning_rate_factor, make_optimiser, parameter_groups
+from trainer.settings.config import HeadSettings, OptimiserSettings
+from trainer.student.model import DistilledModel, TeacherShape
+from trainer.student.shape import StudentShape
+from trainer.student.student import Student
 
 
 def factors(steps: int, warmup: int) -> list[float]:

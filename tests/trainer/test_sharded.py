@@ -9,11 +9,11 @@ from own_processes import carry_out, losses
 
 import trainer
 from storage_schemas.cache import Cache
-from trainer.config import OptimiserSettings, TrainRecipe
-from trainer.learning_settings import AverageSettings
+from trainer.run.train import train
 from trainer.run_folder import RunFolder, read_json
-from trainer.student_settings import VitSettings
-from trainer.train import train
+from trainer.settings.config import OptimiserSettings, TrainRecipe
+from trainer.settings.learning import AverageSettings
+from trainer.settings.student import VitSettings
 
 Recipes = Callable[..., TrainRecipe]
 STEPS = 6

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.publish import publish_group
 from storage_schemas.cache import Cache
-from storage_schemas.errors import AbstractStillhouseError, ContractError, MissingError, SettingError
-from storage_schemas.store import Store
-from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet
-from trainer.source import open_source
+from storage_schemas.format.errors import AbstractStillhouseError, ContractError, MissingError, SettingError
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import ViewSet
+from storage_schemas.objects.publish import publish_group
+from storage_schemas.objects.store import Store
+from trainer.data.source import open_source
 
 LOW_32 = ViewSet(partition="low", resolution=32)
 FEW = {"low-32": 9, "low-48": 2}

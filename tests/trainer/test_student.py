@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from storage_schemas.errors import SettingError
-from trainer.student import Student
-from trainer.student_shape import StudentShape, measure_student
+from storage_schemas.format.errors import SettingError
+from trainer.student.shape import StudentShape, measure_student
+from trainer.student.student import Student
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage_schemas.errors import ContractError
-from trainer.feature_spectrum import FeatureSums, effective_rank, first_shares, observe_features, variances
-from trainer.scale import at_sizes, scale_variance
+from storage_schemas.format.errors import ContractError
+from trainer.evaluation.feature_spectrum import FeatureSums, effective_rank, first_shares, observe_features, variances
+from trainer.evaluation.scale_variance import at_sizes, scale_variance
 
 SEEDS = st.integers(0, 2**16)
 

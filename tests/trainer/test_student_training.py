@@ -13,18 +13,18 @@ from lightning.pytorch.callbacks import Callback
 
 import trainer
 from storage_schemas.cache import Cache
-from storage_schemas.errors import SettingError
-from storage_schemas.seeds import uniforms
+from storage_schemas.format.errors import SettingError
+from storage_schemas.format.seeds import uniforms
 from trainer.__main__ import main
-from trainer.config import TrainRecipe
-from trainer.course import course_steps, make_course
-from trainer.dataset import CachedBatches, training_request, view_draws
-from trainer.fit import build_model, fit
-from trainer.order import StepPart
+from trainer.data.dataset import CachedBatches, training_request, view_draws
+from trainer.data.order import StepPart
+from trainer.data.schedule import course_steps, make_course
+from trainer.data.source import open_source
+from trainer.run.fit import build_model, fit
+from trainer.run.train import train
 from trainer.run_folder import RunFolder, read_json
-from trainer.source import open_source
-from trainer.student_settings import VitSettings
-from trainer.train import train
+from trainer.settings.config import TrainRecipe
+from trainer.settings.student import VitSettings
 
 Recipes = Callable[..., TrainRecipe]
 ADDED = VitSettings(position_grid=8, registers=2, global_blocks=2, windows=(2,), window_share=0.5)

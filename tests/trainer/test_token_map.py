@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from storage_schemas.errors import ContractError
-from storage_schemas.geometry import AxisMatch, CanvasGeometry, TokenAxis, match_axis, match_tokens
-from trainer.token_map import Keep, Resample, Shift, TokenMap
+from storage_schemas.format.errors import ContractError
+from storage_schemas.format.geometry import AxisMatch, CanvasGeometry, TokenAxis, match_axis, match_tokens
+from trainer.objective.token_map import Keep, Resample, Shift, TokenMap
 
 CHANNELS = 3
 RESOLUTIONS = {16: (128, 192, 224, 256, 384, 432, 512, 768, 1024, 1152), 14: (126, 224, 378, 518)}

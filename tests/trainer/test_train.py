@@ -17,16 +17,16 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from storage_schemas.cache import Cache
-from storage_schemas.errors import ContractError, IdentityError, SettingError
-from storage_schemas.teacher import TeacherSpec
-from storage_schemas.views import ViewSet
-from trainer.config import DataSettings, LossSettings, OptimiserSettings, TrainRecipe
+from storage_schemas.format.errors import ContractError, IdentityError, SettingError
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import ViewSet
+from trainer.data.source import open_source
 from trainer.export import load
-from trainer.fit import fit
-from trainer.history import read_history
+from trainer.run.fit import fit
+from trainer.run.history import read_history
+from trainer.run.train import train
 from trainer.run_folder import RunFolder, read_json
-from trainer.source import open_source
-from trainer.train import train
+from trainer.settings.config import DataSettings, LossSettings, OptimiserSettings, TrainRecipe
 
 Recipes = Callable[..., TrainRecipe]
 STEPS = 10
@@ -128,7 +128,7 @@ import os, pickle, signal, sys
 import torch
 torch.set_num_threads({threads})
 from lightning.pytorch.callbacks import Callback
-from trainer.fit import fit
+from trainer.run.fit import fit
 
 class Kill(Callback):
     def on_train_batch_end(self, trainer, *_):

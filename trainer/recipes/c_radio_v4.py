@@ -1,7 +1,7 @@
 """C-RADIOv4's settings, as far as the report gives them."""
 
-from trainer.config import AverageSettings, DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
-from trainer.student_settings import VitSettings
+from trainer.settings.config import AverageSettings, DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.student import VitSettings
 
 
 def c_radio_v4() -> TrainRecipe:

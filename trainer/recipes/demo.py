@@ -1,6 +1,6 @@
 """A student small enough to learn something in a minute on two CPU cores."""
 
-from trainer.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
 
 
 def demo() -> TrainRecipe:

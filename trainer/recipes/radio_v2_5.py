@@ -1,6 +1,6 @@
 """RADIOv2.5's settings, for a cluster."""
 
-from trainer.config import (
+from trainer.settings.config import (
     DataSettings,
     LossSettings,
     OptimiserSettings,

@@ -1,6 +1,6 @@
 """A student for one GPU: the low partition, a ViT-S."""
 
-from trainer.config import DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
 
 
 def small() -> TrainRecipe:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from storage_schemas.views import ViewSet
+from storage_schemas.format.views import ViewSet
 from trainer.report.plots import Axis, Line, Plot, Points, log_axis, make_plot
 from trainer.report.results import RunResult
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage_schemas.cache import Cache
-from storage_schemas.errors import Problem, SettingError
-from storage_schemas.store import Store
-from trainer.metrics import teacher_facts
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.objects.store import Store
+from trainer.data.source import open_source
 from trainer.report.closing_table import closing_rows, closing_text
 from trainer.report.curves import run_plots
 from trainer.report.page import StudentSection, render_page
@@ -14,8 +14,8 @@ from trainer.report.pictures import make_pictures
 from trainer.report.results import find_runs
 from trainer.report.student import predict
 from trainer.report.views import pictured_views
+from trainer.run.metrics import teacher_facts
 from trainer.run_folder import write_whole
-from trainer.source import open_source
 
 COLOURS = 8
 """Colours that the page has for teachers; a ninth teacher would share the first."""

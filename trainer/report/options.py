@@ -7,7 +7,7 @@ from typing import final
 
 import tyro
 
-from storage_schemas.errors import Problem, SettingError
+from storage_schemas.format.errors import Problem, SettingError
 
 
 @final

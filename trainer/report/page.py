@@ -6,17 +6,17 @@ from typing import Any, final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from storage_schemas.identity import digest
-from storage_schemas.stats import ChannelStats
-from storage_schemas.views import ViewSet
+from storage_schemas.format.identity import digest
+from storage_schemas.format.stats import ChannelStats
+from storage_schemas.format.views import ViewSet
+from trainer.data.set_source import SetSource
+from trainer.data.source import Source
 from trainer.report import numbers_as_text as text
 from trainer.report.closing_table import RANDOM, ClosingRow
 from trainer.report.pictures import ViewPictures
 from trainer.report.plots import Plot
 from trainer.report.png import ERROR_COLOUR, ERROR_FULL
 from trainer.report.results import RunResult
-from trainer.set_source import SetSource
-from trainer.source import Source
 
 PAPER_DISPERSIONS = {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.120, "DINOv3-7B": 2.186}
 """Disp(Θ_y) (rad²) as v4 table 3 reports them."""

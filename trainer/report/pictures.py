@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from storage_schemas.geometry import CanvasGeometry
+from storage_schemas.format.geometry import CanvasGeometry
+from trainer.data.source import Source
 from trainer.report.pca import Projection, fit_projection
 from trainer.report.png import error_picture, picture
 from trainer.report.student import Prediction
 from trainer.report.views import PicturedView, SeenWindow
-from trainer.source import Source
 
 CANVAS_SIDE = 256
 """Side that a larger canvas is shrunk to (pixels)."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from storage_schemas.errors import ContractError, IdentityError, Problem
-from storage_schemas.identity import differences
-from trainer.history import read_history
+from storage_schemas.format.errors import ContractError, IdentityError, Problem
+from storage_schemas.format.identity import differences
+from trainer.data.source import Source
+from trainer.run.history import read_history
 from trainer.run_folder import RunFolder, read_json
-from trainer.source import Source
 
 
 @final

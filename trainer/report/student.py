@@ -9,21 +9,21 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from storage_schemas.geometry import CanvasGeometry
-from storage_schemas.phi_s import to_stored
-from storage_schemas.views import ViewSet
-from trainer.batch import unit_pixels
-from trainer.checkpoint import read_checkpoint
-from trainer.dataset import cut_windows
+from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.phi_s import to_stored
+from storage_schemas.format.views import ViewSet
+from trainer.data.batch import unit_pixels
+from trainer.data.dataset import cut_windows
+from trainer.data.source import Source
 from trainer.export import load
-from trainer.model import DistilledModel, TeacherShape, summarised
+from trainer.objective.token_map import TokenMap
 from trainer.report.results import RunResult
 from trainer.report.views import PicturedView, SeenWindow
-from trainer.source import Source
-from trainer.student import Student
-from trainer.student_settings import HeadSettings, read_vit_settings
-from trainer.student_shape import measure_student
-from trainer.token_map import TokenMap
+from trainer.run.checkpoint import read_checkpoint
+from trainer.settings.student import HeadSettings, read_vit_settings
+from trainer.student.model import DistilledModel, TeacherShape, summarised
+from trainer.student.shape import measure_student
+from trainer.student.student import Student
 
 Look = Callable[[Tensor, str], np.ndarray]
 """From one window `[1, 3, side, side]`, RGB in [0, 1], and a teacher's name to tokens in that teacher's PHI-S units."""

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Float, UInt8
 
-from storage_schemas import layout
-from storage_schemas.views import ViewSet
-from trainer.set_source import Commits, SetSource
-from trainer.source import Source
+from storage_schemas.format import layout
+from storage_schemas.format.views import ViewSet
+from trainer.data.set_source import Commits, SetSource
+from trainer.data.source import Source
 
 AT_MOST = 12
 """Views pictured in all, where every set can have one."""

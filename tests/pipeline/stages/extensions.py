@@ -9,12 +9,12 @@ from typing import Any
 from stage_runs import LOCAL, StageRun, own
 
 from pipeline.config import Recipe, ViewsConfig
-from pipeline.draw import draw_set
-from pipeline.running_teacher import teacher_spec
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_views import make_views
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.inventory.teacher_maps import teacher_spec
+from pipeline.views.sampling import draw_set
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 
 BASE = Recipe(
     name="growing",

@@ -18,10 +18,10 @@ from extensions import BASE, grow, grown, may_change
 from killed_runs import at_each_rename, in_child, torn_commits
 from stage_runs import contents
 
-from pipeline.look_options import VerifyOptions
-from pipeline.verify import verify_cache
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import verify_cache
 from storage_schemas.cache import Cache
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 
 SMALL = replace(BASE, teachers=BASE.teachers[1:2])
 """A teacher that needs details, alone."""

@@ -30,11 +30,11 @@ from PIL import Image
 from stage_runs import LOCAL, own, run_stages
 
 from pipeline.config import Recipe, ViewsConfig
-from pipeline.cut_shard import ViewCutter
-from pipeline.extract_shard import FeatureExtractor
-from pipeline.measure_shard import FeatureMeasurer
+from pipeline.features.worker import FeatureExtractor
+from pipeline.stats.worker import FeatureMeasurer
+from pipeline.views.worker import ViewCutter
 from storage_schemas.commits import read_commits
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 
 RECIPE = Recipe(
     name="killed",

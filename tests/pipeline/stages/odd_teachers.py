@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from storage_schemas.teacher import Precision, SizeRule, TeacherSpec
+from storage_schemas.format.teacher import Precision, SizeRule, TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.output import TeacherOutput
 from teachers.quarter_mean import quarter_means

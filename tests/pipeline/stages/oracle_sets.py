@@ -10,9 +10,9 @@ import numpy as np
 from quarter_oracle import offset_in, phi_s_of, quarters, resized
 from stage_runs import StageRun
 
-from storage_schemas.geometry import AxisMatch, CanvasGeometry, Offset, TokenAxis, match_axis, match_tokens
-from storage_schemas.mosaic import MosaicLayout
-from storage_schemas.phi_s import PhiS, to_stored
+from storage_schemas.format.geometry import AxisMatch, CanvasGeometry, Offset, TokenAxis, match_axis, match_tokens
+from storage_schemas.format.mosaic import MosaicLayout
+from storage_schemas.format.phi_s import PhiS, to_stored
 
 Placed = Mapping[str, Any]
 Seen = tuple[Offset, np.ndarray]

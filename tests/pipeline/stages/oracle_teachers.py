@@ -5,7 +5,7 @@ from typing import ClassVar, final
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from storage_schemas.teacher import Precision, SizeRule, TeacherSpec
+from storage_schemas.format.teacher import Precision, SizeRule, TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.output import TeacherOutput
 from teachers.quarter_mean import quarter_means

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from stage_runs import StageRun
 
-from storage_schemas.geometry import CanvasGeometry, Offset, TokenAxis, match_axis, match_tokens
-from storage_schemas.phi_s import PhiS, to_raw, to_stored
+from storage_schemas.format.geometry import CanvasGeometry, Offset, TokenAxis, match_axis, match_tokens
+from storage_schemas.format.phi_s import PhiS, to_raw, to_stored
 
 STUDENT_OFFSETS = [Offset(row=row, col=col) for row, col in itertools.product((0, 1, 2), repeat=2)]
 

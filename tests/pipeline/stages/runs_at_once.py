@@ -21,10 +21,10 @@ from PIL import Image
 from stage_runs import LOCAL, own, run_stages
 
 from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
-from pipeline.stage_extract import extract_teacher, plan_extraction
+from pipeline.features.stage import extract_teacher, plan_extraction
 from storage_schemas.cache import Cache
-from storage_schemas.errors import AbstractStillhouseError
-from storage_schemas.store import Store
+from storage_schemas.format.errors import AbstractStillhouseError
+from storage_schemas.objects.store import Store
 
 RECIPE = Recipe(
     name="at-once",

@@ -13,13 +13,13 @@ import zarr
 from PIL import Image
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice
-from pipeline.running_teacher import map_specs, teacher_spec
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_stats import measure_teachers
-from pipeline.stage_views import make_views
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.inventory.teacher_maps import map_specs, teacher_spec
+from pipeline.stats.stage import measure_teachers
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.store import Store
-from storage_schemas.teacher import TeacherSpec
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.objects.store import Store
 from teachers.own import own_class
 
 LOCAL = RunConfig(executor="local")

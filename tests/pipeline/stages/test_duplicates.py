@@ -10,11 +10,11 @@ from stage_runs import LOCAL, StageRun, contents, write_colours
 
 from pipeline.__main__ import main
 from pipeline.config import Recipe, ViewsConfig
-from pipeline.draw import draw_split
-from pipeline.stage_views import make_views
+from pipeline.views.sampling import draw_split
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.errors import IdentityError
-from storage_schemas.store import Store
+from storage_schemas.format.errors import IdentityError
+from storage_schemas.objects.store import Store
 
 KEEP = Recipe(
     name="copies",

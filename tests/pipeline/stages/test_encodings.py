@@ -8,19 +8,19 @@ from quarter_oracle import expected_raw, phi_s_of
 from stage_runs import StageRun, own, run_stages, write_colours
 
 from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
-from pipeline.look_options import VerifyOptions
-from pipeline.plan import plan_run
-from pipeline.planned_views import drawn_views
-from pipeline.rounding import EVERY, observe_rounding
-from pipeline.stage_views import list_images
-from pipeline.stats_facts import measured_facts
-from pipeline.stats_text import stats_lines
-from pipeline.verify import verify_cache
-from storage_schemas.encodings import INT8_STEP, as_numbers, as_stored
-from storage_schemas.phi_s import to_stored
-from storage_schemas.stats import ChannelStats
-from trainer.dataset import CachedBatches, heldout_requests
-from trainer.source import open_source
+from pipeline.plan.forecast import drawn_views
+from pipeline.plan.plan import plan_run
+from pipeline.stats.facts import measured_facts
+from pipeline.stats.quantization import EVERY, observe_rounding
+from pipeline.stats.text import stats_lines
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import verify_cache
+from pipeline.views.stage import list_images
+from storage_schemas.format.encodings import INT8_STEP, as_numbers, as_stored
+from storage_schemas.format.phi_s import to_stored
+from storage_schemas.format.stats import ChannelStats
+from trainer.data.dataset import CachedBatches, heldout_requests
+from trainer.data.source import open_source
 
 SOURCE = "teachers.quarter_mean:QuarterMean"
 ENCODINGS = ("float16", "float32", "int8")

@@ -22,32 +22,32 @@ from stage_runs import LOCAL, StageRun, contents, own, write_colours
 
 from pipeline.__main__ import main
 from pipeline.config import Recipe
-from pipeline.draw import draw_split
-from pipeline.export_options import ExportOptions
-from pipeline.export_shard import ShardExporter
-from pipeline.export_tasks import missing_tasks
-from pipeline.inspection import inspect_cache
-from pipeline.inspection_text import cache_lines
-from pipeline.look_options import VerifyOptions
-from pipeline.running_teacher import teacher_spec
-from pipeline.stage_export import export_cache, plan_export
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_stats import measure_teachers
-from pipeline.stage_views import make_views
-from pipeline.verify import Verdict, verify_cache
+from pipeline.export.options import ExportOptions
+from pipeline.export.stage import export_cache, plan_export
+from pipeline.export.tasks import missing_tasks
+from pipeline.export.worker import ShardExporter
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.inspect.cache import inspect_cache
+from pipeline.inspect.text import cache_lines
+from pipeline.inventory.teacher_maps import teacher_spec
+from pipeline.stats.stage import measure_teachers
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import Verdict, verify_cache
+from pipeline.views.sampling import draw_split
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit, record_path, to_table
-from storage_schemas.encodings import as_numbers, as_stored
-from storage_schemas.errors import (
+from storage_schemas.format.encodings import as_numbers, as_stored
+from storage_schemas.format.errors import (
     AbstractStillhouseError,
     CorruptionError,
     IdentityError,
     MissingError,
     SettingError,
 )
-from storage_schemas.store import Store
-from storage_schemas.tables import PLACEMENTS, to_parquet
-from trainer.source import open_source
+from storage_schemas.format.tables import PLACEMENTS, to_parquet
+from storage_schemas.objects.store import Store
+from trainer.data.source import open_source
 
 RECIPE = replace(
     grown(BASE, heldout=0.3),

@@ -11,10 +11,10 @@ from quarter_oracle import differs_by_more_than_rounding, geometry_of, offset_in
 from stage_runs import StageRun, contents, own, write_colours
 
 from pipeline.config import Recipe
-from pipeline.cut import Crop, cut_canvas, cut_window
-from pipeline.images import open_picture
-from pipeline.look_options import VerifyOptions
-from pipeline.verify import verify_cache
+from pipeline.images.decoding import open_picture
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import verify_cache
+from pipeline.views.crop import Crop, cut_canvas, cut_window
 
 TEACHERS = ("quarter-mean", "quarter-mean-fixed", "canvas-16")
 

@@ -8,13 +8,13 @@ from extensions import BASE, grow, grown
 from stage_runs import LOCAL, StageRun, write_colours
 
 from pipeline.config import Recipe
-from pipeline.look_options import VerifyOptions
-from pipeline.stage_stats import measure_teachers
-from pipeline.verify import verify_cache
-from storage_schemas.errors import IdentityError, MissingError
-from trainer.dataset import BatchRequest, CachedBatches
+from pipeline.stats.stage import measure_teachers
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import verify_cache
+from storage_schemas.format.errors import IdentityError, MissingError
+from trainer.data.dataset import BatchRequest, CachedBatches
+from trainer.data.source import Source, open_source
 from trainer.run_folder import RunFolder, require_run, write_json
-from trainer.source import Source, open_source
 
 SMALL = replace(BASE, teachers=BASE.teachers[:1])
 LARGE = grown(SMALL, low=(128, 192), draws=2)

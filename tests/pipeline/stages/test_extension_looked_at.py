@@ -8,14 +8,14 @@ from extensions import BASE, copied, grow, grown
 from stage_runs import StageRun, write_colours
 
 from pipeline.__main__ import main
-from pipeline.inspection import inspect_cache
-from pipeline.inspection_text import cache_lines
-from pipeline.plan import plan_run
-from pipeline.planned_views import grown_views
-from pipeline.preview import Drawing, sheet_rows
-from pipeline.units import total_bytes
-from pipeline.view_facts import view_facts
-from storage_schemas.errors import MissingError
+from pipeline.inspect.cache import inspect_cache
+from pipeline.inspect.preview import Drawing, sheet_rows
+from pipeline.inspect.text import cache_lines
+from pipeline.inspect.view import view_facts
+from pipeline.inventory.units import total_bytes
+from pipeline.plan.forecast import grown_views
+from pipeline.plan.plan import plan_run
+from storage_schemas.format.errors import MissingError
 
 LARGE = grown(BASE, low=(128, 192), draws=2)
 

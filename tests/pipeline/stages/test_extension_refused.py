@@ -9,7 +9,7 @@ import pytest
 from extensions import BASE, copied, cut, grown
 from stage_runs import contents, write_colours
 
-from storage_schemas.errors import AbstractStillhouseError, IdentityError, MissingError
+from storage_schemas.format.errors import AbstractStillhouseError, IdentityError, MissingError
 
 RECIPE = grown(BASE, draws=2, low=(128, 192), seed=3)
 HINT = "what to do: to add what is new and leave what is there as it is: `make views ARGS=--extend`; else "

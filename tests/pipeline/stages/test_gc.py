@@ -7,16 +7,16 @@ import pytest
 from stage_runs import LOCAL, StageRun, contents
 
 from pipeline.__main__ import main
-from pipeline.leftovers import Leftover, delete, find_leftovers, spent_details
-from pipeline.look_options import VerifyOptions
-from pipeline.running_teacher import teacher_spec
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_views import make_views
-from pipeline.verify import verify_cache
-from pipeline.waiting import waiting_teachers
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.inventory.teacher_maps import teacher_spec
+from pipeline.inventory.unfinished import waiting_teachers
+from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import verify_cache
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.errors import CorruptionError, IdentityError
-from storage_schemas.store import Store
+from storage_schemas.format.errors import CorruptionError, IdentityError
+from storage_schemas.objects.store import Store
 
 PARTIAL = "features.zarr/teachers/dinov3/low-128/spatial/c/0/0/0/0.0123456789abcdef.partial"
 STRANGER = "tables/notes.txt"

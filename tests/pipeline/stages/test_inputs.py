@@ -13,15 +13,15 @@ from image_forms import write_list, write_parquet, write_tar
 from PIL import Image
 from stage_runs import LOCAL, contents, own
 
-from pipeline import cut_shard
 from pipeline.config import Recipe, ViewsConfig
-from pipeline.rejected import rejected_views
-from pipeline.running_teacher import teacher_spec
-from pipeline.shard_writer import ShardWriter
-from pipeline.stage_views import make_views
+from pipeline.inventory.teacher_maps import teacher_spec
+from pipeline.views import worker as cut_shard
+from pipeline.views.rejected import rejected_views
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.manifest import ViewsManifest
-from storage_schemas.store import Store
+from storage_schemas.format.manifest import ViewsManifest
+from storage_schemas.objects.store import Store
+from storage_schemas.shard_writer import ShardWriter
 
 RECIPE = Recipe(
     name="inputs",

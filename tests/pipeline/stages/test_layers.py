@@ -8,12 +8,12 @@ import pytest
 from stage_runs import LOCAL, StageRun, contents
 
 from pipeline.config import Recipe
-from pipeline.look_options import VerifyOptions
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.verify import verify_cache
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import verify_cache
 from storage_schemas.cache import Cache
-from storage_schemas.errors import SettingError
-from storage_schemas.store import Store
+from storage_schemas.format.errors import SettingError
+from storage_schemas.objects.store import Store
 
 TEACHERS = ("dinov3", "siglip2", "sam3")
 

@@ -16,12 +16,13 @@ from ray.cluster_utils import Cluster
 from stage_runs import LOCAL, contents, own, write_colours
 
 from pipeline.config import Recipe, RunConfig, ViewsConfig
-from pipeline.pools import Unfinished, open_pool
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_views import make_views
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.views.stage import make_views
+from pipeline.workers.open_pool import open_pool
+from pipeline.workers.pool import Unfinished
 from storage_schemas.cache import Cache
-from storage_schemas.errors import SettingError
-from storage_schemas.store import Store
+from storage_schemas.format.errors import SettingError
+from storage_schemas.objects.store import Store
 
 RECIPE = Recipe(
     name="mortal",

@@ -10,9 +10,9 @@ from quarter_oracle import differs_by_more_than_rounding, expected_raw, geometry
 from stage_runs import StageRun, own, run_stages, write_colours
 
 from pipeline.config import Recipe, ViewsConfig
-from pipeline.cut import Crop, cut_window
-from pipeline.images import open_picture
-from storage_schemas.geometry import Offset
+from pipeline.images.decoding import open_picture
+from pipeline.views.crop import Crop, cut_window
+from storage_schemas.format.geometry import Offset
 
 SETS = ("low-128", "low-192", "high-256")
 TEACHERS = ("quarter-mean", "quarter-mean-fixed", "quarter-mean-canvas", "canvas-16", "fixed-14")

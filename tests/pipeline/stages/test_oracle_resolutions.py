@@ -27,12 +27,12 @@ from quarter_oracle import offset_in
 from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import CalibrationConfig, Recipe, TeacherChoice, ViewsConfig
-from pipeline.cut_shard import offset_key
-from pipeline.draw import draw_set
-from pipeline.photographs import copy_photographs
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from storage_schemas.geometry import CanvasGeometry
-from storage_schemas.views import draw_offset
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.recipes.demo_images import copy_photographs
+from pipeline.views.placements import offset_key
+from pipeline.views.sampling import draw_set
+from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.views import draw_offset
 from teachers.own import own_class
 
 LOW, HIGH = (128, 192, 224, 256, 384, 432), (512, 768, 1024, 1152)

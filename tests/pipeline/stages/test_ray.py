@@ -18,17 +18,17 @@ from meeting import Meeting
 from ray.cluster_utils import Cluster
 from stage_runs import LOCAL, StageRun, contents, own, run_stages, write_colours
 
-from pipeline import jobs
 from pipeline.__main__ import main
 from pipeline.config import Recipe, RunConfig, ViewsConfig
-from pipeline.export_options import ExportOptions
-from pipeline.pools import open_pool
-from pipeline.stage_export import export_cache, plan_export
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_views import make_views
+from pipeline.export.options import ExportOptions
+from pipeline.export.stage import export_cache, plan_export
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.views.stage import make_views
+from pipeline.workers import ray_pool as jobs
+from pipeline.workers.open_pool import open_pool
 from storage_schemas.cache import Cache
-from storage_schemas.errors import ContractError, SettingError
-from storage_schemas.store import Store
+from storage_schemas.format.errors import ContractError, SettingError
+from storage_schemas.objects.store import Store
 
 RECIPE = Recipe(
     name="over ray",

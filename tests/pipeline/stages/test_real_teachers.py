@@ -9,7 +9,7 @@ from PIL import Image
 from stage_runs import StageRun
 from torch.nn.functional import interpolate
 
-from storage_schemas.phi_s import PhiS, to_raw
+from storage_schemas.format.phi_s import PhiS, to_raw
 from teachers.base import AbstractTeacher, TeacherOutput
 from teachers.build import build_teacher
 

@@ -15,9 +15,9 @@ from PIL import Image
 from stage_runs import contents, write_colours
 
 from pipeline.__main__ import main
-from pipeline.image_list import FORMS
+from pipeline.images.listing import FORMS
 from storage_schemas.cache import Cache
-from storage_schemas.store import Store
+from storage_schemas.objects.store import Store
 
 SMALL = ["--views.draws", "1", "--views.tokens-per-shard", "600", "--run.executor", "local"]
 ONE_SHARD = ["--views.low", "128", "--views.high-share", "0", "--views.tokens-per-shard", "32768"]

@@ -9,12 +9,12 @@ from quarter_oracle import differs_by_more_than_rounding
 from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import Recipe, ViewsConfig
-from pipeline.draw import DrawnView, draw_views
-from pipeline.image_list import list_images
+from pipeline.images.listing import list_images
+from pipeline.views.sampling import DrawnView, draw_views
 from storage_schemas.commits import ShardRecord, read_commits
-from storage_schemas.errors import MissingError
-from storage_schemas.layout import ShardGrid, features_unit, spatial_array, views_unit
-from storage_schemas.views import ViewSet
+from storage_schemas.format.errors import MissingError
+from storage_schemas.format.layout import ShardGrid, features_unit, spatial_array, views_unit
+from storage_schemas.format.views import ViewSet
 
 SET = ViewSet(partition="low", resolution=128)
 RECIPE = Recipe(

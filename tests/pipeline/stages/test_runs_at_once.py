@@ -15,12 +15,12 @@ from runs_at_once import RECIPE, ROUGHER
 from stage_runs import LOCAL, StageRun, contents, run_stages, write_colours
 
 from pipeline.__main__ import main
-from pipeline.lease import VIEWS_LEASE, WHOLE_LEASE, leased, teacher_lease
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_views import make_views
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.leases.lease import VIEWS_LEASE, WHOLE_LEASE, leased, teacher_lease
+from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.errors import StorageError
-from storage_schemas.store import Store
+from storage_schemas.format.errors import StorageError
+from storage_schemas.objects.store import Store
 
 HERE = Path(__file__).parent
 AtOnce = Callable[..., list[dict[str, Any]]]

@@ -11,17 +11,17 @@ from quarter_oracle import differs_by_more_than_rounding, phi_s_of
 from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
-from pipeline.look_options import VerifyOptions
-from pipeline.plan import plan_run
-from pipeline.planned_views import drawn_views
-from pipeline.stage_extract import extract_teacher, plan_extraction
-from pipeline.stage_views import list_images
-from pipeline.units import total_bytes
-from pipeline.verify import verify_cache
+from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.inventory.units import total_bytes
+from pipeline.plan.forecast import drawn_views
+from pipeline.plan.plan import plan_run
+from pipeline.verify.options import VerifyOptions
+from pipeline.verify.stage import verify_cache
+from pipeline.views.stage import list_images
 from storage_schemas.cache import Cache
-from storage_schemas.errors import IdentityError
-from storage_schemas.phi_s import to_raw
-from storage_schemas.store import Store
+from storage_schemas.format.errors import IdentityError
+from storage_schemas.format.phi_s import to_raw
+from storage_schemas.objects.store import Store
 from teachers.quarter_mean import quarter_means
 
 FIXED = "teachers.quarter_mean:QuarterMeanFixed"

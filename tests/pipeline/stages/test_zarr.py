@@ -9,9 +9,9 @@ import zarr
 from stage_runs import StageRun
 
 from storage_schemas.commits import read_commits
-from storage_schemas.layout import features_unit, spatial_array
-from storage_schemas.seal import unsealed
-from storage_schemas.views import ViewSet
+from storage_schemas.format.layout import features_unit, spatial_array
+from storage_schemas.format.seal import unsealed
+from storage_schemas.format.views import ViewSet
 
 SETS = {"low-128": (160, 8, 9), "low-192": (224, 12, 4), "high-256": (288, 16, 2)}  # side, tokens, rows in a shard
 

@@ -5,12 +5,12 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from storage_schemas.errors import SettingError
-from trainer.student import Student
-from trainer.student_settings import VitSettings
-from trainer.student_shape import StudentShape, measure_student
-from trainer.vit.presets import PRESETS
-from trainer.vit.windows import attend
+from storage_schemas.format.errors import SettingError
+from trainer.settings.student import VitSettings
+from trainer.student.shape import StudentShape, measure_student
+from trainer.student.student import Student
+from trainer.student.vit.presets import PRESETS
+from trainer.student.vit.windows import attend
 
 SMALL = VitSettings(position_grid=8, registers=2, global_blocks=2)
 TEACHERS = ("a", "b", "c")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.vit.positions import PositionGrid, draw_crops, sample_crops, whole_grid
+from trainer.student.vit.positions import PositionGrid, draw_crops, sample_crops, whole_grid
 
 
 def ramp(side: int) -> torch.Tensor:

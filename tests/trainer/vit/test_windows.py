@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import nn
 
 from trainer.recipes import RECIPES
-from trainer.vit.windows import attend, draw_window, fitting, from_windows, global_blocks, to_windows
+from trainer.student.vit.windows import attend, draw_window, fitting, from_windows, global_blocks, to_windows
 
 EVERYWHERE = [False, False, True, False, True]
 

@@ -1,0 +1,43 @@
+"""The command line of `extract`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import final
+
+from pipeline.command_line import named, parse, require
+from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
+from pipeline.recipes import recipe_of
+from pipeline.recipes.choice import choose
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractOptions:
+    """Settings of `extract`."""
+
+    recipe: str = "demo"
+    """What is made; see `pipeline/recipes`."""
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    data: str = ""
+    """The images (DATA), in any form that docs/images.md names; read only when views are missing."""
+    teacher: str = ""
+    """Which teacher (TEACHER): a short name of the recipe, or `module:Class`."""
+    choice: TeacherChoice = field(default_factory=lambda: TeacherChoice(name="", source=""))
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def extract_options(arguments: Sequence[str]) -> tuple[ExtractOptions, Recipe]:
+    """Read the command line of `extract`, and the recipe with its overrides."""
+    recipe = recipe_of(named(arguments, "recipe", "demo"))
+    teacher = named(arguments, "teacher", "")
+    asked_for_help = any(argument in ("-h", "--help") for argument in arguments)
+    choice = choose(recipe, teacher or (recipe.teachers[0].name if asked_for_help else ""))
+    default = ExtractOptions(
+        recipe=recipe.name, teacher=teacher, choice=choice, views=recipe.views, calibration=recipe.calibration
+    )
+    options = parse("extract", default, arguments)
+    require("CACHE", options.cache)
+    return options, replace(recipe, views=options.views, calibration=options.calibration)

@@ -1,0 +1,77 @@
+"""A teacher as a recipe runs it."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from pipeline.config import TeacherChoice
+from pipeline.inventory.teacher_maps import map_specs
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.teacher import TeacherSpec
+from teachers.base import AbstractTeacher
+from teachers.build import build_teacher
+from teachers.upsamplers import AbstractUpsampler, build_upsampler
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunningTeacher:
+    """A model, what its maps are in the cache, and how it is fed."""
+
+    teacher: AbstractTeacher
+    maps: tuple[TeacherSpec, ...]
+    """What each of its maps is in the cache: the last block's first."""
+    upsampler: AbstractUpsampler | None
+    """What makes the fine grid of a tiled teacher."""
+    batch: int
+    """Inputs in one forward."""
+
+    @property
+    def spec(self) -> TeacherSpec:
+        """What the last block's map is in the cache."""
+        return self.maps[0]
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the teacher's weights; for a trained upsampler, of both digests."""
+        trained = "" if self.upsampler is None else self.upsampler.weights_sha256
+        if not trained:
+            return self.teacher.weights_sha256
+        return hashlib.sha256(f"{self.teacher.weights_sha256} {trained}".encode()).hexdigest()
+
+
+def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -> RunningTeacher:
+    """Build a recipe's teacher, ready to run.
+
+    Args:
+        choice: the recipe's.
+        device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
+        compiled: run it through `torch.compile`.
+
+    Raises:
+        SettingError, MissingError, ContractError: as `build_teacher`; or there is no such device, or upsampler.
+    """
+    maps = map_specs(choice)
+    teacher = build_teacher(
+        choice.source,
+        name=choice.name,
+        weights=choice.weights,
+        precision=choice.precision,
+        device=_found(device),
+        layers=choice.layers,
+        compiled=compiled,
+    )
+    source = maps[0].upsampler
+    upsampler = None if source is None else build_upsampler(source, teacher.device)
+    return RunningTeacher(teacher=teacher, maps=maps, upsampler=upsampler, batch=choice.batch)
+
+
+def _found(device: str) -> str:
+    """Return the device that a setting means on this machine."""
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
+        fix = "use --run.device cpu; under ray give --run.gpus, or its workers see no GPU"
+        raise SettingError("device", [Problem(place="--run.device cuda", found="torch finds no GPU", fix=fix)])
+    return ("cuda" if there else "cpu") if device == "auto" else device

@@ -1,0 +1,235 @@
+"""Tasks of the extract stage: pixels of a shard in, moments or stored features of it out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from pipeline.config import TeacherChoice
+from pipeline.features.forward import view_features
+from pipeline.features.teacher import RunningTeacher, run_teacher
+from pipeline.features.tiling import ViewFeatures
+from pipeline.inventory.arrays import spatial_spec, summary_spec
+from pipeline.inventory.inputs import inputs_per_view, views_per_input
+from pipeline.phi_s.moments import Moments, Observer
+from pipeline.views.placements import Placement, place_views, placements_table
+from pipeline.views.worker import committed_views
+from pipeline.workers.device import Device, device_of
+from pipeline.workers.prefetch import behind
+from storage_schemas.cache import Cache
+from storage_schemas.commits import read_commit
+from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, Encoding
+from storage_schemas.format.errors import MissingError, Problem
+from storage_schemas.format.layout import (
+    detail_array,
+    detail_unit,
+    features_unit,
+    pixels_array,
+    table_part,
+    views_unit,
+)
+from storage_schemas.format.manifest import ViewSetManifest
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import Shifts, ViewSet
+from storage_schemas.objects.store import Store
+from storage_schemas.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
+from storage_schemas.sharded_array import ShardedArray
+
+FeatureWriters = tuple[ShardWriter, ShardWriter | None]
+"""Of a map's spatial features, and of its summaries where it has any."""
+
+Stored = tuple[np.ndarray, np.ndarray | None]
+"""Spatial features and summaries of some views, as they are stored."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureTask:
+    """One shard of a view set, for one teacher: which of its maps are wanted of it."""
+
+    view_set: ViewSet
+    manifest: ViewSetManifest
+    shard: int
+    identities: Mapping[str, str]
+    """The maps wanted, by their names in the cache, each with the digest of its features; empty while calibrating."""
+    first: int = 0
+    """Calibration only: how many of the shard's first views to observe."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureReport:
+    """What became of a task."""
+
+    views: int
+    forwards: int
+    """Inputs that the teacher saw (images, or mosaics)."""
+    bytes: int
+    """Bytes of the arrays written."""
+    saturated: int
+    """Numbers that were larger than `int8` holds; 0 for other encodings."""
+    device: Device
+    """Where the teacher ran."""
+
+
+@final
+class FeatureExtractor:
+    """The worker of the extract stage: it holds one teacher, and the PHI-S of each of its maps once there is one."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        choice: TeacherChoice,
+        seed: int,
+        shifts: Shifts,
+        device: str,
+        compiled: bool,
+        threads: int,
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._cache = Cache(store=store)
+        self._choice = choice
+        self._seed = seed
+        self._shifts = shifts
+        self._device = device
+        self._compiled = compiled
+        self._phi_s: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @cached_property
+    def _running(self) -> RunningTeacher:
+        return run_teacher(self._choice, self._device, compiled=self._compiled)
+
+    def identify(self, _: None) -> str:
+        """Return the SHA-256 of the teacher's weights."""
+        return self._running.weights_sha256
+
+    def observe(self, task: FeatureTask) -> dict[str, Moments]:
+        """Return the moments of each wanted map's raw tokens over a shard's first views: the training views come first.
+
+        Raises:
+            ContractError: the teacher gave NaN or infinity.
+        """
+        views = committed_views(self._cache, task.view_set, task.shard)
+        placements = self._placements(task, views)[: self._whole_mosaics(task.first, task)]
+        left, observers = task.first, {spec: Observer() for spec in self._wanted(task)}
+        for features in self._features(task, placements):
+            for spec, observer in observers.items():
+                observer.add(features.maps[spec.layer][:left].flatten(0, 2))
+            left -= len(features.maps[None][:left])
+        return {spec.name: observer.moments() for spec, observer in observers.items()}
+
+    def extract(self, task: FeatureTask) -> FeatureReport:
+        """Write a shard's features and placements, and commit them, map by map.
+
+        Raises:
+            ContractError: the teacher gave NaN or infinity. Nothing of the shard is left.
+        """
+        views = committed_views(self._cache, task.view_set, task.shard)
+        placements, wanted, saturated = self._placements(task, views), self._wanted(task), 0
+        with ExitStack() as stack:
+            writers = {spec: self._open(stack, task, spec) for spec in wanted}
+            with behind() as later:
+                for features in self._features(task, placements):
+                    for spec in wanted:
+                        stored = self._stored(spec, features)
+                        later(_append, writers[spec], stored)
+                        saturated += saturated_count(stored[0])
+        for spec in wanted:
+            self._commit(task, spec, placements, [writer for writer in writers[spec] if writer is not None])
+        return FeatureReport(
+            views=len(placements),
+            forwards=self._forwards(len(placements), task),
+            bytes=sum(writer.sink.size for pair in writers.values() for writer in pair if writer is not None),
+            saturated=saturated,
+            device=device_of(self._running.teacher.device),
+        )
+
+    def _wanted(self, task: FeatureTask) -> list[TeacherSpec]:
+        return [spec for spec in self._running.maps if spec.name in task.identities]
+
+    def _open(self, stack: ExitStack, task: FeatureTask, spec: TeacherSpec) -> FeatureWriters:
+        store, shape = self._cache.store, (task.view_set, task.manifest)
+        spatial = stack.enter_context(open_shard(store, spatial_spec(*shape, spec, self._choice), task.shard))
+        if spec.summary_dim is None:
+            return spatial, None
+        return spatial, stack.enter_context(open_shard(store, summary_spec(*shape, spec), task.shard))
+
+    def _stored(self, spec: TeacherSpec, features: ViewFeatures) -> Stored:
+        """Return what is stored of a map: what leaves the teacher's device is of its final size."""
+        mean, weight = self._frozen(spec.name)
+        spatial = encoded((features.maps[spec.layer] - mean) @ weight.T, self._choice.encoding)
+        if spec.summary_dim is None or features.summary is None:
+            return spatial.cpu().numpy(), None
+        return spatial.cpu().numpy(), features.summary.cpu().numpy()
+
+    def _frozen(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the mean and the matrix of a map's PHI-S, on the teacher's device."""
+        if name not in self._phi_s:
+            phi_s = self._cache.phi_s(name)
+            if phi_s is None:
+                raise MissingError("PHI-S", [Problem(place=f"teachers/{name}/phi_s", found="is not fitted yet")])
+            mean, weight = torch.from_numpy(phi_s.mean.astype(np.float32)), torch.from_numpy(phi_s.forward_weight)
+            self._phi_s[name] = mean.to(self._running.teacher.device), weight.to(self._running.teacher.device)
+        return self._phi_s[name]
+
+    def _commit(
+        self, task: FeatureTask, spec: TeacherSpec, placements: list[Placement], writers: Sequence[ShardWriter]
+    ) -> None:
+        unit = features_unit(task.view_set, spec.name)
+        key = ShardKey(unit=unit, shard=task.shard, identity=task.identities[spec.name])
+        name = table_part("placements", f"{spec.name}/{task.view_set.name}", task.shard)
+        first_row = task.manifest.grid.slots(task.shard).start
+        part = write_table_part(self._cache.store, name, placements_table(placements), first_row, key)
+        commit(self._cache.store, key, [*(array_record(writer, key) for writer in writers), part])
+
+    def _placements(self, task: FeatureTask, views: pa.Table) -> list[Placement]:
+        geometry = task.manifest.geometry
+        return place_views(self._running.spec, self._seed, self._shifts, task.view_set, geometry, views)
+
+    def _features(self, task: FeatureTask, placements: list[Placement]) -> Iterator[ViewFeatures]:
+        source = teacher_pixels(self._cache, self._running.spec, task.view_set, task.shard)
+        return view_features(self._running, task.view_set, source, task.manifest.geometry, placements)
+
+    def _whole_mosaics(self, views: int, task: FeatureTask) -> int:
+        per_input = views_per_input(self._running.spec, task.manifest.geometry)
+        return -(-views // per_input) * per_input
+
+    def _forwards(self, views: int, task: FeatureTask) -> int:
+        spec, geometry = self._running.spec, task.manifest.geometry
+        inputs = self._whole_mosaics(views, task) // views_per_input(spec, geometry)
+        return inputs * inputs_per_view(spec, task.view_set)
+
+
+def encoded(numbers: Float[Tensor, "*entry"], encoding: Encoding) -> Shaped[Tensor, "*entry"]:
+    """Return numbers in PHI-S units as they are stored, on their device; see `encodings.as_stored`."""
+    if encoding == "int8":
+        return (numbers / INT8_STEP).round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)
+    return numbers.to(torch.float16 if encoding == "float16" else torch.float32)
+
+
+def saturated_count(spatial: Shaped[np.ndarray, "*entry"]) -> int:
+    """Count the numbers that are as large as `int8` holds; what was larger is among them."""
+    return int((np.abs(spatial) == INT8_LARGEST).sum()) if spatial.dtype == np.int8 else 0
+
+
+def _append(writers: FeatureWriters, stored: Stored) -> None:
+    for writer, entries in zip(writers, stored, strict=True):
+        if writer is not None and entries is not None:
+            for entry in entries:
+                writer.append(entry)
+
+
+def teacher_pixels(cache: Cache, spec: TeacherSpec, view_set: ViewSet, shard: int) -> ShardedArray:
+    """Open one committed shard of what a teacher looks at: the canvases, or a fixed teacher's details."""
+    fixed = spec.size_rule == "fixed"
+    unit = detail_unit(view_set, spec.forward_of) if fixed else views_unit(view_set)
+    array = detail_array(view_set, spec.forward_of) if fixed else pixels_array(view_set)
+    return cache.array(array, {shard: read_commit(cache.store, unit, shard)})

@@ -1,0 +1,144 @@
+"""What `preview` shows of a cache: canvases with the windows of every teacher and of a student, and mosaics."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from pipeline.features.forward import cut_windows, mosaic_inputs
+from pipeline.inspect.contact_sheet import Picture, with_cells, with_windows
+from pipeline.inventory.inputs import mosaic_layout
+from pipeline.views.placements import Placement, offset_key, place_views
+from pipeline.views.worker import committed_views
+from storage_schemas.cache import Cache
+from storage_schemas.format.errors import MissingError, Problem
+from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.layout import pixels_array, views_unit
+from storage_schemas.format.manifest import ViewsManifest
+from storage_schemas.format.mosaic import MosaicLayout
+from storage_schemas.format.seeds import Key
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import UNIFORM, Shifts, ViewSet, draw_offset
+from storage_schemas.sharded_array import ShardedArray
+from teachers.base import normalise
+
+STUDENT = "a student"
+"""What stands for the student in the legend; its windows are drawn for this picture alone."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """What places windows: the recipe's part, and whose they are."""
+
+    seed: int
+    """The recipe's."""
+    shifts: Shifts
+    """The recipe's."""
+    specs: tuple[TeacherSpec, ...]
+    """Teachers whose windows are drawn, in order of the legend."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ShownViews:
+    """The first committed views of a set."""
+
+    view_set: ViewSet
+    geometry: CanvasGeometry
+    table: pa.Table
+    """Rows of the `views` table of one shard, which need not be full."""
+    pixels: ShardedArray
+    """The set's canvases."""
+
+    def canvases(self, count: int) -> UInt8[np.ndarray, "views side side 3"]:
+        """Read the first canvases."""
+        return self.pixels.read(self.table["row"].to_pylist()[:count])
+
+
+def sheet_rows(cache: Cache, drawing: Drawing, count: int) -> list[list[Picture]]:
+    """Return the pictures of a sheet: a row of canvases for each view set, then a row of mosaics for each canvas
+    teacher.
+
+    Args:
+        cache: whose views are shown; sets of which nothing is committed yet are left out.
+        drawing: what places windows.
+        count: canvases in a row.
+
+    Raises:
+        MissingError: no view is committed.
+        ContractError: a teacher's canvas does not hold a window.
+    """
+    shown = shown_views(cache)
+    canvases = [canvas_pictures(views, drawing, count) for views in shown]
+    mosaics = [
+        [mosaic_picture(views, drawing, spec) for views in shown]
+        for spec in drawing.specs
+        if spec.size_rule == "canvas"
+    ]
+    return canvases + mosaics
+
+
+def shown_views(cache: Cache) -> list[ShownViews]:
+    """Return the first shard with views of each set.
+
+    Raises:
+        MissingError: there is none.
+    """
+    manifest = cache.views_manifest()
+    found = list(_first_views(cache, manifest)) if manifest else []
+    if not found:
+        problem = Problem(place=cache.store.uri, found="no view is cut yet", fix="run `make views`")
+        raise MissingError("views", [problem])
+    return found
+
+
+def canvas_pictures(views: ShownViews, drawing: Drawing, count: int) -> list[Picture]:
+    """Return the first canvases of a set, with every teacher's window drawn on and, last, a student's."""
+    rows, geometry, pictures = views.table.slice(0, count).to_pylist(), views.geometry, []
+    for row, canvas in zip(rows, views.canvases(count), strict=True):
+        keys = [offset_key(drawing.seed, row["image"], row["draw"], spec.name) for spec in drawing.specs]
+        offsets = [draw_offset(geometry, drawing.shifts, key) for key in keys]
+        own: Key = (drawing.seed, row["image"], row["draw"], STUDENT)
+        student = draw_offset(geometry, UNIFORM, own)
+        picture = with_windows(Image.fromarray(canvas), geometry, [*offsets, student])
+        pictures.append(Picture(label=f"{views.view_set.name} row {row['row']}", image=picture))
+    return pictures
+
+
+def mosaic_picture(views: ShownViews, drawing: Drawing, spec: TeacherSpec) -> Picture:
+    """Return the first mosaic of a set as a canvas teacher sees it, with its cells drawn on."""
+    layout = mosaic_layout(spec, views.geometry)
+    table = views.table.slice(0, layout.capacity)
+    placements = place_views(spec, drawing.seed, drawing.shifts, views.view_set, views.geometry, table)
+    mosaic = mosaic_pixels(views.canvases(layout.capacity), views.geometry, spec, layout, placements)
+    label = f"{spec.name}: {views.view_set.name}, {layout.per_side} x {layout.per_side}"
+    return Picture(label=label, image=with_cells(Image.fromarray(mosaic), layout))
+
+
+def mosaic_pixels(
+    canvases: UInt8[np.ndarray, "views side side 3"],
+    geometry: CanvasGeometry,
+    spec: TeacherSpec,
+    layout: MosaicLayout,
+    placements: Sequence[Placement],
+) -> UInt8[np.ndarray, "native native 3"]:
+    """Return one mosaic as a teacher is shown it, brought back to colours: the very input that `extract` makes."""
+    windows = normalise(torch.from_numpy(cut_windows(canvases, geometry, placements)), spec)
+    [mosaic] = mosaic_inputs(windows, spec, layout, placements).permute(0, 2, 3, 1).double().numpy()
+    return np.rint(np.clip((mosaic * spec.std + spec.mean) * 255, 0, 255)).astype(np.uint8)
+
+
+def _first_views(cache: Cache, manifest: ViewsManifest) -> Iterator[ShownViews]:
+    for view_set, one in manifest.sets.items():
+        commits = cache.records(views_unit(view_set), manifest.digest)
+        tables = (committed_views(cache, view_set, shard) for shard in sorted(commits))
+        table = next((table for table in tables if table.num_rows), None)
+        if table is not None:
+            pixels = cache.array(pixels_array(view_set), commits)
+            yield ShownViews(view_set=view_set, geometry=one.geometry, table=table, pixels=pixels)

@@ -1,0 +1,128 @@
+"""What `inspect` says, as plain text: the facts of `cache_facts`, digests by their first digits."""
+
+from collections.abc import Iterator
+
+from pipeline.inspect.facts import CacheFacts, TeacherFacts, ViewSetFacts, WriterFacts
+from pipeline.inspect.view import ArrayNumbers, ViewFacts
+from pipeline.stats.facts import StatsFacts
+from pipeline.stats.text import RESIDUAL_HEAD, residual_cells
+from pipeline.text_table import aligned, sized
+from storage_schemas.format.stats import POOLED
+
+DIGITS = 12
+"""Hexadecimal digits of a digest that a reader needs to tell one from another."""
+
+
+def cache_lines(facts: CacheFacts) -> Iterator[str]:
+    """Say what is in a cache."""
+    identity = "no views yet" if facts.identity is None else f"identity {facts.identity[:DIGITS]}"
+    grown = f" in {facts.generations} generations" if facts.generations > 1 else ""
+    yield f"{facts.cache}: recipe {facts.recipe}, format {facts.format}, {identity}, {facts.images:,} images{grown}"
+    if facts.exported_from is not None:
+        yield f"exported from views of identity {facts.exported_from[:DIGITS]}"
+    if facts.view_sets:
+        yield ""
+        yield from _view_sets(facts.view_sets)
+    for teacher in facts.teachers:
+        yield ""
+        yield from _teacher(teacher)
+    yield ""
+    yield from _unfinished(facts)
+    yield from map(_writer, facts.writers)
+
+
+def _view_sets(sets: tuple[ViewSetFacts, ...]) -> Iterator[str]:
+    head = ["view set", "canvas", "drawn", "cut", "rejected", "rows per shard", "shards", "pixels"]
+    teachers = sorted({detail.teacher for one in sets for detail in one.details})
+    rows = [head + [f"detail {teacher}" for teacher in teachers]]
+    for one in sets:
+        cells = [f"{detail.committed}/{detail.shards}, {sized(detail.bytes)}" for detail in one.details]
+        numbers = [f"{number:,}" for number in (one.drawn, one.cut, one.rejected, one.rows_per_shard)]
+        shards = f"{one.committed}/{one.shards}"
+        rows.append([one.name, f"{one.side} px", *numbers, shards, sized(one.bytes), *cells])
+    yield from aligned(rows)
+
+
+def _teacher(teacher: TeacherFacts) -> Iterator[str]:
+    noise = ": RANDOM WEIGHTS, a demonstration, not a teacher" if teacher.random_weights else ""
+    summary = "no summary" if teacher.summary_dim is None else f"summaries of {teacher.summary_dim}"
+    sizes = "any size" if teacher.size_rule == "any" else f"{teacher.native} px alone ({teacher.size_rule})"
+    encoding = teacher.encoding if teacher.compression == "none" else f"{teacher.encoding}, {teacher.compression}"
+    yield f"teacher {teacher.name}{noise}"
+    yield f"  model    {teacher.model}: {teacher.dim} channels, {summary}, patch {teacher.patch}, {sizes}"
+    yield f"  licence  {teacher.licence}"
+    yield f"  weights  {teacher.weights_sha256[:DIGITS]}, run in {teacher.precision}, {teacher.batch} inputs a forward"
+    source = "" if teacher.exported_from is None else f", exported from {teacher.exported_from[:DIGITS]}"
+    yield f"  stored   {sized(teacher.bytes)} in {encoding}, identity {teacher.identity[:DIGITS]}{source}"
+    yield f"  PHI-S    φ = {teacher.phi_s.scale:.4g}, fitted on {teacher.phi_s.tokens:,} tokens"
+    yield f"  stats    {_stats(teacher.stats)}"
+    yield from (f"  {line}" for line in aligned(list(_set_rows(teacher))))
+    if teacher.stats is not None:
+        yield from (f"  {line}" for line in teacher.stats.advice)
+
+
+def _stats(stats: StatsFacts | None) -> str:
+    if stats is None:
+        return "not measured"
+    measured = f"{stats.views:,} views" + _staleness(stats)
+    if stats.dispersion is None:
+        return measured
+    paper = f" (the report has {stats.paper_dispersion:.3f} for {stats.paper_model})" if stats.paper_model else ""
+    return f"{measured}, dispersion of summaries {stats.dispersion:.4g} rad²{paper}"
+
+
+def _staleness(stats: StatsFacts) -> str:
+    if stats.unmeasured:
+        return f" WITHOUT {stats.unmeasured} SHARD{'S' * (stats.unmeasured > 1)} THAT CAME SINCE"
+    return "" if stats.current else " OF OTHER FEATURES THAN THESE"
+
+
+def _set_rows(teacher: TeacherFacts) -> Iterator[list[str]]:
+    residuals = {} if teacher.stats is None else {one.view_set: one for one in teacher.stats.residuals}
+    yield ["view set", "tokens", "views", "shards", "bytes", *RESIDUAL_HEAD]
+    for one in teacher.sets:
+        shards = f"{one.committed}/{one.shards}"
+        known = [one.view_set, f"{one.tokens} × {one.tokens}", f"{one.views:,}", shards, sized(one.bytes)]
+        yield known + residual_cells(residuals.get(one.view_set))
+    total = sum(one.committed for one in teacher.sets), sum(one.shards for one in teacher.sets)
+    views = sum(one.views for one in teacher.sets)
+    known = ["all", "", f"{views:,}", f"{total[0]}/{total[1]}", sized(teacher.bytes)]
+    yield known + residual_cells(residuals.get(POOLED))
+
+
+def _writer(one: WriterFacts) -> str:
+    sign = "" if one.last_sign is None else f", last sign of life {one.last_sign}"
+    if one.ended:
+        return f"{one.lease}: {one.work or 'a run'} has ended before it was done; the next run goes on"
+    return f"{one.lease} is being written by process {one.process} on {one.host} ({one.work}), since {one.since}{sign}"
+
+
+def _unfinished(facts: CacheFacts) -> Iterator[str]:
+    if not facts.unfinished:
+        yield "nothing is unfinished"
+        return
+    rows = [[one.unit, f"{one.done}/{one.of}", one.command] for one in facts.unfinished]
+    yield from aligned([["unfinished", "done", "finished by"], *rows], left=3)
+
+
+def view_lines(facts: ViewFacts) -> Iterator[str]:
+    """Say what is known of a view."""
+    yield f"{facts.cache}: view {facts.view_set}/{facts.row}, in shard {facts.shard}"
+    yield ""
+    yield from aligned([[name, str(value)] for name, value in facts.view.items()], left=2)
+    if facts.placements:
+        yield ""
+        heads = next(iter(facts.placements.values()))
+        rows = [[teacher, *map(_shown, placement.values())] for teacher, placement in facts.placements.items()]
+        yield from aligned([["placement", *heads], *rows])
+    yield ""
+    yield from aligned([["array", "entry", "min", "max", "mean", "std"], *map(_cells, facts.arrays)])
+
+
+def _cells(numbers: ArrayNumbers) -> list[str]:
+    entry = f"{numbers.dtype} {' × '.join(map(str, numbers.shape))}"
+    return [numbers.array, entry, *(f"{value:.5g}" for value in (numbers.min, numbers.max, numbers.mean, numbers.std))]
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,4 @@
+"""The mathematics of PHI-S without a cache: moments, spectra, Hadamard matrices, the fit.
+
+Door: fit, moments, spectrum, hadamard.
+"""

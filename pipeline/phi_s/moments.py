@@ -1,0 +1,258 @@
+"""Count, mean and scatter of feature rows: all that PHI-S and the statistics need, in a form that merges."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64
+
+from storage_schemas.format.errors import ContractError, Problem
+
+ROWS_AT_ONCE = 1024
+"""Rows held in float64 at a time: memory stays flat however many rows there are."""
+STRIPS = 8
+"""Column strips of the scatter. Each is computed from its own diagonal rightwards: 9/16 of the whole product."""
+NARROWEST_STRIP = 128
+"""Columns below which a strip's matrix product would run slower than its smaller size saves."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Moments:
+    """What is known of a set of rows: how many, their mean, and how they scatter about it."""
+
+    count: int
+    """Rows."""
+    mean: Float64[np.ndarray, " channels"]
+    """(1/n) Σ x (the rows' unit)."""
+    scatter: Float64[np.ndarray, "channels channels"]
+    """Σ (x − mean)(x − mean)ᵀ (the rows' unit squared)."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.count < 1:
+            problems.append(Problem(place="count", found=f"expected at least one row, is {self.count}"))
+        if self.scatter.shape != (self.mean.size, self.mean.size):
+            found = f"{self.scatter.shape} does not fit {self.mean.size} channels"
+            problems.append(Problem(place="scatter", found=found))
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.scatter).all()):
+            problems.append(Problem(place="mean, scatter", found="NaN or infinity"))
+        if problems:
+            raise ContractError("Moments", problems)
+
+
+def observe(rows: Float[torch.Tensor, "rows channels"]) -> Moments:
+    """Measure rows, on the device where they lie; as `observe_all` of this one block."""
+    return observe_all([rows])
+
+
+def observe_all(blocks: Iterable[Float[torch.Tensor, "_ channels"]]) -> Moments:
+    """Measure the rows of blocks that come one after another, on the device where they lie.
+
+    Rows are centred on the mean c of the first ones before they are multiplied, which leaves no cancellation to speak
+    of: with d = x − c, mean = c + Σd / n and scatter = Σ d dᵀ − (Σd)(Σd)ᵀ / n. A channel that never changes has a
+    variance of exactly zero: its d is at most a few units in c's last place, which square and sum without rounding.
+
+    The product is in float64. A float32 one rounds at 1e-7, differently for each way of splitting the rows; and since
+    only what is right of the diagonal is computed, float64 takes about as long as all of it would in float32, on a
+    CPU and on accelerators that do float64 at half rate or better. On others, pass rows that lie on the CPU.
+
+    Args:
+        blocks: features (any one unit), of any float type, each of any number of rows. One call for many blocks costs
+            less than a call for each and a merge: those pass over matrices of `[C, C]` several times.
+
+    Raises:
+        ContractError: no rows, blocks that differ in channels, or rows that hold NaN or infinity, named by number,
+            counted from the first block on.
+    """
+    observer = Observer()
+    for rows in blocks:
+        observer.add(rows)
+    return observer.moments()
+
+
+@final
+class Observer:
+    """Measures rows as they come, as `observe_all` does, for whoever cannot hand them over as one sequence."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums: _Sums | None = None
+
+    def add(self, rows: Float[torch.Tensor, "rows channels"]) -> None:
+        """Add a block of rows.
+
+        Raises:
+            ContractError: its channels are not those of the blocks before it, or it holds NaN or infinity.
+        """
+        if len(rows) == 0:
+            return
+        if self._sums is None:
+            self._sums = _sums_about(rows[:ROWS_AT_ONCE].double().mean(dim=0))
+        _refuse_other_channels(self._sums.centre.numel(), rows.shape[1])
+        _add(self._sums, rows)
+        if not bool(self._sums.total.isfinite().all()):
+            refuse_rows("A feature array", np.pad(non_finite_rows(rows), (self._count, 0)), "NaN or infinity")
+        self._count += len(rows)
+
+    def moments(self) -> Moments:
+        """Return the moments of all rows so far.
+
+        Raises:
+            ContractError: there were none.
+        """
+        if self._sums is None:
+            problem = Problem(place="rows", found="expected at least one, there are none")
+            raise ContractError("A feature array", [problem])
+        sums, count = self._sums, self._count
+        mean = sums.centre + sums.total / count
+        scatter = _mirrored(sums.products) - torch.outer(sums.total, sums.total) / count
+        return Moments(count=count, mean=mean.cpu().numpy(), scatter=scatter.cpu().numpy())
+
+
+def non_finite_rows(rows: Float[torch.Tensor, "rows channels"]) -> Bool[np.ndarray, " rows"]:
+    """Tell for each row whether it holds NaN or infinity."""
+    return (~rows.isfinite().all(dim=1)).cpu().numpy()
+
+
+def merge(left: Moments, right: Moments) -> Moments:
+    """Return the moments of two sets of rows together.
+
+    With δ = mean₂ − mean₁: mean = mean₁ + δ n₂/n, scatter = scatter₁ + scatter₂ + δ δᵀ n₁n₂/n.
+    Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+
+    Raises:
+        ContractError: the two do not have the same channels.
+    """
+    _refuse_other_channels(left.mean.size, right.mean.size)
+    count = left.count + right.count
+    delta = right.mean - left.mean
+    between = delta * np.sqrt(left.count * right.count / count)  # squared as one vector, so as to stay symmetric
+    scatter = left.scatter + right.scatter + np.outer(between, between)
+    return Moments(count=count, mean=left.mean + delta * (right.count / count), scatter=scatter)
+
+
+def merge_all(parts: Iterable[Moments]) -> Moments:
+    """Merge moments pairwise, as a balanced tree does, holding no more of them than the tree is high.
+
+    Raises:
+        ContractError: there are none, or their channels differ.
+    """
+    return merge_each({"": part} for part in parts)[""]
+
+
+def merge_each(parts: Iterable[Mapping[str, Moments]]) -> dict[str, Moments]:
+    """Merge the moments of each name with those of the same name, as `merge_all` does.
+
+    Args:
+        parts: all of the same names.
+
+    Raises:
+        ContractError: there are none, or the channels of a name differ.
+    """
+    subtrees: list[tuple[int, dict[str, Moments]]] = []  # (height, moments), heights falling
+    for one in parts:
+        part, height = dict(one), 0
+        while subtrees and subtrees[-1][0] == height:
+            part, height = _merged(subtrees.pop()[1], part), height + 1
+        subtrees.append((height, part))
+    if not subtrees:
+        raise ContractError("Moments", [Problem(place="parts", found="expected at least one, there are none")])
+    merged = subtrees.pop()[1]
+    while subtrees:
+        merged = _merged(subtrees.pop()[1], merged)
+    return merged
+
+
+def _merged(left: Mapping[str, Moments], right: Mapping[str, Moments]) -> dict[str, Moments]:
+    return {name: merge(left[name], right[name]) for name in left}
+
+
+def variance(moments: Moments) -> Float64[np.ndarray, " channels"]:
+    """Return the variance of each channel, Σ (x − mean)² / (n − 1) (the rows' unit squared).
+
+    Raises:
+        ContractError: fewer than two rows.
+    """
+    return np.diagonal(moments.scatter) / _degrees_of_freedom(moments)
+
+
+def covariance(moments: Moments) -> Float64[np.ndarray, "channels channels"]:
+    """Return scatter / (n − 1) (the rows' unit squared).
+
+    Raises:
+        ContractError: fewer than two rows.
+    """
+    return moments.scatter / _degrees_of_freedom(moments)
+
+
+def _refuse_other_channels(expected: int, found: int) -> None:
+    if found != expected:
+        raise ContractError("Moments", [Problem(place="channels", found=f"{expected} and {found} do not merge")])
+
+
+def _degrees_of_freedom(moments: Moments) -> int:
+    if moments.count < 2:
+        found = f"expected at least two rows for a variance, is {moments.count}"
+        raise ContractError("Moments", [Problem(place="count", found=found)])
+    return moments.count - 1
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sums:
+    """What is added up, in place, over d = x − c."""
+
+    centre: Float64[torch.Tensor, " channels"]
+    """c."""
+    total: Float64[torch.Tensor, " channels"]
+    """Σd."""
+    products: Float64[torch.Tensor, "channels channels"]
+    """Σ d dᵀ, on the strips' diagonal blocks and right of them; zero elsewhere."""
+
+
+def _sums_about(centre: Float64[torch.Tensor, " channels"]) -> _Sums:
+    products = torch.zeros(centre.numel(), centre.numel(), dtype=torch.float64, device=centre.device)
+    return _Sums(centre=centre, total=torch.zeros_like(centre), products=products)
+
+
+def _add(sums: _Sums, rows: Float[torch.Tensor, "rows channels"]) -> None:
+    """Add rows to the sums, a bounded number at a time."""
+    channels = rows.shape[1]
+    width = max(NARROWEST_STRIP, -(-channels // STRIPS))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        centred = rows[start : start + ROWS_AT_ONCE].double() - sums.centre
+        sums.total.add_(centred.sum(dim=0))
+        for left in range(0, channels, width):
+            strip = slice(left, left + width)
+            sums.products[strip, left:].addmm_(centred[:, strip].T, centred[:, left:])
+
+
+def _mirrored(products: Float64[torch.Tensor, "channels channels"]) -> Float64[torch.Tensor, "channels channels"]:
+    """Copy what is right of the diagonal to its left."""
+    return products.triu() + products.triu(diagonal=1).T
+
+
+NAMED = 8
+"""Rows named in a message; the others are counted."""
+
+
+def refuse_rows(subject: str, bad: Bool[np.ndarray, " rows"], found: str) -> None:
+    """Refuse an array of which any row is bad.
+
+    Args:
+        subject: whose rows they are; begins the message.
+        bad: true for each row that cannot be used.
+        found: what is wrong with them.
+
+    Raises:
+        ContractError: a row is bad; names the first few, and counts all.
+    """
+    numbers = np.flatnonzero(bad).tolist()
+    if not numbers:
+        return
+    more = ", …" if len(numbers) > NAMED else ""
+    place = f"rows {', '.join(map(str, numbers[:NAMED]))}{more}"
+    raise ContractError(subject, [Problem(place=place, found=f"{found} in {len(numbers)} of {bad.size} rows")])

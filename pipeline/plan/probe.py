@@ -1,0 +1,154 @@
+"""Measuring before a run how fast it will be: some forwards of a teacher, and one shard of its features written."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle, islice
+from typing import final
+
+import numpy as np
+import torch
+
+from pipeline.config import RunConfig, TeacherChoice
+from pipeline.features.teacher import RunningTeacher, run_teacher
+from pipeline.plan.plan import TeacherPlan
+from pipeline.workers.device import Device, device_of
+from pipeline.workers.open_pool import open_pool
+from pipeline.workers.ordered import in_order
+from storage_schemas.format.encodings import as_stored
+from storage_schemas.format.shard_format import ArraySpec, encode_index
+from storage_schemas.objects.publish import TEMPORARY, publish
+from storage_schemas.objects.store import Store
+from storage_schemas.shard_writer import ShardWriter
+from teachers.base import normalise
+
+WARM_UP = 1
+"""Batches before the clock starts: kernels are chosen, or compiled, and memory is taken."""
+BATCHES = 3
+"""Batches on the clock."""
+ENTRIES = 4
+"""Different views' worth of noise in the shard that is written."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeTask:
+    """One teacher."""
+
+    choice: TeacherChoice
+    sides: tuple[int, ...]
+    """Of its inputs (pixels)."""
+    array: ArraySpec
+    """Of which one shard is written."""
+    views: int
+    """Views in that shard."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherSpeed:
+    """What was measured, of one worker."""
+
+    device: Device
+    """Where the teacher ran."""
+    seconds: Mapping[int, float]
+    """For one input, by its side (pixels)."""
+    written: int
+    """Size of the shard (bytes)."""
+    writing: float
+    """How long it took, until it was durable (seconds)."""
+
+    @property
+    def bytes_per_second(self) -> float:
+        """How fast features are written."""
+        return self.written / self.writing
+
+
+@final
+class SpeedProbe:
+    """The worker of a probe."""
+
+    def __init__(self, *, store: Store, run: RunConfig) -> None:
+        torch.set_num_threads(run.threads)
+        self._store, self._run = store, run
+
+    def probe(self, task: ProbeTask) -> TeacherSpeed:
+        """Build a teacher as `extract` does, run some batches of noise, and write a shard of noise.
+
+        Raises:
+            MissingError: its weights are not to be had.
+            StorageError: the store cannot be written.
+        """
+        running = run_teacher(task.choice, self._run.device, compiled=self._run.compiled)
+        seconds = {side: _seconds_per_input(running, side) for side in task.sides}
+        written, writing = _write(self._store, task)
+        device = device_of(running.teacher.device)
+        return TeacherSpeed(device=device, seconds=seconds, written=written, writing=writing)
+
+
+def probe_teachers(store: Store, teachers: Sequence[TeacherPlan], run: RunConfig) -> dict[str, TeacherSpeed]:
+    """Measure planned teachers, one after another. Nothing is left in the store.
+
+    Args:
+        store: where the cache is, or will be.
+        teachers: their plans, none of them refused.
+        run: executor, device.
+    """
+    tasks = [_task(teacher) for teacher in teachers]
+    with open_pool(partial(SpeedProbe, store=store, run=run), replace(run, workers=1), tasks=1) as pool:
+        speeds = list(in_order(pool.run("probe", tasks)))
+    return {task.choice.name: speed for task, speed in zip(tasks, speeds, strict=True)}
+
+
+def _task(teacher: TeacherPlan) -> ProbeTask:
+    unit = max(teacher.features[teacher.choice.encoding], key=lambda one: one.arrays[0].entry_bytes * one.grid.views)
+    views = len(unit.grid.slots(0))
+    return ProbeTask(choice=teacher.choice, sides=tuple(teacher.inputs), array=unit.arrays[0], views=views)
+
+
+def _seconds_per_input(running: RunningTeacher, side: int) -> float:
+    noise = np.random.default_rng(side).integers(0, 256, (running.batch, side, side, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(noise)
+    for batch in range(WARM_UP + BATCHES):
+        if batch == WARM_UP:
+            began = time.perf_counter()
+        inputs = normalise(pixels.to(running.teacher.device), running.teacher.spec)
+        running.teacher.encode(
+            inputs
+        ).spatial.half().cpu()  # features leave the device: it has done all there was to do
+    return (time.perf_counter() - began) / BATCHES / running.batch
+
+
+def _write(store: Store, task: ProbeTask) -> tuple[int, float]:
+    """Write a shard under a name of no cache's, take it away, and return its size and the seconds that writing took."""
+    draws = np.random.default_rng(0)
+    shape = (ENTRIES, *task.array.entry_shape)
+    entries = as_stored(draws.standard_normal(shape, dtype=np.float32), task.choice.encoding)
+    with _taken_away(store, f"tables/probe-{uuid.uuid4().hex}{TEMPORARY}") as name:
+        began = time.perf_counter()
+        with publish(store, name) as sink:
+            writer = ShardWriter(task.array, sink)
+            for entry in islice(cycle(entries), task.views):
+                writer.append(entry)
+            sink.write(encode_index(writer.spans, task.array.rows_per_shard))
+        return sink.size, time.perf_counter() - began
+
+
+@contextmanager
+def _taken_away(store: Store, name: str) -> Iterator[str]:
+    """Let an object be written, and remove it with every folder that was not there, however the block ends."""
+    folder, made = os.path.dirname(store.path(name)), list[str]()
+    while store.is_local and not os.path.isdir(folder):
+        made.append(folder)
+        folder = os.path.dirname(folder)
+    try:
+        yield name
+    finally:
+        store.remove(name)
+        for one in made:
+            with suppress(OSError):  # somebody else put something there meanwhile, or it was never made
+                os.rmdir(one)

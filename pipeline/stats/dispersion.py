@@ -1,0 +1,140 @@
+"""How far a teacher's summaries spread about their mean direction: two exact passes over the raw vectors.
+
+    μ_y = E[y] / |E[y]|                (v4 eq 5, the first pass)
+    Disp(Θ_y) = E[Θ(y, μ_y)²]          (v4 eq 6, the second pass)
+
+Both passes give sums that merge, in any order.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import final
+
+import numpy as np
+from jaxtyping import Float, Float64
+
+from pipeline.phi_s.moments import refuse_rows
+from storage_schemas.format.errors import ContractError, Problem
+
+PAPER_DISPERSIONS: Mapping[str, float] = MappingProxyType(
+    {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.120, "DINOv3-7B": 2.186}
+)
+"""Disp(Θ_y) (rad²) as the C-RADIOv4 report gives it in Table 3, by the names it uses."""
+
+LEAST_RESULTANT = 1e-10
+"""|Σy| / Σ|y| (unitless) at and below which the vectors cancel, to the rounding of a long sum."""
+LEAST_DISPERSION = 1e-12
+"""Disp(Θ_y) (rad²) at and below which float32 vectors are all alike, to their rounding."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DirectionSum:
+    """What the first pass gathers."""
+
+    count: int
+    """Summaries."""
+    total: Float64[np.ndarray, " channels"]
+    """Σy (raw teacher units)."""
+    length: float
+    """Σ|y| (raw teacher units)."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AngleSum:
+    """What the second pass gathers."""
+
+    count: int
+    """Summaries."""
+    squares: float
+    """ΣΘ(y, μ_y)² (rad²)."""
+
+
+def observe_direction(summaries: Float[np.ndarray, "rows channels"]) -> DirectionSum:
+    """First pass: sum the vectors as they are, so that long ones weigh more, as eq 5 has it.
+
+    Args:
+        summaries: raw teacher units, never normalised.
+
+    Raises:
+        ContractError: rows of length zero or that are not finite, named by number.
+    """
+    lengths = _lengths(summaries)
+    total = summaries.sum(axis=0, dtype=np.float64)
+    return DirectionSum(count=len(summaries), total=total, length=float(lengths.sum()))
+
+
+def merge_directions(left: DirectionSum, right: DirectionSum) -> DirectionSum:
+    """Return the first pass over two sets of summaries together.
+
+    Raises:
+        ContractError: the two do not have the same channels.
+    """
+    if left.total.size != right.total.size:
+        found = f"{left.total.size} and {right.total.size} do not merge"
+        raise ContractError("DirectionSum", [Problem(place="channels", found=found)])
+    total, length = left.total + right.total, left.length + right.length
+    return DirectionSum(count=left.count + right.count, total=total, length=length)
+
+
+def mean_direction(directions: DirectionSum) -> Float64[np.ndarray, " channels"]:
+    """Return μ_y, of length one.
+
+    Raises:
+        ContractError: no summaries, or summaries that cancel and so have no mean direction.
+    """
+    length = float(np.linalg.norm(directions.total))
+    if length <= LEAST_RESULTANT * directions.length:
+        found = f"the sum of {directions.count} vectors is zero: it has no direction"
+        raise ContractError("DirectionSum", [Problem(place="total", found=found)])
+    return directions.total / length
+
+
+def observe_angles(
+    summaries: Float[np.ndarray, "rows channels"], direction: Float64[np.ndarray, " channels"]
+) -> AngleSum:
+    """Second pass: sum the squared angles between the vectors and the mean direction.
+
+    Θ = 2 atan2(|ŷ − μ|, |ŷ + μ|) for unit vectors, which unlike an arc cosine loses nothing near 0 and π.
+
+    Args:
+        summaries: raw teacher units.
+        direction: μ_y, of length one.
+
+    Raises:
+        ContractError: rows of length zero or that are not finite, named by number.
+    """
+    units = summaries / _lengths(summaries)[:, None]
+    apart, along = np.linalg.norm(units - direction, axis=1), np.linalg.norm(units + direction, axis=1)
+    angles = 2 * np.arctan2(apart, along)
+    return AngleSum(count=len(summaries), squares=float(np.square(angles).sum()))
+
+
+def merge_angles(left: AngleSum, right: AngleSum) -> AngleSum:
+    """Return the second pass over two sets of summaries together."""
+    return AngleSum(count=left.count + right.count, squares=left.squares + right.squares)
+
+
+def dispersion(angles: AngleSum) -> float:
+    """Return Disp(Θ_y) (rad²).
+
+    Raises:
+        ContractError: no summaries, or summaries that all point one way: the loss divides by this number.
+    """
+    if angles.count < 1:
+        raise ContractError("AngleSum", [Problem(place="count", found="expected at least one summary, there are none")])
+    value = angles.squares / angles.count
+    if value <= LEAST_DISPERSION:
+        found = f"{value:.3g} rad²: all {angles.count} vectors point the same way"
+        raise ContractError("AngleSum", [Problem(place="squares", found=found)])
+    return value
+
+
+def _lengths(summaries: Float[np.ndarray, "rows channels"]) -> Float64[np.ndarray, " rows"]:
+    """Return |y| of every row, refusing rows without a direction."""
+    refuse_rows("A summary array", ~np.isfinite(summaries).all(axis=1), "NaN or infinity")
+    lengths = np.linalg.norm(summaries.astype(np.float64), axis=1)
+    refuse_rows("A summary array", lengths == 0, "a vector of length zero")
+    return lengths

@@ -1,0 +1,35 @@
+"""The command line of `stats`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+from pipeline.command_line import parse, require
+from pipeline.config import RunConfig
+from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.stats import TOLERANCE
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsOptions:
+    """Settings of `stats`."""
+
+    cache: str = ""
+    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    teacher: str = ""
+    """Which teacher (TEACHER); every teacher in the cache when empty."""
+    tolerance: float = TOLERANCE
+    """How far the features of a view set may be from zero mean and unit variance (PHI-S units) before they are called
+    off; see docs/phi_s.md for what 0.2 means."""
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def stats_options(arguments: Sequence[str]) -> StatsOptions:
+    """Read the command line of `stats`."""
+    options = parse("stats", StatsOptions(), arguments)
+    require("CACHE", options.cache)
+    if not options.tolerance >= 0:
+        found = f"{options.tolerance} is less than 0"
+        raise SettingError("tolerance", [Problem(place="--tolerance", found=found)])
+    return options

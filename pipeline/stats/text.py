@@ -1,0 +1,74 @@
+"""What `stats` found, as plain text: how far PHI-S is from perfect in every view set, and how wide the cones are."""
+
+from collections.abc import Iterator, Mapping
+from typing import get_args
+
+from pipeline.stats.dispersion import PAPER_DISPERSIONS
+from pipeline.stats.facts import FidelityFacts, ResidualFacts, StatsFacts
+from pipeline.text_table import aligned
+from storage_schemas.format.encodings import Encoding
+
+RESIDUAL_HEAD = ("tokens measured", "rms of mean", "variance − 1", "rms of it", "effective rank")
+"""Over the columns of `residual_cells`."""
+
+
+def stats_lines(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) -> Iterator[str]:
+    """Say what was measured.
+
+    Args:
+        facts: by teacher.
+        scales: φ of each (raw teacher units).
+    """
+    rows = [["teacher", "view set", *RESIDUAL_HEAD]]
+    for name, stats in facts.items():
+        rows += [[name, one.view_set, *residual_cells(one)] for one in stats.residuals]
+    yield from aligned(rows, left=2)
+    yield ""
+    yield from aligned(
+        [["teacher", "in the report", "φ", "views", "dispersion", "report's"], *_cones(facts, scales)], 2
+    )
+    yield ""
+    yield from aligned(list(_fidelity_rows(facts)), left=3)
+    yield "fidelity F: variance over the squared error that storing makes; ~ is expected of rounding, else measured"
+    for name, stats in facts.items():
+        yield from (f"{name}: {line}" for line in stats.advice)
+
+
+def residual_cells(residual: ResidualFacts | None) -> list[str]:
+    """Return the cells of one view set, empty where it was not measured."""
+    if residual is None:
+        return [""] * len(RESIDUAL_HEAD)
+    return [
+        f"{residual.tokens:,}",
+        f"{residual.mean:.4f}",
+        f"{residual.variance:+.4f}",
+        f"{residual.deviation:.4f}",
+        f"{residual.effective_rank:.1f}",
+    ]
+
+
+def _fidelity_rows(facts: Mapping[str, StatsFacts]) -> Iterator[list[str]]:
+    """Yield a row for each teacher and view set, with what each encoding leaves of it."""
+    encodings = get_args(Encoding)
+    yield ["teacher", "view set", "stored as", *(f"F of {encoding}" for encoding in encodings), "beyond int8"]
+    for name, stats in facts.items():
+        for position in range(0, len(stats.fidelities), len(encodings)):
+            held = stats.fidelities[position : position + len(encodings)]
+            stored = "".join(one.encoding for one in held if one.stored)
+            yield [name, held[0].view_set, stored, *map(_fidelity, held), f"{held[0].saturated:.2g}"]
+
+
+def _fidelity(facts: FidelityFacts) -> str:
+    if facts.fidelity is None:
+        return "exact"
+    return f"{'~' if facts.expected else ''}{facts.fidelity:,.4g}"
+
+
+def _cones(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) -> Iterator[list[str]]:
+    """Yield a row for each teacher, and one for each model of the report that is not among them."""
+    for name, stats in facts.items():
+        ours = "no summary" if stats.dispersion is None else f"{stats.dispersion:.3f} rad²"
+        report = "" if stats.paper_dispersion is None else f"{stats.paper_dispersion:.3f} rad²"
+        yield [name, stats.paper_model or "", f"{scales[name]:.4g}", f"{stats.views:,}", ours, report]
+    for model in sorted(PAPER_DISPERSIONS.keys() - {stats.paper_model for stats in facts.values()}):
+        yield ["", model, "", "", "", f"{PAPER_DISPERSIONS[model]:.3f} rad²"]

@@ -1,0 +1,142 @@
+"""Tasks of the stats stage: moments and angles over what is stored."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from typing import final
+
+import numpy as np
+import torch
+
+from pipeline.phi_s.moments import Moments, Observer, merge
+from pipeline.stats.dispersion import (
+    AngleSum,
+    DirectionSum,
+    merge_angles,
+    merge_directions,
+    observe_angles,
+    observe_direction,
+)
+from pipeline.stats.quantization import Rounding, merge_rounding, observe_rounding
+from storage_schemas.cache import Cache
+from storage_schemas.commits import ShardRecord, read_commit
+from storage_schemas.format.encodings import as_numbers
+from storage_schemas.format.layout import features_unit, spatial_array, summary_array
+from storage_schemas.format.views import ViewSet
+from storage_schemas.objects.store import Store
+from storage_schemas.sharded_array import ShardedArray
+
+TOKENS_AT_ONCE = 8192
+"""Tokens read at a time, and at least one view: memory stays flat in the views, and in the size of the windows."""
+BRANCHES = 32
+"""Tasks that a view set is cut into at most. Each sends back one scatter, C² float64: 134 MB where C is 4096. However
+many shards there are, no more than so many of these travel, and so many workers can be busy."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureTask:
+    """A branch: consecutive committed shards of one set of a teacher's features."""
+
+    teacher: str
+    view_set: ViewSet
+    shards: tuple[int, ...]
+    """They hold a view each, at least."""
+    views: int
+    """Views in them."""
+    summarised: bool
+    """Whether the teacher has summaries."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Observed:
+    """First pass over some shards."""
+
+    moments: Moments
+    """Of stored spatial tokens (PHI-S units)."""
+    rounding: Rounding
+    """What encodings cost on them."""
+    directions: DirectionSum | None
+    """Of raw summaries; None for a teacher that has none."""
+
+
+def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], summarised: bool) -> list[MeasureTask]:
+    """Cut shards into tasks of consecutive ones, by their number alone: never by how many workers there are.
+
+    Args:
+        teacher: whose features they are.
+        view_set: their set.
+        views: shard and views in it, in order; none without views.
+        summarised: whether the teacher has summaries.
+    """
+    count = min(BRANCHES, len(views))
+    cuts = [len(views) * branch // count for branch in range(count + 1)] if count else []
+    return [
+        MeasureTask(
+            teacher=teacher,
+            view_set=view_set,
+            shards=tuple(shard for shard, _ in views[start:stop]),
+            views=sum(held for _, held in views[start:stop]),
+            summarised=summarised,
+        )
+        for start, stop in pairwise(cuts)
+    ]
+
+
+def merge_observed(left: Observed, right: Observed) -> Observed:
+    """Return the first pass over both."""
+    directions = left.directions
+    if directions is not None and right.directions is not None:
+        directions = merge_directions(directions, right.directions)
+    rounding = merge_rounding(left.rounding, right.rounding)
+    return Observed(moments=merge(left.moments, right.moments), rounding=rounding, directions=directions)
+
+
+@final
+class FeatureMeasurer:
+    """The worker of the stats stage."""
+
+    def __init__(self, *, store: Store, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._cache = Cache(store=store)
+
+    def measure(self, task: MeasureTask) -> Observed:
+        """First pass: moments of the spatial tokens, what rounding costs on them, sum of the summaries."""
+        observer, rounding = Observer(), Rounding(count=0, float16=0.0, int8=0.0, saturated=0)
+        for tokens in self._tokens(task):
+            observer.add(torch.from_numpy(as_numbers(tokens)))
+            rounding = merge_rounding(rounding, observe_rounding(tokens))
+        directions = None
+        if task.summarised:
+            directions = reduce(merge_directions, map(observe_direction, self._summaries(task)))
+        return Observed(moments=observer.moments(), rounding=rounding, directions=directions)
+
+    def angles(self, task_and_direction: tuple[MeasureTask, np.ndarray]) -> AngleSum:
+        """Second pass: squared angles between summaries and their mean direction (μ_y, unit length)."""
+        task, direction = task_and_direction
+        return reduce(merge_angles, (observe_angles(summaries, direction) for summaries in self._summaries(task)))
+
+    def _tokens(self, task: MeasureTask) -> Iterator[np.ndarray]:
+        for shard in task.shards:
+            spatial, rows = self._open(task, shard, spatial_array(task.view_set, task.teacher))
+            step = max(1, TOKENS_AT_ONCE // int(np.prod(spatial.spec.entry_shape[:-1])))
+            for first in range(0, len(rows), step):
+                tokens = spatial.read(rows[first : first + step])
+                yield tokens.reshape(-1, tokens.shape[-1])
+
+    def _summaries(self, task: MeasureTask) -> Iterator[np.ndarray]:
+        for shard in task.shards:
+            summary, rows = self._open(task, shard, summary_array(task.view_set, task.teacher))
+            yield summary.read(rows)
+
+    def _open(self, task: MeasureTask, shard: int, array: str) -> tuple[ShardedArray, range]:
+        commits = read_commit(self._cache.store, features_unit(task.view_set, task.teacher), shard)
+        opened = self._cache.array(array, {shard: commits})
+        return opened, slots_filled(opened.records[shard])
+
+
+def slots_filled(record: ShardRecord) -> range:
+    """Return the row slots that hold a shard's views."""
+    return range(record.first_row, record.first_row + record.rows)

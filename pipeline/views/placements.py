@@ -1,0 +1,118 @@
+"""Placements: the offset at which each teacher sees each view, and for a canvas teacher its mosaic and cell."""
+
+from dataclasses import dataclass
+from typing import final
+
+import pyarrow as pa
+
+from pipeline.inventory.inputs import mosaic_layout
+from storage_schemas.format.geometry import CanvasGeometry, Offset
+from storage_schemas.format.mosaic import MosaicLayout, draw_cells
+from storage_schemas.format.tables import PLACEMENTS
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import Shifts, ViewSet, draw_offset
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """How one teacher saw one view."""
+
+    row: int
+    """Row of the view in its set."""
+    offset: Offset
+    """Where the teacher's window starts in the canvas (patches)."""
+    mosaic: int | None = None
+    """First row slot of the mosaic it lay in; None for a teacher without mosaics."""
+    cell: int | None = None
+    """Its cell in the mosaic, counted row by row."""
+
+
+def place_views(
+    spec: TeacherSpec, seed: int, shifts: Shifts, view_set: ViewSet, geometry: CanvasGeometry, views: pa.Table
+) -> list[Placement]:
+    """Place the views of one shard for one teacher.
+
+    A mosaic takes the next k² row slots of the shard, which is a whole number of mosaics, so a shard is complete in
+    itself; only its last mosaic may be partly empty.
+
+    Args:
+        spec: the teacher's.
+        seed: the recipe's.
+        shifts: the recipe's.
+        view_set: the set.
+        geometry: its canvas.
+        views: the shard's rows of the `views` table, in order.
+    """
+    offsets = [
+        draw_offset(geometry, shifts, offset_key(seed, image, draw, spec.forward_of))
+        for image, draw in zip(views["image"].to_pylist(), views["draw"].to_pylist(), strict=True)
+    ]
+    rows = views["row"].to_pylist()
+    if spec.size_rule != "canvas":
+        return [Placement(row=row, offset=offset) for row, offset in zip(rows, offsets, strict=True)]
+    layout = mosaic_layout(spec, geometry)
+    cells = [cell for first in rows[:: layout.capacity] for cell in mosaic_cells(layout, spec, seed, view_set, first)]
+    return [
+        Placement(row=row, offset=offset, mosaic=rows[position - position % layout.capacity], cell=cells[position])
+        for position, (row, offset) in enumerate(zip(rows, offsets, strict=True))
+    ]
+
+
+def source_rows(
+    spec: TeacherSpec, seed: int, view_set: ViewSet, geometry: CanvasGeometry, placements: list[Placement]
+) -> list[int | None]:
+    """Return the row slot that each view had where a canvas teacher saw it, which its mosaic and its cell tell.
+
+    Views that were exported are numbered anew; their mosaics are those of the cache that they come from.
+
+    Returns:
+        Row slots; None for a view whose cell its mosaic does not have.
+    """
+    layout, rows, drawn = mosaic_layout(spec, geometry), list[int | None](), dict[int, list[int]]()
+    for one in placements:
+        if one.mosaic is None or one.cell is None or one.cell not in range(layout.capacity):
+            rows.append(None)
+            continue
+        if one.mosaic not in drawn:
+            drawn[one.mosaic] = mosaic_cells(layout, spec, seed, view_set, one.mosaic)
+        rows.append(one.mosaic + drawn[one.mosaic].index(one.cell))
+    return rows
+
+
+def mosaic_cells(layout: MosaicLayout, spec: TeacherSpec, seed: int, view_set: ViewSet, first_row: int) -> list[int]:
+    """Return the cell of each member of the mosaic that starts at a row slot."""
+    return draw_cells(layout, (seed, view_set.name, first_row, "cells", spec.forward_of))
+
+
+def placements_of(table: pa.Table) -> list[Placement]:
+    """Read placements back from their table."""
+    return [
+        Placement(
+            row=one["row"],
+            offset=Offset(row=one["offset_row"], col=one["offset_col"]),
+            mosaic=one["mosaic"],
+            cell=one["cell"],
+        )
+        for one in table.to_pylist()
+    ]
+
+
+def placements_table(placements: list[Placement]) -> pa.Table:
+    """Return placements as rows of their table."""
+    rows = [
+        {
+            "row": one.row,
+            "offset_row": one.offset.row,
+            "offset_col": one.offset.col,
+            "mosaic": one.mosaic,
+            "cell": one.cell,
+        }
+        for one in placements
+    ]
+    return pa.Table.from_pylist(rows, PLACEMENTS)
+
+
+def offset_key(seed: int, image: str, draw: int, teacher: str) -> tuple[int | str, ...]:
+    """Return what a teacher's offset in a view is drawn for."""
+    return (seed, image, draw, "offset", teacher)

@@ -1,0 +1,58 @@
+"""Opening workers of the kind that a run asks for."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, final
+
+from pipeline.config import RunConfig
+from pipeline.workers.pool import AbstractPool, Unfinished, WorkerFactory
+
+
+@final
+class LocalPool(AbstractPool):
+    """One worker in this process: for debugging, for machines without ray, and as the baseline of benchmarks."""
+
+    def __init__(self, factory: WorkerFactory) -> None:
+        self._worker = factory()
+
+    def run(self, step: str, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        method, finishing = getattr(self._worker, step), deque[tuple[int, Future[Any]]]()
+        with ThreadPoolExecutor(1) as thread:  # whoever asks for no more results waits for what is being finished
+            for index, task in enumerate(tasks):
+                result = method(task)
+                if not isinstance(result, Unfinished):
+                    yield index, result
+                    continue
+                finishing.append((index, thread.submit(result.finish)))
+                if len(finishing) > 1:
+                    yield _finished(*finishing.popleft())
+            while finishing:
+                yield _finished(*finishing.popleft())
+
+
+def _finished(index: int, finishing: Future[Any]) -> tuple[int, Any]:
+    return index, finishing.result()
+
+
+def open_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> AbstractContextManager[AbstractPool]:
+    """Open a pool of the kind that `config` names.
+
+    Args:
+        factory: makes a worker.
+        config: executor, workers, GPUs.
+        tasks: how many tasks are coming.
+    """
+    if config.executor == "local":
+        return _local(factory)
+    from pipeline.workers.ray_pool import (
+        ray_pool,  # imported here so that EXECUTOR=local works where ray is not installed
+    )
+
+    return ray_pool(factory, config, tasks=tasks)
+
+
+@contextmanager
+def _local(factory: WorkerFactory) -> Iterator[AbstractPool]:
+    yield LocalPool(factory)

@@ -1,0 +1,252 @@
+"""The bytes of a shard: Zarr v3 `sharding_indexed`, one view per chunk, index at the end, CRC32C on everything.
+
+    chunk 0 | crc32c | chunk 1 | crc32c | … | (offset, length) of every chunk slot, uint64 little-endian | crc32c
+
+Each chunk's bytes are its array in C order, little-endian, compressed where the encoding says so, then four bytes of
+CRC32C (Castagnoli, little-endian). A slot without a view has offset and length 2⁶⁴ − 1. Source: the Zarr v3
+specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final, get_args
+
+import google_crc32c
+import numpy as np
+import pyarrow as pa
+from jaxtyping import UInt8, UInt64
+from numcodecs.zstd import Zstd
+
+from storage_schemas.format.encodings import INT8_NOTHING, INT8_STEP
+from storage_schemas.format.errors import ContractError, CorruptionError, Problem
+from storage_schemas.format.layout import ATTRIBUTE
+
+Compression = Literal["none", "zstd"]
+StoredType = Literal["uint8", "int8", "float16", "float32"]
+FILL: Mapping[StoredType, int | str] = {"uint8": 0, "int8": INT8_NOTHING, "float16": "NaN", "float32": "NaN"}
+"""What readers that do not ask the commit log find where nothing is."""
+Chunk = tuple[memoryview, bytes]
+"""A chunk's bytes, and their checksum, which follows them."""
+NO_CHUNK = 2**64 - 1
+CHECKSUM_BYTES = 4
+ZSTD_LEVEL = 3
+_ZSTD = pa.Codec("zstd")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySpec:
+    """An array of the cache: its name, its shape, and how its shards are written."""
+
+    path: str
+    """Path inside `features.zarr`."""
+    shape: tuple[int, ...]
+    """Row slots first, then the shape of one view's entry."""
+    dtype: StoredType
+    """Stored type."""
+    rows_per_shard: int
+    """Row slots in one shard (views)."""
+    compression: Compression = "none"
+    """Codec of each chunk. Features look like noise to it: zstd gains a few percent on float16."""
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise ContractError(f"array {self.path}", problems)
+
+    @property
+    def entry_shape(self) -> tuple[int, ...]:
+        """Shape of one view's entry."""
+        return self.shape[1:]
+
+    @property
+    def entry_bytes(self) -> int:
+        """Size of one view's entry before compression and checksum (bytes)."""
+        return math.prod(self.entry_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a chunk's body is an entry as it lies in this machine's memory."""
+        return self.compression == "none" and np.dtype(self.dtype) == np.dtype(self.dtype).newbyteorder("<")
+
+
+def index_bytes(rows_per_shard: int) -> int:
+    """Return the size of a shard's index with its checksum (bytes)."""
+    return 16 * rows_per_shard + CHECKSUM_BYTES
+
+
+def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> Chunk:
+    """Return one view's entry as the bytes of a chunk, which are not copied where they lie so already.
+
+    Raises:
+        ContractError: the entry's shape or dtype is not the array's.
+    """
+    if entry.shape != spec.entry_shape or entry.dtype != np.dtype(spec.dtype):
+        found = f"an entry is {entry.dtype} {entry.shape}, expected {spec.dtype} {spec.entry_shape}"
+        raise ContractError("entry", [Problem(place=spec.path, found=found)])
+    little = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
+    body = little.reshape(-1).view(np.uint8)
+    if spec.compression == "zstd":
+        # the codec that zarr-python writes with: its bytes
+        body = np.frombuffer(Zstd(level=ZSTD_LEVEL).encode(little), dtype=np.uint8)
+    return body.data, _checksum(body)
+
+
+def with_checksum(body: bytes | memoryview) -> bytes:
+    """Return bytes followed by their CRC32C."""
+    return b"".join((body, _checksum(np.frombuffer(body, dtype=np.uint8))))
+
+
+def checked_body(chunk: memoryview, place: str) -> memoryview:
+    """Return a chunk's bytes without their checksum, after checking it.
+
+    Raises:
+        CorruptionError: the checksum is wrong.
+    """
+    body, stored = chunk[:-CHECKSUM_BYTES], chunk[-CHECKSUM_BYTES:]
+    require_checksum(np.frombuffer(body, dtype=np.uint8), bytes(stored), place)
+    return body
+
+
+def require_checksum(body: UInt8[np.ndarray, "_"], stored: bytes, place: str) -> None:
+    """Check a chunk's bytes against the checksum that is stored after them.
+
+    Raises:
+        CorruptionError: it is not theirs.
+    """
+    if _checksum(body) != stored:
+        raise CorruptionError("chunk", [Problem(place=place, found="its CRC32C does not match its bytes")])
+
+
+def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str) -> None:
+    """Check a chunk and write its entry into `out`.
+
+    Args:
+        chunk: the chunk's bytes, checksum included.
+        spec: the array's.
+        out: the caller's buffer, `spec.entry_shape` of the array's dtype.
+        place: array, shard and row, for the error.
+
+    Raises:
+        CorruptionError: checksum or length is wrong.
+    """
+    body = checked_body(chunk, place)
+    if spec.compression == "zstd":
+        body = _inflate(body, spec, place)
+    if len(body) != spec.entry_bytes:
+        found = f"{len(body)} bytes, expected {spec.entry_bytes}"
+        raise CorruptionError("chunk", [Problem(place=place, found=found)])
+    out[...] = np.frombuffer(body, dtype=np.dtype(spec.dtype).newbyteorder("<")).reshape(spec.entry_shape)
+
+
+def require_whole_chunk(chunk: memoryview, spec: ArraySpec, place: str) -> None:
+    """Check a chunk without decoding it: its checksum, and its length where it is not compressed.
+
+    Raises:
+        CorruptionError: one is wrong.
+    """
+    body = checked_body(chunk, place)
+    if spec.compression == "none" and len(body) != spec.entry_bytes:
+        found = f"{len(body)} bytes, expected {spec.entry_bytes}"
+        raise CorruptionError("chunk", [Problem(place=place, found=found)])
+
+
+def encode_index(spans: list[tuple[int, int]], rows_per_shard: int) -> bytes:
+    """Return a shard's index: (offset, length) of each chunk written, empty slots after them."""
+    index = np.full((rows_per_shard, 2), NO_CHUNK, dtype="<u8")
+    index[: len(spans)] = np.array(spans, dtype="<u8").reshape(-1, 2)
+    return with_checksum(index.tobytes())
+
+
+def decode_index(index: bytes, rows_per_shard: int, place: str) -> UInt64[np.ndarray, "slots 2"]:
+    """Check a shard's index and return (offset, length) of every slot.
+
+    Raises:
+        CorruptionError: length or checksum is wrong.
+    """
+    body, checksum = index[:-CHECKSUM_BYTES], index[-CHECKSUM_BYTES:]
+    if len(index) != index_bytes(rows_per_shard) or _checksum(body) != checksum:
+        raise CorruptionError("shard index", [Problem(place=place, found="its CRC32C does not match its bytes")])
+    return np.frombuffer(body, dtype="<u8").reshape(rows_per_shard, 2).astype(np.uint64, copy=False)
+
+
+def array_metadata(spec: ArraySpec) -> dict[str, Any]:
+    """Return the `zarr.json` of an array, as the Zarr v3 specification writes it."""
+    byte_order = {"name": "bytes", "configuration": {"endian": "little"}}
+    one_byte = {"name": "bytes"}  # an array of single bytes has no byte order to state
+    zstd = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
+    sharding = {
+        "chunk_shape": [1, *spec.entry_shape],
+        "codecs": [
+            one_byte if spec.dtype in ("uint8", "int8") else byte_order,
+            *([zstd] if spec.compression == "zstd" else []),
+            {"name": "crc32c"},
+        ],
+        "index_codecs": [byte_order, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(spec.shape),
+        "data_type": spec.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [spec.rows_per_shard, *spec.entry_shape]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": FILL[spec.dtype],
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {ATTRIBUTE: {"step": INT8_STEP}} if spec.dtype == "int8" else {},
+        "storage_transformers": [],
+    }
+
+
+def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
+    """Read an array's `zarr.json`.
+
+    Raises:
+        ContractError: any layout but the one that `array_metadata` writes.
+    """
+    try:
+        chunk_codecs = metadata["codecs"][0]["configuration"]["codecs"]
+        spec = ArraySpec(
+            path=path,
+            shape=tuple(metadata["shape"]),
+            dtype=metadata["data_type"],
+            rows_per_shard=metadata["chunk_grid"]["configuration"]["chunk_shape"][0],
+            compression="zstd" if len(chunk_codecs) == 3 else "none",
+        )
+        understood = _as_json(array_metadata(spec)) == _as_json(metadata)
+    except (KeyError, IndexError, TypeError, ContractError):
+        understood = False
+    if not understood:
+        fix = "it was not written by Stillhouse, or by another version"
+        raise ContractError("array", [Problem(place=f"{path}/zarr.json", found="names another layout", fix=fix)])
+    return spec
+
+
+def _problems(spec: ArraySpec) -> Iterator[Problem]:
+    # exactly int: JSON's 4.0, its true, and NumPy's integers would each go wrong later, and elsewhere
+    if len(spec.shape) < 2 or not all(type(length) is int and length > 0 for length in spec.shape):
+        yield Problem(place="shape", found=f"{spec.shape} is not two or more positive whole numbers")
+    if type(spec.rows_per_shard) is not int or spec.rows_per_shard < 1:
+        yield Problem(place="rows_per_shard", found=f"{spec.rows_per_shard!r} is not a positive whole number")
+    for field, allowed in (("dtype", get_args(StoredType)), ("compression", get_args(Compression))):
+        if getattr(spec, field) not in allowed:
+            yield Problem(place=field, found=f"{getattr(spec, field)!r} is none of {', '.join(allowed)}")
+
+
+def _as_json(metadata: dict[str, Any]) -> str:
+    return json.dumps(metadata, sort_keys=True)  # as text, 1 and true differ; as Python values they are equal
+
+
+def _inflate(body: memoryview, spec: ArraySpec, place: str) -> memoryview:
+    # The array's own shape sizes the buffer: a chunk that would inflate to more, or to less, is refused.
+    try:
+        return memoryview(_ZSTD.decompress(body, spec.entry_bytes))
+    except OSError as error:
+        found = f"does not inflate to {spec.entry_bytes} bytes: {error}"
+        raise CorruptionError("chunk", [Problem(place=place, found=found)]) from error
+
+
+def _checksum(body: bytes | UInt8[np.ndarray, "_"]) -> bytes:
+    return google_crc32c.value(body).to_bytes(CHECKSUM_BYTES, "little")

@@ -1,0 +1,162 @@
+"""What `make stats` measures over everything that a teacher stored."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64
+
+from storage_schemas.format.encodings import Encoding
+from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.views import ViewSet
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundingStats:
+    """What storing the features in fewer bits costs, over all channels."""
+
+    numbers: int
+    """Numbers looked at."""
+    float16: float
+    """Mean squared error of `float16` (PHI-S units squared)."""
+    int8: float
+    """Mean squared error of `int8` (PHI-S units squared)."""
+    saturated: float
+    """Share of the numbers that are as large as `int8` holds, or larger."""
+
+    def array(self) -> Float64[np.ndarray, "4"]:
+        """Return it as it is stored."""
+        return np.array([float(self.numbers), self.float16, self.int8, self.saturated])
+
+    @classmethod
+    def from_array(cls, values: Float64[np.ndarray, "..."], place: str) -> "RoundingStats":
+        """Read `array()` back.
+
+        Raises:
+            ContractError: it is of another shape, or of negative numbers.
+        """
+        if values.shape != (4,) or (values < 0).any() or values[0] < 1:
+            found = f"{values.tolist()} are not a count and three numbers of at least 0"
+            raise ContractError("statistics", [Problem(place=place, found=found)])
+        numbers, float16, int8, saturated = values.tolist()
+        return cls(numbers=int(numbers), float16=float16, int8=int8, saturated=saturated)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChannelStats:
+    """First two moments of stored spatial features over every token counted."""
+
+    tokens: int
+    """Tokens counted."""
+    mean: Float64[np.ndarray, " channels"]
+    """Mean of each channel (PHI-S units): 0 where the fit is perfect."""
+    variance: Float64[np.ndarray, " channels"]
+    """Variance of each channel (PHI-S units squared): 1 where the fit is perfect."""
+    spectrum: Float64[np.ndarray, " channels"]
+    """Eigenvalues of the covariance (PHI-S units squared), falling, none below zero; times φ² in raw units."""
+    rounding: RoundingStats
+    """What encodings cost."""
+
+    def fidelity(self, encoding: Encoding) -> float | None:
+        """Return what an encoding leaves of the features: F = Var[t] / MSE, or None where it changes nothing.
+
+        Source: v2.5 eq 8, with the stored feature in the student's place.
+        """
+        error = {"float32": 0.0, "float16": self.rounding.float16, "int8": self.rounding.int8}[encoding]
+        return float(np.mean(self.variance)) / error if error else None
+
+    @property
+    def mean_residual(self) -> float:
+        """Root mean square over channels of the mean (PHI-S units)."""
+        return float(np.sqrt(np.mean(self.mean**2)))
+
+    @property
+    def variance_residual(self) -> float:
+        """Mean over channels of the variance, less 1 (PHI-S units squared)."""
+        return float(np.mean(self.variance) - 1)
+
+    @property
+    def variance_deviation(self) -> float:
+        """Root mean square over channels of the variance less 1 (PHI-S units squared): deviations do not cancel."""
+        return float(np.sqrt(np.mean((self.variance - 1) ** 2)))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TeacherStats:
+    """Statistics of one teacher's features."""
+
+    identity: str
+    """Digest of the features that were measured."""
+    views: int
+    """Views measured, over all sets."""
+    shards: Mapping[ViewSet, frozenset[int]]
+    """Shards measured, of each set."""
+    pooled: ChannelStats
+    """Over all view sets together."""
+    sets: Mapping[ViewSet, ChannelStats]
+    """Each view set that holds views on its own."""
+    dispersion: float | None
+    """Disp(Θ_y) of v4 eq 6 (rad²) over raw summaries; None for a teacher without a summary."""
+    mean_direction: Float64[np.ndarray, " summary_channels"] | None
+    """μ_y of v4 eq 5, unit length; None for a teacher without a summary."""
+    arrays: Mapping[str, str]
+    """SHA-256 of each array that was written with these, by its path in their group."""
+
+    def unmeasured(self, shards: Mapping[ViewSet, int]) -> int:
+        """Return how many shards came after these were measured.
+
+        Args:
+            shards: how many shards each set has.
+        """
+        return sum(
+            len(set(range(count)) - self.shards.get(view_set, frozenset())) for view_set, count in shards.items()
+        )
+
+
+def shard_runs(shards: Iterable[int]) -> list[list[int]]:
+    """Return shard numbers as `[first, stop)` runs, as statistics name what they measured: JSON-ready and short."""
+    runs: list[list[int]] = []
+    for shard in sorted(shards):
+        if runs and runs[-1][1] == shard:
+            runs[-1][1] = shard + 1
+        else:
+            runs.append([shard, shard + 1])
+    return runs
+
+
+def shards_of_runs(runs: Sequence[Sequence[int]], place: str) -> frozenset[int]:
+    """Return the shard numbers of runs.
+
+    Raises:
+        ContractError: they are not what `shard_runs` gives.
+    """
+    shards = frozenset(shard for first, stop in runs for shard in range(first, stop))
+    if shard_runs(shards) != [list(run) for run in runs]:
+        problem = Problem(place=place, found=f"{runs} are no runs of shards: rising, apart, none empty")
+        raise ContractError("statistics", [problem])
+    return shards
+
+
+TOLERANCE = 0.2
+"""Residual (unitless) up to which view sets are not spoken of. A spatial loss weighs by its features' second moment, so
+0.2 tilts it by about a fifth: four times what a fit on 1,000 views leaves by chance, where the tokens of a view are all
+alike (√(2/1000) = 0.045 of a variance), and far below what PHI-S is there to remove: teachers that differ a
+hundredfold. The papers give none."""
+
+
+POOLED = "all"
+"""The name that all view sets together go by."""
+
+
+def residual(mean: float, deviation: float) -> float:
+    """Return how far features are from zero mean and unit variance: the greater of the two norms.
+
+    Args:
+        mean: root mean square over channels of the mean (PHI-S units).
+        deviation: root mean square over channels of the variance less 1 (PHI-S units squared).
+    """
+    return max(mean, deviation)

@@ -1,0 +1,129 @@
+"""What both sides must know of a teacher: its dimensions, the sizes it accepts, and how it wants its pixels."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, final, get_args
+
+from storage_schemas.format.errors import ContractError, Problem, SettingError
+
+SizeRule = Literal["any", "fixed", "canvas"]
+Resample = Literal["bilinear", "bicubic"]
+Precision = Literal["fp32", "bf16-autocast", "bf16"]
+_BLOCK = re.compile(r"-block(0|[1-9][0-9]*)$")
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherSpec:
+    """A teacher as the cache knows it. Two specs that differ in any field are two teachers."""
+
+    name: str
+    """Its name in the cache, `teachers/<name>`, and on the command line."""
+    model: str
+    """The model behind the name, as its library calls it; for people and for the cache's identity."""
+    dim: int
+    """Channels of a spatial token (C)."""
+    summary_dim: int | None
+    """Channels of the summary, or None for a teacher that has none (SAM3)."""
+    patch: int
+    """Side of a token's patch (pixels of the teacher's input)."""
+    size_rule: SizeRule
+    """`any`: the window at its own resolution. `fixed`: the window at `native` pixels, from `detail`. `canvas`: windows
+    laid out in tokens on one `native` × `native` input."""
+    native: int
+    """Input side (pixels) of a `fixed` or `canvas` teacher; for `any` the side it was trained at, for information."""
+    mean: tuple[float, float, float]
+    """Mean (RGB, of pixels in [0, 1]) subtracted before the model."""
+    std: tuple[float, float, float]
+    """Standard deviation (RGB, of pixels in [0, 1]) divided by after the mean."""
+    resample: Resample = "bilinear"
+    """Antialiased filter for a canvas teacher's window, when its patch differs from the student's."""
+    licence: str = "unstated"
+    """Licence of the weights, which binds what may be done with the features too."""
+    layer: int | None = None
+    """Block whose output is cached (counted from 0), or None for the last."""
+    tiles: int = 1
+    """For a fixed teacher: along each side of a window of the high partition it has so many times its native tokens."""
+    upsampler: str | None = None
+    """What makes them: `tiles`, `bilinear` or `module:Class`; None for a teacher without tiles."""
+    random_weights: bool = False
+    """True when the weights are seeded noise, for demonstrations and tests only."""
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise SettingError(f"teacher {self.name!r}", problems)
+
+    def block(self, layer: int) -> "TeacherSpec":
+        """Return the teacher that one intermediate block's map is, beside the last block's: `<name>-block<layer>`.
+
+        It has no summary: that is the last block's.
+        """
+        return replace(self, name=f"{self.name}-block{layer}", layer=layer, summary_dim=None)
+
+    @property
+    def forward_of(self) -> str:
+        """Name of the teacher whose forward gives this map, and whose windows, cells and details it shares."""
+        return forward_of(self.name)
+
+    @property
+    def native_tokens(self) -> int:
+        """Tokens along one side of a `native` input."""
+        return self.native // self.patch
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the spec as JSON-ready values, for Zarr attributes and the cache's identity."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> "TeacherSpec":
+        """Rebuild a spec from `attributes()`.
+
+        Raises:
+            ContractError: fields are missing or unknown: it was written by another version.
+        """
+        odd = set(attributes) ^ set(cls.__slots__)
+        if odd:
+            found = f"fields that this version does not share: {', '.join(sorted(odd))}"
+            raise ContractError("teacher spec", [Problem(place="spec", found=found)])
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
+        }
+        return cls(**values)
+
+
+def forward_of(name: str) -> str:
+    """Return the name of the teacher whose forward gives the map of a name: `dinov3` for `dinov3-block7`."""
+    return _BLOCK.sub("", name)
+
+
+def _problems(spec: TeacherSpec) -> Iterator[Problem]:
+    if not (spec.name.isascii() and spec.name.replace("-", "").replace("_", "").isalnum()):
+        yield Problem(
+            place="name", found=f"{spec.name!r} is not ASCII letters, digits, - and _", fix="it names a folder"
+        )
+    for field, allowed in (("size_rule", get_args(SizeRule)), ("resample", get_args(Resample))):
+        if getattr(spec, field) not in allowed:
+            yield Problem(place=field, found=f"{getattr(spec, field)!r} is none of {', '.join(allowed)}")
+    for field, least in (("dim", 1), ("summary_dim", 1), ("patch", 1), ("native", 1), ("layer", 0), ("tiles", 1)):
+        value = getattr(spec, field)
+        if value is not None and value < least:
+            yield Problem(place=field, found=f"{value} is less than {least}")
+    block = _BLOCK.search(spec.name)
+    if (block and int(block[1])) != spec.layer and (spec.layer or 0) >= 0:
+        said = "no block's map" if spec.layer is None else f"the map of block {spec.layer}"
+        yield Problem(place="name", found=f"{spec.name!r} is {said}", fix="names end in -block<n> for these alone")
+    if spec.tiles > 1 and spec.size_rule != "fixed":
+        found = f"{spec.tiles}, but a teacher of size rule {spec.size_rule} sees large windows as they are"
+        yield Problem(place="tiles", found=found, fix="leave it at 1")
+    if (spec.tiles > 1) != (spec.upsampler is not None):
+        yield Problem(place="upsampler", found=f"{spec.upsampler!r} for {spec.tiles} tiles along a side")
+    if spec.patch > 0 and spec.native % spec.patch:
+        yield Problem(place="native", found=f"{spec.native} px is not a multiple of the patch, {spec.patch} px")
+    if len(spec.mean) != 3 or not all(map(math.isfinite, spec.mean)):
+        yield Problem(place="mean", found=f"{spec.mean} is not three finite numbers")
+    if len(spec.std) != 3 or not all(math.isfinite(value) and value > 0 for value in spec.std):
+        yield Problem(place="std", found=f"{spec.std} is not three finite positive numbers")

@@ -1,0 +1,109 @@
+"""Local files without fsspec: reading ranges as bytes, or straight into the caller's buffers; writing pieces."""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, final
+from weakref import finalize
+
+import numpy as np
+
+from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, MissingError, Problem, StorageError
+
+KEPT_OPEN = 256
+"""Files that a process keeps open at most; the one that was not asked for for longest goes first."""
+AT_ONCE = 1024
+"""Pieces that one call writes: POSIX systems take so many."""
+Buffer = np.ndarray | bytearray | memoryview
+"""Bytes, side by side, to be filled."""
+Piece = bytes | memoryview
+"""Bytes, side by side, to be written."""
+
+
+@final
+class OpenFile:
+    """A file, open for reading until nobody holds it: another thread may still read what is no longer kept."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+        finalize(self, os.close, descriptor)
+
+    def fill(self, start: int, *buffers: Buffer) -> None:
+        """Fill buffers, one after the other, with the bytes from `start` on.
+
+        Raises:
+            CorruptionError: the file ends before.
+            StorageError: it cannot be read.
+        """
+        left: list[Any] = list(buffers)  # typing learns that arrays are buffers with Python 3.12
+        at, stop = start, start + sum(map(len, buffers))
+        while (read := self._read(left, at)) < stop - at:  # one call gives at most 2 GiB
+            if not read:
+                found = f"ends within bytes {start} to {stop}"
+                raise CorruptionError("object", [Problem(place=self._path, found=found)])
+            at += read
+            while read >= len(left[0]):
+                read -= len(left.pop(0))
+            left[0] = memoryview(left[0])[read:]
+
+    def _read(self, buffers: list[Any], start: int) -> int:
+        try:
+            return os.preadv(self._descriptor, buffers, start)
+        except OSError as error:
+            raise refused(self._path, error) from error
+
+
+@lru_cache(maxsize=KEPT_OPEN)
+def open_file(path: str, _reader: object) -> OpenFile:
+    """Open a file, or return it as it was opened for the same reader.
+
+    A reader that comes later finds what has the name then; one that came before goes on with the file that it found.
+    What is read is checked in any case. A forked process may go on with it too: it has no position of its own.
+
+    Raises:
+        MissingError: there is none.
+        StorageError: it cannot be read.
+    """
+    try:
+        return OpenFile(path, os.open(path, os.O_RDONLY))
+    except OSError as error:
+        raise refused(path, error) from error
+
+
+def refused(place: str, error: OSError) -> AbstractStillhouseError:
+    """Return what is said where a file system does not give an object."""
+    if isinstance(error, FileNotFoundError):
+        return MissingError("object", [Problem(place=place, found="is not there")])
+    found, fix = f"cannot be read: {error.strerror or error}", "run the same command again when that is mended"
+    return StorageError("storage", [Problem(place=place, found=found, fix=fix)])
+
+
+def write_pieces(descriptor: int, pieces: Sequence[Piece]) -> None:
+    """Write pieces one after the other at a file's position."""
+    left = list(pieces)
+    while left:
+        written = os.writev(descriptor, left[:AT_ONCE])
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:  # a disk that is full takes a part, and refuses the rest
+            left[0] = memoryview(left[0])[written:]
+
+
+def read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | BaseException]:
+    """Return the bytes `start … stop` of each range of a file, fewer where it ends before; or what reading met."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            return [_read_range(descriptor, start, stop) for start, stop in ranges]
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return [error] * len(ranges)
+
+
+def _read_range(descriptor: int, start: int, stop: int) -> bytes:
+    parts = []
+    while start < stop and (part := os.pread(descriptor, stop - start, start)):  # one call gives at most 2 GiB
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)

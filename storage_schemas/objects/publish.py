@@ -1,0 +1,249 @@
+"""Publishing objects: whole or not at all, durable before anyone is told.
+
+On a file system an object is written under a temporary name beside its place, flushed to the disk, renamed, and the
+folders above it flushed as far as they are new. On an object store it is one PUT or one multipart upload, which becomes
+visible only when it is complete. `memory://` shows what is being written, so there it is written elsewhere first."""
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Protocol, final
+
+import xxhash
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractBufferedFile
+
+from storage_schemas.format.errors import ContractError, Problem, StorageError
+from storage_schemas.format.layout import ATTRIBUTE, FEATURES
+from storage_schemas.format.seal import sealed
+from storage_schemas.objects.local_files import Piece, write_pieces
+from storage_schemas.objects.store import Store
+
+TEMPORARY = ".partial"
+"""Ending of a name that was never published. Such files are left only by a killed process, and nobody reads them."""
+ON_ITS_WAY = 16 * 2**20
+"""The disk begins after so many bytes, while the next are computed; else all of them wait for the end."""
+RESUMES = "run the same command again when that is mended: it resumes"
+AGAIN = "run the same command again: it resumes"
+
+
+@final
+class Sink:
+    """Where an object's bytes go: it counts and hashes them on the way."""
+
+    def __init__(self, write: Callable[[Sequence[Piece]], object]) -> None:
+        self._write = write
+        self._hash = xxhash.xxh3_128()
+        self._broken = False
+        self.size = 0
+
+    def write(self, piece: Piece) -> None:
+        """Append bytes. They may be changed afterwards."""
+        self.write_all([piece])
+
+    def write_all(self, pieces: Iterable[Piece]) -> None:
+        """Append bytes in one go, one piece after the other. They may be changed afterwards.
+
+        Each is hashed as it comes, while the processor's cache has it. Where one cannot be had, none is written.
+
+        Raises:
+            ContractError: an earlier call raised: size and hash are no longer those of what is there.
+        """
+        if self._broken:
+            found, fix = "is written to after a write that failed", "let what it raised end the block"
+            raise ContractError("object", [Problem(place="sink", found=found, fix=fix)])
+        self._broken, written = True, []
+        for piece in pieces:
+            self._hash.update(piece)
+            self.size += len(piece)
+            written.append(piece)
+        self._write(written)
+        self._broken = False
+
+    @property
+    def xxh3(self) -> str:
+        """XXH3 (128 bits, hexadecimal) of the bytes written so far."""
+        return self._hash.hexdigest()
+
+
+class AbstractTarget(Protocol):
+    """What bytes are written to."""
+
+    def writelines(self, pieces: Sequence[Piece], /) -> object:
+        """Append bytes, or a copy of them, one piece after the other."""
+
+
+@contextmanager
+def publish(store: Store, name: str) -> Iterator[Sink]:
+    """Write an object that appears whole when the block ends, and not at all when it raises.
+
+    Args:
+        store: the cache.
+        name: the object, relative to the cache.
+
+    Yields:
+        A sink. Its size and its hash are those of the object.
+
+    Raises:
+        StorageError: the disk is full, may not be written, or fails; the object store fails for too long.
+    """
+    with _opened(store, store.path(name)) as target:
+        yield Sink(target.writelines)
+
+
+def publish_bytes(store: Store, name: str, body: bytes) -> Sink:
+    """Publish an object that is in memory already."""
+    with publish(store, name) as sink:
+        sink.write(body)
+    return sink
+
+
+def require_claim(store: Store) -> None:
+    """Refuse to go on once the claim under which a store is written is gone.
+
+    It is asked before a shard, a commit record, a PHI-S map or what a group says of itself gets its name: what counts,
+    and what a graphics card may give other bits of a second time.
+
+    Raises:
+        StorageError: it is gone: another run may have begun.
+    """
+    if store.claim and not store.exists(store.claim):
+        found = "is gone: this run gave no sign of life for too long, and another may have begun; it stops here"
+        raise StorageError("lease", [Problem(place=f"{store.uri}/{store.claim}", found=found, fix=AGAIN)])
+
+
+def _opened(store: Store, path: str) -> AbstractContextManager[AbstractTarget]:
+    filesystem = store.filesystem
+    if store.is_local:
+        return _publish_local(path)
+    if isinstance(filesystem, MemoryFileSystem):
+        return _publish_in_memory(store, path)
+    if isinstance(filesystem, AsyncFileSystem) and "s3" in filesystem.protocol:
+        from storage_schemas.objects.s3_upload import s3_upload
+
+        return s3_upload(filesystem, path, store.patience)
+    return _publish_remote(store, path)
+
+
+@contextmanager
+def _publish_local(path: str) -> Iterator[AbstractTarget]:
+    temporary = f"{path}.{uuid.uuid4().hex}{TEMPORARY}"
+    with told(path):
+        made = make_folder(os.path.dirname(path))
+        file = open(temporary, "xb", buffering=0)  # noqa: SIM115 (closed below, where that may fail as writing may)
+    target = _LocalFile(file.fileno(), path)
+    try:
+        yield target
+        with told(path):
+            target.settle()
+            file.close()
+            os.replace(temporary, path)
+            for folder in made:
+                flush_folder(folder)
+    except BaseException:
+        with suppress(OSError):  # what it holds cannot be written, and is not wanted
+            file.close()
+        with suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+@final
+class _LocalFile:
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor, self._path = descriptor, path
+        self._size = self._on_its_way = 0
+
+    def writelines(self, pieces: Sequence[Piece]) -> None:
+        with told(self._path):
+            write_pieces(self._descriptor, pieces)
+            self._size += sum(map(len, pieces))
+            if self._size - self._on_its_way >= ON_ITS_WAY:
+                self._let_go()
+
+    def settle(self) -> None:
+        """Have all of it on the disk."""
+        os.fsync(self._descriptor)
+        if self._on_its_way:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Say that what was written is needed no more: Linux has the disk begin with it, and keeps no page of what is
+        there already.
+
+        A cache is larger than memory: pages of it would take the place of what is read again, and each new page costs
+        more than one that was used a moment ago, many times as much where a hypervisor has to find it.
+        """
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, 0, self._size, os.POSIX_FADV_DONTNEED)
+        self._on_its_way = self._size
+
+
+@contextmanager
+def told(path: str) -> Iterator[None]:
+    """Say in one message what a file system does not do.
+
+    Raises:
+        StorageError: it refused, or failed.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot be written: {error.strerror or error}"
+        raise StorageError("storage", [Problem(place=path, found=found, fix=RESUMES)]) from error
+
+
+@contextmanager
+def _publish_in_memory(store: Store, path: str) -> Iterator[AbstractTarget]:
+    file = io.BytesIO()
+    yield file
+    store.filesystem.pipe_file(path, file.getvalue())
+
+
+@contextmanager
+def _publish_remote(store: Store, path: str) -> Iterator[AbstractTarget]:
+    file: AbstractBufferedFile = store.filesystem.open(path, "wb")
+    try:
+        yield file
+    except BaseException:
+        file.discard()  # aborts the upload
+        file.closed = True  # else it would publish what it holds when it is collected
+        raise
+    file.close()
+
+
+def make_folder(path: str) -> list[str]:
+    """Make a folder, and return those to be flushed when something in it got its name: it, and one above each made."""
+    changed = [path]
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+        changed.append(path)
+    os.makedirs(changed[0], exist_ok=True)
+    return changed
+
+
+def flush_folder(folder: str) -> None:
+    """Have the names in a folder on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def publish_json(store: Store, name: str, values: Any) -> None:
+    """Publish a JSON object, keys in the order given."""
+    publish_bytes(store, name, (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def publish_group(store: Store, group: str, attributes: dict[str, Any] | None = None) -> None:
+    """Publish the `zarr.json` of a Zarr group (`""` for the root), with our attribute when there is one, sealed."""
+    name = "/".join(part for part in (FEATURES, group, "zarr.json") if part)
+    if attributes is not None:
+        require_claim(store)
+    held = {} if attributes is None else {ATTRIBUTE: sealed(attributes)}
+    publish_json(store, name, {"zarr_format": 3, "node_type": "group", "attributes": held})

@@ -1,0 +1,81 @@
+"""Asking a store behind a network: every request is made again by our own rule, and by no one else's."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from fsspec.asyn import AsyncFileSystem, sync
+
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.persist import persist
+from storage_schemas.objects.spans import Span
+
+Result = TypeVar("Result")
+AT_ONCE = 16
+"""Requests in flight."""
+
+
+def s3_options(silence: float, tries: int = 1) -> dict[str, Any]:
+    """Return options of s3fs that leave trying again to us.
+
+    Args:
+        silence: an answer that stays away, or pauses, for so long counts as failed (seconds).
+        tries: how often its client makes a request.
+    """
+    config = {
+        "connect_timeout": silence,
+        "read_timeout": silence,
+        "retries": {"total_max_attempts": tries, "mode": "standard"},
+        "max_pool_connections": 2 * AT_ONCE,
+    }
+    return {"config_kwargs": config}
+
+
+def ask(
+    filesystem: AsyncFileSystem, request: Callable[[], Awaitable[Result]], place: str, patience: Patience
+) -> Result:
+    """Make one request; see `persist`."""
+    return sync(filesystem.loop, persist, request, place, patience)
+
+
+def read_spans(
+    filesystem: AsyncFileSystem, spans: Sequence[Span], places: Sequence[str], patience: Patience
+) -> list[bytes | BaseException]:
+    """Return the bytes of each span, several read at a time.
+
+    Returns:
+        For each, in their order: its bytes, or FileNotFoundError, or an OSError where the span lies beyond the object.
+
+    Raises:
+        StorageError: the store failed for too long, or refuses.
+    """
+    return sync(filesystem.loop, _read_spans, filesystem, spans, places, patience)
+
+
+async def _read_spans(
+    filesystem: AsyncFileSystem, spans: Sequence[Span], places: Sequence[str], patience: Patience
+) -> list[bytes | BaseException]:
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def read(span: Span, place: str) -> bytes | BaseException:
+        async with room:
+            try:
+                return await persist(partial(_read, filesystem, *span), place, patience)
+            except OSError as error:
+                return error
+
+    tasks = [asyncio.ensure_future(read(*one)) for one in zip(spans, places, strict=True)]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _read(filesystem: AsyncFileSystem, path: str, start: int | None, stop: int | None) -> bytes:
+    if start is not None and start == stop:
+        return b""  # HTTP knows no empty range
+    # without more than one request for an object, s3fs does not ask for its size first
+    alone = {"max_concurrency": 1} if "s3" in filesystem.protocol else {}
+    return await filesystem._cat_file(path, start=start, end=stop, **alone)

@@ -1,0 +1,154 @@
+"""Writing one object to S3: a PUT, or a multipart upload where it is large. Every request is made until it is answered.
+
+An upload is known by a number of its own, kept with the object: where an answer was lost, the object itself tells
+whether the upload was carried out."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from typing import Any, final
+
+from fsspec.asyn import AsyncFileSystem
+
+from storage_schemas.format.errors import Problem, StorageError
+from storage_schemas.objects.local_files import Piece
+from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.persist import RESUMES, is_ambiguous, persist
+
+PART_BYTES = 16 * 2**20
+"""Size of a part of a multipart upload, but for the last: S3 takes no smaller ones than 5 MiB, and 10,000 of them."""
+MARK = "stillhouse-upload"
+"""Name of the object's metadata with the upload's number."""
+GONE = "its multipart upload was taken away while it was under way"
+GIVE_UP = Patience(outage=5.0, silence=5.0)
+"""An upload that failed is aborted, but not at length: `gc` finds what is left of it."""
+
+
+@contextmanager
+def s3_upload(
+    filesystem: AsyncFileSystem, path: str, patience: Patience, part_bytes: int = PART_BYTES
+) -> Iterator["S3Upload"]:
+    """Upload what is written in the block; nothing appears when it raises.
+
+    Args:
+        filesystem: that of s3fs.
+        path: bucket and key.
+        patience: when to stop trying.
+        part_bytes: an object of fewer bytes is one PUT; a larger one comes in parts of so many, one of them on its way
+            while the next is gathered.
+    """
+    upload = S3Upload(filesystem, path, patience, part_bytes)
+    try:
+        yield upload
+        upload.finish()
+    except BaseException:
+        upload.abort()
+        raise
+
+
+@final
+class S3Upload:
+    """An object on its way."""
+
+    def __init__(self, filesystem: AsyncFileSystem, path: str, patience: Patience, part_bytes: int) -> None:
+        self._filesystem, self._patience, self._part_bytes = filesystem, patience, part_bytes
+        self._bucket, _, self._key = path.partition("/")
+        self._place = f"s3://{path}"
+        self._mark = uuid.uuid4().hex
+        self._held = bytearray()
+        self._upload = ""
+        self._parts: list[dict[str, Any]] = []
+        self._sending: Future | None = None
+
+    def writelines(self, pieces: Sequence[Piece]) -> None:
+        """Append a copy of bytes, one piece after the other."""
+        for piece in pieces:
+            self._held += piece
+        while len(self._held) >= self._part_bytes:
+            self._settle()  # before the next part is made: no more than two are held
+            with memoryview(self._held) as held:
+                part = bytes(held[: self._part_bytes])
+            del self._held[: self._part_bytes]
+            self._send(part)
+
+    def finish(self) -> None:
+        """Send the rest, and make the object appear."""
+        if not self._upload and self._sending is None:
+            self._wait(self._put(bytes(self._held)))
+            return
+        if self._held:
+            self._send(bytes(self._held))
+        self._settle()
+        self._wait(self._complete())
+
+    def abort(self) -> None:
+        """Take back the parts that were sent."""
+        if self._sending is not None:
+            self._sending.cancel()
+        if self._upload:
+            with suppress(StorageError, OSError):
+                self._wait(persist(self._request("abort_multipart_upload", UploadId=self._upload), "", GIVE_UP, 0))
+
+    def _send(self, part: bytes) -> None:
+        self._settle()
+        self._sending = asyncio.run_coroutine_threadsafe(self._put_part(part), self._filesystem.loop)
+
+    def _settle(self) -> None:
+        if self._sending is not None:
+            self._sending.result()
+            self._sending = None
+
+    async def _put(self, body: bytes) -> None:
+        await self._once(self._request("put_object", Body=body, Metadata={MARK: self._mark}), len(body))
+
+    async def _put_part(self, part: bytes) -> None:
+        number = len(self._parts) + 1
+        if number == 1:
+            begin = self._request("create_multipart_upload", Metadata={MARK: self._mark})
+            self._upload = (await persist(begin, self._place, self._patience, 0))["UploadId"]
+        send = self._request("upload_part", UploadId=self._upload, PartNumber=number, Body=part)
+        try:
+            answer = await persist(send, self._place, self._patience, len(part))
+        except FileNotFoundError as error:
+            raise StorageError("storage", [Problem(place=self._place, found=GONE, fix=RESUMES)]) from error
+        self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+
+    async def _complete(self) -> None:
+        parts = {"Parts": self._parts}
+        complete = self._request("complete_multipart_upload", UploadId=self._upload, MultipartUpload=parts)
+        await self._once(complete, self._part_bytes * len(self._parts))  # S3 may put the parts together meanwhile
+        self._upload = ""
+
+    async def _once(self, request: Callable[[], Awaitable[Any]], size: int) -> None:
+        """Make a request that publishes; where its answer was lost, look whether it was carried out."""
+        doubtful = False
+
+        async def attempt() -> None:
+            nonlocal doubtful
+            if doubtful and await self._is_there():
+                return
+            try:
+                await request()
+            except BaseException as error:
+                doubtful = is_ambiguous(error)
+                raise
+
+        await persist(attempt, self._place, self._patience, size)
+
+    async def _is_there(self) -> bool:
+        try:
+            found = await self._request("head_object")()
+        except FileNotFoundError:
+            return False
+        return found.get("Metadata", {}).get(MARK) == self._mark
+
+    def _request(self, method: str, **settings: Any) -> Callable[[], Awaitable[Any]]:
+        def request() -> Awaitable[Any]:
+            return self._filesystem._call_s3(method, Bucket=self._bucket, Key=self._key, **settings)
+
+        return request
+
+    def _wait(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._filesystem.loop).result()

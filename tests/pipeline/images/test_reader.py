@@ -1,0 +1,73 @@
+"""Reading: an image's bytes and no others, wherever they lie; and what becomes of those that cannot be read."""
+
+from pathlib import Path
+
+import pytest
+from image_forms import write_parquet
+
+from pipeline.images.listing import list_images
+from pipeline.images.reader import ImageReader, cell, stretch
+from storage_schemas.format.errors import MissingError
+
+FIX = "bring it back and run again, it resumes; or put an empty file in its place, which is then rejected"
+
+
+def refusal(locator: str) -> str:
+    """Why it is not read."""
+    with pytest.raises(MissingError) as caught:
+        ImageReader().read(locator)
+    return str(caught.value)
+
+
+def test_a_stretch_of_a_file_is_read_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a #b.tar"
+    path.write_bytes(bytes(range(100)))
+    assert ImageReader().read(stretch(f"file://{path}", 10, 20)) == bytes(range(10, 20))
+    assert ImageReader().read(stretch(f"file://{path}", 10, 10)) == b""
+
+
+def test_a_cell_of_a_parquet_file_is_read(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [{"jpg": b"%d" % number} for number in range(10)], rows_per_group=4)
+    assert ImageReader().read(cell(path.as_uri(), 2, 1, "jpg")) == b"9"
+
+
+def gone(path: Path) -> None:
+    """Take it away."""
+    path.unlink()
+
+
+def cut_short(path: Path) -> None:
+    """Take its end away."""
+    path.write_bytes(path.read_bytes()[:15])
+
+
+@pytest.mark.parametrize(
+    ("part", "spoil", "found"),
+    [
+        ("", gone, "FileNotFoundError"),
+        ("#bytes=10-20", gone, "FileNotFoundError"),
+        ("#bytes=10-20", cut_short, "EOFError"),
+        ("#group=0&row=0&column=jpg", cut_short, "ArrowInvalid"),
+        ("#group=0&row=9&column=jpg", lambda _: None, "IndexError"),
+    ],
+)
+def test_what_cannot_be_read_is_no_verdict_on_an_image(tmp_path: Path, part: str, spoil, found: str) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [{"jpg": b"one"}])
+    spoil(path)
+    locator = f"{path.as_uri()}{part}"
+    assert refusal(locator) == f"source image is missing:\n  {locator}: cannot be read: {found} ({FIX})"
+
+
+def test_row_groups_are_kept_while_there_is_room_and_read_once(tmp_path: Path) -> None:
+    body = bytes(1000)
+    path = write_parquet(tmp_path / "a.parquet", [{"jpg": body} for _ in range(6)], rows_per_group=1)
+    locators = [image.uri for image in list_images(str(tmp_path))]
+    roomy, narrow, none = (ImageReader(room=room) for room in (10**6, 2500, 0))
+    for reader in (roomy, narrow, none):
+        assert [reader.read(locator) for locator in locators] == [body] * 6
+    assert [len(reader._groups) for reader in (roomy, narrow, none)] == [6, 2, 1]
+    path.unlink()
+    assert [roomy.read(locator) for locator in locators] == [body] * 6
+    assert [narrow.read(locator) for locator in locators[-2:]] == [body] * 2
+    with pytest.raises(MissingError):
+        narrow.read(locators[0])

@@ -1,0 +1,120 @@
+"""One view set of a cache, with every teacher that has seen it: all of it there, or refused."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+
+from storage_schemas.cache import Cache
+from storage_schemas.commits import ShardRecord
+from storage_schemas.format.errors import ContractError, MissingError, Problem
+from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.layout import ShardGrid, features_unit, views_unit
+from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.views import Split, ViewSet
+
+Commits = dict[int, list[ShardRecord]]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Features:
+    """What one teacher stored of one view set."""
+
+    commits: Commits
+    tokens: int
+    """Tokens along one side of a window."""
+    has_summary: bool
+    offsets: Int64[np.ndarray, "slots 2"]
+    """Start of the teacher's window in each row slot's canvas (row, column; patches); -1 in a slot without a view."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SetSource:
+    """One view set, with every teacher that has seen it."""
+
+    geometry: CanvasGeometry
+    rows_per_shard: int
+    commits: Commits
+    rows: Mapping[Split, Int64[np.ndarray, " views"]]
+    """Row slots of the views of each split."""
+    features: Mapping[str, Features]
+    """By teacher, sorted."""
+
+
+def open_set(
+    cache: Cache, views: ViewsManifest, view_set: ViewSet, teachers: Mapping[str, TeacherManifest]
+) -> SetSource:
+    """Gather what is stored of a view set.
+
+    Args:
+        cache: the cache.
+        views: its views.
+        view_set: the set.
+        teachers: manifests of the teachers to learn from, by name; those that never saw the set are left out.
+
+    Raises:
+        MissingError: views or features of the set are there in part; their shards are named.
+        ContractError: a view without a placement.
+    """
+    shape, unit = views.sets[view_set], views_unit(view_set)
+    commits = cache.records(unit, views.digest)
+    _require_whole(unit, commits, shape.grid.shards, "run `make views` again: it resumes")
+    table = cache.views(view_set, commits)
+    features = {
+        name: seen
+        for name, manifest in teachers.items()
+        if (seen := _features(cache, manifest, view_set, table["row"].to_numpy(), shape.grid)) is not None
+    }
+    return SetSource(
+        geometry=shape.geometry,
+        rows_per_shard=shape.grid.rows_per_shard,
+        commits=commits,
+        rows={split: _rows_of(table, split) for split in ("train", "heldout")},
+        features=features,
+    )
+
+
+def _features(
+    cache: Cache, manifest: TeacherManifest, view_set: ViewSet, rows: Int64[np.ndarray, " views"], grid: ShardGrid
+) -> Features | None:
+    """Return what a teacher stored of a set, or None where it was never asked."""
+    unit = features_unit(view_set, manifest.spec.name)
+    commits = cache.records(unit, manifest.digest)
+    if not commits:
+        return None
+    _require_whole(unit, commits, grid.shards, f"run `make extract TEACHER={manifest.spec.name}` again: it resumes")
+    table = cache.placements(view_set, manifest.spec.name, commits)
+    offsets = np.full((grid.rows, 2), -1, dtype=np.int64)
+    offsets[table["row"].to_numpy()] = np.stack(
+        [table["offset_row"].to_numpy(), table["offset_col"].to_numpy()], axis=1
+    )
+    if (odd := rows[(offsets[rows] < 0).any(axis=1)]).size:
+        found = f"{odd.size} views have no placement, the first in row {odd[0]}"
+        raise ContractError("placements", [Problem(place=unit, found=found)])
+    return Features(
+        commits=commits,
+        tokens=manifest.tokens[view_set],
+        has_summary=manifest.spec.summary_dim is not None,
+        offsets=offsets,
+    )
+
+
+def _rows_of(table: pa.Table, split: str) -> Int64[np.ndarray, " views"]:
+    return table["row"].to_numpy()[table["split"].to_numpy() == split]
+
+
+def _require_whole(unit: str, commits: Commits, shards: int, fix: str) -> None:
+    if absent := sorted(set(range(shards)) - commits.keys()):
+        found = f"{len(absent)} of {shards} shards are not committed: {', '.join(map(str, _first_few(absent)))}"
+        raise MissingError("shards", [Problem(place=unit, found=found, fix=fix)])
+
+
+def _first_few(shards: list[int]) -> Iterator[int | str]:
+    yield from shards[:10]
+    if len(shards) > 10:
+        yield "…"

@@ -1,0 +1,4 @@
+"""How good a student is on held-out views: fidelity, angle, spectrum, scale variance.
+
+Door: evaluate.
+"""

@@ -1,0 +1,63 @@
+"""The spectrum of a student's features: over how many directions their variance is spread."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from storage_schemas.format.errors import ContractError, Problem
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureSums:
+    """Sums over tokens, in float64, that merge by addition."""
+
+    tokens: int
+    """Tokens counted."""
+    sums: Float[Tensor, " channels"]
+    """Σ x."""
+    products: Float[Tensor, "channels channels"]
+    """Σ x xᵀ."""
+
+    def __add__(self, other: "FeatureSums") -> "FeatureSums":
+        return FeatureSums(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+
+
+def observe_features(tokens: Float[Tensor, "batch rows cols channels"]) -> FeatureSums:
+    """Sum what the spectrum needs, on the CPU in the end."""
+    flat = tokens.flatten(0, 2).double()
+    return FeatureSums(tokens=len(flat), sums=flat.sum(dim=0).cpu(), products=(flat.T @ flat).cpu())
+
+
+def variances(sums: FeatureSums) -> Float[Tensor, " channels"]:
+    """Return the shares of the variance along the principal directions, largest first.
+
+    Raises:
+        ContractError: features that are not finite, or all alike.
+    """
+    mean = sums.sums / sums.tokens
+    covariance = sums.products / sums.tokens - torch.outer(mean, mean)
+    total = float(covariance.trace())
+    if not 0 < total < float("inf"):
+        found = f"their variance is {total}"
+        raise ContractError("evaluation", [Problem(place="features of the student", found=found)])
+    return torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0) / total
+
+
+def effective_rank(shares: Float[Tensor, " channels"]) -> float:
+    """Return the number of directions that would be as rich if each had the same variance.
+
+        exp(−Σ p_k ln p_k),   p_k the share of direction k
+
+    Source: Roy and Vetterli 2007, on the covariance's eigenvalues.
+    """
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def first_shares(shares: Float[Tensor, " channels"]) -> dict[str, float]:
+    """Return how much of the variance the first 1, 2, 4, … directions hold, and all of them."""
+    counts = [2**power for power in range(len(shares).bit_length()) if 2**power < len(shares)]
+    return {str(count): float(shares[:count].sum()) for count in [*counts, len(shares)]}

@@ -1,0 +1,79 @@
+"""Fidelity: how much of a teacher's variance the student's error leaves."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from storage_schemas.format.errors import ContractError, Problem
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FidelitySums:
+    """Sums over tokens, in float64, that merge by addition."""
+
+    tokens: Tensor
+    """Tokens counted."""
+    target: Tensor
+    """Σ t `[channels]` (PHI-S units)."""
+    target_squares: Tensor
+    """Σ |t|² (PHI-S units squared)."""
+    error_squares: Tensor
+    """Σ |f − t|² (PHI-S units squared)."""
+
+    def __add__(self, other: "FidelitySums") -> "FidelitySums":
+        return FidelitySums(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
+
+    def cpu(self) -> "FidelitySums":
+        """Return the same on the CPU."""
+        return FidelitySums(**{name: getattr(self, name).cpu() for name in self.__slots__})
+
+
+def observe_fidelity(
+    student: Float[Tensor, "batch rows cols channels"],
+    teacher: Float[Tensor, "batch rows cols channels"],
+    common: Bool[Tensor, "batch rows cols"],
+) -> FidelitySums:
+    """Sum what fidelity needs over Ω.
+
+    Args:
+        student: F_{S→T}[f(X)] (PHI-S units).
+        teacher: t(X) at the same positions (PHI-S units).
+        common: Ω.
+    """
+    target, error = teacher[common].double(), student[common].double() - teacher[common].double()
+    return FidelitySums(
+        tokens=torch.tensor(len(target), dtype=torch.float64, device=target.device),
+        target=target.sum(dim=0),
+        target_squares=target.square().sum(),
+        error_squares=error.square().sum(),
+    )
+
+
+def fidelity(sums: FidelitySums, place: str) -> float:
+    """Return the variance of the teacher over the student's mean squared error, both on the tokens that were summed.
+
+        F[X] = Var[t(X)] / MSE(f(X), t(X))
+
+    Both are means over channels. At 1 and below, the teacher's mean would do as well as the student; infinity is a
+    perfect match. Source: v2.5 eq 8, in PHI-S units, where φ = 1 over the whole cache.
+
+    Args:
+        sums: over the tokens that count.
+        place: teacher and view sets, for the error.
+
+    Raises:
+        ContractError: fewer than two tokens, a teacher without variance, or an error that is not a number.
+    """
+    tokens, channels = float(sums.tokens), len(sums.target)
+    if tokens < 2:
+        raise ContractError("fidelity", [Problem(place=place, found=f"{tokens:.0f} held-out tokens are too few")])
+    variance = float(sums.target_squares - sums.target.square().sum() / tokens) / (tokens * channels)
+    error = float(sums.error_squares) / (tokens * channels)
+    if not (variance > 0 and error >= 0):
+        found = f"variance {variance} and error {error} give no ratio"
+        raise ContractError("fidelity", [Problem(place=place, found=found)])
+    return variance / error if error > 0 else float("inf")

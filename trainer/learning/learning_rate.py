@@ -1,0 +1,80 @@
+"""The learning rate over a run, the optimiser, and which parameters decay."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from timm.optim import Lamb
+from torch import nn
+
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.stages import stage_at
+
+
+def rate_factor(recipe: TrainRecipe, step: int) -> float:
+    """Return the factor on the highest learning rate at a step (from 0) of a run: every stage has its own course."""
+    stage = stage_at(recipe, step)
+    return learning_rate_factor(step - stage.first, steps=stage.steps, warmup=recipe.optimiser.warmup)
+
+
+def make_optimiser(groups: list[dict[str, Any]], settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """Return the optimiser over groups of parameters."""
+    betas = (settings.beta1, settings.beta2)
+    if settings.kind == "lamb":
+        # clipping is the run's affair, the same for both optimisers
+        return Lamb(groups, lr=settings.lr, betas=betas, max_grad_norm=None)
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=betas)
+
+
+def learning_rate_factor(step: int, *, steps: int, warmup: int) -> float:
+    """Return the factor on the highest learning rate at a step: a line up to 1, then half a cosine down towards 0.
+
+        (t + 1) / (w + 1)              for t < w
+        ½ (1 + cos(π (t − w) / (T − w)))     after it
+
+    Args:
+        step: t, from 0.
+        steps: T, of the stage.
+        warmup: w (steps).
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
+
+
+def decaying(model: nn.Module, backbone: nn.Module) -> frozenset[str]:
+    """Name the trainable parameters of a model that decay: its matrices and kernels.
+
+    Biases, norms and scales do not, nor what the backbone itself exempts: position tables, class tokens, registers.
+
+    Args:
+        model: student and heads, whole: a sharded one no longer knows what was a matrix.
+        backbone: the backbone inside it.
+    """
+    exempt = {id(parameter) for parameter in _exempt(backbone)}
+    return frozenset(
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and parameter.ndim >= 2 and id(parameter) not in exempt
+    )
+
+
+def parameter_groups(model: nn.Module, decay: frozenset[str], settings: OptimiserSettings) -> list[dict[str, Any]]:
+    """Split a model's trainable parameters into those that decay, by their names, and those that do not.
+
+    Args:
+        model: student and heads.
+        decay: see `decaying`.
+        settings: weight decay.
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    decayed = [parameter for name, parameter in trained if name in decay]
+    kept = [parameter for name, parameter in trained if name not in decay]
+    return [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+def _exempt(backbone: nn.Module) -> Iterator[nn.Parameter]:
+    names: set[str] = getattr(backbone, "no_weight_decay", set)()
+    yield from (parameter for name, parameter in backbone.named_parameters() if name in names)

@@ -1,0 +1,4 @@
+"""Exported students as programs of torch or ONNX, which need none of our code.
+
+Door: portable, options.
+"""

@@ -1,0 +1,62 @@
+"""Scoring the student between steps."""
+
+from typing import Any, final
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
+
+from trainer.data.datamodule import CachedViews
+from trainer.data.loader import Batches, Share
+from trainer.evaluation.evaluate import Scores, observe, score
+from trainer.learning.module import Distillation
+from trainer.learning.sharding import whole
+from trainer.run.metrics import add_scores, has_stalled, score_values
+from trainer.run.processes import gather
+from trainer.run_folder import RunFolder
+
+
+@final
+class Examiner(Callback):
+    """Scores the student on held-out views: before the first step, at the recipe's cadence, and after the last."""
+
+    def __init__(self, run: RunFolder, datamodule: CachedViews) -> None:
+        super().__init__()
+        self.run, self.datamodule = run, datamodule
+        self.fidelities: dict[str, float] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score the untrained student."""
+        if trainer.global_step == 0:
+            self._score(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, _outputs: Any, _batch: Batches, _batch_idx: int
+    ) -> None:
+        """Score the student where it is due."""
+        every, step = self.datamodule.recipe.running.evaluate_every, trainer.global_step
+        if step == self.datamodule.recipe.steps or (every and step % every == 0):
+            self._score(trainer, pl_module)
+
+    def _score(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Distillation)
+        scores = self._found(trainer, module)
+        self.fidelities = {name: one.fidelity for name, one in scores.teachers.items()}
+        if trainer.is_global_zero:
+            add_scores(self.run, trainer.global_step, scores)
+            for logger in trainer.loggers:
+                logger.log_metrics(score_values(scores), trainer.global_step)
+            found = ", ".join(f"{name} {fidelity:.3f}" for name, fidelity in self.fidelities.items())
+            tqdm.write(f"step {trainer.global_step}: held-out fidelity: {found}")
+        trainer.strategy.barrier()  # nobody reads the scores before they are written
+        if has_stalled(self.run, self.datamodule.recipe.patience):
+            trainer.should_stop = True
+
+    def _found(self, trainer: Trainer, module: Distillation) -> Scores:
+        source = self.datamodule.source
+        views = self.datamodule.heldout_loader(Share(rank=trainer.global_rank, world=trainer.world_size))
+        moved = ([part.to(module.device) for part in parts] for parts in views)
+        sizes = sorted({view_set.resolution for view_set in source.sets})
+        with trainer.precision_plugin.forward_context(), whole(module.finished):
+            seen = observe(module.finished, module.maps, moved, sizes)
+        return score(gather(seen), source.teachers, module.dispersions)

@@ -1,0 +1,72 @@
+"""Lightning's Trainer for a run: on what, by how many processes, in which arithmetic."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+
+from storage_schemas.format.errors import Problem, SettingError
+from trainer.run_folder import RunFolder
+from trainer.settings.config import TrainRecipe
+from trainer.settings.running import RunningSettings
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def make_trainer(recipe: TrainRecipe, run: RunFolder, callbacks: Sequence[Callback]) -> Trainer:
+    """Return the Trainer of a run, without loggers: those are the first process's alone.
+
+    Raises:
+        SettingError: GPUs that are not there.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return Trainer(
+        default_root_dir=run.path,
+        accelerator=find_accelerator(recipe.running),
+        devices=recipe.running.devices,
+        num_nodes=recipe.running.nodes,
+        strategy=find_strategy(recipe.running),
+        precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+        max_steps=recipe.steps,
+        gradient_clip_val=recipe.optimiser.gradient_clip,
+        logger=False,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,  # the journal minds its own cadence
+    )
+
+
+def find_accelerator(settings: RunningSettings) -> str:
+    """Return what to train on.
+
+    Raises:
+        SettingError: a GPU is asked for and there is none, or fewer than asked for.
+    """
+    there = torch.cuda.device_count()
+    if settings.accelerator == "gpu" and not there:
+        found, fix = "torch sees no GPU", "install a torch that fits the driver, or take --running.accelerator cpu"
+        raise SettingError("accelerator", [Problem(place="running.accelerator", found=found, fix=fix)])
+    if settings.accelerator == "cpu" or not there:
+        return "cpu"
+    if settings.devices > there:
+        found = f"{settings.devices} processes, each with a GPU of its own, and torch sees {there}"
+        raise SettingError("accelerator", [Problem(place="running.devices", found=found)])
+    return "gpu"
+
+
+def find_strategy(settings: RunningSettings) -> Strategy | str:
+    """Return how processes train together."""
+    processes = settings.devices * settings.nodes
+    if settings.strategy == "fsdp":
+        # checkpoints hold whole weights, so that any number of processes may go on, under either strategy
+        return ModelParallelStrategy(processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    if processes == 1:
+        return "auto"
+    # a head has no gradient in a step whose view sets its teacher has not seen
+    return DDPStrategy(find_unused_parameters=True)

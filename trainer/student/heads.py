@@ -1,0 +1,90 @@
+"""Adaptor heads: from the student's space to a teacher's."""
+
+from typing import final
+
+from jaxtyping import Float
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from storage_schemas.format.errors import Problem, SettingError
+from trainer.settings.student import HeadSettings
+
+ATTENTION_HEADS = 16
+"""Of a transformer block ahead of a head."""
+LAYER_SCALE = 1e-5
+"""First factor on what such a block adds."""
+
+
+@final
+class InnerBlock(nn.Module):
+    """One residual step inside a head: x + Linear(GELU(LayerNorm(x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.step = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, hidden: Float[Tensor, "*lead width"]) -> Float[Tensor, "*lead width"]:
+        """Add the step to its input."""
+        return hidden + self.step(hidden)
+
+
+@final
+class AdaptorHead(nn.Module):
+    """Linear → inner blocks → LayerNorm → GELU → Linear, with a last bias of zero: the mean of PHI-S units.
+
+    Source: v2.5 section 2.2; inner blocks as in NVlabs/RADIO's second version of the adaptor.
+    """
+
+    def __init__(self, inputs: int, outputs: int, settings: HeadSettings) -> None:
+        """Build the head.
+
+        Args:
+            inputs: channels of the student.
+            outputs: channels of the teacher.
+            settings: width and inner blocks.
+        """
+        super().__init__()
+        width = settings.width
+        self.first = nn.Linear(inputs, width)
+        self.inner = nn.Sequential(*(InnerBlock(width) for _ in range(settings.inner_blocks)))
+        self.between = nn.Sequential(nn.LayerNorm(width), nn.GELU())
+        self.last = nn.Linear(width, outputs)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: Float[Tensor, "*lead inputs"]) -> Float[Tensor, "*lead outputs"]:
+        """Map student features, channels last."""
+        return self.last(self.between(self.inner(self.first(features))))
+
+
+@final
+class TokenHead(nn.Module):
+    """Transformer blocks, where asked for, over all tokens of a window; then an adaptor head on each.
+
+    Source: the blocks are those of NVlabs/RADIO's attention adaptor.
+    """
+
+    def __init__(self, inputs: int, outputs: int, settings: HeadSettings) -> None:
+        """Build the head.
+
+        Args:
+            inputs: channels of the student.
+            outputs: channels of the teacher.
+            settings: blocks, width and inner blocks.
+
+        Raises:
+            SettingError: the student's channels do not divide among the attention heads of the blocks.
+        """
+        super().__init__()
+        if settings.transformer_blocks and inputs % ATTENTION_HEADS:
+            found = f"{ATTENTION_HEADS} attention heads do not divide the student's {inputs} channels"
+            raise SettingError("heads", [Problem(place="heads.transformer_blocks", found=found, fix="set it to 0")])
+        blocks = (
+            Block(inputs, ATTENTION_HEADS, qkv_bias=True, init_values=LAYER_SCALE)
+            for _ in range(settings.transformer_blocks)
+        )
+        self.blocks = nn.Sequential(*blocks)
+        self.adaptor = AdaptorHead(inputs, outputs, settings)
+
+    def forward(self, tokens: Float[Tensor, "batch rows cols inputs"]) -> Float[Tensor, "batch rows cols outputs"]:
+        """Map a student's tokens."""
+        return self.adaptor(self.blocks(tokens.flatten(1, 2)).reshape(tokens.shape))
