@@ -170,7 +170,7 @@ DOCUMENTED = '"""What it is."""\n'
         (import_faults, "storage_schemas/a.py", "import lightning", "lightning belongs in trainer/"),
         (import_faults, "storage_schemas/a.py", "import transformers", "transformers belongs in teachers/"),
         (import_faults, "storage_schemas/a.py", "if TYPE_CHECKING:\n    import torch", "torch belongs in"),
-        (import_faults, "teachers/a.py", "from pipeline import jobs", "teachers must not import pipeline"),
+        (import_faults, "teachers/a.py", "from pipeline import workers", "teachers must not import pipeline"),
         (import_faults, "teachers/a.py", "import trainer", "teachers must not import trainer"),
         (
             import_faults,
@@ -179,7 +179,7 @@ DOCUMENTED = '"""What it is."""\n'
             "pipeline must not import trainer.settings.config",
         ),
         (import_faults, "pipeline/a.py", "def f():\n    import ray", "ray belongs in pipeline/workers/ray_"),
-        (import_faults, "pipeline/recipes/jobs.py", "import ray", "ray belongs in pipeline/workers/ray_"),
+        (import_faults, "pipeline/recipes/ray_pool.py", "import ray", "ray belongs in pipeline/workers/ray_"),
         (
             import_faults,
             "pipeline/a.py",

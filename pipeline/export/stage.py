@@ -107,7 +107,7 @@ def _export(export: Export, tasks: Sequence[ExportTask], what: str, run: RunConf
         open_pool(factory, replace(run, gpus=0), tasks=len(tasks)) as pool,
         progress("export", done=total - waiting, total=total, report=run.report) as bar,
     ):
-        for index, report in pool.run("export", tasks):
+        for index, report in pool.run(ShardExporter.export, tasks):
             reports.append(report)
             bar.add(len(tasks[index].target.grid.slots(tasks[index].shard)), size=report.bytes)
     size, copied = (sum(getattr(one, name) for one in reports) for name in ("bytes", "copied"))

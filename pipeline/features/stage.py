@@ -1,6 +1,6 @@
 """The extract stage: fit PHI-S once, freeze it, and store a teacher's features of every view. It resumes by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
@@ -153,7 +153,7 @@ def _extract_missing(
     extraction: Extraction, missing: Mapping[tuple[ViewSet, int], list[str]], run: RunConfig, say: Say
 ) -> None:
     with open_pool(extraction.worker(run), run, tasks=len(missing)) as pool:
-        weights = _only(pool, "identify")
+        weights = _only(pool, FeatureExtractor.identify)
         frozen = _calibrated(extraction, weights, pool, say)
         manifests = [_declare(extraction, spec, weights, frozen[spec.name]) for spec in extraction.maps]
         _extract(extraction, manifests, missing, pool, run, say)
@@ -190,7 +190,9 @@ def _require_map(extraction: Extraction, spec: TeacherSpec, weights: str) -> Tea
     return manifest
 
 
-def _calibrated(extraction: Extraction, weights: str, pool: AbstractPool, say: Say) -> dict[str, PhiS]:
+def _calibrated(
+    extraction: Extraction, weights: str, pool: AbstractPool[FeatureExtractor], say: Say
+) -> dict[str, PhiS]:
     """Return the frozen PHI-S of every map, after fitting those that have none yet.
 
     Raises:
@@ -204,7 +206,7 @@ def _calibrated(extraction: Extraction, weights: str, pool: AbstractPool, say: S
         return frozen
     sample, wanted = _calibration_views(extraction), dict.fromkeys(unfitted, "")
     tasks = [extraction.task(one.view_set, one.shard, wanted, first=one.views) for one in sample]
-    moments = merge_each(in_order(pool.run("observe", tasks)))
+    moments = merge_each(in_order(pool.run(FeatureExtractor.observe, tasks)))
     require_varying(moments, sample)
     for name in unfitted:
         frozen[name] = freeze_phi_s(extraction.cache, name, identities[name], moments[name])
@@ -253,7 +255,7 @@ def _extract(
     extraction: Extraction,
     manifests: Sequence[TeacherManifest],
     missing: Mapping[tuple[ViewSet, int], list[str]],
-    pool: AbstractPool,
+    pool: AbstractPool[FeatureExtractor],
     run: RunConfig,
     say: Say,
 ) -> None:
@@ -267,7 +269,7 @@ def _extract(
     say(f"extract {extraction.name}: {waiting} of {total} views to do in {len(tasks)} shards")
     reports, costs = list[FeatureReport](), _costs(extraction, tasks)
     with progress(f"extract {extraction.name}", done=total - waiting, total=total, report=run.report) as bar:
-        for index, report in pool.run("extract", tasks):
+        for index, report in pool.run(FeatureExtractor.extract, tasks):
             reports.append(report)
             view_set = tasks[index].view_set
             bar.peaks[report.device.place] = peak_tflops(report.device, extraction.precision)
@@ -290,7 +292,7 @@ def _costs(extraction: Extraction, tasks: Sequence[FeatureTask]) -> dict[ViewSet
     return {one: tflop_per_input(source, input_side(spec, geometry)) for one, geometry in shapes.items()}
 
 
-def _only(pool: AbstractPool, step: str) -> Any:
+def _only(pool: AbstractPool[FeatureExtractor], step: Callable[[FeatureExtractor, None], Any]) -> Any:
     [(_, result)] = pool.run(step, [None])
     return result
 

@@ -124,7 +124,7 @@ def _plan(cache: Cache, manifest: TeacherManifest) -> _Measurement:
     return _Measurement(manifest=manifest, held=held, new=new)
 
 
-def _measure(cache: Cache, one: _Measurement, pool: AbstractPool, report: str, say: Say) -> None:
+def _measure(cache: Cache, one: _Measurement, pool: AbstractPool[FeatureMeasurer], report: str, say: Say) -> None:
     tasks, before = one.first_pass, read_measured(cache, one.manifest)
     total = before.views + sum(task.views for task in tasks)
     with progress(f"stats {one.name}", done=before.views, total=total, report=report) as bar:
@@ -137,19 +137,23 @@ def _measure(cache: Cache, one: _Measurement, pool: AbstractPool, report: str, s
     say(f"stats {one.name}: measured {bar.views} views in {bar.rate}{merged}; {tokens} tokens in all")
 
 
-def observe_branches(tasks: Sequence[MeasureTask], pool: AbstractPool, bar: Progress) -> dict[ViewSet, Observed]:
+def observe_branches(
+    tasks: Sequence[MeasureTask], pool: AbstractPool[FeatureMeasurer], bar: Progress
+) -> dict[ViewSet, Observed]:
     """First pass: run branches, and merge those of each set as a fixed tree."""
     leaves = Counter(task.view_set for task in tasks)
     trees = {one: TreeReduction(leaves=count, merge=merge_observed) for one, count in leaves.items()}
     firsts = {task.view_set: index for index, task in reversed(list(enumerate(tasks)))}
-    for index, observed in pool.run("measure", tasks):
+    for index, observed in pool.run(FeatureMeasurer.measure, tasks):
         task = tasks[index]
         bar.add(task.views, tokens=observed.moments.count)
         trees[task.view_set].add(index - firsts[task.view_set], observed)
     return {view_set: tree.result() for view_set, tree in trees.items()}
 
 
-def observe_all_angles(tasks: Sequence[MeasureTask], directions: DirectionSum, pool: AbstractPool) -> AngleSum:
+def observe_all_angles(
+    tasks: Sequence[MeasureTask], directions: DirectionSum, pool: AbstractPool[FeatureMeasurer]
+) -> AngleSum:
     """Second pass: the angles of all summaries to their mean direction. Summaries are small beside spatial features."""
     direction = mean_direction(directions)
-    return reduce(merge_angles, in_order(pool.run("angles", [(task, direction) for task in tasks])))
+    return reduce(merge_angles, in_order(pool.run(FeatureMeasurer.angles, [(task, direction) for task in tasks])))

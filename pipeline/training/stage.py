@@ -25,17 +25,17 @@ def train_on_ray(options: TrainOptions) -> None:
         SettingError: no Ray, too few places, or a process that ended before its time.
     """
     with ray_gang(TrainingProcess, crew(options.run)) as gang:
-        gang.ask("start", _launches(gang, options))
+        gang.ask(TrainingProcess.start, _launches(gang, options))
         _listen(gang)
 
 
-def _launches(gang: RayGang, options: TrainOptions) -> list[Launch]:
+def _launches(gang: RayGang[TrainingProcess], options: TrainOptions) -> list[Launch]:
     """Return what each process is started with: one to a machine, as far as the trainer knows, with a GPU or without.
 
     Every process sees the GPUs of its own place alone, so places may lie on nodes as they come.
     """
     world = len(gang.addresses)
-    [port] = gang.ask("free_port", [None])
+    [port] = gang.ask(TrainingProcess.free_port, [None])
     accelerator = "gpu" if options.run.gpus else "cpu"
     placed = f"--running.devices 1 --running.nodes {world} --running.accelerator {accelerator}".split()
     shared = {
@@ -59,14 +59,14 @@ def _launches(gang: RayGang, options: TrainOptions) -> list[Launch]:
     ]
 
 
-def _listen(gang: RayGang) -> None:
+def _listen(gang: RayGang[TrainingProcess]) -> None:
     """Pass on what the first process says, until all have ended.
 
     It is passed on one look later: what a process says because another was lost is not worth reading.
     """
     held: Heard | None = None
     while True:
-        heard = gang.ask("listen", [None] * len(gang.addresses))
+        heard = gang.ask(TrainingProcess.listen, [None] * len(gang.addresses))
         if any(one.status for one in heard):
             raise _ended(gang, heard, held)
         if held is not None:
@@ -81,7 +81,7 @@ def _say(heard: Heard) -> None:
         print(text, end="", flush=True, file=sys.stderr if stream == "err" else sys.stdout)
 
 
-def _ended(gang: RayGang, heard: Sequence[Heard], held: Heard | None) -> SettingError:
+def _ended(gang: RayGang[TrainingProcess], heard: Sequence[Heard], held: Heard | None) -> SettingError:
     """Return why the run ends: by the process that was killed, else by one that refused, else by the first."""
     rank, one = min(enumerate(heard), key=lambda pair: _weight(pair[1].status))
     assert one.status

@@ -61,7 +61,7 @@ def check_shards(cache: Cache, tasks: Sequence[CheckTask], run: RunConfig, *, qu
     waiting = [_slots(task) for task in tasks]
     factory = partial(ShardChecker, store=cache.store, quick=quick)
     with open_pool(factory, run, tasks=len(tasks)) as pool, progress("verify", done=0, total=sum(waiting)) as bar:
-        for report, views in zip(in_order(pool.run("check", tasks)), waiting, strict=True):
+        for report, views in zip(in_order(pool.run(ShardChecker.check, tasks)), waiting, strict=True):
             reports.append(report)
             bar.add(views)
     return reports

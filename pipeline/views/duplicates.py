@@ -64,7 +64,7 @@ def find_copies(images: Sequence[SourceImage], patience: Patience, run: RunConfi
     first: dict[bytes, str] = {}
     copies: dict[str, str] = {}
     with open_pool(partial(ImageHasher, patience=patience), replace(run, gpus=0), tasks=len(tasks)) as pool:
-        digests = (one for joined in in_order(pool.run("hash", tasks)) for one in _split(joined))
+        digests = (one for joined in in_order(pool.run(ImageHasher.hash, tasks)) for one in _split(joined))
         for image, digest in zip(images, digests, strict=True):
             kept = first.setdefault(digest, image.key)
             if kept != image.key:

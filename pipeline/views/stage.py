@@ -216,7 +216,7 @@ def _cut(
         open_pool(factory, replace(run, gpus=0), tasks=len(tasks)) as pool,
         progress("views", done=total - waiting, total=total, report=run.report) as bar,
     ):
-        for index, report in pool.run("cut", tasks):
+        for index, report in pool.run(ViewCutter.cut, tasks):
             reports.append(report)
             bar.add(report.views + report.rejected, size=report.bytes)
             on_record += report.rejected if tasks[index].canvases else 0

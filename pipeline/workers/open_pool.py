@@ -1,27 +1,27 @@
 """Opening workers of the kind that a run asks for."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, final
 
 from pipeline.config import RunConfig
-from pipeline.workers.pool import AbstractPool, Unfinished, WorkerFactory
+from pipeline.workers.pool import AbstractPool, Task, Unfinished, Worker, WorkerFactory
 
 
 @final
-class LocalPool(AbstractPool):
+class LocalPool(AbstractPool[Worker]):
     """One worker in this process: for debugging, for machines without ray, and as the baseline of benchmarks."""
 
-    def __init__(self, factory: WorkerFactory) -> None:
+    def __init__(self, factory: WorkerFactory[Worker]) -> None:
         self._worker = factory()
 
-    def run(self, step: str, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        method, finishing = getattr(self._worker, step), deque[tuple[int, Future[Any]]]()
+    def run(self, step: Callable[[Worker, Task], Any], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
+        finishing = deque[tuple[int, Future[Any]]]()
         with ThreadPoolExecutor(1) as thread:  # whoever asks for no more results waits for what is being finished
             for index, task in enumerate(tasks):
-                result = method(task)
+                result = step(self._worker, task)
                 if not isinstance(result, Unfinished):
                     yield index, result
                     continue
@@ -36,7 +36,9 @@ def _finished(index: int, finishing: Future[Any]) -> tuple[int, Any]:
     return index, finishing.result()
 
 
-def open_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> AbstractContextManager[AbstractPool]:
+def open_pool(
+    factory: WorkerFactory[Worker], config: RunConfig, *, tasks: int
+) -> AbstractContextManager[AbstractPool[Worker]]:
     """Open a pool of the kind that `config` names.
 
     Args:
@@ -54,5 +56,5 @@ def open_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Abstr
 
 
 @contextmanager
-def _local(factory: WorkerFactory) -> Iterator[AbstractPool]:
+def _local(factory: WorkerFactory[Worker]) -> Iterator[AbstractPool[Worker]]:
     yield LocalPool(factory)

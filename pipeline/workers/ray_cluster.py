@@ -3,15 +3,15 @@
 import logging
 import os
 import threading
-from collections.abc import Mapping
-from typing import Any, final
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, final
 
 import ray
 from ray.exceptions import AuthenticationError, RayTaskError
 
 from pipeline.config import RunConfig
 from pipeline.workers.installation import installation, require_same_installation
-from pipeline.workers.pool import Unfinished, WorkerFactory
+from pipeline.workers.pool import Task, Unfinished, Worker, WorkerFactory
 from pipeline.workers.worker_count import require_room
 from storage_schemas.format.errors import AbstractStillhouseError, Problem, SettingError
 
@@ -67,20 +67,20 @@ def _start_own(config: RunConfig, tasks: int) -> None:
 
 
 @final
-class RayActor:
+class RayActor(Generic[Worker]):
     """A process for one worker."""
 
-    def start(self, factory: WorkerFactory, expected: Mapping[str, str]) -> str:
+    def start(self, factory: WorkerFactory[Worker], expected: Mapping[str, str]) -> str:
         """Make the worker, and return the node that it is on."""
         require_same_installation(expected, installation(), ray.util.get_node_ip_address())
         self._worker = factory()
-        self._unfinished: dict[int, Unfinished] = {}
+        self._unfinished: dict[int, Unfinished[Any]] = {}
         self._room = threading.Semaphore(1)  # one task is finished while the next is at work
         return ray.get_runtime_context().get_node_id()
 
-    def run(self, step: str, index: int, task: Any) -> Any:
+    def run(self, step: Callable[[Worker, Task], Any], index: int, task: Task) -> Any:
         """Run a step of the worker; where something of it is left to do, return `ToFinish` and keep it."""
-        result = getattr(self._worker, step)(task)
+        result = step(self._worker, task)
         if not isinstance(result, Unfinished):
             return result
         self._room.acquire()

@@ -1,9 +1,9 @@
 """Workers on Ray that need one another: all of them are there, or none."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, final
+from typing import Any, Generic, final
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -12,20 +12,20 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from pipeline.config import RunConfig
 from pipeline.workers.installation import installation
-from pipeline.workers.pool import WorkerFactory
+from pipeline.workers.pool import Task, Worker, WorkerFactory
 from pipeline.workers.ray_cluster import RayActor, cannot_start, open_ray, result_of
 from pipeline.workers.worker_count import room, too_few_workers
 from storage_schemas.format.errors import Problem, SettingError
 
 
 @final
-class RayGang:
+class RayGang(Generic[Worker]):
     """Workers that are all there or none, each in a place of its own."""
 
     def __init__(self, actors: Sequence[Any], addresses: Sequence[str]) -> None:
         self._actors, self.addresses = actors, addresses
 
-    def ask(self, step: str, tasks: Sequence[Any]) -> list[Any]:
+    def ask(self, step: Callable[[Worker, Task], Any], tasks: Sequence[Task]) -> list[Any]:
         """Run a worker's method at once on as many of them as there are tasks, and return the results in their order.
 
         Raises:
@@ -48,7 +48,7 @@ class RayGang:
 
 
 @contextmanager
-def ray_gang(factory: WorkerFactory, config: RunConfig) -> Iterator[RayGang]:
+def ray_gang(factory: WorkerFactory[Worker], config: RunConfig) -> Iterator[RayGang[Worker]]:
     """Hold places on the cluster of RAY_ADDRESS, or on a Ray of this machine, for workers that need one another.
 
     Args:
@@ -77,7 +77,7 @@ def _hold_places(config: RunConfig) -> PlacementGroup:
 
 
 @contextmanager
-def _gang(factory: WorkerFactory, config: RunConfig, places: PlacementGroup) -> Iterator[RayGang]:
+def _gang(factory: WorkerFactory[Worker], config: RunConfig, places: PlacementGroup) -> Iterator[RayGang[Worker]]:
     actors: list[Any] = []
     for place in range(places.bundle_count):
         there = PlacementGroupSchedulingStrategy(places, placement_group_bundle_index=place)

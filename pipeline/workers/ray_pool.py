@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.config import RunConfig
 from pipeline.workers.installation import installation
-from pipeline.workers.pool import AbstractPool, WorkerFactory
+from pipeline.workers.pool import AbstractPool, Task, Worker, WorkerFactory
 from pipeline.workers.ray_cluster import RayActor, ToFinish, cannot_start, open_ray, result_of
 from pipeline.workers.worker_count import crew_size, too_few_workers
 from storage_schemas.format.errors import Problem, SettingError
@@ -31,7 +31,7 @@ FINISHING = "finishing"
 
 @final
 @dataclass(slots=True, eq=False)
-class _Worker:
+class _Place:
     """An actor that has started."""
 
     actor: Any
@@ -50,23 +50,23 @@ class _Attempt:
 
 
 @final
-class RayPool(AbstractPool):
+class RayPool(AbstractPool[Worker]):
     """Actors that hold one worker each: more of them while tasks wait and there is room, fewer when nodes go away or
     no task is left. What a lost actor was at is done again by another."""
 
-    def __init__(self, factory: WorkerFactory, config: RunConfig) -> None:
+    def __init__(self, factory: WorkerFactory[Worker], config: RunConfig) -> None:
         self._factory, self._config = factory, config
         self._installation = installation()
         self._starting: dict[Any, Any] = {}
-        self._idle: list[_Worker] = []
-        self._running: dict[Any, tuple[_Worker, _Attempt]] = {}
-        self._finishing: dict[Any, tuple[_Worker, _Attempt]] = {}
+        self._idle: list[_Place] = []
+        self._running: dict[Any, tuple[_Place, _Attempt]] = {}
+        self._finishing: dict[Any, tuple[_Place, _Attempt]] = {}
         self._nodes: Sequence[Mapping[str, Any]] = ()
         self._looked = self._failed = -LOOK_SECONDS
         self._short_since: float | None = None
         self._last_loss = ""
 
-    def run(self, step: str, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, step: Callable[[Worker, Task], Any], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
         waiting = deque(_Attempt(index=index, task=task) for index, task in enumerate(tasks))
         try:
             while waiting or self._running or self._finishing:
@@ -96,11 +96,11 @@ class RayPool(AbstractPool):
         self._running.clear()
         self._finishing.clear()
 
-    def _hand_out(self, step: str, attempt: _Attempt) -> None:
+    def _hand_out(self, step: Callable[..., Any], attempt: _Attempt) -> None:
         worker = self._idle.pop()
         self._running[worker.actor.run.remote(step, attempt.index, attempt.task)] = (worker, attempt)
 
-    def _collect(self, done: Any, step: str, waiting: deque[_Attempt]) -> Iterator[tuple[int, Any]]:
+    def _collect(self, done: Any, step: Callable[..., Any], waiting: deque[_Attempt]) -> Iterator[tuple[int, Any]]:
         """Yield a task's result, or have it finished; or have the task wait again, first of all, when its actor was
         lost.
         """
@@ -120,16 +120,16 @@ class RayPool(AbstractPool):
         else:
             yield attempt.index, result
 
-    def _lost(self, worker: _Worker, attempt: _Attempt, step: str, error: RayError) -> _Attempt:
+    def _lost(self, worker: _Place, attempt: _Attempt, step: Callable[..., Any], error: RayError) -> _Attempt:
         ray.kill(worker.actor)  # one that only could not be reached may still live
         self._idle = [one for one in self._idle if one is not worker]
         self._look(at_once=True)
         self._last_loss, lost_on = str(error), (*attempt.lost_on, worker.node)
         if sum(node in self._alive() for node in lost_on) > RETRIES:
-            found = f"{step} lost its worker {RETRIES + 1} times: {error}"
+            found = f"{step.__name__} lost its worker {RETRIES + 1} times: {error}"
             fix = "it is likely out of memory: lower the batch, or see Ray's logs; what is committed is kept"
             raise SettingError("worker", [Problem(place=repr(attempt.task)[:200], found=found, fix=fix)]) from None
-        print(f"ray: a worker was lost; its task ({step}) is done again", file=sys.stderr)
+        print(f"ray: a worker was lost; its task ({step.__name__}) is done again", file=sys.stderr)
         return replace(attempt, lost_on=lost_on)
 
     def _resize(self, tasks: int) -> None:
@@ -161,7 +161,7 @@ class RayPool(AbstractPool):
         """Take an actor that has started among the idle; or note that it could not."""
         actor = self._starting.pop(started)
         try:
-            self._idle.append(_Worker(actor, result_of(started), time.monotonic()))
+            self._idle.append(_Place(actor, result_of(started), time.monotonic()))
         except RayTaskError as error:
             raise cannot_start(error.cause) from None
         except RayError as error:
@@ -180,7 +180,7 @@ class RayPool(AbstractPool):
 
 
 @contextmanager
-def ray_pool(factory: WorkerFactory, config: RunConfig, *, tasks: int) -> Iterator[AbstractPool]:
+def ray_pool(factory: WorkerFactory[Worker], config: RunConfig, *, tasks: int) -> Iterator[AbstractPool[Worker]]:
     """Open a pool on the cluster of RAY_ADDRESS, or on a Ray of this machine that ends with the block.
 
     Args:

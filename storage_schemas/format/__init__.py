@@ -1,4 +1,4 @@
-"""The contract as values: keys, shapes, geometry, manifests, tables, and the bytes of a shard; nothing is read or written.
+"""The contract as values: keys, shapes, geometry, manifests, tables, the bytes of a shard. It reads and writes nothing.
 
 Door: all of it.
 """

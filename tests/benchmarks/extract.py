@@ -26,6 +26,7 @@ from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice,
 from pipeline.features.forward import cut_windows
 from pipeline.features.stage import Extraction, extract_teacher, plan_extraction
 from pipeline.features.teacher import RunningTeacher, run_teacher
+from pipeline.features.worker import FeatureExtractor
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.views.placements import place_views
 from pipeline.views.stage import make_views
@@ -95,11 +96,11 @@ def extracting(extraction: Extraction, run: RunConfig) -> Iterator[Callable[[], 
     identities = {"teacher": manifest.digest}
     tasks = [extraction.task(view_set, shard, identities) for shard in range(shape.grid.shards)]
     with open_pool(extraction.worker(run), run, tasks=len(tasks)) as pool:
-        list(pool.run("identify", [None]))
+        list(pool.run(FeatureExtractor.identify, [None]))
 
         def again() -> None:
             forget(extraction, view_set)
-            list(pool.run("extract", tasks))
+            list(pool.run(FeatureExtractor.extract, tasks))
 
         again()
         yield again

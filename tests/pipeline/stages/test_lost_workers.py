@@ -139,7 +139,7 @@ class Doomed:
 @pytest.mark.slow
 def test_a_task_that_costs_one_worker_after_another_ends_the_run(tmp_path: Path) -> None:
     with head(tmp_path), open_pool(Doomed, RunConfig(), tasks=1) as pool, pytest.raises(SettingError) as caught:
-        list(pool.run("work", ["the task"]))
+        list(pool.run(Doomed.work, ["the task"]))
     assert str(caught.value).startswith("worker cannot be used:\n  'the task': work lost its worker 4 times: ")
 
 
@@ -162,5 +162,5 @@ class Interrupted:
 def test_a_task_whose_worker_is_killed_while_it_is_finished_is_done_again(tmp_path: Path) -> None:
     tasks = [str(tmp_path / str(number)) for number in range(5)]
     with head(tmp_path), open_pool(Interrupted, RunConfig(), tasks=5) as pool:
-        assert sorted(pool.run("work", tasks)) == [(number, str(number)) for number in range(5)]
+        assert sorted(pool.run(Interrupted.work, tasks)) == [(number, str(number)) for number in range(5)]
     assert (tmp_path / "1").exists()

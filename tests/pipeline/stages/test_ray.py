@@ -24,8 +24,9 @@ from pipeline.export.options import ExportOptions
 from pipeline.export.stage import export_cache, plan_export
 from pipeline.features.stage import extract_teacher, plan_extraction
 from pipeline.views.stage import make_views
-from pipeline.workers import ray_pool as jobs
+from pipeline.workers import ray_pool
 from pipeline.workers.open_pool import open_pool
+from pipeline.workers.ray_gang import ray_gang
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, SettingError
 from storage_schemas.objects.store import Store
@@ -174,9 +175,9 @@ def becomes(value: Callable[[], float], expected: float) -> bool:
 def test_workers_are_as_many_as_tasks_and_room_allow_and_given_back_when_no_task_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(ray_pool, "IDLE_SECONDS", 0.0)
     with open_pool(Meeting, RunConfig(), tasks=5) as pool:
-        [(_, alone)] = pool.run("meet", [(tmp_path, 1, "")])
+        [(_, alone)] = pool.run(Meeting.meet, [(tmp_path, 1, "")])
         one_taken = becomes(free_cpus, 2)
         freed: list[bool] = []
 
@@ -184,7 +185,7 @@ def test_workers_are_as_many_as_tasks_and_room_allow_and_given_back_when_no_task
             freed.append(becomes(free_cpus, 2))
             (tmp_path / "go").touch()
 
-        results = pool.run("meet", [(tmp_path, 3, "go"), (tmp_path, 3, ""), (tmp_path, 3, "")])
+        results = pool.run(Meeting.meet, [(tmp_path, 3, "go"), (tmp_path, 3, ""), (tmp_path, 3, "")])
         workers = {next(results)[1] for _ in range(2)}
         watch = threading.Thread(target=dismiss)
         watch.start()
@@ -218,7 +219,7 @@ def test_workers_that_this_machine_has_no_room_for_are_refused_at_once(tmp_path:
 )
 def test_workers_that_a_cluster_finds_no_room_for_in_time_are_refused(run: RunConfig, found: str) -> None:
     with pytest.raises(SettingError) as caught, open_pool(Meeting, run, tasks=9) as pool:
-        list(pool.run("meet", [None] * 9))
+        list(pool.run(Meeting.meet, [None] * 9))
     assert str(caught.value) == (
         f"ray cluster cannot be used:\n  resources: {found}, 3 CPUs and 0 GPUs on 1 nodes "
         "(lower --run.min-workers, --run.threads or --run.gpus, or add nodes; what is committed is kept)"
@@ -232,7 +233,7 @@ def test_a_worker_that_cannot_be_made_ends_the_run(monkeypatch: pytest.MonkeyPat
     factory = import_module("only_here").Worker
     (tmp_path / "only_here.py").unlink()
     with pytest.raises(SettingError) as caught, open_pool(factory, RunConfig(), tasks=1) as pool:
-        list(pool.run("work", [None]))
+        list(pool.run(Meeting.meet, [None]))
     assert str(caught.value) == (
         "worker cannot be used:\n  ray: cannot start: ModuleNotFoundError: No module named 'only_here' "
         "(install the same Stillhouse on every node, and there your own modules too; docs/cluster.md)"
@@ -242,18 +243,18 @@ def test_a_worker_that_cannot_be_made_ends_the_run(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("on_cluster")
 def test_a_gang_works_at_once_and_ends_in_one_message_with_the_first_that_is_lost(tmp_path: Path) -> None:
     (tmp_path / "go").touch()
-    with jobs.ray_gang(Meeting, RunConfig(workers=2, min_workers=2)) as gang:
-        assert len(set(gang.ask("meet", [(tmp_path, 2, "go")] * 2))) == len(gang.addresses) == 2
-        gang.ask("meet", [(tmp_path, 2, "go")])  # the first alone
+    with ray_gang(Meeting, RunConfig(workers=2, min_workers=2)) as gang:
+        assert len(set(gang.ask(Meeting.meet, [(tmp_path, 2, "go")] * 2))) == len(gang.addresses) == 2
+        gang.ask(Meeting.meet, [(tmp_path, 2, "go")])  # the first alone
         with pytest.raises(SettingError, match=r"ray cluster cannot be used:\n  worker 2 of 2 on .*: was lost: "):
-            gang.ask("end", [False, True])
+            gang.ask(Meeting.end, [False, True])
 
 
 @pytest.mark.usefixtures("on_cluster")
 def test_a_gang_that_does_not_fit_is_refused_when_patience_ends() -> None:
     with (
         pytest.raises(SettingError) as refusal,
-        jobs.ray_gang(Meeting, RunConfig(workers=9, min_workers=9, patience=0.5)),
+        ray_gang(Meeting, RunConfig(workers=9, min_workers=9, patience=0.5)),
     ):
         pass
     assert "9 workers of 1 CPUs and 0 GPUs each could not be had for 0.5 s: 0 ready, 3 CPUs" in str(refusal.value)

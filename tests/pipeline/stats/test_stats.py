@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -28,6 +28,8 @@ from storage_schemas.format.errors import MissingError
 from storage_schemas.format.layout import features_unit
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
+
+MeasurerPool = AbstractPool[FeatureMeasurer]
 
 LOCAL = RunConfig(executor="local")
 TEACHER = "dinov3"
@@ -95,12 +97,12 @@ def test_the_mean_direction_and_the_dispersion_are_those_of_loops_over_raw_summa
 
 
 @pytest.fixture
-def pool(copied: Path) -> Iterator[AbstractPool]:
+def pool(copied: Path) -> Iterator[MeasurerPool]:
     with open_pool(partial(FeatureMeasurer, store=Store(uri=str(copied)), threads=1), LOCAL, tasks=1) as one:
         yield one
 
 
-def measure(cache: Cache, before: Measured, shards: Mapping[ViewSet, frozenset[int]], pool: AbstractPool) -> None:
+def measure(cache: Cache, before: Measured, shards: Mapping[ViewSet, frozenset[int]], pool: MeasurerPool) -> None:
     """Merge some shards into what was measured, and write that, as a cache was before it grew by the others."""
     manifest, tasks = complete_teacher(cache, TEACHER), []
     for view_set, numbers in shards.items():
@@ -124,7 +126,7 @@ def shard_objects(where: Path, shard: int) -> list[Path]:
 
 
 def test_new_shards_are_measured_alone_and_merge_to_what_all_at_once_gives(
-    small_run: Any, copied: Path, pool: AbstractPool
+    small_run: Any, copied: Path, pool: MeasurerPool
 ) -> None:
     cache = opened(copied)
     measure(cache, NOTHING, first_shards(cache), pool)
@@ -145,15 +147,15 @@ def test_new_shards_are_measured_alone_and_merge_to_what_all_at_once_gives(
 
 
 @final
-class BackwardPool(AbstractPool):
+class BackwardPool(AbstractPool[FeatureMeasurer]):
     """Workers of which the last to be asked is the first to be done."""
 
     def __init__(self, worker: FeatureMeasurer) -> None:
         self._worker = worker
 
-    def run(self, step: str, tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(self, step: Callable[..., Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         for index in reversed(range(len(tasks))):
-            yield index, getattr(self._worker, step)(tasks[index])
+            yield index, step(self._worker, tasks[index])
 
 
 def test_the_order_in_which_workers_are_done_changes_no_bit(small_run: Any, copied: Path) -> None:
@@ -181,7 +183,7 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("moment", [0, 1, 2, 9, 20, 26])
 def test_a_run_killed_while_it_writes_counts_no_shard_twice(
-    moment: int, small_run: Any, copied: Path, pool: AbstractPool, monkeypatch: pytest.MonkeyPatch
+    moment: int, small_run: Any, copied: Path, pool: MeasurerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = opened(copied)
     measure(cache, NOTHING, first_shards(cache), pool)
@@ -227,7 +229,7 @@ def test_statistics_of_other_features_are_not_merged_into(copied: Path) -> None:
 
 
 def test_shards_that_came_later_are_unfinished_work_of_inspect(
-    copied: Path, pool: AbstractPool, capsys: pytest.CaptureFixture[str]
+    copied: Path, pool: MeasurerPool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = opened(copied)
     measure(cache, NOTHING, first_shards(cache), pool)
@@ -238,7 +240,7 @@ def test_shards_that_came_later_are_unfinished_work_of_inspect(
     assert any(line.startswith(f"teachers/{TEACHER}/stats ") for line in said.splitlines())
 
 
-def test_shards_that_came_later_are_unfinished_work_of_verify_and_no_damage(copied: Path, pool: AbstractPool) -> None:
+def test_shards_that_came_later_are_unfinished_work_of_verify_and_no_damage(copied: Path, pool: MeasurerPool) -> None:
     cache = opened(copied)
     measure(cache, NOTHING, first_shards(cache), pool)
     verdict = verify_cache(cache, VerifyOptions(cache=str(copied)))

@@ -27,8 +27,8 @@ class Doubler:
 
 def test_the_local_executor_runs_every_task_in_turn() -> None:
     with open_pool(Doubler, RunConfig(executor="local"), tasks=3) as pool:
-        assert list(pool.run("double", [5, 7, 9])) == [(0, 10), (1, 14), (2, 18)]
-        assert list(pool.run("double", [])) == []
+        assert list(pool.run(Doubler.double, [5, 7, 9])) == [(0, 10), (1, 14), (2, 18)]
+        assert list(pool.run(Doubler.double, [])) == []
 
 
 @final
@@ -39,7 +39,7 @@ class Writer:
     said: list[str]
     finish: Callable[[int], int]
 
-    def write(self, task: int) -> Unfinished:
+    def write(self, task: int) -> Unfinished[int]:
         """Do the half of it."""
         self.said.append(f"begin {task}")
         return Unfinished(partial(self._finish, task))
@@ -60,13 +60,13 @@ def test_a_task_is_begun_while_the_one_before_it_is_finished_and_none_before_tha
 
     @final
     class Announcing:
-        def write(self, task: int) -> Unfinished:
+        def write(self, task: int) -> Unfinished[int]:
             begun[task].set()
             return writer.write(task)
 
     writer, results = Writer(said, finish), []
     with open_pool(Announcing, RunConfig(executor="local"), tasks=3) as pool:
-        for index, result in pool.run("write", [0, 1, 2]):
+        for index, result in pool.run(Writer.write, [0, 1, 2]):
             results.append((index, result))
             assert f"finish {index}" in said, "a result is known when its task is finished, not before"
             assert said.count("begin 2") == (index > 0), "of the first two one is finished before the third begins"
@@ -83,7 +83,7 @@ def test_what_finishing_raises_is_raised_and_what_was_begun_is_finished() -> Non
 
     writer, before = Writer([], finish), threading.active_count()
     with open_pool(lambda: writer, RunConfig(executor="local"), tasks=4) as pool:
-        results = pool.run("write", [0, 1, 2, 3])
+        results = pool.run(Writer.write, [0, 1, 2, 3])
         assert next(results) == (0, 0)
         with pytest.raises(OSError, match="disk"):
             next(results)
@@ -101,7 +101,7 @@ def test_a_caller_who_stops_waits_for_what_is_being_finished() -> None:
 
     writer, before = Writer([], finish), threading.active_count()
     with open_pool(lambda: writer, RunConfig(executor="local"), tasks=9) as pool:
-        results = pool.run("write", range(9))
+        results = pool.run(Writer.write, range(9))
         assert next(results) == (0, 0)
         threading.Timer(0.05, may_go.set).start()
         results.close()
