@@ -1,4 +1,4 @@
-"""The principal axes of a teacher's features, and how many of them matter."""
+"""The principal axes of a teacher's features, and the variances along them."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,10 +13,10 @@ from storage_schemas.format.errors import ContractError, Problem
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PrincipalAxes:
-    """Σ = U Λ Uᵀ: the variances along the axes of a distribution, greatest first, and the axes."""
+    """The decomposition Σ = U Λ Uᵀ of a covariance: axes, and the variances along them, greatest first."""
 
     variances: Float64[np.ndarray, " channels"]
-    """λ, the diagonal of Λ (the rows' unit squared): falling, none below zero."""
+    """λ, the diagonal of Λ (the rows' unit squared), in falling order; none is negative."""
     axes: Float64[np.ndarray, "channels channels"]
     """U (unitless): column i is the axis of `variances[i]`; its component of largest size is positive."""
 
@@ -24,7 +24,7 @@ class PrincipalAxes:
 def principal_axes(moments: Moments) -> PrincipalAxes:
     """Decompose the covariance, in float64 on the CPU.
 
-    Rounding makes the eigenvalues of a rank-deficient covariance slightly negative; they are set to zero.
+    Rounding can make eigenvalues of a rank-deficient covariance slightly negative; these are set to zero.
 
     Raises:
         ContractError: fewer than two rows, or a total variance of zero.
@@ -41,28 +41,11 @@ def principal_axes(moments: Moments) -> PrincipalAxes:
 
 
 def spectrum(moments: Moments) -> Float64[np.ndarray, " channels"]:
-    """Return the variances along the principal axes, as `principal_axes` does, where the axes are not wanted.
+    """Return the variances along the principal axes, without the axes themselves.
 
-    Unlike it, this takes rows that are all alike: their spectrum is zero.
+    Unlike `principal_axes`, this accepts rows that are all alike: their spectrum is zero.
 
     Raises:
         ContractError: fewer than two rows.
     """
     return np.maximum(np.linalg.eigvalsh(covariance(moments))[::-1], 0)
-
-
-def effective_rank(variances: Float64[np.ndarray, " channels"]) -> float:
-    """Return exp(−Σ pᵢ ln pᵢ) with pᵢ = λᵢ / Σλ (axes): the count of equal variances that would be as spread out.
-
-    Source: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality".
-
-    Args:
-        variances: λ along the principal axes (any unit).
-
-    Returns:
-        Axes: from 1, where all variance lies along one, to the number of channels; 0 where there is no variance.
-    """
-    if not variances.any():
-        return 0.0
-    shares = variances[variances > 0] / variances.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))

@@ -6,9 +6,7 @@
 Both passes give sums that merge, in any order.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import final
 
 import numpy as np
@@ -16,11 +14,6 @@ from jaxtyping import Float, Float64
 
 from pipeline.phi_s.moments import refuse_rows
 from storage_schemas.format.errors import ContractError, Problem
-
-PAPER_DISPERSIONS: Mapping[str, float] = MappingProxyType(
-    {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.120, "DINOv3-7B": 2.186}
-)
-"""Disp(Θ_y) (rad²) as the C-RADIOv4 report gives it in Table 3, by the names it uses."""
 
 LEAST_RESULTANT = 1e-10
 """|Σy| / Σ|y| (unitless) at and below which the vectors cancel, to the rounding of a long sum."""

@@ -7,14 +7,12 @@ from typing import final, get_args
 import numpy as np
 
 from pipeline.inventory.commands import extract_command
-from pipeline.phi_s.spectrum import effective_rank
-from pipeline.stats.dispersion import PAPER_DISPERSIONS
 from storage_schemas.cache import Cache
 from storage_schemas.format.encodings import Encoding
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
-from storage_schemas.format.stats import POOLED, TOLERANCE, ChannelStats, residual
+from storage_schemas.format.stats import PAPER_DISPERSIONS, POOLED, TOLERANCE, ChannelStats, effective_rank
 from storage_schemas.format.teacher import TeacherSpec
 from teachers.catalogue import CATALOGUE
 
@@ -162,15 +160,14 @@ def paper_name(spec: TeacherSpec) -> str | None:
 
 
 def _residuals(name: str, channels: ChannelStats, tolerance: float) -> ResidualFacts:
-    found = residual(channels.mean_residual, channels.variance_deviation)
     return ResidualFacts(
         view_set=name,
         tokens=channels.tokens,
         mean=channels.mean_residual,
         variance=channels.variance_residual,
         deviation=channels.variance_deviation,
-        residual=found,
-        off=found > tolerance,
+        residual=channels.residual,
+        off=channels.is_off(tolerance),
         effective_rank=effective_rank(channels.spectrum),
     )
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import get_args
 
-from pipeline.stats.dispersion import PAPER_DISPERSIONS
 from pipeline.stats.facts import FidelityFacts, ResidualFacts, StatsFacts
 from pipeline.text_table import aligned
 from storage_schemas.format.encodings import Encoding
+from storage_schemas.format.stats import PAPER_DISPERSIONS
 
 RESIDUAL_HEAD = ("tokens measured", "rms of mean", "variance − 1", "rms of it", "effective rank")
 """Over the columns of `residual_cells`."""

@@ -1,7 +1,8 @@
-"""What `make stats` measures over everything that a teacher stored."""
+"""What `make stats` measures over all stored features of a teacher, and the rules by which it is judged."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import final
 
 import numpy as np
@@ -10,6 +11,18 @@ from jaxtyping import Float64
 from storage_schemas.format.encodings import Encoding
 from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.views import ViewSet
+
+TOLERANCE = 0.2
+"""Residual (unitless) above which PHI-S is off. A spatial loss weighs teachers by the second moment of their features,
+so a residual of 0.2 changes a teacher's weight by about a fifth. A fit on 1,000 views whose tokens are all alike leaves
+a quarter of that by chance (√(2/1000) = 0.045 of a variance); without PHI-S, teachers differ by a factor of a hundred.
+The papers give no such number."""
+POOLED = "all"
+"""The name that stands for all view sets together."""
+PAPER_DISPERSIONS: Mapping[str, float] = MappingProxyType(
+    {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.120, "DINOv3-7B": 2.186}
+)
+"""Disp(Θ_y) (rad²) in Table 3 of the C-RADIOv4 report, by the report's names of the models."""
 
 
 @final
@@ -80,8 +93,26 @@ class ChannelStats:
 
     @property
     def variance_deviation(self) -> float:
-        """Root mean square over channels of the variance less 1 (PHI-S units squared): deviations do not cancel."""
+        """Root mean square over channels of the variance less 1 (PHI-S units squared): channels do not cancel."""
         return float(np.sqrt(np.mean((self.variance - 1) ** 2)))
+
+    @property
+    def residual(self) -> float:
+        """How far the features are from zero mean and unit variance: the greater of the two norms over channels.
+
+            max(√mean(μ²), √mean((σ² − 1)²))
+
+        Both are norms, so a channel that is too large and one that is too small add up and do not cancel.
+        """
+        return max(self.mean_residual, self.variance_deviation)
+
+    def is_off(self, tolerance: float = TOLERANCE) -> bool:
+        """Say whether PHI-S is off: the one rule of `stats`, `inspect` and the report.
+
+        Args:
+            tolerance: the largest residual that is accepted (unitless).
+        """
+        return self.residual > tolerance
 
 
 @final
@@ -141,22 +172,20 @@ def shards_of_runs(runs: Sequence[Sequence[int]], place: str) -> frozenset[int]:
     return shards
 
 
-TOLERANCE = 0.2
-"""Residual (unitless) up to which view sets are not spoken of. A spatial loss weighs by its features' second moment, so
-0.2 tilts it by about a fifth: four times what a fit on 1,000 views leaves by chance, where the tokens of a view are all
-alike (√(2/1000) = 0.045 of a variance), and far below what PHI-S is there to remove: teachers that differ a
-hundredfold. The papers give none."""
+def effective_rank(variances: Float64[np.ndarray, " channels"]) -> float:
+    """Return how many equal variances would be spread as widely as these.
 
+        exp(−Σ pᵢ ln pᵢ),   pᵢ = λᵢ / Σλ
 
-POOLED = "all"
-"""The name that all view sets together go by."""
-
-
-def residual(mean: float, deviation: float) -> float:
-    """Return how far features are from zero mean and unit variance: the greater of the two norms.
+    Source: Roy and Vetterli 2007, "The effective rank: a measure of effective dimensionality".
 
     Args:
-        mean: root mean square over channels of the mean (PHI-S units).
-        deviation: root mean square over channels of the variance less 1 (PHI-S units squared).
+        variances: λ along the principal axes (any unit).
+
+    Returns:
+        Axes: from 1, where all variance lies along one axis, to the number of channels; 0 where there is no variance.
     """
-    return max(mean, deviation)
+    if not variances.any():
+        return 0.0
+    shares = variances[variances > 0] / variances.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))

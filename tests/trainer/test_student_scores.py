@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage_schemas.format.errors import ContractError
-from trainer.evaluation.feature_spectrum import FeatureSums, effective_rank, first_shares, observe_features, variances
+from trainer.evaluation.feature_spectrum import FeatureSums, first_shares, observe_features, variances
 from trainer.evaluation.scale_variance import at_sizes, scale_variance
 
 SEEDS = st.integers(0, 2**16)
@@ -59,12 +59,6 @@ def test_the_spectrum_is_that_of_the_centred_features_however_they_were_counted(
     values = torch.linalg.svdvals(flat - flat.mean(dim=0)) ** 2
     found = variances(parts[0] + parts[1])
     assert found.tolist() == pytest.approx((values / values.sum()).tolist(), rel=1e-8)
-
-
-def test_the_effective_rank_counts_equal_directions() -> None:
-    assert effective_rank(torch.tensor([0.25, 0.25, 0.25, 0.25, 0.0])) == pytest.approx(4)
-    assert effective_rank(torch.tensor([1.0, 0.0])) == pytest.approx(1)
-    assert 1 < effective_rank(torch.tensor([0.9, 0.1])) < 2
 
 
 def test_shares_are_told_by_powers_of_two_and_whole() -> None:

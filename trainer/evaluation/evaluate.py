@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.stats import effective_rank
 from trainer.data.batch import ViewBatch, unit_pixels
-from trainer.evaluation.feature_spectrum import FeatureSums, effective_rank, first_shares, observe_features, variances
+from trainer.evaluation.feature_spectrum import FeatureSums, first_shares, observe_features, variances
 from trainer.evaluation.fidelity import FidelitySums, fidelity, observe_fidelity
 from trainer.evaluation.scale_variance import at_sizes, scale_variance
 from trainer.objective.losses import angles
@@ -149,7 +150,7 @@ def _own_score(observations: Sequence[Observations]) -> StudentScore:
     shares = variances(reduce(add, [sums for seen in observations for sums in seen.features]))
     scales = [scale for seen in observations for scale in seen.scales]
     return StudentScore(
-        effective_rank=effective_rank(shares),
+        effective_rank=effective_rank(shares.numpy()),
         shares=first_shares(shares),
         scale_variance=float(torch.cat(scales).mean()) if scales else None,
     )

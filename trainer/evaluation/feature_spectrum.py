@@ -47,16 +47,6 @@ def variances(sums: FeatureSums) -> Float[Tensor, " channels"]:
     return torch.linalg.eigvalsh(covariance).flip(0).clamp(min=0) / total
 
 
-def effective_rank(shares: Float[Tensor, " channels"]) -> float:
-    """Return the number of directions that would be as rich if each had the same variance.
-
-        exp(−Σ p_k ln p_k),   p_k the share of direction k
-
-    Source: Roy and Vetterli 2007, on the covariance's eigenvalues.
-    """
-    return float(torch.special.entr(shares).sum().exp())
-
-
 def first_shares(shares: Float[Tensor, " channels"]) -> dict[str, float]:
     """Return how much of the variance the first 1, 2, 4, … directions hold, and all of them."""
     counts = [2**power for power in range(len(shares).bit_length()) if 2**power < len(shares)]

@@ -7,7 +7,7 @@ from typing import Any, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from storage_schemas.format.identity import digest
-from storage_schemas.format.stats import ChannelStats
+from storage_schemas.format.stats import PAPER_DISPERSIONS, ChannelStats
 from storage_schemas.format.views import ViewSet
 from trainer.data.set_source import SetSource
 from trainer.data.source import Source
@@ -18,8 +18,6 @@ from trainer.report.plots import Plot
 from trainer.report.png import ERROR_COLOUR, ERROR_FULL
 from trainer.report.results import RunResult
 
-PAPER_DISPERSIONS = {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.120, "DINOv3-7B": 2.186}
-"""Disp(Θ_y) (rad²) as v4 table 3 reports them."""
 MEAN_LIMIT, VARIANCE_LIMIT = 0.1, 0.05
 """Largest PHI-S residuals (rms of means, mean variance − 1) that pass for standardised."""
 

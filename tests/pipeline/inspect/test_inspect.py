@@ -18,13 +18,13 @@ from pipeline.inspect.cache import inspect_cache
 from pipeline.inspect.facts import CacheFacts
 from pipeline.inspect.text import cache_lines
 from pipeline.inspect.view import view_facts
-from pipeline.stats.dispersion import PAPER_DISPERSIONS
 from pipeline.stats.facts import paper_name
 from pipeline.text_table import sized
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, MissingError, SettingError
 from storage_schemas.format.seal import sealed, unsealed
+from storage_schemas.format.stats import PAPER_DISPERSIONS
 from storage_schemas.objects.publish import publish_group
 from storage_schemas.objects.store import Store
 from teachers.source import spec_of

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pipeline.phi_s.moments import Moments
-from pipeline.phi_s.spectrum import effective_rank, principal_axes, spectrum
+from pipeline.phi_s.spectrum import principal_axes, spectrum
 from storage_schemas.format.errors import ContractError
 
 
@@ -42,18 +42,8 @@ def test_a_covariance_of_zero_has_no_axes() -> None:
     assert str(refusal.value) == expected
 
 
-def test_the_effective_rank_of_equal_variances_is_their_number() -> None:
-    assert effective_rank(np.array([3.0, 3, 3, 3, 3, 0, 0])) == pytest.approx(5)
-
-
-def test_the_effective_rank_falls_as_variance_gathers() -> None:
-    # two shares of a half and a quarter: 2 ** (1/2 · 1 + 2 · 1/4 · 2) axes
-    assert effective_rank(np.array([2.0, 1, 1])) == pytest.approx(2**1.5)
-
-
-def test_where_nothing_varies_the_spectrum_and_the_effective_rank_are_zero() -> None:
+def test_the_spectrum_is_zero_where_nothing_varies() -> None:
     assert spectrum(with_covariance(np.zeros((3, 3)))).tolist() == [0, 0, 0]
-    assert effective_rank(np.zeros(3)) == 0
 
 
 def test_the_spectrum_is_the_variances_of_the_principal_axes() -> None:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.stats.dispersion import (
-    PAPER_DISPERSIONS,
     AngleSum,
     DirectionSum,
     dispersion,
@@ -109,10 +108,6 @@ def test_both_passes_merge_to_the_same_however_split_and_in_any_order(cuts: list
         angles = merge_angles(angles, observe_angles(part, direction))
     assert (directions.count, angles.count) == (200, 200)
     assert dispersion(angles) == pytest.approx(two_passes(summaries), rel=1e-12)
-
-
-def test_the_values_of_the_paper_are_those_of_its_third_table() -> None:
-    assert dict(PAPER_DISPERSIONS) == {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.12, "DINOv3-7B": 2.186}
 
 
 WITH_BAD_ROWS = np.ones((5, 2), dtype=np.float32)

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.stats.dispersion import PAPER_DISPERSIONS
 from pipeline.stats.facts import FidelityFacts, ResidualFacts, StatsFacts, residual_advice
 from pipeline.stats.text import stats_lines
 from storage_schemas.cache import Cache
-from storage_schemas.format.stats import POOLED, TOLERANCE
+from storage_schemas.format.stats import PAPER_DISPERSIONS, POOLED, TOLERANCE
 from storage_schemas.objects.store import Store
 
 Said = Callable[..., list[str]]

@@ -1,12 +1,22 @@
 """Residuals are zero where PHI-S is perfect, and measure how far it is from that elsewhere."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from storage_schemas.format.errors import ContractError
-from storage_schemas.format.stats import ChannelStats, RoundingStats, shard_runs, shards_of_runs
+from storage_schemas.format.stats import (
+    PAPER_DISPERSIONS,
+    TOLERANCE,
+    ChannelStats,
+    RoundingStats,
+    effective_rank,
+    shard_runs,
+    shards_of_runs,
+)
 
 ROUNDING = RoundingStats(numbers=100, float16=1e-8, int8=4e-4, saturated=0.01)
 
@@ -27,6 +37,58 @@ def test_variances_that_deviate_both_ways_do_not_cancel() -> None:
         tokens=9, mean=np.zeros(2), variance=np.array([0.25, 1.75]), spectrum=np.array([1.75, 0.25]), rounding=ROUNDING
     )
     assert (stats.variance_residual, stats.variance_deviation) == (0.0, 0.75)
+
+
+def channels_of(mean: list[float], variance: list[float]) -> ChannelStats:
+    """Statistics of channels with these means and variances."""
+    spectrum = np.sort(np.array(variance))[::-1]
+    return ChannelStats(
+        tokens=9, mean=np.array(mean), variance=np.array(variance), spectrum=spectrum, rounding=ROUNDING
+    )
+
+
+def test_phi_s_is_off_where_channels_deviate_both_ways_and_cancel_in_the_mean() -> None:
+    variances = channels_of([0.0] * 4, [0.5, 1.5, 0.7, 1.3])
+    assert variances.variance_residual == pytest.approx(0), "the mean over channels sees nothing"
+    assert variances.residual == pytest.approx(math.sqrt((0.25 + 0.25 + 0.09 + 0.09) / 4))
+    assert variances.is_off()
+    means = channels_of([0.3, -0.3], [1.0, 1.0])
+    assert means.mean.mean() == 0
+    assert means.residual == pytest.approx(0.3)
+    assert means.is_off()
+
+
+def test_the_residual_is_the_greater_of_the_two_norms() -> None:
+    assert channels_of([0.3, -0.3], [1.1, 0.9]).residual == pytest.approx(0.3)
+    assert channels_of([0.1, -0.1], [1.4, 0.6]).residual == pytest.approx(0.4)
+
+
+def test_a_residual_at_the_tolerance_is_accepted_and_one_above_it_is_off() -> None:
+    stats = channels_of([0.25, -0.25], [1.0, 1.0])
+    assert not stats.is_off(0.25)
+    assert stats.is_off(math.nextafter(0.25, 0))
+    assert stats.is_off()
+    assert TOLERANCE == 0.2
+    assert not channels_of([0.1, -0.1], [1.1, 0.9]).is_off()
+
+
+def test_dispersions_of_the_report_are_those_of_its_third_table() -> None:
+    assert dict(PAPER_DISPERSIONS) == {"SigLIP2-g-384": 0.694, "DINOv3-H+": 2.12, "DINOv3-7B": 2.186}
+
+
+def test_the_effective_rank_of_equal_variances_is_their_number() -> None:
+    assert effective_rank(np.array([3.0, 3, 3, 3, 3, 0, 0])) == pytest.approx(5)
+    assert effective_rank(np.array([1.0, 0])) == 1
+
+
+def test_the_effective_rank_falls_as_variance_concentrates() -> None:
+    # one share of a half and two of a quarter: 2 ** (1/2 · 1 + 2 · 1/4 · 2) axes
+    assert effective_rank(np.array([2.0, 1, 1])) == pytest.approx(2**1.5)
+    assert 1 < effective_rank(np.array([0.9, 0.1])) < 2
+
+
+def test_the_effective_rank_is_zero_where_nothing_varies() -> None:
+    assert effective_rank(np.zeros(3)) == 0
 
 
 def test_a_fidelity_is_the_mean_variance_over_the_mean_squared_error() -> None:
