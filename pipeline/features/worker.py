@@ -18,7 +18,8 @@ from pipeline.features.teacher import RunningTeacher, run_teacher
 from pipeline.features.tiling import ViewFeatures
 from pipeline.inventory.arrays import spatial_spec, summary_spec
 from pipeline.inventory.inputs import inputs_per_view, views_per_input
-from pipeline.phi_s.moments import Moments, Observer
+from pipeline.phi_s.moments import Moments
+from pipeline.phi_s.observe import Observer
 from pipeline.views.placements import Placement, place_views, placements_table
 from pipeline.views.worker import committed_views
 from pipeline.workers.device import Device, device_of

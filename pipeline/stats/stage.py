@@ -10,8 +10,9 @@ from typing import final
 from pipeline.config import RunConfig
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.stats.dispersion import AngleSum, DirectionSum, mean_direction, merge_angles
+from pipeline.stats.observed import Observed, merge_observed
 from pipeline.stats.stored import extended, read_measured, write_measured
-from pipeline.stats.worker import FeatureMeasurer, MeasureTask, Observed, branches, merge_observed
+from pipeline.stats.worker import FeatureMeasurer, MeasureTask, branches
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import TreeReduction, in_order
 from pipeline.workers.pool import AbstractPool

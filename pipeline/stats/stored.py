@@ -10,8 +10,8 @@ import numpy as np
 from pipeline.phi_s.moments import Moments, covariance, merge, merge_all, variance
 from pipeline.phi_s.spectrum import spectrum
 from pipeline.stats.dispersion import AngleSum, DirectionSum, dispersion, mean_direction, merge_directions
+from pipeline.stats.observed import Observed
 from pipeline.stats.quantization import Rounding, means, merge_rounding, sums
-from pipeline.stats.worker import Observed
 from storage_schemas.cache import Cache
 from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.stats import shard_runs

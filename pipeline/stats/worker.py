@@ -9,15 +9,9 @@ from typing import final
 import numpy as np
 import torch
 
-from pipeline.phi_s.moments import Moments, Observer, merge
-from pipeline.stats.dispersion import (
-    AngleSum,
-    DirectionSum,
-    merge_angles,
-    merge_directions,
-    observe_angles,
-    observe_direction,
-)
+from pipeline.phi_s.observe import Observer
+from pipeline.stats.dispersion import AngleSum, merge_angles, merge_directions, observe_angles, observe_direction
+from pipeline.stats.observed import Observed
 from pipeline.stats.quantization import Rounding, merge_rounding, observe_rounding
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
@@ -49,19 +43,6 @@ class MeasureTask:
     """Whether the teacher has summaries."""
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Observed:
-    """First pass over some shards."""
-
-    moments: Moments
-    """Of stored spatial tokens (PHI-S units)."""
-    rounding: Rounding
-    """What encodings cost on them."""
-    directions: DirectionSum | None
-    """Of raw summaries; None for a teacher that has none."""
-
-
 def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], summarised: bool) -> list[MeasureTask]:
     """Cut shards into tasks of consecutive ones, by their number alone: never by how many workers there are.
 
@@ -83,15 +64,6 @@ def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], 
         )
         for start, stop in pairwise(cuts)
     ]
-
-
-def merge_observed(left: Observed, right: Observed) -> Observed:
-    """Return the first pass over both."""
-    directions = left.directions
-    if directions is not None and right.directions is not None:
-        directions = merge_directions(directions, right.directions)
-    rounding = merge_rounding(left.rounding, right.rounding)
-    return Observed(moments=merge(left.moments, right.moments), rounding=rounding, directions=directions)
 
 
 @final
