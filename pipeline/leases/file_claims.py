@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pipeline.leases.claim import Claim, Holder, busy, parse_holder
 from pipeline.leases.names import LEASES, claim_name, claimed_lease, conflict, is_claim
 from storage_schemas.format.errors import CorruptionError, Problem, StorageError
-from storage_schemas.objects.publish import TEMPORARY, flush_folder, make_folder, told
+from storage_schemas.objects.publish import TEMPORARY, as_storage_error, flush_folder, make_folder
 from storage_schemas.objects.store import Store
 
 DOOR = f"{LEASES}/door"
@@ -36,7 +36,7 @@ def claimed_file(store: Store, holder: Holder) -> Iterator[tuple[str, tuple[str,
             raise busy(store.uri, rivals, None)
         cleared = tuple(one.name for one in standing if one.over)
         name = claim_name(holder.lease)
-        with told(store.path(LEASES)):
+        with as_storage_error(store.path(LEASES)):
             for left in (*cleared, *_unfinished(store)):
                 os.remove(store.path(left))
             descriptor = _made(store.path(name), holder)
@@ -132,7 +132,7 @@ def _locked_door(path: str) -> int:
 def _opened_door(path: str) -> int | None:
     """Return the door, open; None where the folder was taken away meanwhile."""
     folder = os.path.dirname(path)
-    with told(path):
+    with as_storage_error(path):
         try:
             # the cache's own folder may be new: what is published later flushes it, but not those above it
             for above in make_folder(folder)[2:]:

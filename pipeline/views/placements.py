@@ -1,9 +1,12 @@
 """Placements: the offset at which each teacher sees each view, and for a canvas teacher its mosaic and cell."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Int64
 
 from pipeline.inventory.inputs import mosaic_layout
 from storage_schemas.format.geometry import CanvasGeometry, Offset
@@ -96,6 +99,12 @@ def placements_of(table: pa.Table) -> list[Placement]:
         )
         for one in table.to_pylist()
     ]
+
+
+def window_starts(placements: Sequence[Placement]) -> Int64[np.ndarray, "views 2"]:
+    """Return where each view's window starts in its canvas (row, column; patches)."""
+    starts = [(placement.offset.row, placement.offset.col) for placement in placements]
+    return np.array(starts, dtype=np.int64).reshape(-1, 2)
 
 
 def placements_table(placements: list[Placement]) -> pa.Table:
