@@ -15,7 +15,7 @@ from trainer.data.schedule import make_course
 from trainer.data.source import Source
 from trainer.export import export_student
 from trainer.learning.module import Distillation, torch_seed
-from trainer.loggers import make_loggers, require_loggers
+from trainer.run.loggers import make_loggers, require_loggers
 from trainer.objective.objective import TokenMaps
 from trainer.run.callbacks import Journal, Keeper
 from trainer.run.checkpoint import read_checkpoint
