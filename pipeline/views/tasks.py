@@ -1,9 +1,9 @@
-"""What is still to be cut: one task for each shard that is not whole."""
+"""The tasks of the views stage: one for each shard of which an array is missing."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipeline.views.sampling import DrawnView
-from pipeline.views.worker import CutTask, Detail
+from pipeline.views.task import CutTask, Detail
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, IdentityError, Problem
 from storage_schemas.format.layout import detail_unit, views_unit

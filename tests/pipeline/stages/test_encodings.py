@@ -8,6 +8,7 @@ from quarter_oracle import expected_raw, phi_s_of
 from stage_runs import StageRun, own, run_stages, write_colours
 
 from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
+from pipeline.images.listing import list_images
 from pipeline.plan.forecast import drawn_views
 from pipeline.plan.plan import plan_run
 from pipeline.stats.facts import measured_facts
@@ -15,7 +16,6 @@ from pipeline.stats.quantization import EVERY, observe_rounding
 from pipeline.stats.text import stats_lines
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
-from pipeline.views.stage import list_images
 from storage_schemas.format.encodings import INT8_STEP, as_numbers, as_stored
 from storage_schemas.format.phi_s import to_stored
 from storage_schemas.format.stats import ChannelStats

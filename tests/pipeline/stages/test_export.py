@@ -421,9 +421,9 @@ def test_nothing_is_cut_or_extracted_into_what_was_exported(part: StageRun, tmp_
     before = contents(run.where)
     specs = [teacher_spec(choice) for choice in MORE.teachers]
     said = refusal(SettingError, lambda: make_views(run.cache, MORE, specs, "", LOCAL, str, extend=True))
-    assert "is an export, which is not extended" in said[1]
+    assert "is an export, which cannot be extended" in said[1]
     said = refusal(SettingError, lambda: make_views(run.cache, MORE, specs, "", LOCAL, str))
-    assert "not all that is wanted of its views is there: canvases, or details of a teacher" in said[1]
+    assert "is an export, and canvases or details of a teacher are missing" in said[1]
     again = MORE.teachers[0]
     said = refusal(IdentityError, lambda: extract_teacher(plan_extraction(run.cache, MORE, again), LOCAL, str))
     assert said[1].startswith("teachers/quarter-mean: was exported to here; it is extracted in the cache that it comes")

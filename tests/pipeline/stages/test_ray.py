@@ -99,7 +99,7 @@ def test_two_workers_cut_tars_and_leave_copies_out_as_one_process_does(undisturb
     for where, run in (("one", LOCAL), ("two", over_ray(2))):
         make_views(Cache(store=Store(uri=f"{tmp_path}/{where}")), recipe, [], f"{tmp_path}/tars", run, said.append)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
-    assert next(line for line in said if "left out" in line).startswith("views: 9 images left out (copy of 000.png")
+    assert next(line for line in said if "left out" in line).startswith("views: 9 copies left out (copy of 000.png")
 
 
 @pytest.mark.usefixtures("on_cluster")
@@ -111,7 +111,7 @@ def test_a_run_of_two_workers_ends_early_over_rejected_images_and_goes_on(
     for number in range(0, 30, 2):
         (tmp_path / f"images/{number:03d}.png").write_bytes(b"")
     data, cache = str(tmp_path / "images"), Cache(store=Store(uri=f"{tmp_path}/cache"))
-    with pytest.raises(SettingError, match="views were rejected before the run ended early"):
+    with pytest.raises(SettingError, match="views were rejected, and the run stopped early"):
         make_views(cache, RECIPE, [], data, replace(over_ray(2), max_rejected=0.01), str)
     make_views(cache, RECIPE, [], data, replace(over_ray(2), max_rejected=0.5), str)
     undisturbed_cache = Cache(store=Store(uri=f"{tmp_path}/undisturbed"))
