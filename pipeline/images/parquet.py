@@ -21,9 +21,9 @@ STATUS, SUCCESS = "status", "success"
 def list_cells(uri: str, is_image: Callable[[str], bool], patience: Patience) -> Iterator[tuple[str, str]]:
     """List the images of a Parquet file, without reading the image bytes.
 
-    The key of a row is the value of its key column, or `<file name>/<row number>` (from 0) where it has none. If the key
-    does not end like the name of an image, and the image column is called like such an ending, that is added: `000012`
-    in a file with a column `jpg` becomes `000012.jpg`, as in a folder or a tar of the same images.
+    The key of a row is the value of its key column, or `<file name>/<row number>` (from 0) where it has none. If the
+    key does not end like the name of an image, and the image column is called like such an ending, that is added:
+    `000012` in a file with a column `jpg` becomes `000012.jpg`, as in a folder or a tar of the same images.
 
     Args:
         uri: URI of the file.

@@ -153,8 +153,8 @@ def test_a_run_ends_early_once_too_many_are_certain_and_goes_on_with_a_larger_sh
     assert 0 < views_in(cache) < 10, "of the ten good ones"
     found = re.fullmatch(
         r"  what to do: (\d+) of (\d+) views were rejected, and the run stopped early: at most 0.05 of all 20 views "
-        r"may be rejected \(to go on without these images: --run.max-rejected 0\.\d+; to include them: repair them, and "
-        r"point CACHE at a new place\)",
+        r"may be rejected \(to go on without these images: --run.max-rejected 0\.\d+; to include them: repair them, "
+        r"and point CACHE at a new place\)",
         advice,
     )
     assert found is not None
