@@ -136,7 +136,7 @@ def inspect(arguments: Sequence[str]) -> None:
     from pipeline.inspect.cache import inspect_cache
     from pipeline.inspect.text import cache_lines, view_lines
     from pipeline.inspect.view import ViewFacts, view_facts
-    from pipeline.verify.findings import MALFORMED
+    from pipeline.verify.problems import MALFORMED
 
     cache = _cache(options.cache)
     try:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -38,6 +38,7 @@ SUMMARY_MERGE_ARRAYS = ("summary_sum", "summary_length")
 """What else new summaries are merged into: Σy and Σ|y|, raw teacher units."""
 STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "shards", "summarised", "arrays"})
 """What the group of a teacher's statistics says of itself."""
+NOT_A_GROUP = "is not the metadata of a group in a cache"
 
 
 @final
@@ -98,17 +99,19 @@ class Cache:
         folder = f"{layout.FEATURES}/teachers"
         return [name for name in self.store.children(folder) if self.store.exists(f"{folder}/{name}/zarr.json")]
 
-    def records(self, unit: str, identity: str) -> dict[int, list[ShardRecord]]:
+    def records(self, unit: str, identity: str, shards: Iterable[int] | None = None) -> dict[int, list[ShardRecord]]:
         """Return a unit's commit records by shard number.
 
         Args:
             unit: see `layout`.
             identity: digest that every record must carry.
+            shards: whose records; of every committed shard when None.
 
         Raises:
+            MissingError: a shard that is named has no record.
             ContractError: a record is of another identity.
         """
-        commits = read_commits(self.store, unit)
+        commits = read_commits(self.store, unit, shards)
         odd = [shard for shard, records in commits.items() if any(record.identity != identity for record in records)]
         if odd:
             found = f"shards {', '.join(map(str, odd))} were computed from something else than the group says"
@@ -144,15 +147,22 @@ class Cache:
         Raises:
             CorruptionError: its arrays are not those that were frozen.
         """
-        group = f"teachers/{teacher}/phi_s"
-        attributes = self.attributes(group)
+        attributes = self.attributes(f"teachers/{teacher}/phi_s")
+        return None if attributes is None else self._phi_s(teacher, attributes)
+
+    def require_phi_s(self, teacher: str) -> tuple[PhiS, dict[str, Any]]:
+        """Return the PHI-S map that a teacher's features were stored under, and the attributes of its group.
+
+        Raises:
+            MissingError: it is gone.
+            CorruptionError: its arrays are not those that were frozen.
+        """
+        attributes = self.attributes(f"teachers/{teacher}/phi_s")
         if attributes is None:
-            return None
-        mean, rotation, scale = self._small_arrays(group, PHI_S_ARRAYS)
-        phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
-        if phi_s_digest(phi_s) != attributes.get("sha256"):
-            raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
-        return phi_s
+            found = "is gone, and features were stored under it"
+            fix = "put it back from a copy of the cache, or make a new cache"
+            raise MissingError("PHI-S", [Problem(place=f"teachers/{teacher}/phi_s", found=found, fix=fix)])
+        return self._phi_s(teacher, attributes), attributes
 
     def stats(self, teacher: str) -> TeacherStats | None:
         """Return a teacher's statistics, or None before they were measured.
@@ -186,6 +196,14 @@ class Cache:
             mean_direction=direction,
             arrays=told,
         )
+
+    def _phi_s(self, teacher: str, attributes: Mapping[str, Any]) -> PhiS:
+        group = f"teachers/{teacher}/phi_s"
+        mean, rotation, scale = self._small_arrays(group, PHI_S_ARRAYS)
+        phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
+        if phi_s_digest(phi_s) != attributes.get("sha256"):
+            raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
+        return phi_s
 
     def _manifest(self, group: str) -> dict[str, Any] | None:
         attributes = self.attributes(group)
@@ -236,7 +254,7 @@ def _attribute(body: bytes, name: str) -> dict[str, Any] | None:
         case {"zarr_format": 3, "node_type": "group", "attributes": {layout.ATTRIBUTE: dict(ours), **others}, **rest}:
             if not rest and not others:
                 return unsealed(ours, name)
-    raise CorruptionError("group", [Problem(place=name, found="is not what a group of a cache has")])
+    raise CorruptionError("group", [Problem(place=name, found=NOT_A_GROUP)])
 
 
 def _metadata(body: bytes, name: str) -> dict[str, Any]:

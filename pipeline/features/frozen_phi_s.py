@@ -5,7 +5,6 @@ import numpy as np
 from pipeline.phi_s.fit import fit_phi_s
 from pipeline.phi_s.moments import Moments
 from storage_schemas.cache import Cache, phi_s_digest
-from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.identity import Identity, require_same
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.objects.publish import publish_group, require_claim
@@ -41,8 +40,7 @@ def frozen_phi_s(cache: Cache, teacher: str, identity: Identity) -> PhiS | None:
         require_same_teacher(teacher, attributes["identity"], identity)
         return cache.phi_s(teacher)
     if cache.teacher_manifest(teacher) is not None:
-        found, fix = "is gone, and features were stored under it", "bring it back, or make a new cache"
-        raise MissingError(f"PHI-S of teacher {teacher}", [Problem(place=group, found=found, fix=fix)])
+        return cache.require_phi_s(teacher)[0]  # refuses: the features mean nothing without it
     return None
 
 

@@ -35,7 +35,6 @@ from pipeline.leases.lease import list_claims
 from pipeline.stats.facts import stats_facts
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
-from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.identity import digest
 from storage_schemas.format.layout import FORMAT_VERSION, features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
@@ -172,11 +171,7 @@ def _features(cache: Cache, unit: Unit, manifest: TeacherManifest) -> FeatureFac
 
 
 def _phi_s(cache: Cache, teacher: str) -> PhiSFacts:
-    group = f"teachers/{teacher}/phi_s"
-    phi_s, attributes = cache.phi_s(teacher), cache.attributes(group)
-    if phi_s is None or attributes is None:
-        found = "is gone, and this teacher's features were stored under it"
-        raise MissingError("PHI-S", [Problem(place=group, found=found, fix="put it back from a copy of the cache")])
+    phi_s, attributes = cache.require_phi_s(teacher)
     return PhiSFacts(tokens=attributes["tokens"], scale=phi_s.scale, sha256=attributes["sha256"])
 
 

@@ -240,15 +240,15 @@ def test_a_group_that_zarr_made_before_us_has_no_attribute_yet(folder: Path) -> 
         ("[]", "metadata is damaged:\n  features.zarr/views/zarr.json: is no JSON object"),
         (
             '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": [1]}}',
-            "group is damaged:\n  features.zarr/views/zarr.json: is not what a group of a cache has",
+            "group is damaged:\n  features.zarr/views/zarr.json: is not the metadata of a group in a cache",
         ),
         (
             '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhousd": {}}}',
-            "group is damaged:\n  features.zarr/views/zarr.json: is not what a group of a cache has",
+            "group is damaged:\n  features.zarr/views/zarr.json: is not the metadata of a group in a cache",
         ),
         (
             '{"zarr_format": 3, "node_type": "group", "attributds": {}}',
-            "group is damaged:\n  features.zarr/views/zarr.json: is not what a group of a cache has",
+            "group is damaged:\n  features.zarr/views/zarr.json: is not the metadata of a group in a cache",
         ),
         (
             '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {"identity": {}}}}',

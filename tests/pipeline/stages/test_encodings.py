@@ -164,4 +164,4 @@ def test_verify_runs_every_encoding_again(encoded_run: StageRun, tmp_path: Path)
         assert verdict.problems == ()
         [again] = verdict.recomputed
         assert again.views == 40
-        assert again.farthest < 0.01, "and not by a step in every number"
+        assert again.largest_error < 0.01, "and not by a step in every number"

@@ -299,7 +299,7 @@ def test_a_map_that_was_frozen_under_other_settings_is_refused_before_there_are_
     [
         (
             "teachers/quarter-mean/phi_s",
-            "is gone, and features were stored under it (bring it back, or make a new cache)",
+            "is gone, and features were stored under it (put it back from a copy of the cache, or make a new cache)",
         ),
         ("teachers/quarter-mean", "does not say what computed the features below it (make a new cache)"),
     ],
