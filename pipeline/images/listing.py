@@ -15,7 +15,7 @@ from pipeline.images.parquet import list_cells
 from pipeline.images.reader import LOCAL
 from pipeline.images.tar import list_members
 from pipeline.workers.prefetch import ahead
-from storage_schemas.format.errors import MissingError, Problem, SettingError
+from storage_schemas.format.errors import MissingError, Problem, SettingError, first_problems
 from storage_schemas.objects.patience import Patience
 
 SUFFIXES = frozenset(
@@ -26,8 +26,6 @@ FORMS = (
     "give a folder of images, of tars or of Parquet files; one tar or Parquet file; a pattern such as 'data/*.tar'; or "
     "a .txt list of URIs"
 )
-SHOWN = 10
-"""Keys that a message names."""
 
 KeyedLocators = Iterator[tuple[str, str]]
 """(key, locator) of each image."""
@@ -163,14 +161,11 @@ def _require_utf8_keys(images: Sequence[SourceImage]) -> None:
 def _require_unique_keys(images: Sequence[SourceImage]) -> None:
     equal = [(first, second) for first, second in itertools.pairwise(images) if first.key == second.key]
     problems = [
-        Problem(place=first.key, found=f"is the key of both {first.uri} and {second.uri}")
-        for first, second in equal[:SHOWN]
+        Problem(place=first.key, found=f"is the key of both {first.uri} and {second.uri}") for first, second in equal
     ]
-    if len(equal) > SHOWN:
-        problems.append(Problem(place="…", found=f"and {len(equal) - SHOWN} more"))
-    if equal:
+    if problems:
         fix = "give every image a name of its own, over all archives: the name decides which views are drawn"
-        raise SettingError("image list", [*problems, Problem(place="what to do", found=fix)])
+        raise SettingError("image list", [*first_problems(problems), Problem(place="what to do", found=fix)])
 
 
 def _no_data(place: str, found: str, fix: str) -> MissingError:

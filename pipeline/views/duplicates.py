@@ -19,6 +19,7 @@ from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
 from pipeline.workers.progress import Say
 from storage_schemas.cache import Cache
+from storage_schemas.format.errors import first_few
 from storage_schemas.format.layout import views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.objects.patience import Patience
@@ -122,6 +123,5 @@ def _prefixes(part: pa.Table) -> np.ndarray:
 
 
 def _examples(texts: Iterable[str]) -> str:
-    shown = list(texts)
-    more = ", …" if len(shown) > EXAMPLES else ""
-    return f" ({', '.join(shown[:EXAMPLES])}{more})" if shown else ""
+    shown = first_few(texts, EXAMPLES)
+    return f" ({', '.join(shown)})" if shown else ""

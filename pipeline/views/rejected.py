@@ -6,13 +6,10 @@ import pyarrow as pa
 
 from pipeline.views.generations import total_views
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.errors import Problem, SettingError, first_problems
 from storage_schemas.format.layout import table_part, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.tables import REJECTED, from_parquet
-
-SHOWN = 10
-"""Rejected images that a message names; the table holds all."""
 
 
 def rejected_views(cache: Cache, manifest: ViewsManifest) -> pa.Table:
@@ -46,13 +43,11 @@ def require_few_rejected(cache: Cache, manifest: ViewsManifest, limit: float) ->
     if not exceeds(table.num_rows, manifest, limit):
         return
     reasons = sorted({f"{row['image']}: {row['reason']} ({row['detail']})" for row in table.to_pylist()})
-    problems = [Problem(place="DATA", found=reason) for reason in reasons[:SHOWN]]
-    if len(reasons) > SHOWN:
-        problems.append(Problem(place="DATA", found=f"and {len(reasons) - SHOWN} more images, in tables/rejected"))
+    problems = first_problems([Problem(place="DATA", found=reason) for reason in reasons])
     done = _committed_slots(cache, manifest)
-    found = f"{table.num_rows} of {done} views were rejected"
+    found = f"{table.num_rows} of {done} views were rejected; tables/rejected lists them all"
     if done < total:
-        found += f", and the run stopped early: at most {limit:g} of all {total} views may be rejected"
+        found += f". The run stopped early: at most {limit:g} of all {total} views may be rejected"
     enough = math.ceil(1000 * table.num_rows / done) / 1000
     fix = (
         f"to go on without these images: --run.max-rejected {enough}; to include them: repair them, and point CACHE at "

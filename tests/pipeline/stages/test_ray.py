@@ -111,7 +111,7 @@ def test_a_run_of_two_workers_ends_early_over_rejected_images_and_goes_on(
     for number in range(0, 30, 2):
         (tmp_path / f"images/{number:03d}.png").write_bytes(b"")
     data, cache = str(tmp_path / "images"), Cache(store=Store(uri=f"{tmp_path}/cache"))
-    with pytest.raises(SettingError, match="views were rejected, and the run stopped early"):
+    with pytest.raises(SettingError, match=r"The run stopped early: at most 0\.01 of all"):
         make_views(cache, RECIPE, [], data, replace(over_ray(2), max_rejected=0.01), str)
     make_views(cache, RECIPE, [], data, replace(over_ray(2), max_rejected=0.5), str)
     undisturbed_cache = Cache(store=Store(uri=f"{tmp_path}/undisturbed"))

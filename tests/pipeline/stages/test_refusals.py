@@ -108,8 +108,8 @@ def test_images_that_cannot_be_cut_are_named_and_the_others_of_the_shard_are_cut
         "image list cannot be used:",
         "  DATA: broken.png: not an image (none of AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP)",
         "  DATA: empty.jpg: empty (zero bytes)",
-        "  what to do: 2 of 22 views were rejected (to go on without these images: --run.max-rejected 0.091; to "
-        "include them: repair them, and point CACHE at a new place)",
+        "  what to do: 2 of 22 views were rejected; tables/rejected lists them all (to go on without these images: "
+        "--run.max-rejected 0.091; to include them: repair them, and point CACHE at a new place)",
     ]
     assert refused(*views_of(cache), *ONE_SHARD) == expected
     assert views_in(cache) == 20
@@ -139,7 +139,7 @@ def test_of_many_rejected_images_ten_are_named(
     assert [line for line in lines if "zero bytes" in line] == [
         f"  DATA: empty-{number:02d}.png: empty (zero bytes)" for number in range(10)
     ]
-    assert "  DATA: and 3 more images, in tables/rejected" in lines
+    assert "  …: and 3 more" in lines
 
 
 def test_a_run_ends_early_once_too_many_are_certain_and_goes_on_with_a_larger_share(
@@ -152,9 +152,9 @@ def test_a_run_ends_early_once_too_many_are_certain_and_goes_on_with_a_larger_sh
     *named, advice = refused(*command, "0.05")[1:]
     assert 0 < views_in(cache) < 10, "of the ten good ones"
     found = re.fullmatch(
-        r"  what to do: (\d+) of (\d+) views were rejected, and the run stopped early: at most 0.05 of all 20 views "
-        r"may be rejected \(to go on without these images: --run.max-rejected 0\.\d+; to include them: repair them, "
-        r"and point CACHE at a new place\)",
+        r"  what to do: (\d+) of (\d+) views were rejected; tables/rejected lists them all\. The run stopped early: at "
+        r"most 0\.05 of all 20 views may be rejected \(to go on without these images: --run.max-rejected 0\.\d+; to "
+        r"include them: repair them, and point CACHE at a new place\)",
         advice,
     )
     assert found is not None
@@ -165,7 +165,7 @@ def test_a_run_ends_early_once_too_many_are_certain_and_goes_on_with_a_larger_sh
     assert contents(cache) == before, "nothing more is cut under the same share"
     assert main([*command, "0.5"]) == main([*views_of(undisturbed), "--run.max-rejected", "0.5"]) == 0
     assert contents(cache) == contents(undisturbed)
-    assert refused(*command, "0.49")[-1].startswith("  what to do: 10 of 20 views were rejected (to go on")
+    assert refused(*command, "0.49")[-1].startswith("  what to do: 10 of 20 views were rejected; ")
 
 
 def test_a_file_that_cannot_be_read_ends_the_run_and_is_not_rejected(
