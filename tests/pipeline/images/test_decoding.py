@@ -1,4 +1,4 @@
-"""Decoding: the rule for every kind of image, and the reason for every one that is refused."""
+"""Decoding: the rule for each kind of image, and the reason for each image that is refused."""
 
 import io
 import platform
@@ -41,7 +41,7 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
 
 
 def decoded(body: bytes, **limits: Any) -> np.ndarray:
-    """The whole image as integers."""
+    """The pixels of the whole image, as integers."""
     picture = open_picture(body, ViewsConfig(**({"min_side": 1, "max_pixels": 10**6} | limits)))
     image, box = picture.scaled_for((0, 0, picture.width, picture.height), max(picture.width, picture.height))
     assert (image.mode, image.size) == ("RGB", (picture.width, picture.height))
@@ -50,7 +50,7 @@ def decoded(body: bytes, **limits: Any) -> np.ndarray:
 
 
 def reason(body: bytes, **limits: Any) -> tuple[str, str]:
-    """Why an image is refused."""
+    """The reason and the detail with which an image is refused."""
     with pytest.raises(UnusableImageError) as caught:
         decoded(body, **limits)
     return caught.value.reason, caught.value.detail
@@ -103,7 +103,7 @@ def test_exif_orientation_is_applied(orientation: int, form: str, options: dict[
         ("AVIF", {"quality": 100, "subsampling": "4:4:4"}, 4),
     ],
 )
-def test_colour_of_8_bits_comes_through_as_it_is(form: str, options: dict[str, Any], tolerance: int) -> None:
+def test_8_bit_colour_is_not_changed(form: str, options: dict[str, Any], tolerance: int) -> None:
     assert np.abs(decoded(encoded(Image.fromarray(COLOURS), form, **options)) - COLOURS).max() <= tolerance
 
 
@@ -146,7 +146,7 @@ def test_colour_of_16_bits_is_cut_to_its_high_byte() -> None:
     np.testing.assert_array_equal(decoded(png(WIDTH, HEIGHT, 16, 2, rows)), deep >> 8)
 
 
-def test_cmyk_is_the_light_that_its_inks_leave() -> None:
+def test_cmyk_becomes_the_colour_that_its_inks_leave() -> None:
     inks = np.dstack([COLOURS, ALPHA])
     expected = (255.0 - COLOURS) * (255.0 - ALPHA[:, :, None]) / 255
     assert np.abs(decoded(encoded(Image.fromarray(inks, mode="CMYK"), "TIFF")) - expected).max() <= 1
@@ -195,14 +195,14 @@ def test_a_palette_without_alpha_gives_its_colours() -> None:
     ("form", "options"),
     [("GIF", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("PNG", {}), ("AVIF", {"quality": 100})],
 )
-def test_of_an_animation_the_first_frame_is_taken(form: str, options: dict[str, Any]) -> None:
+def test_the_first_frame_of_an_animation_is_taken(form: str, options: dict[str, Any]) -> None:
     first, second = (Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ((250, 20, 20), (20, 20, 250)))
     body = encoded(first, form, save_all=True, append_images=[second], **options)
     assert Image.open(io.BytesIO(body)).n_frames == 2
     assert np.abs(decoded(body) - (250, 20, 20)).max() <= 3 * (form == "AVIF")
 
 
-def test_what_follows_the_image_in_its_file_is_passed_over() -> None:
+def test_bytes_after_the_image_in_its_file_are_ignored() -> None:
     np.testing.assert_array_equal(decoded(encoded(Image.fromarray(COLOURS)) + b"junk" * 100), COLOURS)
 
 
@@ -215,7 +215,7 @@ def test_text_is_refused() -> None:
     assert reason(b"<html>not found</html>") == ("not an image", expected)
 
 
-def test_a_format_that_pillow_hands_to_a_program_is_refused() -> None:
+def test_a_format_for_which_pillow_runs_a_program_is_refused() -> None:
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n"
     assert Image.open(io.BytesIO(postscript)).format == "EPS"
     assert reason(postscript)[0] == "not an image"
@@ -228,16 +228,16 @@ def test_a_truncated_file_is_refused(form: str) -> None:
 
 
 def test_too_many_pixels_are_refused_undecoded() -> None:
-    bomb = png(60000, 60000, 8, 2, b"")  # without a single row: decoding it would call it damaged
+    bomb = png(60000, 60000, 8, 2, b"")  # it has no rows, so decoding it would report it as damaged
     assert reason(bomb) == ("too many pixels", "60000 × 60000, at most 1000000")
 
 
-def test_the_limit_on_pixels_is_ours_not_pillows() -> None:
-    # beyond Pillow's 179 million; one bit each, so that the test need not have the memory
+def test_the_limit_on_pixels_is_that_of_the_settings_not_pillows() -> None:
+    # more than Pillow's 179 million; of one bit each, which takes little memory
     assert reason(png(15000, 12000, 1, 0, b""), max_pixels=10**9)[0] == "damaged"
 
 
-def test_a_side_below_the_floor_is_refused() -> None:
+def test_a_side_that_is_too_short_is_refused() -> None:
     body = encoded(Image.fromarray(COLOURS))
     assert reason(body, min_side=31) == ("too small", "40 × 30, sides of at least 31")
     assert decoded(body, min_side=30).shape == (30, 40, 3)
@@ -251,12 +251,12 @@ def test_an_image_that_is_too_elongated_is_refused(size: tuple[int, int]) -> Non
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_values_that_do_not_say_what_is_white_are_refused(mode: str) -> None:
+def test_formats_that_do_not_define_white_are_refused(mode: str) -> None:
     body = encoded(Image.fromarray(COLOURS[:, :, 0]).convert(mode), "TIFF")
     assert reason(body) == ("unknown range", f"mode {mode} does not say what value is white")
 
 
-def test_whatever_the_bytes_an_image_comes_of_them_or_a_reason() -> None:
+def test_arbitrary_bytes_give_an_image_or_a_reason() -> None:
     draws = random.Random(0)
     bodies = [encoded(Image.fromarray(COLOURS), form) for form in FORMATS]
     outcomes: dict[str, str] = {}
@@ -270,7 +270,7 @@ def test_whatever_the_bytes_an_image_comes_of_them_or_a_reason() -> None:
         except UnusableImageError as error:
             outcomes[error.reason] = outcomes.get(error.reason, "") + error.detail
     assert outcomes.keys() >= {"image", "damaged", "not an image"}
-    assert not any(" at 0x" in details for details in outcomes.values()), "a table would differ from run to run"
+    assert not any(" at 0x" in details for details in outcomes.values()), "tables would differ from run to run"
 
 
 FAULTS_OF_IMAGES = """
@@ -292,8 +292,8 @@ print(given_back, faults_of_images())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other rules")
-def test_memory_that_an_image_leaves_is_there_for_the_next() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is affected")
+def test_memory_of_one_image_is_reused_for_the_next() -> None:
     told = subprocess.run([sys.executable, "-c", FAULTS_OF_IMAGES], check=True, capture_output=True, text=True).stdout
     given_back, kept = map(int, told.split())
     assert kept < 100  # of 76,800 pages

@@ -1,4 +1,4 @@
-"""The file systems that images lie in: several asked at once where they can be, and files read here and there."""
+"""File systems that hold images: concurrent requests, and files that are read at random positions."""
 
 import asyncio
 import io
@@ -23,7 +23,7 @@ QUICK = Patience(outage=0.5, first_wait=0.01)
 
 @final
 class FarAway(AsyncFileSystem):
-    """A store that answers no one before as many have asked as may, or all that will."""
+    """A store that answers no request before `awaited` requests are waiting."""
 
     protocol = "faraway"
     cachable = False
@@ -36,8 +36,8 @@ class FarAway(AsyncFileSystem):
         enough = asyncio.Event()
         self.waiting.append(enough)
         if len(self.waiting) >= self.awaited:
-            for one in self.waiting:
-                one.set()
+            for answered in self.waiting:
+                answered.set()
             self.waiting.clear()
         await asyncio.wait_for(enough.wait(), 10)
         if path.startswith("gone"):
@@ -50,7 +50,7 @@ class FarAway(AsyncFileSystem):
 
 @final
 class OnAHost(AbstractFileSystem):
-    """A file system of a host that its URIs name, as SFTP's do."""
+    """A file system on a host that its URIs name, like SFTP."""
 
     protocol = "onahost"
 
@@ -72,7 +72,7 @@ class OnAHost(AbstractFileSystem):
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    """Have fsspec know them, and forget what they were asked."""
+    """Register both with fsspec, and clear what they recorded."""
     fsspec.register_implementation("faraway", FarAway, clobber=True)
     fsspec.register_implementation("onahost", OnAHost, clobber=True)
     FarAway.awaited = 1
@@ -81,22 +81,22 @@ def registered() -> Iterator[None]:
     FarAway.waiting.clear()
 
 
-def test_images_behind_a_network_are_asked_for_together_and_come_in_order() -> None:
+def test_images_behind_a_network_are_requested_concurrently_and_come_in_order() -> None:
     FarAway.awaited = CONCURRENT_REQUESTS
     named = [f"faraway://{number}" for number in range(4 * CONCURRENT_REQUESTS)]
     assert [body.partition(b":")[0] for body in ImageReader(patience=QUICK).read_all(named)] == [
-        one.removeprefix("faraway://").encode() for one in named
+        uri.removeprefix("faraway://").encode() for uri in named
     ]
 
 
-def test_no_more_are_asked_for_than_are_held() -> None:
+def test_no_more_images_are_requested_than_are_held() -> None:
     bodies = ImageReader(patience=QUICK).read_all([f"faraway://{number}" for number in range(4 * CONCURRENT_REQUESTS)])
     next(bodies)
     assert len(FarAway.asked) <= CONCURRENT_REQUESTS + 1
     bodies.close()  # type: ignore[attr-defined]
 
 
-def test_one_that_is_gone_is_named_in_its_place() -> None:
+def test_an_image_that_is_missing_is_named_when_its_turn_comes() -> None:
     bodies = ImageReader(patience=QUICK).read_all(["faraway://0", "faraway://gone", "faraway://2"])
     assert next(bodies).startswith(b"0:")
     with pytest.raises(MissingError, match="faraway://gone: cannot be read: FileNotFoundError"):
@@ -113,16 +113,16 @@ def test_a_file_system_that_is_not_installed_is_named() -> None:
     )
 
 
-def test_images_on_this_machine_are_read_by_the_one_who_asks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_images_are_read_in_the_thread_of_the_caller(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("pipeline.images.reader.ahead")
-    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "a").write_bytes(b"abc")
     assert list(ImageReader().read_all([f"file://{tmp_path}/a", range_locator(f"file://{tmp_path}/a", 1, 3)])) == [
-        b"one",
-        b"ne",
+        b"abc",
+        b"bc",
     ]
 
 
-def test_a_uri_says_which_host_is_asked() -> None:
+def test_a_uri_decides_which_host_is_asked() -> None:
     reader = ImageReader()
     named = ["onahost://one/a #b", "onahost://two/a::b", "onahost://one/c?d"]
     assert list(reader.read_all(named)) == [b"one /a #b", b"two /a::b", b"one /c?d"]

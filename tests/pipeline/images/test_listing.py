@@ -1,4 +1,4 @@
-"""Listing: which images DATA holds in each of its forms, by what names, and where their bytes are."""
+"""Listing: the images of DATA in each of its forms, their keys, and where their bytes are."""
 
 import errno
 import os
@@ -20,13 +20,13 @@ BODIES = {f"{place}/{number:03d}.jpg": f"{place} {number}".encode() * 9 for plac
 
 
 def read(data: object) -> dict[str, bytes]:
-    """Every image's bytes, by key, in the order of the list."""
+    """The bytes of every image, by key, in the order of the list."""
     reader = ImageReader()
     return {image.key: reader.read(image.uri) for image in list_images(str(data))}
 
 
 def refusal(data: object) -> str:
-    """Why DATA is refused."""
+    """The message with which DATA is refused."""
     with pytest.raises((MissingError, SettingError)) as caught:
         list_images(str(data))
     return str(caught.value)
@@ -41,13 +41,13 @@ def as_folder(root: Path) -> str:
 
 
 def as_one_tar(root: Path) -> str:
-    """One tar, in another order, with other things beside the images."""
+    """One tar, in another order, with other files next to the images."""
     members = {key: BODIES[key] for key in sorted(BODIES, reverse=True)} | {"a/000.json": b"{}", "notes.txt": b"x"}
     return str(write_tar(root / "all.tar", members))
 
 
 def as_tars(root: Path) -> str:
-    """A folder of tars, some below others, with img2dataset's tables beside them."""
+    """A folder of tars in subfolders, with img2dataset's tables next to them."""
     for number, keys in enumerate((list(BODIES)[1::2], list(BODIES)[::2])):
         write_tar(root / f"{number}/{number:05d}.tar", {f"./{key}": BODIES[key] for key in keys})
         write_parquet(root / f"{number}/{number:05d}.parquet", [{"key": key, "caption": "x"} for key in keys])
@@ -56,12 +56,12 @@ def as_tars(root: Path) -> str:
 
 
 def as_pattern(root: Path) -> str:
-    """A pattern of tars."""
+    """A pattern that matches tars."""
     return f"{as_tars(root)}/*/*.tar"
 
 
 def as_parquet(root: Path) -> str:
-    """img2dataset's Parquet files: keys without a suffix, and rows for what could not be fetched."""
+    """img2dataset's Parquet files: keys without a suffix, and a row for an image that could not be downloaded."""
     rows = [{"key": key.removesuffix(".jpg"), "status": "success", "jpg": body} for key, body in BODIES.items()]
     rows.insert(4, {"key": "gone", "status": "failed_to_download", "jpg": None})
     write_parquet(root / "00000.parquet", rows[:7])
@@ -70,21 +70,21 @@ def as_parquet(root: Path) -> str:
 
 
 def as_hugging_face(root: Path) -> str:
-    """Hugging Face's: a struct of bytes and path."""
+    """Hugging Face's Parquet files: a struct of bytes and path."""
     rows = [{"label": 1, "image": {"bytes": body, "path": key}} for key, body in BODIES.items()]
     return str(write_parquet(root / "train.parquet", rows))
 
 
 def as_list(root: Path) -> str:
-    """A list of paths below its folder, in another order."""
+    """A list of paths relative to its folder, in another order."""
     as_folder(root)
     return str(write_list(root / "images.txt", ["", *sorted(BODIES, reverse=True)]))
 
 
-FORM = [as_folder, as_one_tar, as_tars, as_pattern, as_parquet, as_hugging_face, as_list]
+FORMS_OF_DATA = [as_folder, as_one_tar, as_tars, as_pattern, as_parquet, as_hugging_face, as_list]
 
 
-@pytest.mark.parametrize("form", FORM)
+@pytest.mark.parametrize("form", FORMS_OF_DATA)
 def test_the_same_images_have_the_same_keys_and_bytes_in_every_form(
     form: Callable[[Path], str], tmp_path: Path
 ) -> None:
@@ -94,7 +94,7 @@ def test_the_same_images_have_the_same_keys_and_bytes_in_every_form(
 
 
 @pytest.mark.parametrize("form", [as_folder, as_tars, as_pattern, as_parquet, as_list])
-def test_they_may_lie_on_any_file_system(form: Callable[[Path], str], tmp_path: Path) -> None:
+def test_images_may_be_on_any_file_system(form: Callable[[Path], str], tmp_path: Path) -> None:
     data = form(tmp_path)
     memory, where = fsspec.filesystem("memory"), f"/{form.__name__}-{tmp_path.name}"
     for path in filter(Path.is_file, tmp_path.rglob("*")):
@@ -110,10 +110,10 @@ def test_images_are_found_in_every_folder_below_sorted_by_key(tmp_path: Path) ->
         SourceImage(key=key, uri=(tmp_path / key).as_uri()) for key in ("Z.webp", "a/b/c.tiff", "a/z.png", "b.JPG")
     ]
     assert list_images(str(tmp_path)) == expected
-    assert list_images(f"{tmp_path}/") == expected, "a slash at the end means nothing"
+    assert list_images(f"{tmp_path}/") == expected, "a slash at the end makes no difference"
 
 
-def test_a_pattern_of_images_names_them_below_its_fixed_part(tmp_path: Path) -> None:
+def test_keys_of_a_pattern_of_images_are_relative_to_its_fixed_part(tmp_path: Path) -> None:
     as_folder(tmp_path)
     assert list(read(f"{tmp_path}/a/*2.jpg")) == ["002.jpg"]
     assert list(read(f"{tmp_path}/*/002.jpg")) == ["a/002.jpg", "b/002.jpg"]
@@ -130,26 +130,26 @@ def test_links_are_followed(form: Callable[[Path], str], tmp_path: Path) -> None
     assert sorted(read(f"{linked}/*.{'jpg' if form is as_folder else 'tar'}").values()) == sorted(BODIES.values())
 
 
-def test_a_table_beside_a_folder_of_its_name_is_left_alone(tmp_path: Path) -> None:
+def test_a_parquet_file_with_the_name_of_a_folder_beside_it_is_ignored(tmp_path: Path) -> None:
     as_folder(tmp_path)
     write_parquet(tmp_path / "a.parquet", [{"key": "000", "caption": "x"}])
     assert read(tmp_path) == BODIES
 
 
 @pytest.mark.parametrize("name", ["a::b.png", "a b#c.png", "ä?*[1]%20.png", "a\nb.png"])
-def test_a_file_is_read_whatever_signs_are_in_its_name(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"this one")
-    assert read(tmp_path) == {name: b"this one"}
+def test_a_file_is_read_whatever_characters_are_in_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"these bytes")
+    assert read(tmp_path) == {name: b"these bytes"}
 
 
-def test_a_list_names_files_by_uri_by_path_and_below_its_own_folder(tmp_path: Path) -> None:
-    fsspec.filesystem("memory").pipe_file("/listed/without suffix", b"one")
-    (tmp_path / "b.bin").write_bytes(b"two")
-    archive = write_tar(tmp_path / "c.tar", {"x.jpg": b"three"})
+def test_a_list_names_files_by_uri_by_path_and_relative_to_its_folder(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe_file("/listed/without suffix", b"first")
+    (tmp_path / "b.bin").write_bytes(b"second")
+    archive = write_tar(tmp_path / "c.tar", {"x.jpg": b"third"})
     [member] = list_images(str(archive))
     lines = ["memory://listed/without suffix", str(tmp_path / "b.bin"), "b.bin", member.uri]
     (tmp_path / "list.txt").write_bytes("﻿".encode() + "\r\n".join(lines).encode())
-    assert read(tmp_path / "list.txt") == dict(zip(lines, (b"one", b"two", b"two", b"three"), strict=True))
+    assert read(tmp_path / "list.txt") == dict(zip(lines, (b"first", b"second", b"second", b"third"), strict=True))
 
 
 def test_a_list_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
@@ -159,12 +159,12 @@ def test_a_list_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_images_that_are_not_named_are_missed() -> None:
+def test_data_that_is_not_given_is_reported() -> None:
     assert refusal("") == f"DATA is missing:\n  --data: is not given ({FORMS})"
 
 
 @pytest.mark.parametrize("name", ["none", "none/*.tar", "none.tar"])
-def test_what_is_not_there_is_missed(tmp_path: Path, name: str) -> None:
+def test_data_that_does_not_exist_is_reported(tmp_path: Path, name: str) -> None:
     found = f"contains no image (image names end in {ENDINGS})" if "*" in name else f"does not exist ({FORMS})"
     assert refusal(tmp_path / name) == f"DATA is missing:\n  {tmp_path}/{name}: {found}"
 
@@ -174,7 +174,7 @@ def test_a_file_system_that_is_not_known_is_refused() -> None:
 
 
 def write_notes(root: Path) -> Path:
-    """A folder with nothing of interest."""
+    """A folder without images."""
     (root / "notes.txt").write_bytes(b"x")
     return root
 
@@ -204,7 +204,7 @@ def test_several_kinds_in_one_folder_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == expected
 
 
-def test_names_that_are_not_utf_8_are_refused_all_of_them(tmp_path: Path) -> None:
+def test_all_names_that_are_not_utf_8_are_reported(tmp_path: Path) -> None:
     for name in (b"\xff1.png", b"fine.png", b"\xfe2.png"):
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"x")
     with pytest.raises(SettingError) as caught:
@@ -212,18 +212,18 @@ def test_names_that_are_not_utf_8_are_refused_all_of_them(tmp_path: Path) -> Non
     assert sorted(problem.place for problem in caught.value.problems) == [r"'\udcfe2.png'", r"'\udcff1.png'"]
 
 
-def test_two_images_of_one_name_are_refused_with_both_places(tmp_path: Path) -> None:
+def test_two_images_with_the_same_key_are_refused_and_both_locators_named(tmp_path: Path) -> None:
     places = [write_tar(tmp_path / f"{number}.tar", {"x.jpg": b"same", "y.jpg": b"other"}) for number in range(2)]
-    one, other = (path.as_uri() for path in places)
+    first, second = (path.as_uri() for path in places)
     assert refusal(tmp_path).splitlines() == [
         "image list cannot be used:",
-        f"  x.jpg: is the key of both {one}#bytes=512-516 and {other}#bytes=512-516",
-        f"  y.jpg: is the key of both {one}#bytes=1536-1541 and {other}#bytes=1536-1541",
+        f"  x.jpg: is the key of both {first}#bytes=512-516 and {second}#bytes=512-516",
+        f"  y.jpg: is the key of both {first}#bytes=1536-1541 and {second}#bytes=1536-1541",
         "  what to do: give every image a name of its own, over all archives: the name decides which views are drawn",
     ]
 
 
-def test_of_many_names_that_are_doubled_ten_are_shown(tmp_path: Path) -> None:
+def test_of_many_keys_that_occur_twice_ten_are_shown(tmp_path: Path) -> None:
     write_list(tmp_path / "list.txt", [f"{number:02d}.png" for number in range(13)] * 2)
     lines = refusal(tmp_path / "list.txt").splitlines()
     assert [line.split(":")[0] for line in lines[1:-2]] == [f"  {number:02d}.png" for number in range(10)]
@@ -231,7 +231,7 @@ def test_of_many_names_that_are_doubled_ten_are_shown(tmp_path: Path) -> None:
 
 
 def cut_at(part: float) -> Callable[[bytes], bytes]:
-    """Cut the end off."""
+    """Keep the first part of the bytes."""
     return lambda body: body[: int(len(body) * part)]
 
 
@@ -246,7 +246,7 @@ def cut_at(part: float) -> Callable[[bytes], bytes]:
     ],
     ids=["nothing", "no tar", "cut in a member", "cut between members", "a damaged header"],
 )
-def test_a_tar_that_is_not_whole_is_refused(tmp_path: Path, spoil: Callable[[bytes], bytes], found: str) -> None:
+def test_a_damaged_tar_is_refused(tmp_path: Path, spoil: Callable[[bytes], bytes], found: str) -> None:
     path = write_tar(tmp_path / "a.tar", {"x.jpg": b"x" * 512, "y.jpg": b"y"})
     path.write_bytes(spoil(path.read_bytes()))
     assert refusal(tmp_path).startswith(f"archive cannot be used:\n  {path.as_uri()}: {found}")
@@ -272,14 +272,14 @@ def test_an_image_that_is_a_link_in_a_tar_is_refused(tmp_path: Path, kind: bytes
     )
 
 
-def test_a_row_that_no_column_names_is_known_by_its_place(tmp_path: Path) -> None:
+def test_the_key_of_a_row_without_a_key_column_is_the_file_and_the_row_number(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", [{"image": {"bytes": b"%d" % n, "path": None}} for n in range(4)])
     write_parquet(tmp_path / "b.parquet", [{"png": b"x"}])
     expected = {f"a.parquet/{number}": b"%d" % number for number in range(4)}
     assert read(tmp_path) == expected | {"b.parquet/0.png": b"x"}
 
 
-def test_a_row_without_an_image_is_an_empty_one(tmp_path: Path) -> None:
+def test_a_row_without_image_bytes_is_an_empty_image(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", [{"id": 7, "image": {"bytes": b"x"}}, {"id": 8, "image": None}])
     assert read(tmp_path) == {"7": b"x", "8": b""}
 
@@ -315,7 +315,7 @@ def test_a_parquet_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_that_may_not_be_read_is_refused_and_not_left_out(
+def test_a_folder_that_may_not_be_read_is_refused_and_not_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "open").mkdir()

@@ -1,4 +1,4 @@
-"""Reading: an image's bytes and no others, wherever they lie; and what becomes of those that cannot be read."""
+"""Reading: exactly the bytes of an image, wherever they are, and an error where they cannot be read."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ FIX = (
 
 
 def refusal(locator: str) -> str:
-    """Why it is not read."""
+    """The message with which a locator is refused."""
     with pytest.raises(MissingError) as caught:
         ImageReader().read(locator)
     return str(caught.value)
 
 
-def test_a_stretch_of_a_file_is_read_and_nothing_else(tmp_path: Path) -> None:
+def test_exactly_the_range_of_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a #b.tar"
     path.write_bytes(bytes(range(100)))
     assert ImageReader().read(range_locator(f"file://{path}", 10, 20)) == bytes(range(10, 20))
@@ -35,12 +35,12 @@ def test_a_cell_of_a_parquet_file_is_read(tmp_path: Path) -> None:
 
 
 def gone(path: Path) -> None:
-    """Take it away."""
+    """Delete the file."""
     path.unlink()
 
 
 def cut_short(path: Path) -> None:
-    """Take its end away."""
+    """Truncate the file."""
     path.write_bytes(path.read_bytes()[:15])
 
 
@@ -54,14 +54,14 @@ def cut_short(path: Path) -> None:
         ("#group=0&row=9&column=jpg", lambda _: None, "IndexError"),
     ],
 )
-def test_what_cannot_be_read_is_no_verdict_on_an_image(tmp_path: Path, part: str, spoil, found: str) -> None:
-    path = write_parquet(tmp_path / "a.parquet", [{"jpg": b"one"}])
+def test_an_image_that_cannot_be_read_ends_the_run(tmp_path: Path, part: str, spoil, found: str) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [{"jpg": b"abc"}])
     spoil(path)
     locator = f"{path.as_uri()}{part}"
     assert refusal(locator) == f"source image is missing:\n  {locator}: cannot be read: {found} ({FIX})"
 
 
-def test_row_groups_are_kept_while_there_is_room_and_read_once(tmp_path: Path) -> None:
+def test_row_groups_are_kept_up_to_a_number_of_bytes_and_read_once(tmp_path: Path) -> None:
     body = bytes(1000)
     path = write_parquet(tmp_path / "a.parquet", [{"jpg": body} for _ in range(6)], rows_per_group=1)
     locators = [image.uri for image in list_images(str(tmp_path))]

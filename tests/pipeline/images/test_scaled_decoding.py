@@ -1,4 +1,4 @@
-"""JPEGs decoded at a part of their size: next to the same pixels, at the same places, from far fewer of them."""
+"""JPEGs that are decoded at a reduced size: almost the same pixels, at the same places."""
 
 import io
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def jpeg(image: Image.Image, **options: Any) -> bytes:
 
 
 def whole(body: bytes) -> Picture:
-    """A JPEG decoded at its full size, and turned upright pixel by pixel."""
+    """A JPEG that is decoded at its full size and then turned upright."""
     image = Image.open(io.BytesIO(body))
     turned = {6: Image.Transpose.ROTATE_270, 8: Image.Transpose.ROTATE_90, 3: Image.Transpose.ROTATE_180}
     turned |= {2: Image.Transpose.FLIP_LEFT_RIGHT, 4: Image.Transpose.FLIP_TOP_BOTTOM}
@@ -45,13 +45,13 @@ def whole(body: bytes) -> Picture:
 
 
 def shrinks(picture: Picture) -> Sequence[int]:
-    """By what its size was divided."""
+    """The divisors at which it was decoded."""
     return list(picture.decoded)
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photographs with much in them."""
+    """Photographs with much detail."""
     folder = tmp_path_factory.mktemp("photographs")
     copy_photographs(str(folder))
     return folder
@@ -59,7 +59,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("shrink", [2, 4, 8])
 @pytest.mark.parametrize("name", DETAILED)
-def test_pixels_are_next_to_those_of_the_whole_image(photographs: Path, name: str, shrink: int) -> None:
+def test_pixels_are_almost_those_of_the_whole_image(photographs: Path, name: str, shrink: int) -> None:
     body = jpeg(Image.open(photographs / name).convert("RGB"))
     scaled = open_picture(body, LIMITS)
     length = 0.7 * min(scaled.width, scaled.height)
@@ -75,7 +75,7 @@ def test_pixels_are_next_to_those_of_the_whole_image(photographs: Path, name: st
 @pytest.mark.parametrize("size", [(1003, 998), (1001, 1007)])
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("shrink", [2, 8])
-def test_boxes_lie_where_they_lie_in_the_upright_image(
+def test_boxes_are_at_their_place_in_the_upright_image(
     size: tuple[int, int], orientation: int, shrink: int, axis: int
 ) -> None:
     # red rises and blue falls along an axis, so half their difference says where a pixel is: by 0.25 levels a pixel
@@ -92,14 +92,14 @@ def test_boxes_lie_where_they_lie_in_the_upright_image(
         axis=(0, 1)
     )
     assert shrinks(scaled) == [shrink]
-    assert abs(red - blue) / 2 < 0.25 * 3 * shrink / 25, "a twenty-fifth of a pixel of the canvas, at the most"
+    assert abs(red - blue) / 2 < 0.25 * 3 * shrink / 25, "at most a twenty-fifth of a canvas pixel"
 
 
 @pytest.mark.parametrize(
     ("length", "side", "expected"),
     [(480, 160, 1), (959, 160, 1), (960, 160, 2), (1919, 160, 2), (1920, 160, 4), (3840, 160, 8), (4000, 16, 8)],
 )
-def test_three_pixels_are_left_for_each_that_is_asked_for(length: int, side: int, expected: int) -> None:
+def test_three_pixels_are_decoded_for_each_pixel_of_the_result(length: int, side: int, expected: int) -> None:
     picture = open_picture(jpeg(Image.new("RGB", (4100, 4000))), LIMITS)
     image, box = picture.scaled_for((7, 5, 100 + length, 5 + length), side)
     assert shrinks(picture) == [expected]
@@ -107,7 +107,7 @@ def test_three_pixels_are_left_for_each_that_is_asked_for(length: int, side: int
     assert box == tuple(edge / expected for edge in (7, 5, 100 + length, 5 + length))
 
 
-def test_each_scale_is_decoded_once_and_none_that_is_not_asked_for() -> None:
+def test_each_scale_that_is_needed_is_decoded_once_and_no_other() -> None:
     picture = open_picture(jpeg(Image.new("RGB", (2000, 2000))), LIMITS)
     assert picture.decoded == {}
     quarter, half = (picture.scaled_for((0, 0, 2000, 2000), side)[0] for side in (128, 256))
@@ -118,7 +118,7 @@ def test_each_scale_is_decoded_once_and_none_that_is_not_asked_for() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_other_kinds_of_jpeg_are_decoded_alike(mode: str, progressive: bool) -> None:
+def test_grey_cmyk_and_progressive_jpegs_are_decoded_alike(mode: str, progressive: bool) -> None:
     colours = np.zeros((700, 900, 3), np.uint8)
     colours[:, :450] = (200, 60, 20)
     body = jpeg(Image.fromarray(colours).convert(mode), progressive=progressive)
@@ -129,7 +129,7 @@ def test_other_kinds_of_jpeg_are_decoded_alike(mode: str, progressive: bool) -> 
     assert apart.max() <= 3
 
 
-def test_of_several_pictures_in_one_jpeg_the_first_is_taken() -> None:
+def test_the_first_of_several_pictures_in_a_jpeg_is_taken() -> None:
     first, second = (Image.new("RGB", (800, 600), colour) for colour in ("red", "blue"))
     body = io.BytesIO()
     first.save(body, "MPO", save_all=True, append_images=[second])
@@ -149,7 +149,7 @@ def test_a_truncated_jpeg_is_refused_at_every_scale() -> None:
         assert caught.value.reason == "damaged"
 
 
-def test_other_formats_are_decoded_whole() -> None:
+def test_other_formats_are_decoded_at_full_size() -> None:
     body = io.BytesIO()
     Image.new("RGB", (2000, 1500)).save(body, "PNG")
     picture = open_picture(body.getvalue(), LIMITS)

@@ -1,4 +1,4 @@
-"""Cutting: boxes that fit, and windows that show what the canvas shows, at any scale."""
+"""Cutting: boxes that fit into the image, and windows that show what the canvas shows, at any scale."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ def picture_of(image: Image.Image) -> Picture:
 
 RESOLUTIONS = (128, 192, 224, 256, 384, 432, 512, 768, 1024, 1152)
 TEXTURE = picture_of(Image.fromarray(np.random.default_rng(5).integers(0, 256, (330, 420, 3), dtype=np.uint8)))
-# red is the column of a pixel, green its row: a picture that says where it was cut
+# red is the column of a pixel, green its row: so a cut shows where it was taken
 COORDINATES = np.stack([*np.mgrid[:256, :256][::-1], np.zeros((256, 256), int)], axis=2).astype(np.uint8)
 PLACES = picture_of(Image.fromarray(COORDINATES))
 PLACES_CROP = {"left": 31.3, "top": 40.9, "width": 170.2, "height": 145.7}
@@ -91,12 +91,12 @@ def test_a_canvas_shows_its_crop_and_mirrors_it(flip: bool) -> None:
         assert np.abs(np.subtract(seen_centre(found), canvas_place(geometry, flip, column, row))).max() < 0.5
 
 
-def test_shrinking_averages_and_does_not_skip() -> None:
+def test_shrinking_averages_pixels_and_does_not_skip_them() -> None:
     stripes = np.zeros((640, 640, 3), dtype=np.uint8)
     stripes[::2] = 255
     crop = Crop(left=0, top=0, width=640, height=640, flip=False)
     canvas = cut_canvas(picture_of(Image.fromarray(stripes)), crop, 160).pixels()
-    assert np.abs(canvas.astype(int) - 127.5).max() <= 12, "one line in four would be all black or all white"
+    assert np.abs(canvas.astype(int) - 127.5).max() <= 12, "every fourth line alone would be all black or all white"
 
 
 SIDES = st.integers(1, 3000)
@@ -152,7 +152,7 @@ def test_crops_lie_everywhere_in_the_image() -> None:
     assert abs(np.corrcoef(lefts, tops)[0, 1]) < 4 / math.sqrt(4000)
 
 
-def test_flips_come_in_their_share() -> None:
+def test_the_share_of_flips_is_that_of_the_recipe() -> None:
     flipped = sum(crop.flip for crop in crops(ViewsConfig(flip=0.25)))
     assert abs(flipped - 1000) < 4 * math.sqrt(4000 * 0.25 * 0.75)
     assert not any(crop.flip for crop in crops(ViewsConfig(flip=0), 100))
@@ -177,7 +177,7 @@ def test_a_centred_crop_is_mirrored_as_the_recipe_says() -> None:
     assert not any(crop.flip for crop in crops(ViewsConfig(crop="centre", flip=0), 100))
 
 
-def test_these_crops_stay_what_they_are() -> None:
+def test_this_crop_is_the_same_in_every_release() -> None:
     crop = draw_crop(300, 900, ViewsConfig(), (0, "ünï.webp", 2))
     found = (crop.left, crop.top, crop.width, crop.height)
     assert found == pytest.approx(

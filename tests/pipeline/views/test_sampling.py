@@ -1,4 +1,4 @@
-"""Drawing: proportions, splits and order, all of them functions of the keys alone."""
+"""Drawing: proportions, splits and order, which depend on the keys alone."""
 
 import itertools
 import math
@@ -25,13 +25,13 @@ def within_chance(count: int, share: float, of: int) -> bool:
     return abs(count - share * of) <= 4 * math.sqrt(of * share * (1 - share))
 
 
-def test_resolutions_come_in_the_recipes_proportions() -> None:
+def test_resolutions_have_the_proportions_of_the_recipe() -> None:
     config = ViewsConfig(low=(128, 256, 384), low_proportions=(1, 2, 5), high=())
     found = Counter(draw_set(key, 0, config).resolution for key in MANY)
     assert all(within_chance(found[side], weight / 8, len(MANY)) for side, weight in ((128, 1), (256, 2), (384, 5)))
 
 
-def test_resolutions_come_alike_where_no_proportions_are_given() -> None:
+def test_resolutions_are_equally_frequent_where_no_proportions_are_given() -> None:
     found = Counter(draw_set(key, 0, ViewsConfig(high=())).resolution for key in MANY)
     assert sorted(found) == [128, 192, 224, 256, 384, 432]
     assert all(within_chance(count, 1 / 6, len(MANY)) for count in found.values())
@@ -48,7 +48,7 @@ def test_a_recipe_with_one_partition_gives_it_every_view(partition: str) -> None
     assert {draw_set(key, 0, config).partition for key in MANY[:500]} == {partition}
 
 
-def test_held_out_images_come_in_their_share() -> None:
+def test_the_share_of_held_out_images_is_that_of_the_recipe() -> None:
     heldout = sum(draw_split(key, ViewsConfig(heldout=0.2)) == "heldout" for key in MANY)
     assert within_chance(heldout, 0.2, len(MANY))
 
@@ -68,19 +68,19 @@ def test_every_draw_of_every_image_is_in_one_set_once() -> None:
     assert found == Counter((key, draw) for key in MANY[:300] for draw in range(3))
 
 
-def test_the_order_in_which_images_come_means_nothing() -> None:
+def test_the_order_of_the_images_makes_no_difference() -> None:
     config = ViewsConfig(draws=2)
     assert draw_views(images(MANY[:300]), config) == draw_views(images(MANY[:300][::-1]), config)
 
 
-def test_an_image_is_drawn_alike_whatever_others_there_are() -> None:
+def test_the_views_of_an_image_do_not_depend_on_the_other_images() -> None:
     config = ViewsConfig(draws=2)
     alone = draw_views(images(MANY[:1]), config)
     among = draw_views(images(MANY[:300]), config)
     assert all(view in among[view_set] for view_set, views in alone.items() for view in views)
 
 
-def test_another_seed_draws_otherwise() -> None:
+def test_another_seed_gives_other_views() -> None:
     first, second = (draw_views(images(MANY[:300]), ViewsConfig(seed=seed)) for seed in (0, 1))
     assert first != second
 
@@ -99,13 +99,13 @@ def test_neighbours_in_a_set_are_unrelated() -> None:
     assert 300 < mean_step < 367, "a third of the list, as between any two numbers"
 
 
-def test_views_of_one_image_do_not_lie_together() -> None:
+def test_views_of_the_same_image_are_not_neighbours() -> None:
     [views] = draw_views(images(MANY[:100]), ViewsConfig(low=(128,), high=(), heldout=0, draws=8)).values()
-    together = sum(one.image == other.image for one, other in itertools.pairwise(views))
+    together = sum(view.image == following.image for view, following in itertools.pairwise(views))
     assert together < 25, "7 of 799 neighbours by chance"
 
 
-def test_sets_stand_in_order_of_name_and_those_without_a_view_are_left_out() -> None:
+def test_sets_are_in_order_of_name_and_sets_without_views_are_left_out() -> None:
     config = ViewsConfig(low=(128, 256), high=(512,), high_share=0)
     assert list(draw_views(images(MANY[:200]), config)) == [
         ViewSet(partition="low", resolution=128),
@@ -113,8 +113,8 @@ def test_sets_stand_in_order_of_name_and_those_without_a_view_are_left_out() -> 
     ]
 
 
-def test_these_draws_stay_what_they_are() -> None:
-    # a cache that was begun by one release is finished by another: these values are part of the format
+def test_these_draws_are_the_same_in_every_release() -> None:
+    # another release may finish a cache: these values are part of the format
     config = ViewsConfig(draws=2, heldout=0.6, high_share=0.4)
     drawn = draw_views(images(["a.jpg", "b/c.png", "ünï.webp"]), config)
     found = [
@@ -130,7 +130,7 @@ def test_these_draws_stay_what_they_are() -> None:
     ]
 
 
-# windows of so many pixels in one mosaic of 72 × 72 tokens: the design's table
+# how many windows of each resolution fit into a mosaic of 72 × 72 tokens
 PER_MOSAIC = {128: 81, 192: 36, 224: 25, 256: 16, 384: 9, 432: 4, 512: 4, 768: 1, 1024: 1, 1152: 1}
 
 
@@ -144,7 +144,7 @@ def test_a_shard_holds_whole_mosaics_of_about_the_tokens_asked_for(resolution: i
     assert (manifest.grid.rows, manifest.geometry.side) == (100_000, resolution + 32)
 
 
-def test_a_shard_holds_one_mosaic_at_least() -> None:
+def test_a_shard_holds_at_least_a_mosaic() -> None:
     manifest = set_manifest(ViewSet(partition="low", resolution=128), [10], ViewsConfig(tokens_per_shard=1))
     assert manifest.grid.rows_per_shard == 81
 
