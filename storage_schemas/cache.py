@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
@@ -14,7 +14,7 @@ import xxhash
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.format import layout
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
-from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.format.seal import unsealed
 from storage_schemas.format.shard_format import parse_array_metadata
@@ -83,6 +83,27 @@ class Cache:
             return None
         return ours
 
+    def manifests(self, teachers: Iterable[str] = ()) -> CacheManifests:
+        """Read the manifests of the views and of some teachers, each object once.
+
+        Args:
+            teachers: names of the teachers; those without a manifest are left out.
+
+        Raises:
+            MissingError, ContractError, CorruptionError: as `require`.
+        """
+        recipe, views = self.require(), self.attributes("views")
+        read = {name: self.attributes(f"teachers/{name}") for name in teachers}
+        return CacheManifests(
+            recipe=recipe,
+            views=None if views is None else ViewsManifest.from_attributes(views),
+            teachers={
+                name: TeacherManifest.from_attributes(attributes)
+                for name, attributes in read.items()
+                if attributes is not None
+            },
+        )
+
     def views_manifest(self) -> ViewsManifest | None:
         """Return what `views` says of itself, or None before any view was cut."""
         attributes = self._manifest("views")
@@ -98,17 +119,18 @@ class Cache:
         folder = f"{layout.FEATURES}/teachers"
         return [name for name in self.store.children(folder) if self.store.exists(f"{folder}/{name}/zarr.json")]
 
-    def records(self, unit: str, identity: str) -> dict[int, list[ShardRecord]]:
+    def records(self, unit: str, identity: str, shards: Iterable[int] | None = None) -> dict[int, list[ShardRecord]]:
         """Return a unit's commit records by shard number.
 
         Args:
             unit: see `layout`.
             identity: digest that every record must carry.
+            shards: the committed shards, where they are known from a listing; None to list them.
 
         Raises:
             ContractError: a record is of another identity.
         """
-        commits = read_commits(self.store, unit)
+        commits = read_commits(self.store, unit, shards)
         odd = [shard for shard, records in commits.items() if any(record.identity != identity for record in records)]
         if odd:
             found = f"shards {', '.join(map(str, odd))} were computed from something else than the group says"
@@ -144,10 +166,16 @@ class Cache:
         Raises:
             CorruptionError: its arrays are not those that were frozen.
         """
+        attributes = self.attributes(f"teachers/{teacher}/phi_s")
+        return None if attributes is None else self.phi_s_of(teacher, attributes)
+
+    def phi_s_of(self, teacher: str, attributes: Mapping[str, Any]) -> PhiS:
+        """Return a teacher's frozen PHI-S map, given the attributes of its group.
+
+        Raises:
+            CorruptionError: its arrays are not those that were frozen.
+        """
         group = f"teachers/{teacher}/phi_s"
-        attributes = self.attributes(group)
-        if attributes is None:
-            return None
         mean, rotation, scale = self._small_arrays(group, PHI_S_ARRAYS)
         phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
         if phi_s_digest(phi_s) != attributes.get("sha256"):

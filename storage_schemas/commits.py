@@ -1,5 +1,6 @@
 """The commit log: a shard counts once its record is written, and the record is written last."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
@@ -64,9 +65,15 @@ def read_commit(store: Store, unit: str, shard: int) -> list[ShardRecord]:
     return _read(store, unit, [shard])[shard]
 
 
-def read_commits(store: Store, unit: str) -> dict[int, list[ShardRecord]]:
-    """Read all of a unit's commit records, by shard number."""
-    return _read(store, unit, committed_shards(store, unit))
+def read_commits(store: Store, unit: str, shards: Iterable[int] | None = None) -> dict[int, list[ShardRecord]]:
+    """Read a unit's commit records, by shard number.
+
+    Args:
+        store: the cache.
+        unit: whose records.
+        shards: the committed shards, where they are known from a listing; None to list them.
+    """
+    return _read(store, unit, committed_shards(store, unit) if shards is None else sorted(shards))
 
 
 def _read(store: Store, unit: str, shards: list[int]) -> dict[int, list[ShardRecord]]:

@@ -1,10 +1,12 @@
 """Rejected views: which are on record, and how many of them a user accepts."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from storage_schemas.cache import Cache
+from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.layout import table_part, views_unit
 from storage_schemas.format.manifest import ViewsManifest
@@ -23,6 +25,16 @@ def rejected_views(cache: Cache, manifest: ViewsManifest) -> pa.Table:
     ]
     parts = cache.store.read_parsed(list(names), lambda body, place: from_parquet(body, REJECTED, place))
     return pa.concat_tables([REJECTED.empty_table(), *parts])
+
+
+def rejected_count(canvases: Iterable[Mapping[int, Sequence[ShardRecord]]]) -> int:
+    """Count the rejected views of committed shards, by their commit records alone.
+
+    Args:
+        canvases: commit records of the canvases of each view set, by shard.
+    """
+    records = (record for commits in canvases for shard in commits.values() for record in shard)
+    return sum(record.rows for record in records if record.path.startswith("tables/rejected/"))
 
 
 def exceeds(rejected: int, manifest: ViewsManifest, most: float) -> bool:

@@ -16,14 +16,14 @@ from pipeline.views.extension import ImageParts, divide, require_settings, store
 from pipeline.views.generations import ViewsPlan, plan_views
 from pipeline.views.image_parts import Copies, ImagePart
 from pipeline.views.rejected import exceeds, rejected_views, require_few_rejected
-from pipeline.views.tasks import missing_tasks
+from pipeline.views.tasks import missing_tasks, read_committed
 from pipeline.views.worker import CutReport, Detail, ViewCutter
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import IdentityError, Problem, SettingError
+from storage_schemas.format.errors import IdentityError, MissingError, Problem, SettingError
 from storage_schemas.format.layout import FEATURES, FORMAT_VERSION, images_part
-from storage_schemas.format.manifest import ViewsManifest
+from storage_schemas.format.manifest import CacheManifests, ViewsManifest
 from storage_schemas.format.tables import to_parquet
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet, detail_side
@@ -40,18 +40,39 @@ def require_recipe(cache: Cache, recipe: Recipe, *, extend: bool = False) -> Vie
         extend: whether a recipe that extends that one will do as well.
 
     Raises:
+        IdentityError, SettingError: as `read_manifests`.
+    """
+    manifests = read_manifests(cache, recipe, extend=extend)
+    return None if manifests is None else manifests.views
+
+
+def read_manifests(
+    cache: Cache, recipe: Recipe, teachers: Iterable[str] = (), *, extend: bool = False
+) -> CacheManifests | None:
+    """Read a cache's manifests, each once, and check that this recipe made it. Return None when there is no cache yet.
+
+    Args:
+        cache: the cache.
+        recipe: what it should have been made by, or last extended by.
+        teachers: names of the teachers whose manifests are wanted.
+        extend: whether a recipe that extends that one will do as well.
+
+    Raises:
         IdentityError: it was another recipe, or other settings, or not Stillhouse.
         SettingError: it is an export, and is to be extended.
     """
-    if cache.attributes("") is None and _is_unmade(cache):
-        return None
-    cache.require()
-    manifest = cache.views_manifest()
-    if manifest is not None:
-        if manifest.exported and extend:
+    names = list(teachers)
+    try:
+        manifests = cache.manifests(names)
+    except MissingError:
+        if _is_unmade(cache):
+            return None
+        manifests = cache.manifests(names)
+    if manifests.views is not None:
+        if manifests.views.exported and extend:
             _refuse_export(cache, "is an export, which is not extended", "extend the cache that it was taken of")
-        require_settings(manifest, recipe, extend=extend)
-    return manifest
+        require_settings(manifests.views, recipe, extend=extend)
+    return manifests
 
 
 def _refuse_export(cache: Cache, found: str, fix: str) -> None:
@@ -82,7 +103,7 @@ def _detail(manifest: ViewsManifest, view_set: ViewSet, spec: TeacherSpec) -> De
 
 def views_missing(cache: Cache, manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> bool:
     """Say whether any shard of the views, or of a detail that some teachers need, is not committed."""
-    return bool(missing_tasks(cache, manifest, details_of(manifest, specs), views={}))
+    return bool(read_committed(cache, manifest, details_of(manifest, specs)).missing_tasks())
 
 
 def make_views(

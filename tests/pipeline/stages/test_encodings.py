@@ -65,7 +65,7 @@ def test_what_int8_holds_is_said_and_counted(encoded_run: StageRun) -> None:
     counts = [int((one == 127).sum()) for one in largest]
     said = [line for line in encoded_run.said if ": int8: " in line]
     assert said == [
-        f"extract {name}: int8: {count} numbers were as large as it holds, or larger"
+        f"extract {name}: int8: {count} numbers saturated (at or beyond its largest value)"
         for name, count in zip(("int8", "int8-zstd"), counts, strict=True)
     ]
 
