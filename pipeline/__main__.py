@@ -103,10 +103,9 @@ def stats(arguments: Sequence[str]) -> None:
     from pipeline.stats.text import stats_lines
 
     cache = _cache(options.cache)
-    cache.require()
     teachers = [options.teacher] if options.teacher else cache.teachers()
-    measure_teachers(cache, teachers, options.run, _say)
-    _say("\n".join(stats_lines(*measured_facts(cache, teachers, options.tolerance))))
+    features = measure_teachers(cache, teachers, options.run, _say)
+    _say("\n".join(stats_lines(*measured_facts(cache, features.values(), options.tolerance))))
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Tasks of the stats stage: moments and angles over what is stored."""
+"""Tasks of the stats stage: moments of stored features, and angles of stored summaries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from pipeline.stats.dispersion import (
     observe_angles,
     observe_direction,
 )
-from pipeline.stats.quantization import Rounding, merge_rounding, observe_rounding
+from pipeline.stats.quantization import RoundingSums, merge_rounding, observe_rounding
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.format.encodings import as_numbers
@@ -28,10 +28,10 @@ from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray
 
 TOKENS_AT_ONCE = 8192
-"""Tokens read at a time, and at least one view: memory stays flat in the views, and in the size of the windows."""
+"""Tokens read at a time, but at least one view: memory depends neither on the number of views nor on their size."""
 BRANCHES = 32
-"""Tasks that a view set is cut into at most. Each sends back one scatter, C² float64: 134 MB where C is 4096. However
-many shards there are, no more than so many of these travel, and so many workers can be busy."""
+"""Most tasks that a view set is divided into. Each task sends back one scatter, C² float64 (134 MB where C is 4096), so
+the number of branches bounds what travels, however many shards there are. It also bounds the workers of a set."""
 
 
 @final
@@ -42,33 +42,33 @@ class MeasureTask:
     teacher: str
     view_set: ViewSet
     shards: tuple[int, ...]
-    """They hold a view each, at least."""
+    """Each holds at least one view."""
     views: int
-    """Views in them."""
+    """Views in these shards."""
     summarised: bool
     """Whether the teacher has summaries."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Observed:
-    """First pass over some shards."""
+class SetSums:
+    """The first pass over some shards of a view set."""
 
     moments: Moments
-    """Of stored spatial tokens (PHI-S units)."""
-    rounding: Rounding
-    """What encodings cost on them."""
+    """Moments of stored spatial tokens (PHI-S units)."""
+    rounding: RoundingSums
+    """The error of each encoding on these tokens."""
     directions: DirectionSum | None
-    """Of raw summaries; None for a teacher that has none."""
+    """Sum of raw summaries; None for a teacher that has none."""
 
 
 def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], summarised: bool) -> list[MeasureTask]:
-    """Cut shards into tasks of consecutive ones, by their number alone: never by how many workers there are.
+    """Divide shards into tasks of consecutive shards. The tasks depend on the number of shards alone, not on workers.
 
     Args:
         teacher: whose features they are.
         view_set: their set.
-        views: shard and views in it, in order; none without views.
+        views: number of each shard and of the views in it, in order; without shards that hold no view.
         summarised: whether the teacher has summaries.
     """
     count = min(BRANCHES, len(views))
@@ -78,20 +78,20 @@ def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], 
             teacher=teacher,
             view_set=view_set,
             shards=tuple(shard for shard, _ in views[start:stop]),
-            views=sum(held for _, held in views[start:stop]),
+            views=sum(count for _, count in views[start:stop]),
             summarised=summarised,
         )
         for start, stop in pairwise(cuts)
     ]
 
 
-def merge_observed(left: Observed, right: Observed) -> Observed:
-    """Return the first pass over both."""
+def merge_set_sums(left: SetSums, right: SetSums) -> SetSums:
+    """Return the sums over the shards of both."""
     directions = left.directions
     if directions is not None and right.directions is not None:
         directions = merge_directions(directions, right.directions)
     rounding = merge_rounding(left.rounding, right.rounding)
-    return Observed(moments=merge(left.moments, right.moments), rounding=rounding, directions=directions)
+    return SetSums(moments=merge(left.moments, right.moments), rounding=rounding, directions=directions)
 
 
 @final
@@ -102,19 +102,19 @@ class FeatureMeasurer:
         torch.set_num_threads(threads)
         self._cache = Cache(store=store)
 
-    def measure(self, task: MeasureTask) -> Observed:
-        """First pass: moments of the spatial tokens, what rounding costs on them, sum of the summaries."""
-        observer, rounding = Observer(), Rounding(count=0, float16=0.0, int8=0.0, saturated=0)
+    def measure(self, task: MeasureTask) -> SetSums:
+        """First pass: moments of the spatial tokens, their rounding errors, the sum of the summaries."""
+        observer, rounding = Observer(), RoundingSums(count=0, float16=0.0, int8=0.0, saturated=0)
         for tokens in self._tokens(task):
             observer.add(torch.from_numpy(as_numbers(tokens)))
             rounding = merge_rounding(rounding, observe_rounding(tokens))
         directions = None
         if task.summarised:
             directions = reduce(merge_directions, map(observe_direction, self._summaries(task)))
-        return Observed(moments=observer.moments(), rounding=rounding, directions=directions)
+        return SetSums(moments=observer.moments(), rounding=rounding, directions=directions)
 
     def angles(self, task_and_direction: tuple[MeasureTask, np.ndarray]) -> AngleSum:
-        """Second pass: squared angles between summaries and their mean direction (μ_y, unit length)."""
+        """Second pass: squared angles between the summaries and their mean direction (μ_y, unit length)."""
         task, direction = task_and_direction
         return reduce(merge_angles, (observe_angles(summaries, direction) for summaries in self._summaries(task)))
 
@@ -138,5 +138,5 @@ class FeatureMeasurer:
 
 
 def slots_filled(record: ShardRecord) -> range:
-    """Return the row slots that hold a shard's views."""
+    """Return the row slots of a shard that hold a view."""
     return range(record.first_row, record.first_row + record.rows)

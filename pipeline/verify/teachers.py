@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.inventory.stored_units import feature_units
 from pipeline.inventory.units import Unit
-from pipeline.stats.stored import read_measured
+from pipeline.stats.stored import read_sums
 from pipeline.verify.findings import Findings, noting
 from pipeline.verify.metadata import check_group, check_unit, copied_back, metadata_name, small_array_objects
 from storage_schemas.cache import Cache
@@ -83,7 +83,7 @@ def check_stats(
     with noting(found.problems, place, fix):
         said = cache.attributes(group)
         stats = cache.stats(name)
-        read_measured(cache, manifest)  # what new shards would be merged into, which nobody else reads
+        read_sums(cache, manifest, stats)  # new shards would be added to these; nothing else reads them
     if said is not None or cache.store.exists(place):  # a run that was killed leaves a group that says nothing yet
         check_group(cache.store, group, ours=said is not None, fix=fix, found=found)
     if stats is None:

@@ -10,6 +10,7 @@ from stage_runs import StageRun, own, run_stages, write_colours
 from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
 from pipeline.plan.forecast import drawn_views
 from pipeline.plan.plan import plan_run
+from pipeline.stats.committed import read_features
 from pipeline.stats.facts import measured_facts
 from pipeline.stats.quantization import EVERY, observe_rounding
 from pipeline.stats.text import stats_lines
@@ -149,7 +150,8 @@ def test_saturation_is_measured_where_it_can_be_and_counted_everywhere() -> None
 
 
 def test_stats_say_what_each_encoding_leaves(encoded_run: StageRun) -> None:
-    facts, scales = measured_facts(encoded_run.cache, [*ENCODINGS], 0.2)
+    features = read_features(encoded_run.cache, ENCODINGS)
+    facts, scales = measured_facts(encoded_run.cache, features.values(), 0.2)
     rows = [line.split() for line in stats_lines(facts, scales) if line.split()[1:2] == ["low-128"] and "exact" in line]
     assert [(row[0], row[2], row[4]) for row in rows] == [(name, name, "exact") for name in ENCODINGS]
     assert [(row[3][0] == "~", row[5][0] == "~") for row in rows] == [(True, False), (False, False), (True, True)]

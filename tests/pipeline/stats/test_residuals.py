@@ -53,16 +53,16 @@ def test_nothing_is_said_of_sets_within_the_tolerance() -> None:
 def test_a_set_that_is_off_is_named_and_may_be_left_out() -> None:
     assert list(residual_advice([NEAR, FAR, residual_of(POOLED, 0.1, off=False)], TOLERANCE, "again")) == [
         "OFF by more than 0.2: high-1152 (0.5)",
-        "all together are not: at these resolutions the teacher speaks otherwise, and one map serves all; leave these "
-        "sets out of training (data.proportions), or accept them (--tolerance)",
+        "all sets together are not off: this teacher's statistics differ at these resolutions; PHI-S is shared. Leave "
+        "these sets out of training (data.proportions), or accept them (--tolerance)",
     ]
 
 
 def test_all_together_off_calls_for_another_fit() -> None:
     assert list(residual_advice([NEAR, FAR, residual_of(POOLED, 0.3, off=True)], 0.2, "fit it again")) == [
         "OFF by more than 0.2: high-1152 (0.5)",
-        "all view sets together are off by 0.3, more than 0.2: PHI-S was fitted on too few views, or on others than "
-        "these; fit it again",
+        "all view sets together are off by 0.3, more than 0.2: PHI-S was fitted on too few views, or on different "
+        "ones; fit it again",
     ]
 
 
@@ -76,21 +76,21 @@ def test_the_table_has_a_line_for_every_set_and_the_report_s_dispersions_beside_
         paper_dispersion=PAPER_DISPERSIONS["DINOv3-7B"],
     )
     assert list(stats_lines({"dinov3": seven, "sam3": stats_of(NEAR)}, {"dinov3": 0.25, "sam3": 12.5})) == [
-        "teacher  view set   tokens measured  rms of mean  variance − 1  rms of it  effective rank",
-        "dinov3   low-128              1,234       0.1000       -0.2500     0.0500             3.2",
-        "dinov3   high-1152            1,234       0.5000       -0.2500     0.2500             3.2",
-        "sam3     low-128              1,234       0.1000       -0.2500     0.0500             3.2",
+        "teacher  view set   tokens measured  rms of mean  variance − 1  rms of variance − 1  effective rank",
+        "dinov3   low-128              1,234       0.1000       -0.2500               0.0500             3.2",
+        "dinov3   high-1152            1,234       0.5000       -0.2500               0.2500             3.2",
+        "sam3     low-128              1,234       0.1000       -0.2500               0.0500             3.2",
         "",
-        "teacher  in the report     φ  views  dispersion    report's",
-        "dinov3   DINOv3-7B      0.25  5,000  2.200 rad²  2.186 rad²",
-        "sam3                    12.5  5,000  no summary",
-        "         DINOv3-H+                               2.120 rad²",
-        "         SigLIP2-g-384                           0.694 rad²",
+        "teacher  name in report     φ  views  dispersion  report's dispersion",
+        "dinov3   DINOv3-7B       0.25  5,000  2.200 rad²           2.186 rad²",
+        "sam3                     12.5  5,000  no summary",
+        "         DINOv3-H+                                         2.120 rad²",
+        "         SigLIP2-g-384                                     0.694 rad²",
         "",
         "teacher  view set  stored as  F of float16  F of float32  F of int8  beyond int8",
         "dinov3   all       float16        ~2.5e+07         exact      3,012        2e-06",
         "sam3     all       float16        ~2.5e+07         exact      3,012        2e-06",
-        "fidelity F: variance over the squared error that storing makes; ~ is expected of rounding, else measured",
+        "fidelity F: variance over the mean squared error of the encoding; ~ is expected from rounding, else measured",
         "dinov3: OFF",
     ]
 
