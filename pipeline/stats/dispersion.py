@@ -66,7 +66,7 @@ def merge_directions(left: DirectionSum, right: DirectionSum) -> DirectionSum:
         ContractError: they differ in channels.
     """
     if left.total.size != right.total.size:
-        found = f"{left.total.size} and {right.total.size} do not merge"
+        found = f"{left.total.size} and {right.total.size} cannot be merged"
         raise ContractError("DirectionSum", [Problem(place="channels", found=found)])
     total, length = left.total + right.total, left.length + right.length
     return DirectionSum(count=left.count + right.count, total=total, length=length)
