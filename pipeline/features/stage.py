@@ -102,10 +102,8 @@ def _require_own(extraction: Extraction) -> None:
     """Refuse to go on with features that come from another cache: only there can the missing ones be computed."""
     if names := [name for name, manifest in extraction.stored.manifests.items() if manifest.exported]:
         found = "was exported from another cache; only that cache can extract it"
-        fix = (
-            f"`{export_command(extraction.cache)}` finishes the export; a teacher of another name can be run over these"
-            " views"
-        )
+        command = export_command(extraction.cache)
+        fix = f"`{command}` finishes the export; a teacher of another name can be run over these views"
         problems = [Problem(place=f"teachers/{name}", found=found, fix=fix) for name in names]
         raise IdentityError(f"teacher {extraction.name}", problems)
 

@@ -52,10 +52,10 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
 
 def _unmeasured(features: dict[str, CommittedFeatures], say: Say) -> list[str]:
     """Return the teachers that have shards to measure, after telling the user about the others."""
-    for name, one in features.items():
-        if one.is_measured and one.stats is not None:
-            say(f"stats {name}: complete, nothing to do ({one.stats.views} views measured)")
-    return [name for name, one in features.items() if not one.is_measured]
+    for name, teacher in features.items():
+        if teacher.is_measured and teacher.stats is not None:
+            say(f"stats {name}: complete, nothing to do ({teacher.stats.views} views measured)")
+    return [name for name, teacher in features.items() if not teacher.is_measured]
 
 
 def _measure(cache: Cache, features: CommittedFeatures, pool: MeasurerPool, report: str, say: Say) -> CommittedFeatures:
