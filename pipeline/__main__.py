@@ -88,7 +88,7 @@ def preview(arguments: Sequence[str]) -> None:
 
 
 def extract(arguments: Sequence[str]) -> None:
-    """Run one teacher."""
+    """Run one teacher over the views, and store its features; cut the views first where some are missing."""
     options, recipe = extract_options(arguments)
     from pipeline.features.stage import make_features
 
@@ -96,7 +96,7 @@ def extract(arguments: Sequence[str]) -> None:
 
 
 def stats(arguments: Sequence[str]) -> None:
-    """Measure one teacher's features, or all."""
+    """Measure the stored features of one teacher, or of all, and print what was found."""
     options = stats_options(arguments)
     from pipeline.stats.facts import measured_facts
     from pipeline.stats.stage import measure_teachers

@@ -31,8 +31,8 @@ def residual_of(view_set: str, value: float, *, off: bool) -> ResidualFacts:
 
 
 FIDELITIES = tuple(
-    FidelityFacts(view_set=POOLED, encoding=encoding, stored=stored, fidelity=one, expected=stored, saturated=2e-6)
-    for encoding, one, stored in (("float16", 2.5e7, True), ("float32", None, False), ("int8", 3012.3, False))
+    FidelityFacts(view_set=POOLED, encoding=encoding, stored=stored, fidelity=value, expected=stored, saturated=2e-6)
+    for encoding, value, stored in (("float16", 2.5e7, True), ("float32", None, False), ("int8", 3012.3, False))
 )
 
 
@@ -107,28 +107,29 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 def test_stats_and_inspect_say_the_same_of_a_teacher_as_the_arrays_do(small_run: Any, said: Said) -> None:
     where = ["--cache", str(small_run.cache)]
     facts = json.loads("\n".join(said("inspect", *where, "--json")))
-    [stats] = [one["stats"] for one in facts["teachers"] if one["name"] == "dinov3"]
+    [stats] = [teacher["stats"] for teacher in facts["teachers"] if teacher["name"] == "dinov3"]
     measured = Cache(store=Store(uri=str(small_run.cache))).stats("dinov3")
     assert measured is not None
     [set_facts, *_, pooled] = stats["residuals"]
-    channels = {one.name: channels for one, channels in measured.sets.items()}[set_facts["view_set"]]
-    for one, expected in ((set_facts, channels), (pooled, measured.pooled)):
-        assert one["mean"] == pytest.approx(np.sqrt((expected.mean**2).mean()))
-        assert one["deviation"] == pytest.approx(np.sqrt(((expected.variance - 1) ** 2).mean()))
-        assert one["residual"] == max(one["mean"], one["deviation"])
+    channels = {view_set.name: channels for view_set, channels in measured.sets.items()}[set_facts["view_set"]]
+    for shown, expected in ((set_facts, channels), (pooled, measured.pooled)):
+        assert shown["mean"] == pytest.approx(np.sqrt((expected.mean**2).mean()))
+        assert shown["deviation"] == pytest.approx(np.sqrt(((expected.variance - 1) ** 2).mean()))
+        assert shown["residual"] == max(shown["mean"], shown["deviation"])
         shares = expected.spectrum[expected.spectrum > 0] / expected.spectrum.sum()
-        assert one["effective_rank"] == pytest.approx(np.prod(shares**-shares))
+        assert shown["effective_rank"] == pytest.approx(np.prod(shares**-shares))
     lines = said("stats", *where, "--teacher", "dinov3")
     rows = [line.split() for line in lines if line.startswith("dinov3 ") and set_facts["view_set"] in line]
     numbers = [f"{set_facts['tokens']:,}", f"{set_facts['mean']:.4f}", f"{set_facts['variance']:+.4f}"]
     numbers += [f"{set_facts['deviation']:.4f}", f"{set_facts['effective_rank']:.1f}"]
-    [of_int8] = [one for one in stats["fidelities"] if (one["view_set"], one["encoding"]) == (POOLED, "int8")]
+    by_set_and_encoding = {(fidelity["view_set"], fidelity["encoding"]): fidelity for fidelity in stats["fidelities"]}
+    of_int8 = by_set_and_encoding[POOLED, "int8"]
     assert rows[0] == ["dinov3", set_facts["view_set"], *numbers]
     assert rows[1][:3] == ["dinov3", set_facts["view_set"], "float16"]
     assert of_int8["fidelity"] == pytest.approx(measured.pooled.variance.mean() / measured.pooled.rounding.int8)
     assert (of_int8["stored"], of_int8["expected"]) == (False, False)
-    shown = [line.split() for line in said("inspect", *where) if set_facts["view_set"] in line.split()[:1]]
-    assert numbers in [row[-5:] for row in shown]
+    inspected = [line.split() for line in said("inspect", *where) if set_facts["view_set"] in line.split()[:1]]
+    assert numbers in [row[-5:] for row in inspected]
     assert any(f"{measured.dispersion:.3f} rad²" in line for line in lines)
     assert not any("quarter-mean" in line for line in lines), "one teacher was asked for"
 

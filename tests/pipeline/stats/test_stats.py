@@ -44,13 +44,13 @@ def opened(where: Path) -> Cache:
 def arrays_of(where: Path, teacher: str = TEACHER) -> dict[str, np.ndarray]:
     """All arrays of a teacher's statistics, through plain zarr."""
     group = zarr.open_group(where / f"features.zarr/teachers/{teacher}/stats", mode="r")
-    return {name: one[...] for name, one in group.members(max_depth=None) if isinstance(one, zarr.Array)}
+    return {name: node[...] for name, node in group.members(max_depth=None) if isinstance(node, zarr.Array)}
 
 
 def assert_same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        # means lie about zero by construction: the size of what is averaged is one
+        # means are near zero by construction: the numbers that are averaged have a size of 1
         size = max(np.abs(values).max(), 1.0 if name.endswith("mean") else 0.0)
         assert np.abs(found[name] - values).max() <= CLOSE * size, name
 
@@ -98,8 +98,8 @@ def test_the_mean_direction_and_the_dispersion_are_those_of_loops_over_raw_summa
 
 @pytest.fixture
 def pool(copied: Path) -> Iterator[MeasurerPool]:
-    with open_pool(partial(FeatureMeasurer, store=Store(uri=str(copied)), threads=1), LOCAL, tasks=1) as one:
-        yield one
+    with open_pool(partial(FeatureMeasurer, store=Store(uri=str(copied)), threads=1), LOCAL, tasks=1) as opened_pool:
+        yield opened_pool
 
 
 def measure(cache: Cache, before: TeacherSums, shards: Mapping[ViewSet, frozenset[int]], pool: MeasurerPool) -> None:
@@ -163,7 +163,8 @@ def test_the_order_in_which_workers_are_done_changes_no_bit(small_run: Any, copi
     shutil.rmtree(copied / f"features.zarr/teachers/{TEACHER}/stats")
     manifest = read_features(cache, [TEACHER])[TEACHER].manifest
     both = BackwardPool(FeatureMeasurer(store=cache.store, threads=1))
-    measure(cache, NO_SUMS, {one: frozenset(range(2 if one.name == "low-192" else 1)) for one in manifest.tokens}, both)
+    shards = {view_set: frozenset(range(2 if view_set.name == "low-192" else 1)) for view_set in manifest.tokens}
+    measure(cache, NO_SUMS, shards, both)
     for name, values in arrays_of(small_run.cache).items():
         assert arrays_of(copied)[name].tobytes() == values.tobytes(), name
 
@@ -245,7 +246,8 @@ def test_shards_that_came_later_are_unfinished_work_of_verify_and_no_damage(copi
     measure(cache, NO_SUMS, first_shards(cache), pool)
     verdict = verify_cache(cache, VerifyOptions(cache=str(copied)))
     assert verdict.problems == ()
-    assert [one.unit for one in verdict.unfinished if one.unit.endswith("/stats")] == [f"teachers/{TEACHER}/stats"]
+    units = [unfinished.unit for unfinished in verdict.unfinished]
+    assert [unit for unit in units if unit.endswith("/stats")] == [f"teachers/{TEACHER}/stats"]
     assert not any("stats" in name for name in verdict.leftovers)
 
 
@@ -253,10 +255,10 @@ def test_shards_that_came_later_are_unfinished_work_of_verify_and_no_damage(copi
 def test_branches_hold_every_shard_once_in_order_and_nearly_alike(held: list[int]) -> None:
     views = [(7 + 2 * number, count) for number, count in enumerate(held)]
     found = branches("t", ViewSet(partition="low", resolution=64), views, True)
-    assert [shard for one in found for shard in one.shards] == [shard for shard, _ in views]
-    assert sum(one.views for one in found) == sum(held)
+    assert [shard for task in found for shard in task.shards] == [shard for shard, _ in views]
+    assert sum(task.views for task in found) == sum(held)
     assert len(found) == min(BRANCHES, len(held))
-    sizes = {len(one.shards) for one in found}
+    sizes = {len(task.shards) for task in found}
     assert not sizes or max(sizes) - min(sizes) <= 1
 
 
