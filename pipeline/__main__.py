@@ -124,7 +124,7 @@ def inspect(arguments: Sequence[str]) -> None:
     from pipeline.inspect.cache import inspect_cache
     from pipeline.inspect.text import cache_lines, view_lines
     from pipeline.inspect.view import ViewFacts, view_facts
-    from pipeline.verify.findings import MALFORMED
+    from pipeline.verify.problems import MALFORMED
 
     cache = _cache(options.cache)
     try:
@@ -164,7 +164,7 @@ def gc(arguments: Sequence[str]) -> None:
     """Say what a cache no longer needs; delete it when told."""
     options = gc_options(arguments)
     from pipeline.leases.claim import described
-    from pipeline.leases.lease import WHOLE_LEASE, leased, standing_claims
+    from pipeline.leases.lease import WHOLE_LEASE, leased, list_claims
     from pipeline.recipes import recipe_of
     from pipeline.text_table import sized
     from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details, stale_uploads
@@ -194,8 +194,8 @@ def gc(arguments: Sequence[str]) -> None:
         _say(f"gc: {counts}, deleted")
     else:
         *_, counts = find(cache)
-        for claim in standing_claims(cache.store):
-            if claim.over:
+        for claim in list_claims(cache.store):
+            if claim.stale:
                 _say(f"gc: {claim.name}, of a run that has ended, goes too")
             else:
                 _say(f"gc: nothing can go now: {claim.lease} is being written by {described(claim)}")

@@ -38,6 +38,7 @@ SUMMARY_MERGE_ARRAYS = ("summary_sum", "summary_length")
 """What else new summaries are merged into: Σy and Σ|y|, raw teacher units."""
 STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "shards", "summarised", "arrays"})
 """What the group of a teacher's statistics says of itself."""
+NOT_A_GROUP = "is not the metadata of a group in a cache"
 
 
 @final
@@ -125,9 +126,10 @@ class Cache:
         Args:
             unit: see `layout`.
             identity: digest that every record must carry.
-            shards: the committed shards, where they are known from a listing; None to list them.
+            shards: whose records; of every committed shard when None.
 
         Raises:
+            MissingError: a shard that is named has no record.
             ContractError: a record is of another identity.
         """
         commits = read_commits(self.store, unit, shards)
@@ -181,6 +183,20 @@ class Cache:
         if phi_s_digest(phi_s) != attributes.get("sha256"):
             raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
         return phi_s
+
+    def require_phi_s(self, teacher: str) -> tuple[PhiS, dict[str, Any]]:
+        """Return the PHI-S map that a teacher's features were stored under, and the attributes of its group.
+
+        Raises:
+            MissingError: it is gone.
+            CorruptionError: its arrays are not those that were frozen.
+        """
+        attributes = self.attributes(f"teachers/{teacher}/phi_s")
+        if attributes is None:
+            found = "is gone, and features were stored under it"
+            fix = "put it back from a copy of the cache, or make a new cache"
+            raise MissingError("PHI-S", [Problem(place=f"teachers/{teacher}/phi_s", found=found, fix=fix)])
+        return self.phi_s_of(teacher, attributes), attributes
 
     def stats(self, teacher: str) -> TeacherStats | None:
         """Return a teacher's statistics, or None before they were measured.
@@ -264,7 +280,7 @@ def _attribute(body: bytes, name: str) -> dict[str, Any] | None:
         case {"zarr_format": 3, "node_type": "group", "attributes": {layout.ATTRIBUTE: dict(ours), **others}, **rest}:
             if not rest and not others:
                 return unsealed(ours, name)
-    raise CorruptionError("group", [Problem(place=name, found="is not what a group of a cache has")])
+    raise CorruptionError("group", [Problem(place=name, found=NOT_A_GROUP)])
 
 
 def _metadata(body: bytes, name: str) -> dict[str, Any]:

@@ -66,13 +66,7 @@ def read_commit(store: Store, unit: str, shard: int) -> list[ShardRecord]:
 
 
 def read_commits(store: Store, unit: str, shards: Iterable[int] | None = None) -> dict[int, list[ShardRecord]]:
-    """Read a unit's commit records, by shard number.
-
-    Args:
-        store: the cache.
-        unit: whose records.
-        shards: the committed shards, where they are known from a listing; None to list them.
-    """
+    """Read a unit's commit records, by shard number: those of some shards, or of every committed shard when None."""
     return _read(store, unit, committed_shards(store, unit) if shards is None else sorted(shards))
 
 

@@ -1,7 +1,7 @@
 """Reading views from a sharded array: indices cached, neighbours read at once, every chunk checked."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import final
@@ -22,6 +22,7 @@ from storage_schemas.format.shard_format import (
     require_whole_chunk,
 )
 from storage_schemas.objects.in_flight import all_at_once
+from storage_schemas.objects.spans import coalesce
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import RangeKey, ReadCache
 
@@ -214,17 +215,6 @@ class ShardedArray:
 
     def _place(self, shard: int, row: int) -> str:
         return f"{self.spec.path} shard {shard} row {row}"
-
-
-def coalesce(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Merge byte ranges that touch or overlap, so that neighbouring chunks cost one read; in order of their starts."""
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    return merged
 
 
 def _by_shard(rows: Sequence[int], rows_per_shard: int) -> dict[int, Wanted]:

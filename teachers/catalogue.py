@@ -1,13 +1,13 @@
-"""The models that come with Stillhouse: what each is, what it accepts, its licence, and where its weights are had.
+"""The models that come with Stillhouse: what each is, what it accepts, its licence, and where its weights can be had.
 
-Nothing here imports torch: the table is read by `--help` and by planning.
+Nothing here imports torch: commands that only read use this table.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from storage_schemas.format.teacher import TeacherSpec
-from teachers.entry import CatalogueEntry, PublishedResize
+from teachers.entry import BlockShape, CatalogueEntry, PublishedResize
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
@@ -34,7 +34,7 @@ _SAM3_RESIZES = (
 
 
 def _dinov3(
-    name: str, arch: str, dim: int, blocks: int, parameters: int, published: str, **more: Any
+    name: str, arch: str, dim: int, blocks: int, hidden: int, parameters: int, published: str, **more: Any
 ) -> CatalogueEntry:
     spec = TeacherSpec(
         name=name,
@@ -53,6 +53,7 @@ def _dinov3(
         spec=spec,
         family="dinov3",
         blocks=blocks,
+        block=BlockShape(hidden=hidden, gated="_plus_" in arch or "_7b_" in arch),
         prefix_tokens=5,
         parameters=parameters,
         hub=f"timm/{arch}.lvd1689m" if published else None,
@@ -63,7 +64,7 @@ def _dinov3(
 
 
 def _siglip2(
-    name: str, arch: str, dim: int, native: int, blocks: int, parameters: int, published: str, **more: Any
+    name: str, arch: str, dim: int, native: int, blocks: int, hidden: int, parameters: int, published: str, **more: Any
 ) -> CatalogueEntry:
     naflex = arch.startswith("naflexvit")
     spec = TeacherSpec(
@@ -82,6 +83,7 @@ def _siglip2(
         spec=spec,
         family="siglip2",
         blocks=blocks,
+        block=BlockShape(hidden=hidden),
         parameters=parameters,
         hub=f"timm/{arch}.v2_webli" if published else None,
         also=f"google/siglip2-{published}" if published else "",
@@ -91,7 +93,7 @@ def _siglip2(
 
 
 def _sam3(
-    name: str, dim: int, native: int, blocks: int, parameters: int, hub: str | None, **more: Any
+    name: str, dim: int, native: int, blocks: int, block: BlockShape, parameters: int, hub: str | None, **more: Any
 ) -> CatalogueEntry:
     spec = TeacherSpec(
         name=name,
@@ -109,6 +111,7 @@ def _sam3(
         spec=spec,
         family="sam3",
         blocks=blocks,
+        block=block,
         parameters=parameters,
         hub=hub,
         gated=hub is not None,
@@ -132,44 +135,88 @@ _TINY_SAM3 = {
 }
 
 _ENTRIES = (
-    _dinov3("dinov3-s", "vit_small_patch16_dinov3_qkvb", 384, 12, 21_596_160, "vits16"),
-    _dinov3("dinov3-s-plus", "vit_small_plus_patch16_dinov3_qkvb", 384, 12, 28_692_480, "vits16plus"),
-    _dinov3("dinov3-b", "vit_base_patch16_dinov3_qkvb", 768, 12, 85_659_648, "vitb16"),
-    _dinov3("dinov3-l", "vit_large_patch16_dinov3_qkvb", 1024, 24, 303_128_576, "vitl16"),
-    _dinov3("dinov3-h-plus", "vit_huge_plus_patch16_dinov3_qkvb", 1280, 32, 840_591_360, "vith16plus"),
-    _dinov3("dinov3-7b", "vit_7b_patch16_dinov3", 4096, 40, 6_716_030_976, "vit7b16", precision="bf16"),
-    _siglip2("siglip2-b-224", "vit_base_patch16_siglip_224", 768, 224, 12, 92_884_224, "base-patch16-224"),
-    _siglip2("siglip2-b-256", "vit_base_patch16_siglip_256", 768, 256, 12, 92_930_304, "base-patch16-256"),
-    _siglip2("siglip2-b-384", "vit_base_patch16_siglip_384", 768, 384, 12, 93_176_064, "base-patch16-384"),
-    _siglip2("siglip2-b-512", "vit_base_patch16_siglip_512", 768, 512, 12, 93_520_128, "base-patch16-512"),
-    _siglip2("siglip2-b-naflex", "naflexvit_base_patch16_siglip", 768, 256, 12, 92_930_304, "base-patch16-naflex"),
+    _dinov3("dinov3-s", "vit_small_patch16_dinov3_qkvb", 384, 12, 1536, 21_596_160, "vits16"),
+    _dinov3("dinov3-s-plus", "vit_small_plus_patch16_dinov3_qkvb", 384, 12, 1536, 28_692_480, "vits16plus"),
+    _dinov3("dinov3-b", "vit_base_patch16_dinov3_qkvb", 768, 12, 3072, 85_659_648, "vitb16"),
+    _dinov3("dinov3-l", "vit_large_patch16_dinov3_qkvb", 1024, 24, 4096, 303_128_576, "vitl16"),
+    _dinov3("dinov3-h-plus", "vit_huge_plus_patch16_dinov3_qkvb", 1280, 32, 5120, 840_591_360, "vith16plus"),
+    _dinov3("dinov3-7b", "vit_7b_patch16_dinov3", 4096, 40, 8192, 6_716_030_976, "vit7b16", precision="bf16"),
+    _siglip2("siglip2-b-224", "vit_base_patch16_siglip_224", 768, 224, 12, 3072, 92_884_224, "base-patch16-224"),
+    _siglip2("siglip2-b-256", "vit_base_patch16_siglip_256", 768, 256, 12, 3072, 92_930_304, "base-patch16-256"),
+    _siglip2("siglip2-b-384", "vit_base_patch16_siglip_384", 768, 384, 12, 3072, 93_176_064, "base-patch16-384"),
+    _siglip2("siglip2-b-512", "vit_base_patch16_siglip_512", 768, 512, 12, 3072, 93_520_128, "base-patch16-512"),
     _siglip2(
-        "siglip2-so400m-p14-224", "vit_so400m_patch14_siglip_224", 1152, 224, 27, 427_680_704, "so400m-patch14-224"
+        "siglip2-b-naflex", "naflexvit_base_patch16_siglip", 768, 256, 12, 3072, 92_930_304, "base-patch16-naflex"
     ),
     _siglip2(
-        "siglip2-so400m-p14-378", "vit_so400m_patch14_siglip_378", 1152, 378, 27, 428_225_600, "so400m-patch14-384"
+        "siglip2-so400m-p14-224",
+        "vit_so400m_patch14_siglip_224",
+        1152,
+        224,
+        27,
+        4304,
+        427_680_704,
+        "so400m-patch14-224",
     ),
-    _siglip2("siglip2-so400m-256", "vit_so400m_patch16_siglip_256", 1152, 256, 27, 427_888_064, "so400m-patch16-256"),
-    _siglip2("siglip2-so400m-384", "vit_so400m_patch16_siglip_384", 1152, 384, 27, 428_256_704, "so400m-patch16-384"),
-    _siglip2("siglip2-so400m-512", "vit_so400m_patch16_siglip_512", 1152, 512, 27, 428_772_800, "so400m-patch16-512"),
     _siglip2(
-        "siglip2-so400m-naflex", "naflexvit_so400m_patch16_siglip", 1152, 256, 27, 427_888_064, "so400m-patch16-naflex"
+        "siglip2-so400m-p14-378",
+        "vit_so400m_patch14_siglip_378",
+        1152,
+        378,
+        27,
+        4304,
+        428_225_600,
+        "so400m-patch14-384",
     ),
-    _siglip2("siglip2-g-384", "vit_giantopt_patch16_siglip_384", 1536, 384, 40, 1_163_659_776, "giant-opt-patch16-384"),
-    _sam3("sam3", 1024, 1008, 32, 446_236_672, "facebook/sam3"),
-    _dinov3("dinov3-tiny", "vit_small_patch16_dinov3_qkvb", 96, 2, 298_368, "", options=_TINY_DINOV3, precision="fp32"),
+    _siglip2(
+        "siglip2-so400m-256", "vit_so400m_patch16_siglip_256", 1152, 256, 27, 4304, 427_888_064, "so400m-patch16-256"
+    ),
+    _siglip2(
+        "siglip2-so400m-384", "vit_so400m_patch16_siglip_384", 1152, 384, 27, 4304, 428_256_704, "so400m-patch16-384"
+    ),
+    _siglip2(
+        "siglip2-so400m-512", "vit_so400m_patch16_siglip_512", 1152, 512, 27, 4304, 428_772_800, "so400m-patch16-512"
+    ),
+    _siglip2(
+        "siglip2-so400m-naflex",
+        "naflexvit_so400m_patch16_siglip",
+        1152,
+        256,
+        27,
+        4304,
+        427_888_064,
+        "so400m-patch16-naflex",
+    ),
+    _siglip2(
+        "siglip2-g-384", "vit_giantopt_patch16_siglip_384", 1536, 384, 40, 6144, 1_163_659_776, "giant-opt-patch16-384"
+    ),
+    _sam3("sam3", 1024, 1008, 32, BlockShape(hidden=4736, window=24, global_blocks=4), 446_236_672, "facebook/sam3"),
+    _dinov3(
+        "dinov3-tiny", "vit_small_patch16_dinov3_qkvb", 96, 2, 384, 298_368, "", options=_TINY_DINOV3, precision="fp32"
+    ),
     _siglip2(
         "siglip2-tiny",
         "vit_giantopt_patch16_siglip_384",
         80,
         192,
         2,
+        320,
         306_640,
         "",
         options=_TINY_SIGLIP2,
         precision="fp32",
     ),
-    _sam3("sam3-tiny", 64, 336, 2, 107_008, None, options=_TINY_SAM3, precision="fp32"),
+    _sam3(
+        "sam3-tiny",
+        64,
+        336,
+        2,
+        BlockShape(hidden=128, window=6, global_blocks=1),
+        107_008,
+        None,
+        options=_TINY_SAM3,
+        precision="fp32",
+    ),
 )
 
 CATALOGUE: Mapping[str, CatalogueEntry] = {entry.spec.name: entry for entry in _ENTRIES}

@@ -24,6 +24,21 @@ class PublishedResize:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlockShape:
+    """The shape of a model's transformer blocks, as far as their cost depends on it."""
+
+    hidden: int
+    """Channels between the matrices of the MLP."""
+    gated: bool = False
+    """Whether the MLP is a SwiGLU, which has three matrices instead of two."""
+    window: int = 0
+    """Side of an attention window (tokens); 0 where every block attends to all tokens."""
+    global_blocks: int = 0
+    """Blocks that attend to all tokens, where the others attend within windows."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
     """One model: its spec, and what is needed to build it and to say where it comes from."""
 
@@ -32,9 +47,11 @@ class CatalogueEntry:
     family: Family
     """The module of this package that builds it: `teachers/<family>.py`."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What the library is told beside the model's name. Tiny models differ from real ones here alone."""
+    """What the library is given beside the model's name. Tiny models pass other sizes here than the real ones."""
     blocks: int
     """Transformer blocks: `layers` may name 0 to blocks − 1."""
+    block: BlockShape
+    """The shape of each of them."""
     prefix_tokens: int = 0
     """Tokens before the map's (class token and registers)."""
     parameters: int
@@ -46,6 +63,6 @@ class CatalogueEntry:
     gated: bool = False
     """Whether that repository asks for the licence to be accepted before it can be read."""
     also: str = ""
-    """Where else the weights are had, in layouts that `WEIGHTS=` accepts."""
+    """Where else the weights can be had, in layouts that `WEIGHTS=` accepts."""
     published: tuple[PublishedResize, ...] = ()
     """How others resize images for it."""

@@ -9,12 +9,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.errors import ContractError, Problem, first_problems
 from teachers.layout import Check, Layout, Origin, UnfitTensorError
 from teachers.weight_files import StoredTensor
 
 _FLOATS = ("float32", "bfloat16", "float16")
-_PROBLEMS_SHOWN = 12
 
 Stored = Mapping[str, StoredTensor]
 
@@ -57,7 +56,7 @@ def read_network(
     plan = _most_alike(network, layouts, stored, subject)
     problems = [*_names_at_odds(plan, stored), *_misshapen(plan, stored)]
     if problems:
-        raise ContractError(f"{subject} in the layout of {plan.layout.name},", _shortened(problems))
+        raise ContractError(f"{subject} in the layout of {plan.layout.name},", first_problems(problems, most=12))
     for name, check in plan.checks.items():
         with _naming(subject, name):
             check(stored[name].read())
@@ -121,8 +120,3 @@ def _naming(subject: str, name: str) -> Iterator[None]:
         yield
     except UnfitTensorError as error:
         raise ContractError(subject, [Problem(place=name, found=str(error))]) from error
-
-
-def _shortened(problems: Sequence[Problem]) -> list[Problem]:
-    rest = len(problems) - _PROBLEMS_SHOWN
-    return [*problems[:_PROBLEMS_SHOWN], *([Problem(place="…", found=f"and {rest} more")] if rest > 0 else [])]

@@ -8,7 +8,6 @@ from storage_schemas.format.teacher import Precision, TeacherSpec
 from teachers.catalogue import CATALOGUE
 from teachers.entry import CatalogueEntry
 from teachers.layers import refuse_layers
-from teachers.own import own_class
 
 
 def is_own(source: str) -> bool:
@@ -46,8 +45,15 @@ def spec_of(source: str, *, name: str | None = None, random_weights: bool = Fals
     Raises:
         SettingError: no such source, or a class that is not a teacher.
     """
-    declared = own_class(source).declared if is_own(source) else entry_of(source).spec
-    return replace(renamed(declared, name), random_weights=random_weights)
+    return replace(renamed(_declared(source), name), random_weights=random_weights)
+
+
+def _declared(source: str) -> TeacherSpec:
+    if not is_own(source):
+        return entry_of(source).spec
+    from teachers.own import own_class  # imports torch, which the catalogue's entries do not need
+
+    return own_class(source).declared
 
 
 def specs_of(

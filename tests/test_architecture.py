@@ -25,6 +25,7 @@ HOMES = {
     "torch": ("teachers/", "pipeline/", "trainer/"),
     "torchvision": ("teachers/", "pipeline/", "trainer/"),
     "timm": ("teachers/", "pipeline/", "trainer/"),
+    "zarr": ("pipeline/verify/independent.py",),
 }
 """Library → the only places that may import it."""
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
@@ -188,6 +189,7 @@ DOCUMENTED = '"""What it is."""\n'
         ),
         (import_faults, "pipeline/a.py", "__import__('ray')", "ray belongs in pipeline/workers/ray_"),
         (import_faults, "pipeline/a.py", "import transformers", "transformers belongs in teachers/"),
+        (import_faults, "pipeline/verify/a.py", "import zarr", "zarr belongs in pipeline/verify/independent.py"),
         (import_faults, "trainer/a.py", "from teachers import base", "trainer must not import teachers"),
         (
             import_faults,

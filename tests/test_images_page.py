@@ -8,15 +8,15 @@ import pytest
 from pipeline.config import RunConfig, ViewsConfig
 from pipeline.images.decoding import FORMATS, OVERSAMPLING
 from pipeline.images.listing import SUFFIXES
-from pipeline.images.parquet import IMAGE_COLUMNS, KEY_COLUMNS, MADE, STATUS
-from pipeline.images.reader import HELD_BYTES
+from pipeline.images.parquet import IMAGE_COLUMNS, KEY_COLUMNS, STATUS, SUCCESS
+from pipeline.images.reader import CACHED_BYTES
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "images.md").read_text()
 REASONS = set(re.findall(r'UnusableImageError\("([^"]+)"', (DOCS.parent / "pipeline/images/decoding.py").read_text()))
 
 
-@pytest.mark.parametrize("name", [*sorted(SUFFIXES), *IMAGE_COLUMNS, *KEY_COLUMNS, STATUS, MADE])
+@pytest.mark.parametrize("name", [*sorted(SUFFIXES), *IMAGE_COLUMNS, *KEY_COLUMNS, STATUS, SUCCESS])
 def test_the_page_has_every_ending_and_every_column(name: str) -> None:
     assert f"`{name}`" in PAGE
 
@@ -37,7 +37,7 @@ def test_the_page_has_the_limits() -> None:
     assert f"`--views.max-pixels`, {config.max_pixels:,} |" in PAGE
     assert f"`--views.min-side`, {config.min_side} |" in PAGE
     assert f"`--views.max-aspect`, {config.max_aspect:g} |" in PAGE
-    assert f"keeps {HELD_BYTES // 2**20} MiB of them" in PAGE
+    assert f"keeps {CACHED_BYTES // 2**20} MiB of them" in PAGE
     assert OVERSAMPLING == 3
     assert "at least three pixels left" in PAGE
     assert RunConfig().max_rejected == 1 / 100

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.format.phi_s import PhiS
-from trainer.run_folder import RunFolder, read_json, write_json, write_whole
+from storage_schemas.objects.publish import write_whole
+from trainer.run_folder import RunFolder, read_json, write_json
 from trainer.settings.student import HeadSettings, read_vit_settings
 from trainer.student.model import DistilledModel, ModelOutput, TeacherShape, feature_head, spatial_head, summarised
 from trainer.student.shape import StudentShape

@@ -1,7 +1,6 @@
 """The folder of a run: what it is of, how far it came, and what it measured. Every file appears whole or not at all."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, final
 
 from storage_schemas.format.errors import CorruptionError, IdentityError, Problem
 from storage_schemas.format.identity import Identity, differences
+from storage_schemas.objects.publish import write_whole
 
 
 @final
@@ -69,17 +69,6 @@ def require_run(run: RunFolder, identity: Identity) -> None:
     if problems := differences(read_json(run.identity), json.loads(json.dumps(identity)), holder="the run there"):
         fix = "repeat the settings that this run began with, or give the new one another folder with --runs"
         raise IdentityError(f"run {run.path}", [*problems, Problem(place="what to do", found=fix)])
-
-
-def write_whole(path: Path, body: bytes) -> None:
-    """Write a file that is there whole, and durably, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.partial")
-    with temporary.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -14,10 +14,10 @@ from torch.nn.functional import interpolate
 from pipeline.features.teacher import RunningTeacher
 from pipeline.features.tiling import ViewFeatures, features_of, fixed_features
 from pipeline.inventory.inputs import mosaic_layout, views_per_input
-from pipeline.views.placements import Placement
+from pipeline.views.placements import Placement, window_starts
 from pipeline.workers.prefetch import ahead
 from storage_schemas.format.errors import ContractError, Problem
-from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.mosaic import MosaicLayout
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet, tiles_along
@@ -65,24 +65,13 @@ def _forward(
     teacher, spec = running.teacher, running.spec
     if spec.size_rule == "fixed":
         return fixed_features(running, _normalised(pixels, teacher), tiles_along(spec, view_set))
-    windows = _normalised(cut_windows(pixels, geometry, placements), teacher)
+    windows = _normalised(cut_windows(pixels, geometry, window_starts(placements)), teacher)
     if spec.size_rule == "any":
         return features_of(teacher.encode(windows))
     layout = mosaic_layout(spec, geometry)
     maps = features_of(teacher.encode(mosaic_inputs(windows, spec, layout, placements))).maps
     cells = {layer: cut_cells(spatial, layout, placements) for layer, spatial in maps.items()}
     return ViewFeatures(maps=cells, summary=None)
-
-
-def cut_windows(
-    pixels: UInt8[np.ndarray, "views side side 3"], geometry: CanvasGeometry, placements: Sequence[Placement]
-) -> UInt8[np.ndarray, "views resolution resolution 3"]:
-    """Return the teacher's window of each canvas."""
-    windows = np.empty((len(pixels), geometry.resolution, geometry.resolution, 3), dtype=np.uint8)
-    for window, canvas, placement in zip(windows, pixels, placements, strict=True):
-        row, col = placement.offset.row * geometry.patch, placement.offset.col * geometry.patch
-        window[...] = canvas[row : row + geometry.resolution, col : col + geometry.resolution]
-    return windows
 
 
 def mosaic_inputs(

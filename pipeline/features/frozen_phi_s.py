@@ -5,7 +5,6 @@ import numpy as np
 from pipeline.phi_s.fit import fit_phi_s
 from pipeline.phi_s.moments import Moments
 from storage_schemas.cache import Cache, phi_s_digest
-from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.identity import Identity, require_same
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.objects.publish import publish_group, require_claim
@@ -42,8 +41,7 @@ def read_frozen_phi_s(cache: Cache, teacher: str, identity: Identity, *, has_fea
         require_same_teacher(teacher, attributes["identity"], identity)
         return cache.phi_s_of(teacher, attributes)
     if has_features:
-        found, fix = "is missing, and features were stored in its units", "put it back from a copy, or make a new cache"
-        raise MissingError(f"PHI-S of teacher {teacher}", [Problem(place=group, found=found, fix=fix)])
+        return cache.require_phi_s(teacher)[0]  # which refuses: features mean nothing without it
     return None
 
 

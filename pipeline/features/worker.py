@@ -18,7 +18,8 @@ from pipeline.features.teacher import RunningTeacher, run_teacher
 from pipeline.features.tiling import ViewFeatures
 from pipeline.inventory.arrays import spatial_spec, summary_spec
 from pipeline.inventory.inputs import inputs_per_view, views_per_input
-from pipeline.phi_s.moments import Moments, Observer
+from pipeline.phi_s.moments import Moments
+from pipeline.phi_s.observe import Observer
 from pipeline.views.placements import Placement, place_views, placements_table
 from pipeline.views.worker import committed_views
 from pipeline.workers.device import Device, device_of
@@ -26,7 +27,6 @@ from pipeline.workers.prefetch import behind
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
 from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, Encoding
-from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.layout import (
     detail_array,
     detail_unit,
@@ -173,9 +173,7 @@ class FeatureExtractor:
     def _frozen(self, name: str) -> tuple[Tensor, Tensor]:
         """Return the mean and the matrix of a map's PHI-S, on the teacher's device."""
         if name not in self._phi_s:
-            phi_s = self._cache.phi_s(name)
-            if phi_s is None:
-                raise MissingError("PHI-S", [Problem(place=f"teachers/{name}/phi_s", found="is not fitted yet")])
+            phi_s, _ = self._cache.require_phi_s(name)
             mean, weight = torch.from_numpy(phi_s.mean.astype(np.float32)), torch.from_numpy(phi_s.forward_weight)
             self._phi_s[name] = mean.to(self._running.teacher.device), weight.to(self._running.teacher.device)
         return self._phi_s[name]

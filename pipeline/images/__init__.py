@@ -1,4 +1,4 @@
-"""Source images: where they are listed, how their bytes are read, and how bytes become pixels.
+"""Source images: finding them in DATA, reading their bytes, and decoding bytes to pixels.
 
 Door: listing, reader, decoding.
 """

@@ -1,7 +1,7 @@
-"""Images: bringing whatever Pillow reads to upright RGB by stated rules, or saying why not; docs/images.md has them.
+"""Decoding: turn an image file into upright RGB, or say why that is not possible; docs/images.md has the rules.
 
-A JPEG can be decoded at a half, a quarter or an eighth of its size, which takes a fraction of the time. That is done
-where a box is brought to so few pixels that it makes next to no difference."""
+A JPEG can be decoded at a half, a quarter or an eighth of its size in a fraction of the time. This is done where the
+box is resized to so few pixels that the result is almost the same."""
 
 import io
 import warnings
@@ -17,29 +17,32 @@ from PIL.JpegImagePlugin import JpegImageFile
 from pipeline.config import ViewsConfig
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is decoded, whatever the file is called. Pillow reads more; for some of that (EPS) it runs a program."""
+"""The formats that are decoded, whatever the file is called. Pillow reads more, but runs a program for some (EPS)."""
 SHRINKS = (8, 4, 2, 1)
-"""What the size of a JPEG can be divided by while it is decoded."""
+"""Divisors by which a JPEG can be made smaller while it is decoded."""
 OVERSAMPLING = 3
-"""Pixels that a box has left after that for each pixel it is brought to, along each axis, at least."""
+"""Fewest pixels of the decoded image along each axis for one pixel of the result. A JPEG is not shrunk further."""
 MIRRORED_ACROSS, MIRRORED_DOWN = frozenset({2, 3, 6, 7}), frozenset({3, 4, 7, 8})
-"""EXIF orientations under which the upright left edge, or top edge, is a far edge of the image as it is stored."""
+"""EXIF orientations for which the left edge, or the top edge, of the upright image is the right or bottom edge of the
+stored one."""
 
-KEPT_BLOCK = 2**25 - 2**16
-"""Bytes: glibc takes notice of blocks of up to 32 MiB."""
-PIECE_BYTES = 8 * 2**20
-"""The largest canvases have half as many."""
+TRACKED_BLOCK_BYTES = 2**25 - 2**16
+"""Almost 32 MiB, which is the largest block that glibc adapts its threshold to."""
+ENCODER_BUFFER_BYTES = 8 * 2**20
+"""Twice the bytes of the largest canvas."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom (pixels)."""
 
-Image.MAX_IMAGE_PIXELS = None  # there is a limit of our own, which is a setting
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # a worker has its share of the cores
+Image.MAX_IMAGE_PIXELS = None  # `ViewsConfig.max_pixels` is the limit
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # parallelism comes from the number of workers
 
 
 @final
 class UnusableImageError(Exception):
-    """This image cannot be cut. It goes to the table of rejected views, and the work goes on."""
+    """This image cannot be cut. Its views are recorded as rejected, and the work goes on.
+
+    Both texts are stored in the cache's `rejected` table: another wording changes the bytes of caches."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -50,30 +53,30 @@ class UnusableImageError(Exception):
 @final
 @dataclass(slots=True, eq=False, kw_only=True)
 class Picture:
-    """An image that is fit to be cut. It is decoded when a part is asked for, each scale once."""
+    """An image that can be cut. It is decoded when a part of it is needed, once at each scale."""
 
     width: int
-    """Of the upright image (pixels)."""
+    """Width of the upright image (pixels)."""
     height: int
-    """Of the upright image (pixels)."""
+    """Height of the upright image (pixels)."""
     jpeg: bytes = b""
-    """The file, where it can be decoded at several scales; else empty."""
+    """The file, where it can be decoded at several scales; otherwise empty."""
     orientation: int = 1
-    """How it is stored: the value of its EXIF tag."""
+    """The value of its EXIF orientation tag."""
     decoded: dict[int, Image.Image] = field(default_factory=dict)
-    """Upright RGB by what its size was divided by."""
+    """Upright RGB at each scale, by the divisor of its size."""
     opened: list[ImageFile.ImageFile] = field(default_factory=list)
-    """The file with its header read, for the first decoding: none of them after that."""
+    """The file with its header read, which the first decoding uses; empty after that."""
 
-    def showing(self, box: Box, side: int) -> tuple[Image.Image, Box]:
-        """Return upright RGB fit to be brought from a box to so many pixels, and where the box lies in it.
+    def scaled_for(self, box: Box, side: int) -> tuple[Image.Image, Box]:
+        """Return the upright RGB image at the scale at which a box is to be resized, and the box at that scale.
 
-        Which scale that is follows from the file, the box and the side alone, so a view's canvas and details are the
-        same whether they are cut together or not.
+        The scale depends only on the file, the box and the side, so a view's canvas and details are the same whether
+        they are cut together or not.
 
         Args:
-            box: in the upright image.
-            side: of the square that the box will become (pixels).
+            box: the box in the upright image (pixels).
+            side: side of the square that the box will become (pixels).
 
         Raises:
             UnusableImageError: the file is damaged.
@@ -84,7 +87,7 @@ class Picture:
                 file = self.opened.pop() if self.opened else _open(self.jpeg)
                 self.decoded[shrink] = _upright_rgb(file, shrink, self.orientation)
         image = self.decoded[shrink]
-        # a size that cannot be divided is rounded up, at the far edges of the image as it is stored
+        # a size that is not divisible is rounded up, at the right and bottom edge of the stored image
         across = image.width - self.width / shrink if self.orientation in MIRRORED_ACROSS else 0.0
         down = image.height - self.height / shrink if self.orientation in MIRRORED_DOWN else 0.0
         left, top, right, bottom = (edge / shrink for edge in box)
@@ -93,25 +96,25 @@ class Picture:
     def _shrink(self, box: Box, side: int) -> int:
         if not self.jpeg:
             return 1
-        room = min(box[2] - box[0], box[3] - box[1]) / (OVERSAMPLING * side)
-        # a window at the canvas's own scale must not fall beside the canvas for the rounding of its box
-        return next(shrink for shrink in SHRINKS if shrink <= max(room, 1) * (1 + 1e-9))
+        most = max(min(box[2] - box[0], box[3] - box[1]) / (OVERSAMPLING * side), 1)
+        # a window at the canvas's own scale must get the canvas's scale, though its box is rounded
+        return next(shrink for shrink in SHRINKS if shrink <= most * (1 + 1e-9))
 
 
 def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
-    """Read an image's header, and all of it where it cannot be decoded at several scales.
+    """Read an image's header. Decode it as well where its format cannot be decoded at several scales.
 
-    Rules: the first frame of an animation; EXIF orientation applied; alpha composited over white; grey of 16 bits
-    divided by 257, colour of 16 bits cut to its high byte; CMYK, palette and others as Pillow converts them to RGB;
-    colour profiles left aside.
+    Rules: the first frame of an animation; EXIF orientation applied; alpha composited over white; 16-bit grey divided
+    by 257, 16-bit colour cut to its high byte; CMYK, palettes and other modes as Pillow converts them to RGB; colour
+    profiles ignored.
 
     Args:
         body: the file's bytes.
         limits: `min_side`, `max_pixels` and `max_aspect`, which are checked before decoding.
 
     Raises:
-        UnusableImageError: with the reason. Floating point and 32-bit values are refused: they do not say what is
-            white.
+        UnusableImageError: with the reason. Floating-point and 32-bit images are refused, because their files do not
+            define which value is white.
     """
     if not body:
         raise UnusableImageError("empty", "zero bytes")
@@ -127,21 +130,21 @@ def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
 
 
 def prepare_cutting() -> None:
-    """Set up a process that cuts many images.
+    """Prepare a process to cut many images.
 
-    The C library keeps what one image leaves for the next. Else it gives the top of its memory back to the system
-    whenever a decoded image leaves it, and has it cleared page by page for the next one. glibc keeps twice the largest
-    block that was ever freed, of those that are no larger than this one; see `M_MMAP_THRESHOLD` in mallopt(3). Other
-    libraries do not mind.
+    Memory: glibc returns the top of its heap to the system whenever a decoded image is freed, and the system clears
+    those pages again for the next image. Allocating and freeing one large block raises glibc's thresholds, so that it
+    keeps the memory instead: up to twice the largest block that was freed, of those up to 32 MiB; see
+    `M_MMAP_THRESHOLD` in mallopt(3). Other C libraries are not affected.
 
-    Pixels leave Pillow in one piece. Else it gives 64 KiB at a time, and joins them."""
-    np.empty(KEPT_BLOCK, dtype=np.uint8)
-    ImageFile.MAXBLOCK = PIECE_BYTES
+    Pixels: Pillow encodes an image to bytes in one piece instead of joining pieces of 64 KiB."""
+    np.empty(TRACKED_BLOCK_BYTES, dtype=np.uint8)
+    ImageFile.MAXBLOCK = ENCODER_BUFFER_BYTES
 
 
 @contextmanager
 def quiet_decoding() -> Iterator[None]:
-    """Hold back what Pillow warns of: broken EXIF and the like, which the rules have decided."""
+    """Suppress Pillow's warnings about broken EXIF and the like: the rules above already decide those cases."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
@@ -155,13 +158,13 @@ def _unusable_when_it_raises() -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise UnusableImageError("not an image", f"none of {', '.join(FORMATS)}") from error
-    except Exception as error:  # on bytes from anywhere a decoder may raise anything
+    except Exception as error:  # a decoder may raise anything on arbitrary bytes
         raise UnusableImageError("damaged", f"{type(error).__name__}: {error}") from error
 
 
 def _open(body: bytes) -> ImageFile.ImageFile:
     image = Image.open(io.BytesIO(body), formats=FORMATS)
-    image.decodermaxblock = len(body)  # in one piece: where bytes run out, libjpeg begins a row of blocks again
+    image.decodermaxblock = len(body)  # in one piece: at the end of a piece libjpeg decodes a row of blocks again
     return image
 
 
@@ -173,7 +176,7 @@ def _check_header(image: Image.Image, limits: ViewsConfig) -> None:
         raise UnusableImageError("too small", f"{width} × {height}, sides of at least {limits.min_side}")
     if max(width, height) > limits.max_aspect * min(width, height):
         raise UnusableImageError("too elongated", f"{width} × {height}, at most {limits.max_aspect:g} : 1")
-    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow scales a PPM's to 16 bits
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow scales a PPM to 16 bits
         raise UnusableImageError("unknown range", f"mode {image.mode} does not say what value is white")
 
 
@@ -181,7 +184,7 @@ def _upright_rgb(file: ImageFile.ImageFile, shrink: int = 1, orientation: int | 
     if shrink > 1:
         file.draft(file.mode, (file.width // shrink, file.height // shrink))
     file.load()
-    if orientation != 1:  # other files than JPEG may tell it behind their pixels
+    if orientation != 1:  # formats other than JPEG may store it after the pixels
         ImageOps.exif_transpose(file, in_place=True)
     image: Image.Image = file
     if image.mode.startswith("I"):
@@ -193,7 +196,7 @@ def _upright_rgb(file: ImageFile.ImageFile, shrink: int = 1, orientation: int | 
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    # convert("RGB") would clip at 255 and whiten nearly every such image, and lose its transparent value
+    # convert("RGB") would clip at 255, which makes almost every such image white, and lose the transparent value
     values = np.asarray(image).astype(np.int32)
     values[values == image.info.get("transparency", -1)] = 65535
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))

@@ -31,11 +31,10 @@ from pipeline.inventory.teacher_maps import map_specs, teacher_spec
 from pipeline.inventory.unfinished import UnfinishedFacts
 from pipeline.inventory.units import Unit
 from pipeline.leases.claim import Claim, said_time
-from pipeline.leases.lease import standing_claims
+from pipeline.leases.lease import list_claims
 from pipeline.stats.facts import stats_facts
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
-from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.identity import digest
 from storage_schemas.format.layout import FORMAT_VERSION, features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
@@ -70,20 +69,20 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
         teachers=() if views is None else tuple(_teacher(cache, views, one, tolerance) for one in manifests),
         unfinished=tuple(_unfinished(cache, recipe, views, manifests, details, committed)),
-        writers=tuple(map(_writer, standing_claims(cache.store))),
+        writers=tuple(map(_writer, list_claims(cache.store))),
     )
 
 
 def _writer(claim: Claim) -> WriterFacts:
-    holder = claim.holder
+    owner = claim.owner
     return WriterFacts(
         lease=claim.lease,
-        work=holder.work if holder else "",
-        host=holder.host if holder else "",
-        process=holder.process if holder else 0,
-        since=holder.since if holder else "",
-        last_sign=None if claim.sign is None else said_time(claim.sign),
-        ended=claim.over,
+        work=owner.work if owner else "",
+        host=owner.host if owner else "",
+        process=owner.process if owner else 0,
+        since=owner.since if owner else "",
+        last_sign=None if claim.heartbeat is None else said_time(claim.heartbeat),
+        ended=claim.stale,
     )
 
 
@@ -172,11 +171,7 @@ def _features(cache: Cache, unit: Unit, manifest: TeacherManifest) -> FeatureFac
 
 
 def _phi_s(cache: Cache, teacher: str) -> PhiSFacts:
-    group = f"teachers/{teacher}/phi_s"
-    phi_s, attributes = cache.phi_s(teacher), cache.attributes(group)
-    if phi_s is None or attributes is None:
-        found = "is gone, and this teacher's features were stored under it"
-        raise MissingError("PHI-S", [Problem(place=group, found=found, fix="put it back from a copy of the cache")])
+    phi_s, attributes = cache.require_phi_s(teacher)
     return PhiSFacts(tokens=attributes["tokens"], scale=phi_s.scale, sha256=attributes["sha256"])
 
 

@@ -1,6 +1,6 @@
 """Drawing a contact sheet: pictures in rows with labels, windows and cells outlined."""
 
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from storage_schemas.format.geometry import CanvasGeometry, Offset
 from storage_schemas.format.mosaic import MosaicLayout
+from storage_schemas.objects.publish import write_whole
 
 COLOURS = ("#ff7f0e", "#2fb4ff", "#4bd14b", "#c98bff", "#ff5c7a", "#d9c24a")
 """Of teachers' windows, in order; after the last the first comes again."""
@@ -101,13 +102,9 @@ def lay_out(rows: Sequence[Sequence[Picture]], teachers: Sequence[str]) -> Image
 
 def write_sheet(sheet: Image.Image, path: Path) -> None:
     """Write the sheet as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        sheet.save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    png = io.BytesIO()
+    sheet.save(png, format="PNG")
+    write_whole(path, png.getvalue())
 
 
 def _scaled(picture: Image.Image) -> Image.Image:

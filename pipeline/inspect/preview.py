@@ -10,14 +10,14 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from pipeline.features.forward import cut_windows, mosaic_inputs
+from pipeline.features.forward import mosaic_inputs
 from pipeline.inspect.contact_sheet import Picture, with_cells, with_windows
 from pipeline.inventory.inputs import mosaic_layout
-from pipeline.views.placements import Placement, offset_key, place_views
+from pipeline.views.placements import Placement, offset_key, place_views, window_starts
 from pipeline.views.worker import committed_views
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MissingError, Problem
-from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.layout import pixels_array, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.mosaic import MosaicLayout
@@ -129,7 +129,8 @@ def mosaic_pixels(
     placements: Sequence[Placement],
 ) -> UInt8[np.ndarray, "native native 3"]:
     """Return one mosaic as a teacher is shown it, brought back to colours: the very input that `extract` makes."""
-    windows = normalise(torch.from_numpy(cut_windows(canvases, geometry, placements)), spec)
+    cut = cut_windows(canvases, geometry, window_starts(placements))
+    windows = normalise(torch.from_numpy(cut), spec)
     [mosaic] = mosaic_inputs(windows, spec, layout, placements).permute(0, 2, 3, 1).double().numpy()
     return np.rint(np.clip((mosaic * spec.std + spec.mean) * 255, 0, 255)).astype(np.uint8)
 

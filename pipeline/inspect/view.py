@@ -19,8 +19,8 @@ from pipeline.inventory.stored_units import (
 )
 from pipeline.inventory.units import Unit
 from storage_schemas.cache import Cache
-from storage_schemas.commits import ShardRecord, read_commit
-from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
+from storage_schemas.commits import ShardRecord
+from storage_schemas.format.errors import MissingError, Problem, SettingError
 from storage_schemas.format.layout import views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.views import ViewSet
@@ -81,7 +81,7 @@ def view_facts(cache: Cache, view: str) -> ViewFacts:
         raise MissingError("view", [Problem(place=view, found="no view was cut yet", fix="run `make views`")])
     view_set, row = _parse(view, views)
     shard = row // views.sets[view_set].grid.rows_per_shard
-    held = {unit: _commit(cache, unit, shard) for unit in _units(cache, views, view_set, shard)}
+    held = {unit: cache.records(unit.name, unit.identity, [shard]) for unit in _units(cache, views, view_set, shard)}
     canvas = next(iter(held), None)
     if canvas is None or canvas.name != views_unit(view_set):
         found = f"shard {shard} of {view_set.name} was never committed"
@@ -126,14 +126,6 @@ def _units(cache: Cache, views: ViewsManifest, view_set: ViewSet, shard: int) ->
     for manifest in teacher_manifests(cache):
         units += feature_units(views, manifest)
     return [unit for unit in units if unit.view_set == view_set and shard in committed.get(unit.name, ())]
-
-
-def _commit(cache: Cache, unit: Unit, shard: int) -> dict[int, list[ShardRecord]]:
-    records = read_commit(cache.store, unit.name, shard)
-    if any(record.identity != unit.identity for record in records):
-        found = f"shard {shard} was computed from something else than the group says"
-        raise ContractError("commit log", [Problem(place=unit.name, found=found)])
-    return {shard: records}
 
 
 def _row(table: pa.Table, row: int, view: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Who holds a lease: a process, known well enough to tell whether it still lives, and to tell people where it is."""
+"""Claims and their owners: who owns a lease, and whether that process still lives."""
 
 import json
 import os
@@ -11,65 +11,67 @@ from typing import Any, final
 from storage_schemas.format.errors import BusyError, CorruptionError, Problem
 from storage_schemas.format.seal import sealed, unsealed
 
-TERM = 120.0
-"""A holder on another machine that gave no sign of life for so long has ended (seconds). A request may be on its way
-for `Patience.outage` and one answer more, so a holder that lives gives one well before."""
+EXPIRY = 120.0
+"""A claim on an object store expires when its last heartbeat is so old (seconds). One request takes at most
+`Patience.outage` and one more answer, which is less: an owner that lives sends a heartbeat in time."""
 
 
-UNTOLD = -1
-"""In place of the time when a process started, where the system does not tell."""
+UNKNOWN = -1
+"""Instead of the start time of a process, where the system does not show it."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """What a claim says of the run that made it."""
+class Owner:
+    """The run that owns a claim. This is what a claim contains; the names of the fields are part of its format."""
 
     lease: str
-    """What it claims; see `pipeline.leases.lease`."""
+    """The lease that is claimed; see `pipeline.leases.lease`."""
     work: str
-    """What it does, such as `extract dinov3`."""
+    """What the run does, such as `extract dinov3`."""
     host: str
+    """Name of its machine, for messages."""
     machine: str
-    """Boot of the system, and the space in which its process numbers count; empty where a system does not tell."""
+    """Boot ID of its system and its PID namespace, in which `process` counts; empty where a system has none."""
     process: int
+    """Process ID."""
     started: int
-    """When the process started (clock ticks since boot): numbers of processes are used again."""
+    """When the process started (clock ticks since boot): process IDs are used again."""
     since: str
-    """When it claimed, by its own clock; for people alone."""
+    """When it made the claim, by its machine's clock; for messages only."""
     term: float
-    """It has ended when it gave no sign of life for so long (seconds)."""
+    """The claim expires when the last heartbeat is so old (seconds)."""
 
     @property
     def is_gone(self) -> bool:
-        """Whether its process is known to have ended: it ran on this machine, and is there no more."""
+        """Whether its process is known to have ended: it ran on this machine, and does not any more."""
         return bool(self.machine) and self.machine == _machine() and not _is_alive(self.process, self.started)
 
     def body(self) -> bytes:
-        """Return what a claim holds."""
+        """Return the content of the claim."""
         return (json.dumps(sealed(asdict(self)), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A claim that stands in a cache."""
+    """A claim found in a cache."""
 
     name: str
     """Its object, relative to the cache."""
     lease: str
-    """What it claims."""
-    holder: Holder | None
-    """Whose it is; None where it has ended and cannot be read."""
-    sign: float | None
-    """Last sign of life (seconds since 1970, by the store's clock); None where the system tells whether it lives."""
-    over: bool
-    """Whether its holder is known to have ended."""
+    """The lease that is claimed."""
+    owner: Owner | None
+    """The run that owns it; None where it is stale and cannot be read."""
+    heartbeat: float | None
+    """Time of the last heartbeat (seconds since 1970, by the store's clock); None in a folder, where locks are used."""
+    stale: bool
+    """Whether its owner is known to have ended."""
 
 
-def this_process(lease: str, work: str, term: float = TERM) -> Holder:
-    """Return this process as the holder of a lease."""
-    return Holder(
+def this_process(lease: str, work: str, term: float = EXPIRY) -> Owner:
+    """Return this process as the owner of a claim on a lease."""
+    return Owner(
         lease=lease,
         work=work,
         host=socket.gethostname(),
@@ -81,44 +83,45 @@ def this_process(lease: str, work: str, term: float = TERM) -> Holder:
     )
 
 
-def parse_holder(body: bytes, name: str) -> Holder:
-    """Return what a claim says.
+def parse_owner(body: bytes, name: str) -> Owner:
+    """Return the owner that a claim names.
 
     Raises:
-        CorruptionError: it is not what was written.
+        CorruptionError: the claim is not what was written.
     """
     try:
-        return Holder(**_checked(unsealed(json.loads(body), name)))
+        return Owner(**_checked(unsealed(json.loads(body), name)))
     except (ValueError, TypeError, AttributeError) as error:
-        fix = "delete it when no run is at work on this cache"
+        fix = "delete it when no run is using this cache"
         raise CorruptionError("lease", [Problem(place=name, found="cannot be read", fix=fix)]) from error
 
 
-def busy(cache: str, claims: Iterable[Claim], now: float | None) -> BusyError:
-    """Return the refusal of a run that met the claims of others.
+def busy(cache: str, rivals: Iterable[Claim], now: float | None) -> BusyError:
+    """Return the error for a run that rivals keep from writing.
 
     Args:
         cache: its URI.
-        claims: of the others.
-        now: the time by the store's clock; None where a claim does not end by time.
+        rivals: claims of other runs.
+        now: the time by the store's clock; None where a claim does not expire.
     """
     problems = []
-    for claim in claims:
-        fix = "wait until it ends, or stop it: its hold ends with its process"
-        if now is not None and claim.sign is not None and claim.holder is not None:
-            left = claim.sign + claim.holder.term - now
-            fix = f"wait until it ends, or stop it; if it was killed, its hold ends by itself in {left:.0f} s"
+    for claim in rivals:
+        fix = "wait until it ends, or stop it: its lease ends with its process"
+        if now is not None and claim.heartbeat is not None and claim.owner is not None:
+            left = claim.heartbeat + claim.owner.term - now
+            fix = f"wait until it ends, or stop it; if it was killed, its lease expires in {left:.0f} s"
         problems.append(Problem(place=claim.lease, found=f"by {described(claim)}", fix=fix))
     return BusyError(f"cache {cache}", problems)
 
 
 def described(claim: Claim) -> str:
-    """Say who is at work: `process 7 on node-3 (extract dinov3), since …, last sign of life …`."""
-    if claim.holder is None:
+    """Say who owns a claim: `process 7 on node-3 (extract dinov3), since …, last heartbeat …`."""
+    if claim.owner is None:
         return "a run that has ended"
-    sign = "alive now" if claim.sign is None else f"last sign of life {said_time(claim.sign)} by the store's clock"
-    one = claim.holder
-    return f"process {one.process} on {one.host} ({one.work}), since {one.since}, {sign}"
+    owner, alive = claim.owner, "running now"
+    if claim.heartbeat is not None:
+        alive = f"last heartbeat {said_time(claim.heartbeat)} by the store's clock"
+    return f"process {owner.process} on {owner.host} ({owner.work}), since {owner.since}, {alive}"
 
 
 def said_time(seconds: float) -> str:
@@ -128,14 +131,14 @@ def said_time(seconds: float) -> str:
 
 def _checked(values: Mapping[str, Any]) -> Mapping[str, Any]:
     numbers = {"process": int, "started": int, "term": int | float}
-    for field in fields(Holder):
+    for field in fields(Owner):
         if not isinstance(values.get(field.name), numbers.get(field.name, str)):
             raise TypeError(field.name)
     return values
 
 
 def _machine() -> str:
-    """Name where numbers of processes mean what they do here: containers of one host may each have their own."""
+    """Identify the space in which process IDs count here: each container of a host may have its own."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -149,8 +152,8 @@ def _is_alive(process: int, started: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # another user's
-    return _started(process) in (started, UNTOLD)
+        pass  # it belongs to another user
+    return _started(process) in (started, UNKNOWN)
 
 
 def _started(process: int) -> int:
@@ -159,5 +162,5 @@ def _started(process: int) -> int:
         with open(f"/proc/{process}/stat") as file:
             state, *rest = file.read().rpartition(")")[2].split()
     except OSError:
-        return UNTOLD  # a system may hide other users' processes
+        return UNKNOWN  # a system may hide other users' processes
     return 0 if state in "ZX" else int(rest[18])

@@ -1,7 +1,7 @@
-"""What leases are on, and what the objects that speak of them are called.
+"""Names of leases, and of the objects that stand for them.
 
-CACHE/leases/<lease>.<number>.claim     a claim on a lease, for as long as it is held
-CACHE/leases/<lease>.<number>.alive     on an object store: when its holder last gave a sign of life
+CACHE/leases/<lease>.<number>.claim     a claim on a lease, as long as a run owns it
+CACHE/leases/<lease>.<number>.alive     on an object store: the heartbeat of that claim's owner
 """
 
 import uuid
@@ -9,31 +9,31 @@ import uuid
 from storage_schemas.format.teacher import forward_of
 
 LEASES = "leases"
-"""The folder of who is at work, relative to the cache."""
+"""The folder of claims and heartbeats, relative to the cache."""
 VIEWS_LEASE = "views"
-"""The lease on the views with their details, and on what the whole cache says of itself."""
+"""The lease on the views with their details, and on the cache's own metadata."""
 WHOLE_LEASE = "cache"
-"""The lease on everything: to delete."""
-_CLAIM, _SIGN = ".claim", ".alive"
+"""The lease on the whole cache: to delete."""
+_CLAIM, _HEARTBEAT = ".claim", ".alive"
 
 
 def teacher_lease(teacher: str) -> str:
-    """The lease on all that one teacher's forward gives: PHI-S, features and statistics of each of its maps."""
+    """The lease on everything that comes from one teacher's forward: PHI-S, features and statistics of each map."""
     return f"teachers/{forward_of(teacher)}"
 
 
-def conflict(one: str, other: str) -> bool:
-    """Say whether two leases may not be held at once."""
-    return one == other or WHOLE_LEASE in (one, other)
+def conflict(first: str, second: str) -> bool:
+    """Say whether two leases exclude each other."""
+    return first == second or WHOLE_LEASE in (first, second)
 
 
 def claim_name(lease: str) -> str:
-    """A new claim on a lease, relative to the cache."""
+    """A new name for a claim on a lease, relative to the cache."""
     return f"{LEASES}/{lease.replace('/', '.')}.{uuid.uuid4().hex}{_CLAIM}"
 
 
 def is_claim(name: str) -> bool:
-    """Say whether an object is a claim on a lease."""
+    """Say whether an object is a claim."""
     return name.endswith(_CLAIM)
 
 
@@ -42,11 +42,11 @@ def claimed_lease(claim: str) -> str:
     return claim.removeprefix(f"{LEASES}/").removesuffix(_CLAIM).rpartition(".")[0].replace(".", "/")
 
 
-def sign_of(claim: str) -> str:
-    """The object that is written again and again while a claim's holder lives."""
-    return claim.removesuffix(_CLAIM) + _SIGN
+def heartbeat_name(claim: str) -> str:
+    """The object that a claim's owner writes again and again while it lives."""
+    return claim.removesuffix(_CLAIM) + _HEARTBEAT
 
 
-def is_sign(name: str) -> bool:
-    """Say whether an object is a sign of life."""
-    return name.endswith(_SIGN)
+def is_heartbeat(name: str) -> bool:
+    """Say whether an object is a heartbeat."""
+    return name.endswith(_HEARTBEAT)

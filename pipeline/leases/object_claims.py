@@ -1,12 +1,4 @@
-"""Claims on an object store: objects that are written once, and signs of life beside them.
-
-No store is asked to write only where nothing is: some that say they can let several win. Instead a run writes its
-claim under a name of its own, and then looks. It holds the lease when no other claim stands in the way. Of two that
-begin at once, at least the one that looks later sees the other. The one whose claim is older then waits for the other
-to withdraw, which that does as soon as it sees the older.
-
-What ends a claim is that it is deleted, by its holder or by one who found it dead; and nothing is published without it.
-Times are compared as the store gives them, never with a clock of a machine."""
+"""Claims on an object store, by listing and heartbeats; the room's docstring explains the protocol."""
 
 import threading
 import time
@@ -15,137 +7,167 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import final
 
-from pipeline.leases.claim import TERM, Claim, Holder, busy, parse_holder
-from pipeline.leases.names import LEASES, claim_name, claimed_lease, conflict, is_claim, is_sign, sign_of
+from pipeline.leases.claim import EXPIRY, Claim, Owner, busy, parse_owner
+from pipeline.leases.names import (
+    LEASES,
+    claim_name,
+    claimed_lease,
+    conflict,
+    heartbeat_name,
+    is_claim,
+    is_heartbeat,
+)
 from storage_schemas.format.errors import AbstractStillhouseError, MissingError, Problem, StorageError
 from storage_schemas.objects.publish import AGAIN, publish_bytes
 from storage_schemas.objects.store import Store
 
-SETTLED = 10.0
-"""For so long a claim waits for a younger one to withdraw, and to be listed (seconds)."""
-LOOK_AGAIN = 0.2
-"""Pause between two looks (seconds)."""
-BRIEF = 5.0
-"""How long it is tried to give a sign of life, and to withdraw where something has failed already (seconds)."""
+SETTLE_SECONDS = 10.0
+"""How long a run waits until its own claim is listed and younger rivals have withdrawn."""
+LIST_PAUSE = 0.2
+"""Pause between two listings (seconds)."""
+BRIEF_OUTAGE = 5.0
+"""How long a heartbeat, or a withdrawal after an error, is tried again while the store does not answer (seconds)."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """When a holder is known to live."""
+    """Times of heartbeats."""
 
-    beat: float = 15.0
-    """Time between signs of life (seconds)."""
-    term: float = TERM
-    """A claim without a sign of life for so long is dead (seconds)."""
+    interval: float = 15.0
+    """Time between two heartbeats (seconds)."""
+    expiry: float = EXPIRY
+    """A claim expires when its last heartbeat is so old (seconds)."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
-    """What lay there at one time."""
+class _Listing:
+    """The claims at one moment, seen by one run. All times are the store's."""
 
     now: float
-    """No later than it was, by the store's clock."""
-    made: Mapping[str, float]
-    """When each claim was made, by the store's clock."""
-    claims: Sequence[Claim]
-    """Those of others."""
-    strays: Sequence[str]
-    """Signs of life without a claim."""
+    """The newest time listed: it is no later than the true time of the listing."""
+    written: Mapping[str, float]
+    """When each claim was written, this run's own too."""
+    others: Sequence[Claim]
+    """The claims of other runs."""
+    orphans: Sequence[str]
+    """Heartbeats whose claim is gone."""
+
+    def age_order(self, name: str) -> tuple[float, str]:
+        """Return a key that sorts claims from the oldest to the youngest."""
+        return self.written[name], name
 
 
 @contextmanager
-def claimed_object(store: Store, holder: Holder, timing: Timing) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Hold a claim while the block runs. Yields its object, and those of ended runs that were cleared.
+def object_claim(store: Store, owner: Owner, timing: Timing) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Own a claim while the block runs. Yields its name, and the names of stale objects that were deleted.
 
     Raises:
-        BusyError: another run's stands in the way.
+        BusyError: there is a rival.
         StorageError: the store fails, or does not list what was written.
     """
-    name, ended, signed = claim_name(holder.lease), threading.Event(), threading.Event()
-    brief = replace(store, patience=replace(store.patience, outage=min(BRIEF, store.patience.outage)))
+    name, ended, sent = claim_name(owner.lease), threading.Event(), threading.Event()
+    brief = replace(store, patience=replace(store.patience, outage=min(BRIEF_OUTAGE, store.patience.outage)))
     try:
-        publish_bytes(store, name, holder.body())
-        cleared = _settle(store, name, holder.lease)
-        signs = threading.Thread(target=_give_signs, args=(brief, name, timing.beat, ended, signed), daemon=True)
-        signs.start()
+        publish_bytes(store, name, owner.body())
+        cleared = _settle(store, name, owner.lease)
+        heartbeats = threading.Thread(target=_send, args=(brief, name, timing.interval, ended, sent), daemon=True)
+        heartbeats.start()
         yield name, tuple(cleared)
         ended.set()
-        signs.join()
+        heartbeats.join()
     except BaseException:
         ended.set()
-        with suppress(AbstractStillhouseError, OSError):  # it ends by itself
-            _withdraw(brief, name, signed.is_set())
+        with suppress(AbstractStillhouseError, OSError):  # if this fails, the claim expires
+            _withdraw(brief, name, heartbeat=sent.is_set())
         raise
     with suppress(AbstractStillhouseError, OSError):
-        _withdraw(store, name, signed.is_set())
+        _withdraw(store, name, heartbeat=sent.is_set())
 
 
-def standing_objects(store: Store) -> list[Claim]:
-    """Return the claims in a store, sorted by name. Whether one died elsewhere is not known without writing."""
-    return [replace(one, over=_is_gone(one)) for one in _look(store).claims]
+def list_object_claims(store: Store) -> list[Claim]:
+    """Return the claims in a store, sorted by name.
+
+    Only a claim of this machine is shown as stale. Whether one of another machine has expired is not known: the store's
+    present time is known only from an object written just now, and this function writes nothing.
+    """
+    return [replace(claim, stale=_is_gone(claim)) for claim in _list(store).others]
 
 
 def _settle(store: Store, mine: str, lease: str) -> list[str]:
-    """Wait until no other claim stands in the way. Returns the dead ones that were deleted, in the way or not."""
-    until, suspected, cleared = time.monotonic() + SETTLED, frozenset[str](), list[str]()
+    """List until no rival is left, and return the stale objects that were deleted.
+
+    Raises:
+        BusyError: an older rival owns the lease, or a younger one did not withdraw in time.
+        StorageError: this run's own claim is not listed in time.
+    """
+    deadline, suspects, cleared = time.monotonic() + SETTLE_SECONDS, frozenset[str](), list[str]()
     while True:
-        look = _look(store, mine)
-        others = look.claims
-        # a listing has no checksum: two must agree that a claim is dead
-        dead = [one.name for one in others if one.over and one.name in suspected]
-        suspected = frozenset(one.name for one in others if one.over)
-        for name in dead:
-            _withdraw(store, name, signed=True)
-        for name in look.strays:
-            store.remove(name)
-        cleared += [*dead, *look.strays]
-        rivals = [one for one in others if one.name not in dead and conflict(one.lease, lease)]
-        if mine in look.made:
-            if not rivals and suspected <= {*dead}:
-                return cleared
-            order = {name: (made, name) for name, made in look.made.items()}
-            living = sorted((one for one in rivals if not one.over), key=lambda one: order[one.name])
-            if living and (order[living[0].name] < order[mine] or time.monotonic() > until):
-                raise busy(store.uri, living, look.now)
-        elif time.monotonic() > until:
-            found = f"was written and is not listed after {SETTLED:.0f} s"
-            raise StorageError("lease", [Problem(place=f"{store.uri}/{mine}", found=found, fix=AGAIN)])
-        time.sleep(LOOK_AGAIN)
+        listing = _list(store, mine)
+        stale = frozenset(claim.name for claim in listing.others if claim.stale)
+        # a listing has no checksum: a claim is deleted when two in a row show it as stale
+        confirmed, suspects = [claim.name for claim in listing.others if claim.name in stale & suspects], stale
+        cleared += _delete(store, confirmed, listing.orphans)
+        rivals = [claim for claim in listing.others if claim.name not in confirmed and conflict(claim.lease, lease)]
+        late = time.monotonic() > deadline
+        if mine not in listing.written:
+            if late:
+                found = f"was written and is not listed after {SETTLE_SECONDS:.0f} s"
+                raise StorageError("lease", [Problem(place=f"{store.uri}/{mine}", found=found, fix=AGAIN)])
+        elif not rivals and stale <= {*confirmed}:
+            return cleared
+        else:
+            _refuse_if_younger(store, mine, listing, rivals, late)
+        time.sleep(LIST_PAUSE)
 
 
-def _look(store: Store, mine: str = "") -> _Look:
+def _refuse_if_younger(store: Store, mine: str, listing: _Listing, rivals: Sequence[Claim], late: bool) -> None:
+    """Refuse this run when a living rival is older, or when younger ones had time to withdraw and did not."""
+    living = sorted((claim for claim in rivals if not claim.stale), key=lambda claim: listing.age_order(claim.name))
+    if living and (late or listing.age_order(living[0].name) < listing.age_order(mine)):
+        raise busy(store.uri, living, listing.now)
+
+
+def _delete(store: Store, claims: Sequence[str], orphans: Sequence[str]) -> list[str]:
+    for name in claims:
+        _withdraw(store, name, heartbeat=True)
+    for name in orphans:
+        store.remove(name)
+    return [*claims, *orphans]
+
+
+def _list(store: Store, mine: str = "") -> _Listing:
     times = store.times(LEASES)
     now = max(times.values(), default=0.0)
-    made = {name: made for name, made in times.items() if is_claim(name)}
-    signs = {sign_of(name): name for name in made}
+    written = {name: moment for name, moment in times.items() if is_claim(name)}
     claims = []
-    for name in sorted(made.keys() - {mine}):
-        with suppress(MissingError):  # it was withdrawn just now
-            [holder] = store.read_parsed([name], parse_holder)
-            sign = max(made[name], times.get(sign_of(name), 0.0))
-            claim = Claim(name=name, lease=claimed_lease(name), holder=holder, sign=sign, over=False)
-            claims.append(replace(claim, over=_is_gone(claim) or now - sign > holder.term))
-    strays = [name for name in sorted(times) if is_sign(name) and name not in signs]
-    return _Look(now=now, made=made, claims=claims, strays=strays)
+    for name in sorted(written.keys() - {mine}):
+        with suppress(MissingError):  # its run has withdrawn it since
+            [owner] = store.read_parsed([name], parse_owner)
+            heartbeat = max(written[name], times.get(heartbeat_name(name), 0.0))
+            claim = Claim(name=name, lease=claimed_lease(name), owner=owner, heartbeat=heartbeat, stale=False)
+            claims.append(replace(claim, stale=_is_gone(claim) or now - heartbeat > owner.term))
+    expected = {heartbeat_name(name) for name in written}
+    orphans = [name for name in sorted(times) if is_heartbeat(name) and name not in expected]
+    return _Listing(now=now, written=written, others=claims, orphans=orphans)
 
 
 def _is_gone(claim: Claim) -> bool:
-    return claim.holder is not None and claim.holder.is_gone
+    return claim.owner is not None and claim.owner.is_gone
 
 
-def _give_signs(store: Store, name: str, beat: float, ended: threading.Event, signed: threading.Event) -> None:
-    """Write a sign of life now and then, for as long as the claim stands."""
-    while not ended.wait(beat):
-        with suppress(AbstractStillhouseError, OSError):  # the next one may succeed; the claim says what holds
+def _send(store: Store, name: str, interval: float, ended: threading.Event, sent: threading.Event) -> None:
+    """Write a heartbeat every `interval` seconds, until the lease ends or its claim is gone."""
+    while not ended.wait(interval):
+        with suppress(AbstractStillhouseError, OSError):  # the next one may succeed; only the claim itself decides
             if not store.exists(name):
                 return
-            signed.set()
-            publish_bytes(store, sign_of(name), b"")
+            sent.set()
+            publish_bytes(store, heartbeat_name(name), b"")
 
 
-def _withdraw(store: Store, name: str, signed: bool) -> None:
+def _withdraw(store: Store, name: str, *, heartbeat: bool) -> None:
     store.remove(name)
-    if signed:
-        store.remove(sign_of(name))
+    if heartbeat:
+        store.remove(heartbeat_name(name))

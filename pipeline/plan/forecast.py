@@ -8,7 +8,7 @@ from typing import final, get_args
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.images.listing import SourceImage, list_images
-from pipeline.views.extension import divide
+from pipeline.views.extension import divide, match_images
 from pipeline.views.generations import plan_views
 from pipeline.views.sampling import DrawnView, draw_views, set_manifest
 from storage_schemas.cache import Cache
@@ -61,7 +61,8 @@ def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str
         IdentityError: images of the cache are gone.
         MissingError: there are no images, or parts of the cache's own list are lost.
     """
-    images = divide(cache, manifest, list_images(data, cache.store.patience), lambda _: {}, extend=True, data=data)
+    listed = list_images(data, cache.store.patience)
+    images = divide(match_images(cache, manifest, listed, data, extend=True), copies={})
     plan = plan_views(recipe, images, manifest)
     training = {}
     for view_set, shape in plan.manifest.sets.items():

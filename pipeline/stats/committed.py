@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from pipeline.inventory.commit_log import committed_below
-from pipeline.stats.worker import MeasureTask, branches
+from pipeline.stats.task import MeasureTask, branches
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.layout import features_unit

@@ -10,8 +10,10 @@ from pipeline.config import RunConfig
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.stats.committed import CommittedFeatures, read_features
 from pipeline.stats.dispersion import AngleSum, DirectionSum, mean_direction, merge_angles
+from pipeline.stats.set_sums import SetSums, merge_set_sums
 from pipeline.stats.stored import add_shards, read_sums, write_stats
-from pipeline.stats.worker import FeatureMeasurer, MeasureTask, SetSums, merge_set_sums
+from pipeline.stats.task import MeasureTask
+from pipeline.stats.worker import FeatureMeasurer
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import TreeReduction, in_order
 from pipeline.workers.pool import AbstractPool

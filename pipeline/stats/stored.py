@@ -11,7 +11,7 @@ from pipeline.phi_s.moments import Moments, covariance, merge, merge_all, varian
 from pipeline.phi_s.spectrum import spectrum
 from pipeline.stats.dispersion import AngleSum, DirectionSum, dispersion, mean_direction, merge_directions
 from pipeline.stats.quantization import RoundingSums, mean_rounding, merge_rounding, rounding_sums
-from pipeline.stats.worker import SetSums
+from pipeline.stats.set_sums import SetSums
 from storage_schemas.cache import Cache
 from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.stats import TeacherStats, shard_runs

@@ -1,97 +1,26 @@
-"""Tasks of the stats stage: moments of stored features, and angles of stored summaries."""
+"""The worker of the stats stage: moments of stored features, and angles of stored summaries."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import reduce
-from itertools import pairwise
 from typing import final
 
 import numpy as np
 import torch
 
-from pipeline.phi_s.moments import Moments, Observer, merge
-from pipeline.stats.dispersion import (
-    AngleSum,
-    DirectionSum,
-    merge_angles,
-    merge_directions,
-    observe_angles,
-    observe_direction,
-)
+from pipeline.phi_s.observe import Observer
+from pipeline.stats.dispersion import AngleSum, merge_angles, merge_directions, observe_angles, observe_direction
 from pipeline.stats.quantization import RoundingSums, merge_rounding, observe_rounding
+from pipeline.stats.set_sums import SetSums
+from pipeline.stats.task import MeasureTask
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.format.encodings import as_numbers
 from storage_schemas.format.layout import features_unit, spatial_array, summary_array
-from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray
 
 TOKENS_AT_ONCE = 8192
 """Tokens read at a time, but at least one view: memory depends neither on the number of views nor on their size."""
-BRANCHES = 32
-"""Most tasks that a view set is divided into. Each task sends back one scatter, C² float64 (134 MB where C is 4096), so
-the number of branches bounds what travels, however many shards there are. It also bounds the workers of a set."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasureTask:
-    """A branch: consecutive committed shards of one set of a teacher's features."""
-
-    teacher: str
-    view_set: ViewSet
-    shards: tuple[int, ...]
-    """Each holds at least one view."""
-    views: int
-    """Views in these shards."""
-    summarised: bool
-    """Whether the teacher has summaries."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SetSums:
-    """The first pass over some shards of a view set."""
-
-    moments: Moments
-    """Moments of stored spatial tokens (PHI-S units)."""
-    rounding: RoundingSums
-    """The error of each encoding on these tokens."""
-    directions: DirectionSum | None
-    """Sum of raw summaries; None for a teacher that has none."""
-
-
-def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], summarised: bool) -> list[MeasureTask]:
-    """Divide shards into tasks of consecutive shards. The tasks depend on the number of shards alone, not on workers.
-
-    Args:
-        teacher: whose features they are.
-        view_set: their set.
-        views: number of each shard and of the views in it, in order; without shards that hold no view.
-        summarised: whether the teacher has summaries.
-    """
-    count = min(BRANCHES, len(views))
-    cuts = [len(views) * branch // count for branch in range(count + 1)] if count else []
-    return [
-        MeasureTask(
-            teacher=teacher,
-            view_set=view_set,
-            shards=tuple(shard for shard, _ in views[start:stop]),
-            views=sum(count for _, count in views[start:stop]),
-            summarised=summarised,
-        )
-        for start, stop in pairwise(cuts)
-    ]
-
-
-def merge_set_sums(left: SetSums, right: SetSums) -> SetSums:
-    """Return the sums over the shards of both."""
-    directions = left.directions
-    if directions is not None and right.directions is not None:
-        directions = merge_directions(directions, right.directions)
-    rounding = merge_rounding(left.rounding, right.rounding)
-    return SetSums(moments=merge(left.moments, right.moments), rounding=rounding, directions=directions)
 
 
 @final

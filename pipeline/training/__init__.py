@@ -1,4 +1,4 @@
-"""Training on Ray: the trainer's own command, started in places that the cluster holds.
+"""Training on Ray: one process of `python -m trainer train` on each of a group of workers.
 
 Door: stage, options.
 """

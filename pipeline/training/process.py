@@ -1,4 +1,4 @@
-"""One process of a training run: `python -m trainer train`, started as torchrun would start it, and listened to."""
+"""One process of a training run: `python -m trainer train`, started as torchrun would start it; its output is read."""
 
 import ctypes
 import io
@@ -15,58 +15,58 @@ from typing import IO, final
 
 from pipeline.workers.installation import ROOT, code_sha256, require_same_installation
 
-LISTEN_SECONDS = 0.3
-"""How long one look waits for something to be said."""
+READ_SECONDS = 0.3
+"""How long `read_output` waits for the first text."""
 TRAINER = ("trainer",)
-"""The package that is run."""
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before there is a fork to load it in
+"""The package that runs in the process."""
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: a forked child must not load libraries
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What a process is started with."""
+    """How to start a process."""
 
     arguments: tuple[str, ...]
-    """Of `python -m trainer`."""
+    """Arguments of `python -m trainer`."""
     environment: Mapping[str, str]
-    """Beside what the process finds where it starts."""
+    """Variables to add to the environment of the node."""
     folder: str
-    """That relative paths start from."""
+    """Working folder: relative paths start from it."""
     code: str
-    """Digest of the trainer that is meant."""
+    """Digest of the driver's trainer package."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
-    """What a process said since it was last listened to."""
+class Output:
+    """What a process printed since its output was last read."""
 
-    said: tuple[tuple[str, str], ...]
-    """(`out` or `err`, text), in their order; text keeps its line ends."""
+    texts: tuple[tuple[str, str], ...]
+    """(`out` or `err`, text) in the order of printing; texts keep their line ends."""
     status: int | None
-    """How it ended, once it has and all is heard; below zero, the signal that ended it."""
+    """Exit status, once the process has ended and all of its output was read; below zero, the signal that ended it."""
 
 
 @final
 class TrainingProcess:
-    """The process. It ends with the one that holds it, whatever ends that."""
+    """A worker that starts the process. On Linux the kernel kills the process when the worker's process ends."""
 
     def free_port(self, _: None) -> int:
-        """Return a port that nobody listens on here."""
+        """Return a free port of this node."""
         with socket.socket() as free:
             free.bind(("", 0))
             return free.getsockname()[1]
 
     def start(self, launch: Launch) -> None:
-        """Start it.
+        """Start the process.
 
         Raises:
-            SettingError: another trainer is installed here than is meant.
+            SettingError: the trainer installed on this node is not the driver's.
         """
         here = code_sha256(TRAINER)
         require_same_installation({"trainer": launch.code}, {"trainer": here}, socket.gethostname())
-        self._said: queue.Queue[tuple[str, str]] = queue.Queue()
+        self._texts: queue.Queue[tuple[str, str]] = queue.Queue()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "trainer", *launch.arguments],
             cwd=launch.folder,
@@ -82,35 +82,35 @@ class TrainingProcess:
         for reader in self._readers:
             reader.start()
 
-    def listen(self, _: None) -> Heard:
-        """Return what it said meanwhile; wait a little where it said nothing yet."""
-        ended = not any(reader.is_alive() for reader in self._readers)  # before the queue is emptied
-        said = []
+    def read_output(self, _: None) -> Output:
+        """Return what the process printed since the last call; wait a little where there is nothing yet."""
+        ended = not any(reader.is_alive() for reader in self._readers)  # asked before the queue is emptied
+        texts = []
         try:
-            said.append(self._said.get(timeout=0.0 if ended else LISTEN_SECONDS))
+            texts.append(self._texts.get(timeout=0.0 if ended else READ_SECONDS))
             while True:
-                said.append(self._said.get_nowait())
+                texts.append(self._texts.get_nowait())
         except queue.Empty:
             pass
-        return Heard(said=tuple(said), status=self._process.wait() if ended else None)
+        return Output(texts=tuple(texts), status=self._process.wait() if ended else None)
 
     def _read(self, name: str, stream: IO[bytes]) -> None:
-        # a progress bar ends its text by going back to the start of the line
+        # newline="": a progress bar ends each text with a carriage return, which must stay one
         with io.TextIOWrapper(stream, errors="replace", newline="") as texts:
             for text in texts:
-                self._said.put((name, text))
+                self._texts.put((name, text))
 
 
-def environment(told: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that is told its place.
+def environment(torchrun: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process: this node's, with torchrun's variables.
 
     Args:
-        told: torchrun's variables.
+        torchrun: variables that torchrun would set: rank, world size, address.
     """
-    # a Slurm that Ray was started under would tell it another place
+    # where Slurm started Ray, its variables would name another rank
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
-    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **told}
+    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **torchrun}
 
 
 def _end_with_parent() -> None:

@@ -1,56 +1,57 @@
-"""Training on the cluster that extracts: Ray gives the places, and in each runs the trainer's own command.
+"""Training on a Ray cluster: Ray starts a group of workers, and each of them runs the trainer's own command.
 
-The trainer knows nothing of Ray, nor the pipeline of the trainer but its command line; see decision 25."""
+The trainer knows nothing of Ray, and the pipeline knows nothing of the trainer but its command line; see decision 25.
+"""
 
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from pipeline.training.options import TrainOptions, crew
-from pipeline.training.process import TRAINER, Heard, Launch, TrainingProcess
+from pipeline.training.options import TrainOptions, worker_settings
+from pipeline.training.process import TRAINER, Launch, Output, TrainingProcess
 from pipeline.workers.installation import code_sha256
-from pipeline.workers.ray_gang import RayGang, ray_gang
+from pipeline.workers.ray_group import WorkerGroup, ray_group
 from storage_schemas.format.errors import Problem, SettingError
 
 REFUSED = 2
-"""Status of a trainer that has said in one message why it does not go on."""
-AGAIN = "run the same command again: it goes on after the last checkpoint"
+"""Exit status of a trainer that has printed one message on why it cannot go on."""
+AGAIN = "run the same command again: it resumes after the last checkpoint"
 
 
 def train_on_ray(options: TrainOptions) -> None:
-    """Train a student in as many places as asked for, and pass on what the first of its processes says.
+    """Train a student with a group of workers, and print what the process of rank 0 prints.
 
     Raises:
-        SettingError: no Ray, too few places, or a process that ended before its time.
+        SettingError: no Ray answers, there are too few workers, or a process failed.
     """
-    with ray_gang(TrainingProcess, crew(options.run)) as gang:
-        gang.ask(TrainingProcess.start, _launches(gang, options))
-        _listen(gang)
+    with ray_group(TrainingProcess, worker_settings(options.run)) as group:
+        group.run(TrainingProcess.start, _launches(group, options))
+        _print_until_end(group)
 
 
-def _launches(gang: RayGang[TrainingProcess], options: TrainOptions) -> list[Launch]:
-    """Return what each process is started with: one to a machine, as far as the trainer knows, with a GPU or without.
+def _launches(group: WorkerGroup[TrainingProcess], options: TrainOptions) -> list[Launch]:
+    """Return how to start each process. The trainer takes each of them for a node with one device.
 
-    Every process sees the GPUs of its own place alone, so places may lie on nodes as they come.
+    A process sees only the GPUs of its own worker, so several workers may be on one machine.
     """
-    world = len(gang.addresses)
-    [port] = gang.ask(TrainingProcess.free_port, [None])
+    world = len(group.addresses)
+    [port] = group.run(TrainingProcess.free_port, [None])
     accelerator = "gpu" if options.run.gpus else "cpu"
-    placed = f"--running.devices 1 --running.nodes {world} --running.accelerator {accelerator}".split()
+    layout = f"--running.devices 1 --running.nodes {world} --running.accelerator {accelerator}".split()
     shared = {
-        "MASTER_ADDR": gang.addresses[0],
+        "MASTER_ADDR": group.addresses[0],
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(world),
         "GROUP_WORLD_SIZE": str(world),
         "LOCAL_WORLD_SIZE": "1",
         "LOCAL_RANK": "0",
-        "TORCHELASTIC_RUN_ID": "ray",  # by which Lightning knows that the processes are there already
+        "TORCHELASTIC_RUN_ID": "ray",  # it tells Lightning not to start processes of its own
         "OMP_NUM_THREADS": str(options.run.threads),
     }
     return [
         Launch(
-            arguments=("train", *options.rest, *placed),
+            arguments=("train", *options.rest, *layout),
             environment={**shared, "RANK": str(rank), "GROUP_RANK": str(rank)},
             folder=os.getcwd(),
             code=code_sha256(TRAINER),
@@ -59,43 +60,46 @@ def _launches(gang: RayGang[TrainingProcess], options: TrainOptions) -> list[Lau
     ]
 
 
-def _listen(gang: RayGang[TrainingProcess]) -> None:
-    """Pass on what the first process says, until all have ended.
+def _print_until_end(group: WorkerGroup[TrainingProcess]) -> None:
+    """Print the output of rank 0 until all processes have ended.
 
-    It is passed on one look later: what a process says because another was lost is not worth reading.
+    Each output is printed one round later. When another process was lost, rank 0's last words about it are dropped:
+    the error that is raised names the cause.
     """
-    held: Heard | None = None
+    held: Output | None = None
     while True:
-        heard = gang.ask(TrainingProcess.listen, [None] * len(gang.addresses))
-        if any(one.status for one in heard):
-            raise _ended(gang, heard, held)
+        outputs = group.run(TrainingProcess.read_output, [None] * len(group.addresses))
+        if any(output.status for output in outputs):
+            raise _failure(group, outputs, held)
         if held is not None:
-            _say(held)
-        held = heard[0]
-        if all(one.status is not None for one in heard):
-            return _say(held)
+            _print(held)
+        held = outputs[0]
+        if all(output.status is not None for output in outputs):
+            return _print(held)
 
 
-def _say(heard: Heard) -> None:
-    for stream, text in heard.said:
+def _print(output: Output) -> None:
+    for stream, text in output.texts:
         print(text, end="", flush=True, file=sys.stderr if stream == "err" else sys.stdout)
 
 
-def _ended(gang: RayGang[TrainingProcess], heard: Sequence[Heard], held: Heard | None) -> SettingError:
-    """Return why the run ends: by the process that was killed, else by one that refused, else by the first."""
-    rank, one = min(enumerate(heard), key=lambda pair: _weight(pair[1].status))
-    assert one.status
-    said = "".join(text for stream, text in (*(held.said if held and rank == 0 else ()), *one.said) if stream == "err")
-    place = f"process {rank + 1} of {len(heard)} on {gang.addresses[rank]}"
-    if one.status == REFUSED:
-        return SettingError("training", [Problem(place=place, found=said[said.rfind("error: ") :].strip())])
-    if one.status < 0:
-        found = f"was ended by {signal.Signals(-one.status).name}"
+def _failure(group: WorkerGroup[TrainingProcess], outputs: Sequence[Output], held: Output | None) -> SettingError:
+    """Return the error that names the cause: a process that was killed, else one that refused, else the first that
+    failed."""
+    rank, output = min(enumerate(outputs), key=lambda pair: _precedence(pair[1].status))
+    assert output.status
+    texts = (*(held.texts if held and rank == 0 else ()), *output.texts)
+    errors = "".join(text for stream, text in texts if stream == "err")
+    place = f"process {rank + 1} of {len(outputs)} on {group.addresses[rank]}"
+    if output.status == REFUSED:
+        return SettingError("training", [Problem(place=place, found=errors[errors.rfind("error: ") :].strip())])
+    if output.status < 0:
+        found = f"was ended by {signal.Signals(-output.status).name}"
     else:
-        last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        found = f"ended with status {one.status}: {last[:500]}"
+        last = (errors.strip().splitlines() or ["it printed no error"])[-1]
+        found = f"ended with status {output.status}: {last[:500]}"
     return SettingError("training", [Problem(place=place, found=found, fix=AGAIN)])
 
 
-def _weight(status: int | None) -> int:
+def _precedence(status: int | None) -> int:
     return 3 if not status else 0 if status < 0 else 1 if status == REFUSED else 2

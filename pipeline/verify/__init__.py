@@ -1,4 +1,4 @@
-"""The verify and gc commands: whether what is there is what was committed, and what nothing names.
+"""The commands `verify` and `gc`: whether a cache is still what was committed, and which objects nothing names.
 
-Door: stage, leftovers, findings, text, options.
+Door: stage, leftovers, problems, verdict, text, options.
 """

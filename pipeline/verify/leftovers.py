@@ -1,4 +1,4 @@
-"""What a cache no longer needs: objects that nothing names, and details that every teacher has seen."""
+"""What a cache no longer needs: objects that nothing names, details that every teacher has read, dead uploads."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from pipeline.inventory.commands import stats_command
 from pipeline.inventory.commit_log import committed_units
 from pipeline.inventory.teacher_maps import map_specs
 from pipeline.inventory.unfinished import unfinished_maps
-from pipeline.verify.declared import read_declared
-from pipeline.verify.findings import Findings, noting
+from pipeline.inventory.units import Unit
+from pipeline.verify.manifests import read_manifests
+from pipeline.verify.problems import Findings, collecting
 from pipeline.verify.teachers import check_stats
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit, record_path
@@ -23,61 +24,68 @@ from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.pending_uploads import PendingUpload, pending_uploads
 from storage_schemas.objects.publish import require_claim
 
+SEE_VERIFY = "`make verify` says what to do"
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """An object that can go."""
+    """An object that can be deleted."""
 
     name: str
     """Relative to the cache."""
     bytes: int
 
 
-def unnamed_objects(cache: Cache, found: Findings) -> list[Leftover]:
+def unnamed_objects(cache: Cache, findings: Findings) -> list[Leftover]:
     """Return the objects that nothing in the cache names, sorted: what killed runs left, and what is not ours.
 
     Args:
         cache: the cache.
-        found: with all that is named.
+        findings: with every object that is named.
     """
-    names = {*cache.store.listing(FEATURES), *cache.store.listing("tables")} - found.known
+    names = {*cache.store.listing(FEATURES), *cache.store.listing("tables")} - findings.referenced
     return [Leftover(name=name, bytes=cache.store.size(name) or 0) for name in sorted(names)]
 
 
 def find_leftovers(cache: Cache) -> list[Leftover]:
-    """Read all that a cache says of itself, and return what nothing in it names.
+    """Return the objects that no manifest, group or commit record of a cache names.
 
     Raises:
         MissingError: there is no cache.
-        CorruptionError: something that would say is damaged. Nothing is then known to be left over.
+        CorruptionError: a manifest or a record is damaged: then it is unknown what it names.
     """
-    found = Findings()
-    declared = read_declared(cache, "", found)
-    for manifest in declared.teachers:
-        check_stats(cache, manifest, None, {}, stats_command(cache, manifest.spec.name), found)
-    units = {unit.name: unit for unit in declared.units}
+    findings = Findings()
+    manifests = read_manifests(cache, "", findings)
+    for manifest in manifests.teachers:
+        check_stats(cache, manifest, None, {}, stats_command(cache, manifest.spec.name), findings)
+    units = {unit.name: unit for unit in manifests.units}
     for name, shards in committed_units(cache).items():
         for shard in shards:
-            place = record_path(name, shard)
-            found.known.add(place)
-            with noting(found.problems, place, "`make verify` says what to do"):
-                found.known.update(record.path for record in read_commit(cache.store, name, shard))
-            if name in units:
-                # what was seen is kept too, where its own record was lost: images may be gone by now
-                seen = views_unit(units[name].view_set)
-                found.known.update(units[name].objects(shard), units[seen].objects(shard))
-            else:
-                found.note(place, "is of a unit that no manifest names", "`make verify` says what to do")
-    if found.problems:
-        raise CorruptionError(f"cache {cache.store.uri}", found.problems)
-    return unnamed_objects(cache, found)
+            _add_referenced(cache, units, name, shard, findings)
+    if findings.problems:
+        raise CorruptionError(f"cache {cache.store.uri}", findings.problems)
+    return unnamed_objects(cache, findings)
+
+
+def _add_referenced(cache: Cache, units: dict[str, Unit], name: str, shard: int, findings: Findings) -> None:
+    """Add what a committed shard needs to the objects that are named."""
+    place = record_path(name, shard)
+    findings.referenced.add(place)
+    with collecting(findings.problems, place, SEE_VERIFY):
+        findings.referenced.update(record.path for record in read_commit(cache.store, name, shard))
+    if name not in units:
+        findings.add(place, "is of a unit that no manifest names", SEE_VERIFY)
+        return
+    # its views are kept even where their own record was lost: the source images may no longer exist
+    views = views_unit(units[name].view_set)
+    findings.referenced.update(units[name].objects(shard), units[views].objects(shard))
 
 
 def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherChoice]) -> list[Leftover]:
     """Return the details of the fixed teachers among `choices` whose features are complete, commit records first.
 
-    Details are read by `extract` alone. They can be cut again from the images, to the same bytes.
+    Only `extract` reads details. They can be cut again from the images, to the same bytes.
     """
     spent = [maps[0] for choice in choices if not unfinished_maps(cache, views, maps := map_specs(choice))]
     names = [
@@ -92,27 +100,27 @@ def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherC
 
 
 def stale_uploads(cache: Cache, hours: float) -> list[PendingUpload]:
-    """Return the uploads to a cache that began so long ago that their writers must be dead."""
+    """Return the unfinished uploads to a cache that began so many hours ago or more: their writers must be dead."""
     latest = datetime.now(UTC) - timedelta(hours=hours)
-    return [one for one in pending_uploads(cache.store) if one.begun <= latest]
+    return [upload for upload in pending_uploads(cache.store) if upload.begun <= latest]
 
 
 def delete(cache: Cache, leftovers: Iterable[Leftover]) -> None:
     """Delete objects, in their order: a commit record before what it names.
 
     Raises:
-        IdentityError: one has another size than when it was found: it is being written.
-        StorageError: the claim under which the cache is to be written is gone.
+        IdentityError: an object has another size than when it was found: a run is writing it.
+        StorageError: the claim under which the cache is written is gone.
     """
-    for one in leftovers:
+    for leftover in leftovers:
         require_claim(cache.store)
-        size = cache.store.size(one.name)
+        size = cache.store.size(leftover.name)
         if size is None:
-            continue  # a run that was still writing it gave it its name, or took it away
-        if size != one.bytes:
+            continue  # a run that was still writing this temporary object has renamed or removed it
+        if size != leftover.bytes:
             fix = "wait until no run writes to this cache"
-            raise IdentityError("leftover", [Problem(place=one.name, found="is being written", fix=fix)])
-        cache.store.remove(one.name)
+            raise IdentityError("leftover", [Problem(place=leftover.name, found="is being written", fix=fix)])
+        cache.store.remove(leftover.name)
 
 
 def _detail_folders(view_set: ViewSet, spec: TeacherSpec) -> tuple[str, str]:

@@ -16,35 +16,39 @@ class VerifyOptions:
     cache: str = ""
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     teacher: str = ""
-    """Check this teacher's features and details alone (TEACHER): its name in the cache, or `module:Class`."""
+    """Check only this teacher's features and details (TEACHER): its name in the cache, or `module:Class`."""
     quick: bool = False
-    """Leave the arrays' bytes unread: records, manifests and tables are read, and of array shards their sizes compared.
-    What was lost or cut short is found, and nothing that was changed in place."""
+    """Do not read the bytes of arrays. Records, manifests and tables are read, and the sizes of array shards compared:
+    this finds shards that are lost or cut short, but not bytes that were changed in place."""
+    independent: int = 0
+    """Read so many chunks of every array, drawn by hash, through zarr-python too, and compare them byte for byte with
+    what our own reader gives. All chunks where an array has fewer."""
     recompute: int = 0
-    """Run each teacher again on so many views, drawn by hash, and compare with what is stored."""
+    """Run each teacher again on so many views, drawn by hash, and compare its features with the stored ones."""
     weights: str = ""
-    """For `recompute`: where the weights of `teacher` are, when not where its recipe says (WEIGHTS)."""
+    """For `recompute`: the weights of `teacher`, where they are not those of its recipe (WEIGHTS)."""
     source: str = ""
-    """For `recompute`: what `teacher` is, `module:Class` or a name of the catalogue, when its recipe does not say."""
+    """For `recompute`: the source of `teacher`, `module:Class` or a name of the catalogue, where its recipe does not
+    name it."""
     run: RunConfig = field(default_factory=lambda: RunConfig(executor="local"))
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcOptions:
-    """Settings of `gc`. It says what can go, and deletes nothing unless told."""
+    """Settings of `gc`. It names what can be deleted, and deletes it only with `delete`."""
 
     recipe: str = "demo"
-    """Whose teachers' details; see `details`."""
+    """The recipe whose teachers `details` means."""
     cache: str = ""
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     details: bool = False
-    """Also the details of the recipe's fixed teachers whose features are complete. A teacher that joins later, or
-    another size of it, needs the images again."""
+    """Also the details of the recipe's fixed teachers whose features are complete. A fixed teacher that is added later,
+    or another size of it, needs the images again."""
     uploads_older_than: float = 24.0
-    """Also unfinished uploads to S3 that began so many hours ago or more: no writer takes that long over a shard."""
+    """Also unfinished uploads to S3 that began this many hours ago or more: no writer takes that long for a shard."""
     delete: bool = False
-    """Delete what was found. Refused while a run writes to the cache: what that is writing is named by nothing yet."""
+    """Delete what was found. Refused while a run writes to the cache: nothing names yet what that run is writing."""
 
 
 def verify_options(arguments: Sequence[str]) -> VerifyOptions:
@@ -52,6 +56,7 @@ def verify_options(arguments: Sequence[str]) -> VerifyOptions:
     options = parse("verify", VerifyOptions(), arguments)
     require("CACHE", options.cache)
     require_at_least("recompute", options.recompute, least=0)
+    require_at_least("independent", options.independent, least=0)
     if (options.weights or options.source) and not options.teacher:
         require("TEACHER", "")
     return options

@@ -1,50 +1,29 @@
-"""Verifying a cache: every committed byte is read, and everything is found that is not what was committed."""
+"""Verifying a cache: every committed byte is read, and everything that differs from what was committed is named."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import final
 
 from pipeline.inventory.commands import stats_command
 from pipeline.inventory.commit_log import committed_units, exported_names, unit_command
 from pipeline.inventory.stored_units import seeing_nothing_more
 from pipeline.inventory.unfinished import UnfinishedFacts
-from pipeline.verify.declared import Declared, read_declared
-from pipeline.verify.findings import Findings
+from pipeline.verify.independent import read_independently, require_zarr
 from pipeline.verify.leftovers import unnamed_objects
-from pipeline.verify.metadata import metadata_name
+from pipeline.verify.manifests import CacheManifests, read_manifests
 from pipeline.verify.options import VerifyOptions
-from pipeline.verify.recompute import Recomputed, recompute_teachers, teacher_name
-from pipeline.verify.task import CheckTask
+from pipeline.verify.problems import Findings
+from pipeline.verify.shard_task import CheckTask
 from pipeline.verify.tasks import check_shards, check_tasks
 from pipeline.verify.teachers import check_stats
+from pipeline.verify.verdict import ReadIndependently, Recomputed, Verdict
 from pipeline.verify.worker import CheckReport
+from pipeline.verify.zarr_metadata import metadata_name
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.format.errors import Problem
 from storage_schemas.format.layout import features_unit
 
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What `verify` found."""
-
-    problems: tuple[Problem, ...]
-    """Everything that is not what was committed."""
-    unfinished: tuple[UnfinishedFacts, ...]
-    """What a killed or a waiting run has still to do: no damage."""
-    leftovers: Mapping[str, int]
-    """Objects that nothing names, with their bytes: no damage. Empty where a manifest that would say is damaged."""
-    recomputed: tuple[Recomputed, ...]
-    """What was run again."""
-    units: int
-    """Units of which anything is committed."""
-    objects: int
-    """Committed objects that were looked at."""
-    bytes: int
-    """Bytes of these."""
-    quick: bool
-    """Whether those of arrays were left unread."""
+Checked = Sequence[tuple[CheckTask, CheckReport]]
+"""Every committed shard, with the result of its check."""
 
 
 def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
@@ -52,64 +31,110 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
 
     Args:
         cache: the cache.
-        options: which teacher's units alone, whether arrays are left unread, how many views to run again, how the work
-            is carried.
+        options: which teacher, whether the bytes of arrays are read, how many views to recompute and how many chunks to
+            read independently, and the executor.
 
     Raises:
         MissingError: there is no cache, or no such teacher in it.
         ContractError: it is of another format version.
-        SettingError, IdentityError: a teacher is to be run again, and the one at hand is not the cache's.
+        SettingError, IdentityError: a teacher is to be run again, and what is given is not the teacher of the cache.
+        SettingError: zarr-python is to read chunks, and it is not installed.
     """
-    found, teacher = Findings(), teacher_name(options.teacher)
-    declared = read_declared(cache, teacher, found)
-    recomputed = recompute_teachers(cache, declared, options, found) if options.recompute else []
+    findings, teacher = Findings(), _name_in_cache(options.teacher)
+    if options.independent:
+        require_zarr()  # before hours of reading
+    manifests = read_manifests(cache, teacher, findings)
+    recomputed = _recompute(cache, manifests, options, findings)
     committed = committed_units(cache, teacher)
-    tasks = check_tasks(cache, declared, committed)
-    reports = check_shards(cache, tasks, options.run, quick=options.quick)
-    for task, report in zip(tasks, reports, strict=True):
-        found.problems.extend(report.problems)
-        found.known.add(record_path(task.name, task.shard))
-        found.known.update(record.path for record in report.records)
-        found.known.update(task.unit.objects(task.shard) if task.unit else ())
-    found.problems.extend(_unnamed(declared, committed, found.problems))
-    unfinished = list(_shards_left(cache, declared, committed))
-    unread = {task.name for task, report in zip(tasks, reports, strict=True) if not report.records}
-    unfinished += _stats_left(cache, declared, _views(tasks, reports), {one.unit for one in unfinished} | unread, found)
-    left = unnamed_objects(cache, found) if declared.whole and not teacher else []
+    checked = _checked(cache, manifests, committed, options, findings)
+    independent = _read_independently(cache, manifests, checked, options, findings)
+    findings.problems.extend(_unnamed(manifests, committed, findings.problems))
+    unfinished = list(_shards_left(cache, manifests, committed))
+    unread = {task.name for task, report in checked if not report.records}
+    counted = _views(checked)
+    unfinished += _stats_left(cache, manifests, counted, {facts.unit for facts in unfinished} | unread, findings)
+    leftovers = unnamed_objects(cache, findings) if manifests.whole and not teacher else []
     return Verdict(
-        problems=tuple(dict.fromkeys(found.problems)),
+        problems=tuple(dict.fromkeys(findings.problems)),
         unfinished=tuple(unfinished),
-        leftovers={one.name: one.bytes for one in left},
+        leftovers={leftover.name: leftover.bytes for leftover in leftovers},
         recomputed=tuple(recomputed),
+        independent=independent,
         units=len(committed),
-        objects=sum(len(report.records) for report in reports),
-        bytes=sum(record.bytes for report in reports for record in report.records),
+        objects=sum(len(report.records) for _, report in checked),
+        bytes=sum(record.bytes for _, report in checked for record in report.records),
         quick=options.quick,
     )
 
 
-def _views(tasks: Sequence[CheckTask], reports: Sequence[CheckReport]) -> dict[str, int]:
-    views = dict.fromkeys((task.name for task in tasks), 0)
+def _name_in_cache(teacher: str) -> str:
+    """Return a teacher's name in the cache, where the user may have given its class."""
+    if ":" not in teacher:
+        return teacher
+    from teachers.own import own_class  # here, so that torch is loaded only where a class is given
+
+    return own_class(teacher).declared.name
+
+
+def _recompute(cache: Cache, manifests: CacheManifests, options: VerifyOptions, findings: Findings) -> list[Recomputed]:
+    if not options.recompute:
+        return []
+    from pipeline.verify.recompute import recompute_teachers  # here, so that torch is loaded only where it is needed
+
+    return recompute_teachers(cache, manifests, options, findings)
+
+
+def _checked(
+    cache: Cache,
+    manifests: CacheManifests,
+    committed: Mapping[str, Sequence[int]],
+    options: VerifyOptions,
+    findings: Findings,
+) -> Checked:
+    """Check every committed shard."""
+    tasks = check_tasks(cache, manifests, committed)
+    reports = check_shards(cache, tasks, options.run, quick=options.quick)
     for task, report in zip(tasks, reports, strict=True):
+        findings.problems.extend(report.problems)
+        findings.referenced.add(record_path(task.name, task.shard))
+        findings.referenced.update(record.path for record in report.records)
+        findings.referenced.update(task.unit.objects(task.shard) if task.unit else ())
+    return list(zip(tasks, reports, strict=True))
+
+
+def _read_independently(
+    cache: Cache, manifests: CacheManifests, checked: Checked, options: VerifyOptions, findings: Findings
+) -> ReadIndependently | None:
+    if not options.independent:
+        return None
+    return read_independently(cache, manifests.teachers, checked, options.independent, options.run, findings)
+
+
+def _views(checked: Checked) -> dict[str, int]:
+    """Return how many views each unit has."""
+    views = dict.fromkeys((task.name for task, _ in checked), 0)
+    for task, report in checked:
         views[task.name] += report.records[0].rows if report.records else 0
     return views
 
 
 def _unnamed(
-    declared: Declared, committed: Mapping[str, Sequence[int]], problems: Sequence[Problem]
+    manifests: CacheManifests, committed: Mapping[str, Sequence[int]], problems: Sequence[Problem]
 ) -> Iterator[Problem]:
-    """Yield units that have committed shards and no manifest; a manifest that is damaged is named already."""
+    """Yield units that have committed shards and no manifest; a damaged manifest is a problem already."""
     damaged = {problem.place for problem in problems}
-    units = {unit.name for unit in declared.units}
+    units = {unit.name for unit in manifests.units}
     for name in (name for name in committed if name not in units):
         group = "views" if name.startswith("views/") else "/".join(name.split("/")[:2])
         if metadata_name(group) not in damaged:
-            found = "has committed shards, and no manifest says what they are"
+            found = "has committed shards, and no manifest defines them"
             fix = f"put {metadata_name(group)} back from a copy, or delete tables/shards/{name}"
             yield Problem(place=f"tables/shards/{name}", found=found, fix=fix)
 
 
-def _shards_left(cache: Cache, declared: Declared, committed: Mapping[str, Sequence[int]]) -> Iterator[UnfinishedFacts]:
+def _shards_left(
+    cache: Cache, declared: CacheManifests, committed: Mapping[str, Sequence[int]]
+) -> Iterator[UnfinishedFacts]:
     views = declared.views and declared.views.manifest
     exported = exported_names(views, declared.teachers)
     idle = seeing_nothing_more(views, declared.teachers, committed) if views else ()
@@ -123,7 +148,7 @@ def _shards_left(cache: Cache, declared: Declared, committed: Mapping[str, Seque
 
 
 def _stats_left(
-    cache: Cache, declared: Declared, views: Mapping[str, int], uncounted: Collection[str], found: Findings
+    cache: Cache, declared: CacheManifests, views: Mapping[str, int], uncounted: Collection[str], found: Findings
 ) -> Iterator[UnfinishedFacts]:
     for manifest in declared.teachers:
         name = manifest.spec.name

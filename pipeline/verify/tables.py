@@ -1,4 +1,4 @@
-"""Checking tables row by row: all that stands in them can be drawn again from the recipe and the image list."""
+"""Checking tables row by row: every value can be drawn again from the recipe and the image list."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from pipeline.config import ViewsConfig
 from pipeline.inventory.units import Unit
-from pipeline.verify.findings import noting, rows_problem
-from pipeline.verify.task import CheckTask
+from pipeline.verify.problems import collecting, rows_problem
+from pipeline.verify.shard_task import CheckTask
 from pipeline.views.crop import draw_crop
 from pipeline.views.placements import place_views, placements_of, placements_table, source_rows
 from storage_schemas.format.errors import Problem
@@ -19,27 +19,23 @@ from storage_schemas.objects.store import Store
 SCHEMAS = {"views": VIEWS, "rejected": REJECTED, "placements": PLACEMENTS}
 """Columns of each table that has a part for each shard."""
 ROUNDING = 1e-6
-"""How far a crop's box may be from the one drawn again (pixels): machines round logarithms differently."""
+"""Largest difference of a crop's box from the box drawn again (pixels): machines round logarithms differently."""
 
 Row = Mapping[str, Any]
 
 
 def table_problems(store: Store, task: CheckTask, unit: Unit, rows: int) -> list[Problem]:
-    """Check the tables of one shard, and that it holds its views.
+    """Check the tables of one shard.
 
     Args:
         store: the cache.
-        task: what is known of the shard.
-        unit: the shard's.
-        rows: views that its record says it has.
+        task: the shard, and what it must agree with.
+        unit: the shard's unit.
+        rows: number of views in its commit record.
     """
     problems: list[Problem] = []
     place = table_part("views", unit.view_set.name, task.shard)
-    parts = {
-        table: _read(store, table, table_part(table, folder, task.shard), task.fix, problems)
-        for table, folder in unit.tables
-        if store.exists(table_part(table, folder, task.shard))  # what a record names and is not there is named already
-    }
+    parts = _read_parts(store, task, unit, problems)
     views = parts.get("views")
     if "views" not in dict(unit.tables):
         views = _read(store, "views", place, task.views_fix, problems)
@@ -57,28 +53,37 @@ def table_problems(store: Store, task: CheckTask, unit: Unit, rows: int) -> list
     return problems
 
 
+def _read_parts(store: Store, task: CheckTask, unit: Unit, problems: list[Problem]) -> dict[str, pa.Table | None]:
+    """Read the shard's part of each table of the unit, but for missing ones: the check of the record names those."""
+    places = {table: table_part(table, folder, task.shard) for table, folder in unit.tables}
+    return {
+        table: _read(store, table, place, task.fix, problems) for table, place in places.items() if store.exists(place)
+    }
+
+
 def _read(store: Store, table: str, place: str, fix: str, problems: list[Problem]) -> pa.Table | None:
-    with noting(problems, place, fix):
+    with collecting(problems, place, fix):
         return from_parquet(store.read(place), SCHEMAS[table], place)
     return None
 
 
 def _view_rows(place: str, views: pa.Table, rejected: pa.Table, task: CheckTask, unit: Unit) -> Iterator[Problem]:
-    """Check a shard's views: their numbers, which they are, and the boxes that they were cut from."""
+    """Check a shard's views: their row slots, their images and draws, and their boxes."""
     rows, slots = views.to_pylist(), unit.grid.slots(task.shard)
     misnumbered = [position for position, row in enumerate(rows) if row["row"] != slots.start + position]
-    yield from rows_problem(place, misnumbered, "is not numbered as the row slot that it fills", task.fix)
+    yield from rows_problem(place, misnumbered, "does not have the number of its row slot", task.fix)
     if task.drawn is not None:
         drawn = {(view.image.key, view.draw): view.split for view in task.drawn}
-        gone = {(row["image"], row["draw"]) for row in rejected.to_pylist()}
-        expected = [{"image": key[0], "draw": key[1], "split": drawn[key]} for key in drawn if key not in gone]
-        yield from _unlike(place, rows, expected, "is not the view that is drawn for it", task.fix)
-        if strange := sorted(gone - drawn.keys()):
-            named = table_part("rejected", unit.view_set.name, task.shard)
-            yield Problem(place=named, found=f"rejects views that are not drawn for it: {strange}", fix=task.fix)
+        lost = {(row["image"], row["draw"]) for row in rejected.to_pylist()}
+        expected = [{"image": key[0], "draw": key[1], "split": drawn[key]} for key in drawn if key not in lost]
+        yield from _different(place, rows, expected, "is not the view that is drawn for it", task.fix)
+        if strange := sorted(lost - drawn.keys()):
+            rejected_part = table_part("rejected", unit.view_set.name, task.shard)
+            found = f"rejects views that are not drawn for this shard: {strange}"
+            yield Problem(place=rejected_part, found=found, fix=task.fix)
     if task.settings is not None:
-        odd = [row["row"] for row in rows if not _is_drawn_crop(row, task.settings)]
-        yield from rows_problem(place, odd, "does not hold the box that is drawn for it", task.fix)
+        wrong = [row["row"] for row in rows if not _is_drawn_crop(row, task.settings)]
+        yield from rows_problem(place, wrong, "does not hold the box that is drawn for it", task.fix)
 
 
 def _placement_rows(
@@ -92,33 +97,35 @@ def _placement_rows(
     drawn = place_views(unit.teacher, settings.seed, shifts, unit.view_set, geometry, views)
     expected = placements_table(drawn).to_pylist()
     if task.exported and unit.teacher.size_rule == "canvas":
-        expected = [{name: one[name] for name in ("row", "offset_row", "offset_col")} for one in expected]
+        expected = [{name: row[name] for name in ("row", "offset_row", "offset_col")} for row in expected]
         yield from _mosaic_rows(place, placements, task, unit, settings)
-    yield from _unlike(place, placements.to_pylist(), expected, "is not the placement that is drawn for it", task.fix)
+    found = "is not the placement that is drawn for it"
+    yield from _different(place, placements.to_pylist(), expected, found, task.fix)
 
 
 def _mosaic_rows(
     place: str, placements: pa.Table, task: CheckTask, unit: Unit, settings: ViewsConfig
 ) -> Iterator[Problem]:
-    """Check mosaics that come from another cache: cells that they have, and views in the order in which they were."""
+    """Check mosaics from another cache: each view is in a cell drawn for it there, and views keep their order."""
     if unit.teacher is None:
         return
     listed, geometry = placements_of(placements), unit.shape.geometry
     rows = source_rows(unit.teacher, settings.seed, unit.view_set, geometry, listed)
     before = [-1, *(-1 if row is None else row for row in rows)]
-    odd = [position for position, row in enumerate(rows) if row is None or row <= before[position]]
-    yield from rows_problem(place, odd, "is not in a cell that is drawn for it", task.fix)
+    wrong = [position for position, row in enumerate(rows) if row is None or row <= before[position]]
+    yield from rows_problem(place, wrong, "is not in a cell that is drawn for it", task.fix)
 
 
-def _unlike(place: str, rows: Sequence[Row], expected: Sequence[Row], found: str, fix: str) -> Iterator[Problem]:
+def _different(place: str, rows: Sequence[Row], expected: Sequence[Row], found: str, fix: str) -> Iterator[Problem]:
+    """Compare rows with those expected, in the columns that these have."""
     if len(rows) != len(expected):
         yield Problem(place=place, found=f"has {len(rows)} rows, expected {len(expected)}", fix=fix)
     pairs = enumerate(zip(rows, expected, strict=False))
-    unlike = [position for position, (row, like) in pairs if not like.items() <= row.items()]
-    yield from rows_problem(place, unlike, found, fix)
+    wrong = [position for position, (row, wanted) in pairs if not wanted.items() <= row.items()]
+    yield from rows_problem(place, wrong, found, fix)
 
 
 def _is_drawn_crop(row: Row, settings: ViewsConfig) -> bool:
     crop = draw_crop(row["image_width"], row["image_height"], settings, (settings.seed, row["image"], row["draw"]))
-    apart = (abs(row[name] - getattr(crop, name)) for name in ("left", "top", "width", "height"))
-    return row["flip"] == crop.flip and all(distance <= ROUNDING for distance in apart)
+    differences = (abs(row[name] - getattr(crop, name)) for name in ("left", "top", "width", "height"))
+    return row["flip"] == crop.flip and all(difference <= ROUNDING for difference in differences)

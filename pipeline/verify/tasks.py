@@ -1,70 +1,93 @@
-"""The tasks of `verify`, and carrying them out."""
+"""One task for each committed shard, and carrying tasks out in a pool of workers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 from pipeline.config import RunConfig
 from pipeline.inventory.commit_log import exported_names, unit_command
 from pipeline.inventory.units import Unit
-from pipeline.verify.declared import Declared
-from pipeline.verify.task import CheckTask, rewrite
+from pipeline.verify.manifests import CacheManifests
+from pipeline.verify.shard_task import CheckTask, rewrite_fix
 from pipeline.verify.worker import CheckReport, ShardChecker
 from pipeline.views.sampling import DrawnView
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
+from pipeline.workers.pool import Task, Worker, WorkerFactory
 from pipeline.workers.progress import progress
 from storage_schemas.cache import Cache
 from storage_schemas.format.layout import views_unit
 
+Report = TypeVar("Report")
 
-def check_tasks(cache: Cache, declared: Declared, committed: Mapping[str, Sequence[int]]) -> list[CheckTask]:
-    """Return the task of every committed shard.
+
+def check_tasks(cache: Cache, manifests: CacheManifests, committed: Mapping[str, Sequence[int]]) -> list[CheckTask]:
+    """Return a task for every committed shard.
 
     Args:
         cache: the cache.
-        declared: what it says of itself.
-        committed: shards that each unit has commit records of.
+        manifests: its manifests.
+        committed: shards of each unit that have a commit record.
     """
-    units = {unit.name: unit for unit in declared.units}
-    return [_task(cache, declared, name, units.get(name), shard) for name in committed for shard in committed[name]]
-
-
-def _task(cache: Cache, declared: Declared, name: str, unit: Unit | None, shard: int) -> CheckTask:
-    views = name if unit is None else views_unit(unit.view_set)
-    exported = exported_names(declared.views and declared.views.manifest, declared.teachers)
-    return CheckTask(
-        name=name,
-        shard=shard,
-        fix=rewrite(name, shard, unit_command(cache, declared.recipe, name, exported)),
-        views_fix=rewrite(views, shard, unit_command(cache, declared.recipe, views, exported)),
-        unit=unit,
-        exported=unit is not None and unit.teacher is not None and unit.teacher.name in exported,
-        settings=None if declared.views is None else declared.views.settings,
-        drawn=_drawn(declared, unit, shard),
-    )
-
-
-def _drawn(declared: Declared, unit: Unit | None, shard: int) -> tuple[DrawnView, ...] | None:
-    if unit is None or declared.views is None or unit.name != views_unit(unit.view_set):
-        return None
-    drawn = declared.views.drawn.get(unit.view_set)
-    # a record of a shard that the grid does not have is named for that
-    if drawn is None or shard >= unit.grid.shards:
-        return None
-    given = unit.grid.drawn(shard)
-    return tuple(drawn[given.start : given.stop])
+    units = {unit.name: unit for unit in manifests.units}
+    return [_task(cache, manifests, name, units.get(name), shard) for name in committed for shard in committed[name]]
 
 
 def check_shards(cache: Cache, tasks: Sequence[CheckTask], run: RunConfig, *, quick: bool) -> list[CheckReport]:
-    """Run every task, and return what became of them, in their order."""
-    reports: list[CheckReport] = []
-    waiting = [_slots(task) for task in tasks]
-    factory = partial(ShardChecker, store=cache.store, quick=quick)
-    with open_pool(factory, run, tasks=len(tasks)) as pool, progress("verify", done=0, total=sum(waiting)) as bar:
-        for report, views in zip(in_order(pool.run(ShardChecker.check, tasks)), waiting, strict=True):
+    """Carry out every task, and return the reports in the order of the tasks."""
+    factory, slots = partial(ShardChecker, store=cache.store, quick=quick), [_slots(task) for task in tasks]
+    return in_pool(factory, ShardChecker.check, tasks, slots, run, "verify")
+
+
+def in_pool(
+    factory: WorkerFactory[Worker],
+    step: Callable[[Worker, Task], Report],
+    tasks: Sequence[Task],
+    views: Sequence[int],
+    run: RunConfig,
+    title: str,
+) -> list[Report]:
+    """Carry out tasks in a pool of workers, and return the reports in the order of the tasks.
+
+    Args:
+        factory: makes a worker.
+        step: the method of the worker that carries out a task.
+        tasks: what it is called with.
+        views: how many views each task reads.
+        run: executor and workers.
+        title: what the progress bar is called.
+    """
+    reports: list[Report] = []
+    with open_pool(factory, run, tasks=len(tasks)) as pool, progress(title, done=0, total=sum(views)) as bar:
+        for report, count in zip(in_order(pool.run(step, tasks)), views, strict=True):
             reports.append(report)
-            bar.add(views)
+            bar.add(count)
     return reports
+
+
+def _task(cache: Cache, manifests: CacheManifests, name: str, unit: Unit | None, shard: int) -> CheckTask:
+    views = name if unit is None else views_unit(unit.view_set)
+    exported = exported_names(manifests.views and manifests.views.manifest, manifests.teachers)
+    return CheckTask(
+        name=name,
+        shard=shard,
+        fix=rewrite_fix(name, shard, unit_command(cache, manifests.recipe, name, exported)),
+        views_fix=rewrite_fix(views, shard, unit_command(cache, manifests.recipe, views, exported)),
+        unit=unit,
+        exported=unit is not None and unit.teacher is not None and unit.teacher.name in exported,
+        settings=None if manifests.views is None else manifests.views.settings,
+        drawn=_drawn_views(manifests, unit, shard),
+    )
+
+
+def _drawn_views(manifests: CacheManifests, unit: Unit | None, shard: int) -> tuple[DrawnView, ...] | None:
+    if unit is None or manifests.views is None or unit.name != views_unit(unit.view_set):
+        return None
+    drawn = manifests.views.drawn.get(unit.view_set)
+    if drawn is None or shard >= unit.grid.shards:  # the check of its record names a shard that the grid lacks
+        return None
+    given = unit.grid.drawn(shard)
+    return tuple(drawn[given.start : given.stop])
 
 
 def _slots(task: CheckTask) -> int:

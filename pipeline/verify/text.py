@@ -1,38 +1,58 @@
-"""What `verify` says when it found no damage, and of what is no damage."""
+"""The lines that `verify` prints: what is no damage, and that all is sound. Problems are printed as an error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.inventory.unfinished import UnfinishedFacts
 from pipeline.text_table import aligned, sized
-from pipeline.verify.stage import Verdict
+from pipeline.verify.verdict import ReadIndependently, Recomputed, Verdict
 
-SHOWN = 10
-"""Leftovers that are named; the others are counted."""
+NAMES_SHOWN = 10
+"""How many leftovers are named; the others are counted."""
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
-    """Say what is unfinished, what is left over, and what was run again; last, where nothing is damaged, that."""
-    if verdict.unfinished:
-        rows = [[one.unit, f"{one.done}/{one.of}", one.command] for one in verdict.unfinished]
-        yield from aligned([["unfinished", "done", "finished by"], *rows], left=3)
-    if verdict.leftovers:
-        size = sized(sum(verdict.leftovers.values()))
-        yield f"leftovers: {len(verdict.leftovers)} objects, {size}, that nothing names and nobody reads"
-        yield from (f"  {name}" for name in list(verdict.leftovers)[:SHOWN])
-        if len(verdict.leftovers) > SHOWN:
-            yield f"  and {len(verdict.leftovers) - SHOWN} more"
-    for one in verdict.recomputed:
-        yield (
-            f"recomputed {one.teacher}: {one.views} views, the farthest {one.farthest:.2g} of a token's length "
-            f"from what is stored; rounding explains {one.tolerance:.2g}"
-        )
-        if one.left_out:
-            yield (
-                f"recomputed {one.teacher}: {one.left_out} views cannot be run again here: "
-                "details that it saw, or others of their mosaics, are not in this cache"
-            )
+    """Yield what is unfinished, left over, recomputed and read independently; last, of a sound cache, that it is."""
+    yield from _unfinished_lines(verdict.unfinished)
+    yield from _leftover_lines(verdict.leftovers)
+    for recomputed in verdict.recomputed:
+        yield from _recomputed_lines(recomputed)
+    if verdict.independent is not None:
+        yield _independent_line(verdict.independent)
     if not verdict.problems:
-        units = f"{verdict.units} units, {verdict.objects} committed objects, {sized(verdict.bytes)}"
+        counts = f"{verdict.units} units, {verdict.objects} committed objects, {sized(verdict.bytes)}"
         if verdict.quick:
-            yield f"verify: sound: {units}, all there and of the right size; what is in the arrays was not read"
+            yield f"verify: sound: {counts}, all there and of the right size; the bytes of arrays were not read"
         else:
-            yield f"verify: sound: {units}, every byte read and as committed"
+            yield f"verify: sound: {counts}, every byte read and as committed"
+
+
+def _unfinished_lines(unfinished: Sequence[UnfinishedFacts]) -> Iterator[str]:
+    if unfinished:
+        rows = [[facts.unit, f"{facts.done}/{facts.of}", facts.command] for facts in unfinished]
+        yield from aligned([["unfinished", "done", "finished by"], *rows], left=3)
+
+
+def _leftover_lines(leftovers: Mapping[str, int]) -> Iterator[str]:
+    if leftovers:
+        size = sized(sum(leftovers.values()))
+        yield f"leftovers: {len(leftovers)} objects, {size}, that nothing in the cache names (see `make gc`)"
+        yield from (f"  {name}" for name in list(leftovers)[:NAMES_SHOWN])
+        if len(leftovers) > NAMES_SHOWN:
+            yield f"  and {len(leftovers) - NAMES_SHOWN} more"
+
+
+def _recomputed_lines(recomputed: Recomputed) -> Iterator[str]:
+    yield (
+        f"recomputed {recomputed.teacher}: {recomputed.views} views, max relative error of a token "
+        f"{recomputed.largest_error:.2g}, tolerance {recomputed.tolerance:.2g}"
+    )
+    if recomputed.left_out:
+        yield (
+            f"recomputed {recomputed.teacher}: {recomputed.left_out} views left out: "
+            "this cache lacks their details, or other views of their mosaics"
+        )
+
+
+def _independent_line(independent: ReadIndependently) -> str:
+    counts = f"{independent.chunks} chunks of {independent.arrays} arrays ({sized(independent.bytes)})"
+    return f"independent: zarr-python {independent.version} reads {counts} as our reader does, byte for byte"

@@ -1,4 +1,4 @@
-"""Checking what a cache says of its views: the root, the manifest, the image list, the draws, the arrays' shapes."""
+"""Checking views, but for their shards: root group, manifest, image list, metadata of their arrays."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import final
 from pipeline.config import ViewsConfig
 from pipeline.inventory.stored_units import canvas_units, detail_units, stored_sides
 from pipeline.inventory.units import Unit
-from pipeline.verify.findings import MALFORMED, Findings, noting
-from pipeline.verify.metadata import check_group, check_unit, copied_back, metadata_name
+from pipeline.verify.problems import MALFORMED, Findings, collecting
+from pipeline.verify.zarr_metadata import Fixes, check_group, check_unit, metadata_name, restore_from_copy
 from pipeline.views.extension import stored_config
 from pipeline.views.generations import implied_sets, redraw
 from pipeline.views.image_parts import ImagePart, read_part
@@ -24,73 +24,73 @@ from storage_schemas.objects.publish import TEMPORARY
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeclaredViews:
-    """What a cache says of its views, as far as it can be read."""
+class CheckedViews:
+    """The manifest of the views, and what follows from it, as far as it can be read."""
 
     manifest: ViewsManifest
     settings: ViewsConfig | None
-    """The latest; None where any are not those of this version."""
+    """Settings of the latest generation; None where this version cannot read those of any generation."""
     drawn: Mapping[ViewSet, Sequence[DrawnView]]
     """Every view drawn, by set, generation after generation; empty where the image list cannot be read."""
 
 
-def check_root(cache: Cache, found: Findings) -> str:
+def check_root(cache: Cache, findings: Findings) -> str:
     """Check the root group, and return the recipe's name; empty where it cannot be read.
 
     Raises:
-        MissingError: there is nothing at all.
+        MissingError: there is no cache.
         ContractError: the cache is of another format version.
     """
-    recipe, fix = "", copied_back(cache)
-    found.known.add(metadata_name(""))
+    recipe, fix = "", restore_from_copy(cache)
+    findings.referenced.add(metadata_name(""))
     try:
         recipe = cache.require()
     except MissingError:
         if all(name.endswith(TEMPORARY) for name in cache.store.listing(FEATURES)):
-            raise  # there is nothing, or what a run left that was killed at its very first object
-        found.note(metadata_name(""), "is not there, or says nothing of a cache", fix)
+            raise  # nothing, or the temporary file of a run that was killed while it wrote its very first object
+        findings.add(metadata_name(""), "is missing, or is not the root of a cache", fix)
     except (CorruptionError, *MALFORMED):
-        with noting(found.problems, metadata_name(""), fix):
+        with collecting(findings.problems, metadata_name(""), fix):
             raise
     if recipe:
-        check_group(cache.store, "", ours=True, fix=fix, found=found)
+        check_group(cache.store, "", has_attribute=True, fix=fix, findings=findings)
     return recipe
 
 
-def check_views(cache: Cache, recipe: str, command: str, found: Findings) -> DeclaredViews | None:
-    """Check all that is said of the views; None where no manifest can be read.
+def check_views(cache: Cache, recipe: str, command: str, findings: Findings) -> CheckedViews | None:
+    """Check the manifest of the views and the image list; None where the manifest is missing or cannot be read.
 
     Args:
         cache: the cache.
-        recipe: what its root names.
-        command: what cuts views.
-        found: what is wrong is noted here.
+        recipe: the recipe that its root names.
+        command: the command that cuts views.
+        findings: problems are added here.
     """
-    manifest, place, fix = None, metadata_name("views"), copied_back(cache)
-    if not cache.store.exists(images_part(1)):  # what was added when stands in the manifest alone
+    manifest, place, fix = None, metadata_name("views"), restore_from_copy(cache)
+    if not cache.store.exists(images_part(1)):  # in an extended cache only the manifest tells the generations apart
         fix += f"; or delete it, and `{command}` writes it again"
-    with noting(found.problems, place, fix):
+    with collecting(findings.problems, place, fix):
         attributes = cache.attributes("views")
         manifest = None if attributes is None else ViewsManifest.from_attributes(attributes)
-    found.known.add(place)
+    findings.referenced.add(place)
     if manifest is None:
         return None
-    found.known.update(images_part(number) for number in range(len(manifest.generations)))
-    check_group(cache.store, "views", ours=True, fix=fix, found=found)
+    findings.referenced.update(images_part(number) for number in range(len(manifest.generations)))
+    check_group(cache.store, "views", has_attribute=True, fix=fix, findings=findings)
     if recipe and manifest.identity["recipe"] != recipe:
         problem = f"names the recipe {recipe}, the views are of {manifest.identity['recipe']}"
-        found.note(metadata_name(""), problem, copied_back(cache))
-    settings, parts = _settings(manifest, found), _images(cache, manifest, command, found)
-    whole = settings is not None and len(parts) == len(manifest.generations)
-    drawn = _drawn(cache, manifest, parts, found) if whole else {}
-    return DeclaredViews(manifest=manifest, settings=settings, drawn=drawn)
+        findings.add(metadata_name(""), problem, restore_from_copy(cache))
+    settings, parts = _settings(manifest, findings), _image_parts(cache, manifest, command, findings)
+    can_be_drawn = settings is not None and len(parts) == len(manifest.generations)
+    drawn = _drawn_views(cache, manifest, parts, findings) if can_be_drawn else {}
+    return CheckedViews(manifest=manifest, settings=settings, drawn=drawn)
 
 
-def check_canvases(cache: Cache, views: ViewsManifest, command: str, found: Findings) -> list[Unit]:
+def check_canvases(cache: Cache, views: ViewsManifest, command: str, findings: Findings) -> list[Unit]:
     """Check the metadata of every canvas array, and return the units."""
     units = canvas_units(views)
     for unit in units:
-        _check_unit(cache, views, unit, unit.name, command, found)
+        _check_unit(cache, views, unit, unit.name, command, findings)
     return units
 
 
@@ -99,69 +99,75 @@ def check_details(
     views: ViewsManifest,
     sides: Mapping[str, Mapping[ViewSet, int] | None],
     command: str,
-    found: Findings,
+    findings: Findings,
 ) -> list[Unit]:
     """Check the metadata of every detail array, and return the units.
 
     Args:
         cache: the cache.
         views: its views.
-        sides: teachers that details are committed of, each with their sides by set (pixels) where these are known.
-        command: what cuts views.
-        found: what is wrong is noted here.
+        sides: teachers with committed details; for each the side of a window (pixels) by set, or None where only the
+            arrays themselves say it.
+        command: the command that cuts views.
+        findings: problems are added here.
     """
     units: list[Unit] = []
     for teacher, known in sides.items():
         node = f"views/*/detail/{teacher}"
-        with noting(found.problems, metadata_name(node), _again(cache, views, node, command)):
+        with collecting(findings.problems, metadata_name(node), _metadata_fix(cache, views, node, command)):
             units += detail_units(views, teacher, stored_sides(cache, views, teacher) if known is None else known)
     for unit in units:
-        _check_unit(cache, views, unit, f"{views_unit(unit.view_set)}/detail", command, found)
+        _check_unit(cache, views, unit, f"{views_unit(unit.view_set)}/detail", command, findings)
     return units
 
 
-def _check_unit(cache: Cache, views: ViewsManifest, unit: Unit, group: str, command: str, found: Findings) -> None:
-    group_fix, array_fix = _again(cache, views, group, command), _again(cache, views, unit.arrays[0].path, command)
-    check_unit(cache, unit, group=group, group_fix=group_fix, array_fix=array_fix, found=found)
+def _check_unit(cache: Cache, views: ViewsManifest, unit: Unit, group: str, command: str, findings: Findings) -> None:
+    fixes = Fixes(
+        group=_metadata_fix(cache, views, group, command),
+        array=_metadata_fix(cache, views, unit.arrays[0].path, command),
+    )
+    check_unit(cache, unit, group=group, fixes=fixes, findings=findings)
 
 
-def _again(cache: Cache, views: ViewsManifest, node: str, command: str) -> str:
+def _metadata_fix(cache: Cache, views: ViewsManifest, node: str, command: str) -> str:
     if views.extensions:
-        return copied_back(cache)  # what was added when stands in the manifest alone
+        return restore_from_copy(cache)  # only the manifest tells the generations apart: it must not be deleted
     both = f"{metadata_name(node)} and {metadata_name('views')}"
-    return f"{copied_back(cache)}; or delete {both}, and `{command}` writes them again"
+    return f"{restore_from_copy(cache)}; or delete {both}, and `{command}` writes them again"
 
 
-def _settings(manifest: ViewsManifest, found: Findings) -> ViewsConfig | None:
+def _settings(manifest: ViewsManifest, findings: Findings) -> ViewsConfig | None:
     settings: list[ViewsConfig] = []
     for generation in manifest.generations:
-        with noting(found.problems, metadata_name("views"), "use the version of Stillhouse that made this cache"):
+        fix = "use the version of Stillhouse that made this cache"
+        with collecting(findings.problems, metadata_name("views"), fix):
             settings.append(stored_config(generation.views))
     return settings[-1] if len(settings) == len(manifest.generations) else None
 
 
-def _images(cache: Cache, manifest: ViewsManifest, command: str, found: Findings) -> list[ImagePart]:
-    """Read the image list, part by part: each must be the one that its generation was drawn from."""
+def _image_parts(cache: Cache, manifest: ViewsManifest, command: str, findings: Findings) -> list[ImagePart]:
+    """Read the image list, part by part: each must be the list that its generation was drawn from."""
     parts: list[ImagePart] = []
     first = record_path(views_unit(next(iter(manifest.sets))), 0)
     for number, generation in enumerate(manifest.generations):
-        place, fix = images_part(number), f"{copied_back(cache)}; or delete {first}, and `{command}` writes both again"
-        with noting(found.problems, place, fix):
+        place = images_part(number)
+        fix = f"{restore_from_copy(cache)}; or delete {first}, and `{command}` writes both again"
+        with collecting(findings.problems, place, fix):
             part = read_part(cache, number)
             if part.identity == generation.images:
                 parts.append(part)
             else:
-                found.note(place, "is not the list that the views were drawn from", fix)
+                findings.add(place, "is not the image list that the views were drawn from", fix)
     return parts
 
 
-def _drawn(
-    cache: Cache, manifest: ViewsManifest, parts: Sequence[ImagePart], found: Findings
+def _drawn_views(
+    cache: Cache, manifest: ViewsManifest, parts: Sequence[ImagePart], findings: Findings
 ) -> dict[ViewSet, list[DrawnView]]:
     """Draw the views of every generation again: the manifest must follow from them."""
     drawn = redraw(manifest, parts)
     if implied_sets(manifest, drawn) != dict(manifest.sets):
         problem = "its view sets are not those that its settings and the image list give"
-        found.note(metadata_name("views"), problem, copied_back(cache))
+        findings.add(metadata_name("views"), problem, restore_from_copy(cache))
         return {}
     return {view_set: [view for views in added for view in views] for view_set, added in drawn.items()}

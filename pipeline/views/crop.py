@@ -15,7 +15,7 @@ from storage_schemas.format.geometry import CanvasGeometry, Offset
 from storage_schemas.format.seeds import Key, uniforms, unit_interval
 
 TRIES = 10
-"""Boxes drawn before the largest one that fits is taken."""
+"""Boxes to draw before the largest box that fits is taken instead."""
 
 
 @final
@@ -28,27 +28,27 @@ class Crop:
     width: float
     height: float
     flip: bool
-    """Mirrored left to right after the cut."""
+    """Whether it is mirrored left to right after cutting."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropDraws:
-    """What is drawn for a crop, whatever the image's size. All numbers are uniform on [0, 1)."""
+    """The random numbers of a crop. They do not depend on the image's size. All are uniform in [0, 1)."""
 
     across: float
-    """Place of the box between the image's left and right edge."""
+    """Position of the box between the image's left and right edge."""
     down: float
-    """Place of the box between the image's top and bottom edge."""
+    """Position of the box between the image's top and bottom edge."""
     sizes: tuple[float, ...]
-    """Area and aspect of one box after the other: the first that fits is taken."""
+    """Area and aspect of each box, in turn: the first box that fits is taken."""
     flip: bool
 
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """A square cut from an image and brought to its size. It is mirrored when its pixels are asked for."""
+    """A square that was cut from an image and resized. It is mirrored only when its pixels are read."""
 
     image: Image.Image
     flip: bool
@@ -59,7 +59,7 @@ class Cut:
 
 
 def draw_for_crop(config: ViewsConfig, key: Key) -> CropDraws:
-    """Draw what a crop is made of.
+    """Draw the random numbers of a crop.
 
     Args:
         config: how often a crop is mirrored.
@@ -71,15 +71,16 @@ def draw_for_crop(config: ViewsConfig, key: Key) -> CropDraws:
 
 
 def crop_of(image_width: int, image_height: int, config: ViewsConfig, draws: CropDraws) -> Crop:
-    """Return a box, and whether it is mirrored.
+    """Return the crop of a view.
 
-    The box is of random area and aspect, where it fits, at a random place; or it is the largest square in the middle.
+    It is a box of random area and aspect at a random position, or the largest square in the middle, as `config.crop`
+    says.
 
     Args:
-        image_width: of the upright source (pixels).
-        image_height: of the upright source (pixels).
-        config: which of the two, and the ranges.
-        draws: for this view.
+        image_width: width of the upright source (pixels).
+        image_height: height of the upright source (pixels).
+        config: the kind of crop, and the ranges of area and aspect.
+        draws: the view's random numbers.
     """
     if config.crop == "centre":
         width = height = float(min(image_width, image_height))
@@ -91,12 +92,12 @@ def crop_of(image_width: int, image_height: int, config: ViewsConfig, draws: Cro
 
 
 def draw_crop(image_width: int, image_height: int, config: ViewsConfig, key: Key) -> Crop:
-    """Return `crop_of` an image and what is drawn for it; the arguments are theirs."""
+    """Draw the random numbers of a crop, and return the crop; see `draw_for_crop` and `crop_of`."""
     return crop_of(image_width, image_height, config, draw_for_crop(config, key))
 
 
 def cut_canvas(picture: Picture, crop: Crop, side: int) -> Cut:
-    """Cut a crop and bring it to a canvas of `side` pixels, antialiased (bicubic).
+    """Cut a crop and resize it to a canvas of `side` pixels (bicubic, antialiased).
 
     Raises:
         UnusableImageError: the picture's file is damaged.
@@ -106,16 +107,16 @@ def cut_canvas(picture: Picture, crop: Crop, side: int) -> Cut:
 
 
 def cut_window(picture: Picture, crop: Crop, geometry: CanvasGeometry, offset: Offset, side: int) -> Cut:
-    """Cut what a window at `offset` shows, straight from the source, at another scale.
+    """Cut the window at `offset` straight from the source, at a scale of its own.
 
-    The window's box is exact in source pixels: nothing is rounded to the grid of the canvas or of the result.
+    The window's box is exact in source pixels: it is not rounded to the pixels of the canvas or of the result.
 
     Args:
         picture: the source.
-        crop: of the canvas.
-        geometry: of the canvas.
-        offset: the window's place in the canvas (patches), as seen after mirroring.
-        side: of the result (pixels).
+        crop: the crop that became the canvas.
+        geometry: the canvas.
+        offset: position of the window in the canvas (patches), after mirroring.
+        side: side of the result (pixels).
 
     Raises:
         UnusableImageError: the picture's file is damaged.
@@ -145,7 +146,7 @@ def _between(low: float, high: float, draw: float) -> float:
 
 
 def _resized(picture: Picture, box: Box, side: int, flip: bool) -> Cut:
-    image, (left, top, right, bottom) = picture.showing(box, side)
-    # rounding in the sums above can leave the box a hair outside the image, which Pillow refuses
+    image, (left, top, right, bottom) = picture.scaled_for(box, side)
+    # rounding in the sums above can put the box slightly outside the image, which Pillow refuses
     within = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
     return Cut(image.resize((side, side), Image.Resampling.BICUBIC, box=within), flip)

@@ -1,6 +1,6 @@
-"""Extending a cache: which settings may grow, and which images an extension brings."""
+"""Extending a cache: which settings may grow, and which of the images in DATA are new to the cache."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, final
 
@@ -10,28 +10,59 @@ from pipeline.views.image_parts import Copies, ImagePart, keys_identity, read_pa
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.format.identity import Identity, differences, require_same
-from storage_schemas.format.layout import images_part
+from storage_schemas.format.layout import FEATURES, images_part
 from storage_schemas.format.manifest import ViewsManifest
 
 GROWING = ("draws", "low", "low_proportions", "high", "high_proportions", "high_share")
-"""Settings that an extension may change. Draws and resolutions are only ever added."""
-EXTEND = "to add what is new and leave what is there as it is: `make views ARGS=--extend`"
+"""Settings that an extension may change. Draws and resolutions can only be added."""
+EXTEND = "to add what is new and keep what is there, run `make views ARGS=--extend`"
 ANOTHER_RECIPE = "use the recipe and settings that made this cache, or point CACHE at a new place"
 OTHER_IMAGES = "set DATA to the images that this cache was made from, or point CACHE at a new place"
+MANIFEST = f"{FEATURES}/views/zarr.json"
+"""The object that holds the manifest of views, relative to the cache."""
 
-FindCopies = Callable[[Sequence[SourceImage]], Copies]
-"""Finds those among some images whose bytes equal an earlier one's."""
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatchedImages:
+    """The images in DATA, compared with the image list of a cache."""
+
+    parts: tuple[ImagePart | None, ...]
+    """The stored part of each generation, with each image where it is in DATA now. None for the part that is lost; at
+    most one is."""
+    identities: tuple[Identity, ...]
+    """What the manifest records about the images of each generation."""
+    new: tuple[SourceImage, ...]
+    """Images that no stored part names, in order of key. Where a part is lost they are the candidates for it."""
+    data: str
+    """Where the images were listed, for messages."""
+
+    @property
+    def lost(self) -> tuple[int, ...]:
+        """Numbers of the generations whose part is not readable."""
+        return tuple(number for number, part in enumerate(self.parts) if part is None)
+
+    @property
+    def compared(self) -> list[SourceImage]:
+        """The images whose bytes are compared to find copies among the new ones; none where nothing is new.
+
+        The kept images of earlier generations come first: a new image with the same bytes is the copy, whichever of
+        the two comes first by key.
+        """
+        earlier = self.parts[: self.lost[0]] if self.lost else self.parts
+        kept = [image for part in earlier if part is not None for image in part.kept]
+        return [*kept, *self.new] if self.new else []
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageParts:
-    """A list of images, divided into generations."""
+    """A list of images, divided by the generation that added them."""
 
     parts: tuple[ImagePart, ...]
-    """One for each generation of the cache; where there are images that none of them has, one more."""
+    """One for each generation of the cache, and one more for images that are new."""
     unwritten: tuple[int, ...]
-    """Generations whose part is not stored, or not as it should be."""
+    """Generations whose part is still to be written: a new one, or one that is lost."""
 
 
 def views_identity(recipe: Recipe) -> dict[str, Any]:
@@ -43,67 +74,83 @@ def stored_config(settings: Identity) -> ViewsConfig:
     """Return the settings that a manifest holds.
 
     Raises:
-        ContractError: they are not those of this version.
+        ContractError: another version wrote them, with other fields.
     """
     if odd := settings.keys() ^ {field.name for field in fields(ViewsConfig)}:
-        found = f"its settings do not share {', '.join(sorted(odd))} with this version"
-        raise ContractError("manifest of views", [Problem(place="features.zarr/views/zarr.json", found=found)])
-    stored: dict[str, Any] = {name: tuple(one) if isinstance(one, list) else one for name, one in settings.items()}
+        found = f"its settings and those of this version differ in the fields {', '.join(sorted(odd))}"
+        fix = "use the version of Stillhouse that made this cache"
+        raise ContractError("manifest of views", [Problem(place=MANIFEST, found=found, fix=fix)])
+    stored: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
     return ViewsConfig(**stored)
 
 
 def require_settings(manifest: ViewsManifest, recipe: Recipe, *, extend: bool) -> None:
-    """Refuse a recipe that is not the cache's; one that extends it too, unless `extend` is set.
+    """Refuse a recipe that differs from the cache's. With `extend`, accept one that only adds draws or resolutions.
 
     Raises:
-        IdentityError: every value that differs is named, with both.
+        IdentityError: names every setting that differs, with both values.
     """
     stored = {"recipe": manifest.identity["recipe"], "views": manifest.generations[-1].views}
     grown = stored["recipe"] == recipe.name and _extends(stored["views"], recipe.views)
     if not (grown and extend):
-        fix = f"{EXTEND}; else {ANOTHER_RECIPE}" if grown else ANOTHER_RECIPE
+        fix = f"{EXTEND}; otherwise {ANOTHER_RECIPE}" if grown else ANOTHER_RECIPE
         require_same(f"recipe {recipe.name}", stored, views_identity(recipe), fix)
 
 
-def divide(
-    cache: Cache,
-    manifest: ViewsManifest,
-    listed: Sequence[SourceImage],
-    find_copies: FindCopies,
-    *,
-    extend: bool,
-    data: str,
-) -> ImageParts:
-    """Divide a list of images into the generations that brought them.
+def match_images(
+    cache: Cache, manifest: ViewsManifest | None, listed: Sequence[SourceImage], data: str, *, extend: bool
+) -> MatchedImages:
+    """Compare the images in DATA with the image list of a cache.
 
     Args:
-        cache: where the parts are.
-        manifest: of its views.
-        listed: the images there are now, in order of key.
-        find_copies: asked only about images that no part names.
-        extend: whether such images are accepted.
-        data: where they were listed, for messages.
+        cache: holds the stored parts of the list.
+        manifest: of its views; None before any view was cut, and then every image is new.
+        listed: the images in DATA, in order of key.
+        data: DATA, for messages.
+        extend: whether images may be added to those of the cache.
 
     Raises:
-        IdentityError: images of the cache are gone, or there are more and `extend` is not set.
-        MissingError: parts of the cache's own list are lost, and DATA does not say what they held.
+        IdentityError: images of the cache are missing from DATA, or DATA has more and `extend` is not set.
+        MissingError: parts of the stored list are lost, and DATA does not tell what they held.
     """
-    stored = [_readable(cache, manifest, number) for number in range(len(manifest.generations))]
-    sound = [part for part in stored if part is not None]
-    known = {image.key for part in sound for image in part.images}
-    fresh = [image for image in listed if image.key not in known]
-    lost = tuple(number for number, part in enumerate(stored) if part is None)
-    gone = bool(known - {image.key for image in listed})
-    if lost:
-        restored = None if gone or len(lost) > 1 else _new_part(sound[: lost[0]], fresh, find_copies)
-        whole = _with_restored(manifest, stored, restored, data)
-        return ImageParts(parts=_relisted(whole, listed), unwritten=lost)
-    if gone or (fresh and not extend):
-        _refuse_images(sound, listed, data, fix=OTHER_IMAGES if gone else f"{EXTEND}; else {OTHER_IMAGES}")
-    parts = _relisted(sound, listed)
-    if not fresh:
-        return ImageParts(parts=parts, unwritten=())
-    return ImageParts(parts=(*parts, _new_part(parts, fresh, find_copies)), unwritten=(len(parts),))
+    generations = () if manifest is None else manifest.generations
+    identities = tuple(generation.images for generation in generations)
+    stored = [_readable_part(cache, number, identity) for number, identity in enumerate(identities)]
+    readable = [part for part in stored if part is not None]
+    now = {image.key: image for image in listed}
+    known = {image.key for part in readable for image in part.images}
+    new = tuple(image for image in listed if image.key not in known)
+    lost = [number for number, part in enumerate(stored) if part is None]
+    gone = not known <= now.keys()
+    if lost and (gone or len(lost) > 1):
+        raise _parts_lost(lost, data)
+    if not lost and (gone or (new and stored and not extend)):
+        _refuse_images(readable, listed, data, OTHER_IMAGES if gone else f"{EXTEND}; otherwise {OTHER_IMAGES}")
+    parts = tuple(None if part is None else _relocated(part, now) for part in stored)
+    return MatchedImages(parts=parts, identities=identities, new=new, data=data)
+
+
+def divide(matched: MatchedImages, copies: Copies) -> ImageParts:
+    """Divide the images in DATA into the generations that added them; those that are new make one more.
+
+    Args:
+        matched: the images, compared with those of the cache.
+        copies: the copies among `matched.compared`.
+
+    Raises:
+        IdentityError: the only part of the list is lost, and DATA holds other images than the manifest records.
+        MissingError: the same, where there are several parts.
+    """
+    keys = {image.key for image in matched.new}
+    added = ImagePart(images=matched.new, copies={copy: kept for copy, kept in copies.items() if copy in keys})
+    if matched.lost:
+        _require_restored(matched, added)
+    parts = tuple(added if part is None else part for part in matched.parts)
+    if matched.lost or not matched.new:
+        return ImageParts(parts=parts, unwritten=matched.lost)
+    return ImageParts(parts=(*parts, added), unwritten=(len(parts),))
 
 
 def _extends(settings: Identity, config: ViewsConfig) -> bool:
@@ -116,39 +163,34 @@ def _extends(settings: Identity, config: ViewsConfig) -> bool:
     return config.draws >= stored.draws and {*stored.low} <= {*config.low} and {*stored.high} <= {*config.high}
 
 
-def _readable(cache: Cache, manifest: ViewsManifest, number: int) -> ImagePart | None:
+def _readable_part(cache: Cache, number: int, identity: Identity) -> ImagePart | None:
     try:
         part = read_part(cache, number)
     except (MissingError, CorruptionError):
         return None
-    return None if differences(manifest.generations[number].images, part.identity) else part
+    return None if differences(identity, part.identity) else part
 
 
-def _new_part(before: Sequence[ImagePart], images: Sequence[SourceImage], find_copies: FindCopies) -> ImagePart:
-    # what is kept already stays: a new image of the same bytes is its copy, whichever comes first by key
-    copies = find_copies([*(image for part in before for image in part.kept), *images])
-    own = {image.key for image in images}
-    return ImagePart(images=images, copies={copy: kept for copy, kept in copies.items() if copy in own})
+def _relocated(part: ImagePart, now: dict[str, SourceImage]) -> ImagePart:
+    """Return a part with its images where they are now: DATA may have moved."""
+    return replace(part, images=[now[image.key] for image in part.images])
 
 
-def _relisted(parts: Sequence[ImagePart], listed: Sequence[SourceImage]) -> tuple[ImagePart, ...]:
-    """Return the parts with their images where they are now: DATA may have moved."""
-    now = {image.key: image for image in listed}
-    return tuple(ImagePart(images=[now[one.key] for one in part.images], copies=part.copies) for part in parts)
+def _require_restored(matched: MatchedImages, restored: ImagePart) -> None:
+    """Refuse images that are not exactly those of the lost part."""
+    [number] = matched.lost
+    recorded = matched.identities[number]
+    if len(matched.parts) == 1:
+        require_same(f"image list of {matched.data}", {"images": recorded}, {"images": restored.identity}, OTHER_IMAGES)
+    if differences(recorded, restored.identity):
+        raise _parts_lost([number], matched.data)
 
 
-def _with_restored(
-    manifest: ViewsManifest, stored: Sequence[ImagePart | None], restored: ImagePart | None, data: str
-) -> list[ImagePart]:
-    """Return all parts, with one in the place of that which is lost, if it is just what the manifest says."""
-    said = {number: manifest.generations[number].images for number, part in enumerate(stored) if part is None}
-    if restored is not None and len(stored) == 1:
-        require_same(f"image list of {data}", {"images": said[0]}, {"images": restored.identity}, OTHER_IMAGES)
-    if restored is None or any(differences(images, restored.identity) for images in said.values()):
-        found = f"is gone or damaged, and {data} does not hold just the images of this cache"
-        fix = "put it back from a copy, or set DATA to the images that this cache was made from"
-        raise MissingError("image list", [Problem(place=images_part(one), found=found, fix=fix) for one in said])
-    return [restored if part is None else part for part in stored]
+def _parts_lost(numbers: Sequence[int], data: str) -> MissingError:
+    found = f"is missing or damaged, and {data} does not hold exactly the images of this cache"
+    fix = "restore it from a copy, or set DATA to the images that this cache was made from"
+    places = [images_part(number) for number in numbers]
+    return MissingError("image list", [Problem(place=place, found=found, fix=fix) for place in places])
 
 
 def _refuse_images(parts: Sequence[ImagePart], listed: Sequence[SourceImage], data: str, fix: str) -> None:

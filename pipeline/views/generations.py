@@ -1,11 +1,11 @@
-"""Planning the views of a cache: all that it was made with, and all that was added or is to be added since."""
+"""Planning the views of a cache, generation by generation: those it was made with, and those each extension adds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from pipeline.config import Recipe, views_settings
-from pipeline.views.extension import ImageParts, stored_config, views_identity
+from pipeline.config import Recipe, ViewsConfig, views_settings
+from pipeline.views.extension import MANIFEST, ImageParts, stored_config, views_identity
 from pipeline.views.image_parts import ImagePart
 from pipeline.views.sampling import DrawBasis, DrawnView, draw_generations, set_manifest
 from storage_schemas.format.errors import ContractError, Problem
@@ -13,86 +13,77 @@ from storage_schemas.format.layout import ShardGrid
 from storage_schemas.format.manifest import Generation, ViewSetManifest, ViewsManifest
 from storage_schemas.format.views import ViewSet
 
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewsPlan:
-    """Everything that is to be cut."""
-
-    manifest: ViewsManifest
-    views: Mapping[ViewSet, Sequence[DrawnView]]
-    """Of each set, generation after generation."""
-    images: ImageParts
-    """The whole list, copies too."""
-
-
-def plan_views(recipe: Recipe, images: ImageParts, made: ViewsManifest | None) -> ViewsPlan:
-    """Draw every view of every generation of images. Copies are as if they were not there.
-
-    Args:
-        recipe: what is drawn now.
-        images: the images of each generation.
-        made: the manifest of what there is already; None for nothing.
-
-    Raises:
-        ContractError: what there is was not drawn as this version draws.
-    """
-    before = () if made is None else made.generations
-    settings = [stored_config(one.views) for one in before]
-    parts = list(images.parts)
-    if len(parts) > len(before) or recipe.views != settings[-1]:
-        settings.append(recipe.views)
-        parts += [ImagePart(images=(), copies={})] * (len(settings) - len(parts))
-    bases = [DrawBasis(images=part.kept, config=one) for part, one in zip(parts, settings, strict=True)]
-    drawn = draw_generations(bases)
-    said = [
-        Generation(views=views_settings(one.config), images=part.identity)
-        for one, part in zip(bases, parts, strict=True)
-    ]
-    identity = {**views_identity(recipe), "views": said[0].views, "images": said[0].images}
-    sets = {view_set: set_manifest(view_set, map(len, views), recipe.views) for view_set, views in drawn.items()}
-    manifest = ViewsManifest(identity=identity, sets=sets, extensions=tuple(said[1:]))
-    if made is not None:
-        _require_grown(made, manifest)
-    unwritten = (*images.unwritten, *range(len(images.parts), len(parts)))
-    views = {view_set: [view for views in added for view in views] for view_set, added in drawn.items()}
-    return ViewsPlan(manifest=manifest, views=views, images=ImageParts(parts=tuple(parts), unwritten=unwritten))
-
-
-def _require_grown(made: ViewsManifest, grown: ViewsManifest) -> None:
-    """Refuse to go on where the views that are there already would be others now."""
-    generations = len(made.generations)
-    before = {view_set: replace(one, grid=one.grid.first(generations)) for view_set, one in grown.sets.items()}
-    if {view_set: one for view_set, one in before.items() if one.grid.views} != dict(made.sets):
-        found = "its view sets are not those that its settings and its image list give"
-        fix = "use the version of Stillhouse that made this cache"
-        raise ContractError("views", [Problem(place="features.zarr/views/zarr.json", found=found, fix=fix)])
-
-
 Drawn = Mapping[ViewSet, Sequence[Sequence[DrawnView]]]
 """Views by set and generation, sets in order of name."""
 
 
-def redraw(manifest: ViewsManifest, parts: Sequence[ImagePart]) -> Drawn:
-    """Draw the views of every generation.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewsPlan:
+    """All views that a cache is to hold, those that it holds already included."""
 
-    An export has just what its images give in the sets that it took. Partition, resolution, split and order of a view
-    do not depend on which other images there are, so these are views of the cache that it came from, in the same order.
+    manifest: ViewsManifest
+    """The manifest that describes them."""
+    views: Mapping[ViewSet, Sequence[DrawnView]]
+    """Views of each set, generation after generation."""
+    images: ImageParts
+    """The whole image list, copies included."""
+
+
+def plan_views(recipe: Recipe, images: ImageParts, stored: ViewsManifest | None) -> ViewsPlan:
+    """Draw the views of every generation of images. Nothing is drawn from copies.
+
+    Args:
+        recipe: decides what is drawn now.
+        images: the images of each generation.
+        stored: the manifest of the cache; None before any view was cut.
+
+    Raises:
+        ContractError: the views of the cache are not those that this version draws.
+    """
+    settings = [] if stored is None else [stored_config(generation.views) for generation in stored.generations]
+    parts = list(images.parts)
+    if len(parts) > len(settings) or recipe.views != settings[-1]:  # new images or new settings: one more generation
+        settings.append(recipe.views)
+        parts += [ImagePart(images=(), copies={})] * (len(settings) - len(parts))
+    drawn = _draw(parts, settings)
+    generations = [
+        Generation(views=views_settings(config), images=part.identity)
+        for config, part in zip(settings, parts, strict=True)
+    ]
+    identity = {**views_identity(recipe), "views": generations[0].views, "images": generations[0].images}
+    sets = {view_set: set_manifest(view_set, map(len, views), recipe.views) for view_set, views in drawn.items()}
+    manifest = ViewsManifest(identity=identity, sets=sets, extensions=tuple(generations[1:]))
+    if stored is not None:
+        _require_grown(stored, manifest)
+    unwritten = (*images.unwritten, *range(len(images.parts), len(parts)))
+    views = {view_set: [view for added in generations for view in added] for view_set, generations in drawn.items()}
+    return ViewsPlan(manifest=manifest, views=views, images=ImageParts(parts=tuple(parts), unwritten=unwritten))
+
+
+def total_views(manifest: ViewsManifest) -> int:
+    """Return how many views were drawn, over all sets."""
+    return sum(shape.grid.views for shape in manifest.sets.values())
+
+
+def redraw(manifest: ViewsManifest, parts: Sequence[ImagePart]) -> Drawn:
+    """Draw the views of every generation again.
+
+    An export holds what its images give in the sets that were exported. Partition, resolution, split and order of a
+    view do not depend on the other images, so these are the views of the cache that it came from, in the same order.
 
     Args:
         manifest: of the views.
-        parts: the images that each generation brought.
+        parts: the images that each generation added.
 
     Raises:
-        ContractError: the settings are not those of this version.
+        ContractError: another version wrote the settings.
     """
-    settings = [stored_config(generation.views) for generation in manifest.generations]
-    bases = [DrawBasis(images=part.kept, config=one) for part, one in zip(parts, settings, strict=True)]
-    drawn = draw_generations(bases)
+    drawn = _draw(parts, [stored_config(generation.views) for generation in manifest.generations])
     if not manifest.exported:
         return drawn
-    taken = manifest.identity["export"]["sets"]
-    return {view_set: views for view_set, views in drawn.items() if view_set.name in taken}
+    exported = manifest.identity["export"]["sets"]
+    return {view_set: views for view_set, views in drawn.items() if view_set.name in exported}
 
 
 def implied_sets(manifest: ViewsManifest, drawn: Drawn) -> dict[ViewSet, ViewSetManifest]:
@@ -102,8 +93,23 @@ def implied_sets(manifest: ViewsManifest, drawn: Drawn) -> dict[ViewSet, ViewSet
     if not manifest.exported:
         return sets
     rows = manifest.identity["export"]["sets"]
-    return {view_set: _in_shards_of(shape, rows[view_set.name]) for view_set, shape in sets.items()}
+    return {view_set: _with_shards_of(shape, rows[view_set.name]) for view_set, shape in sets.items()}
 
 
-def _in_shards_of(shape: ViewSetManifest, rows: int) -> ViewSetManifest:
+def _draw(parts: Sequence[ImagePart], settings: Sequence[ViewsConfig]) -> dict[ViewSet, list[list[DrawnView]]]:
+    bases = [DrawBasis(images=part.kept, config=config) for part, config in zip(parts, settings, strict=True)]
+    return draw_generations(bases)
+
+
+def _require_grown(stored: ViewsManifest, grown: ViewsManifest) -> None:
+    """Refuse to add views where the views of the cache are not those that this version draws."""
+    generations = len(stored.generations)
+    before = {view_set: replace(shape, grid=shape.grid.first(generations)) for view_set, shape in grown.sets.items()}
+    if {view_set: shape for view_set, shape in before.items() if shape.grid.views} != dict(stored.sets):
+        found = "its view sets are not those that its settings and its image list give"
+        fix = "use the version of Stillhouse that made this cache"
+        raise ContractError("views", [Problem(place=MANIFEST, found=found, fix=fix)])
+
+
+def _with_shards_of(shape: ViewSetManifest, rows: int) -> ViewSetManifest:
     return replace(shape, grid=ShardGrid(counts=shape.grid.counts, rows_per_shard=rows))

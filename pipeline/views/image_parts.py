@@ -1,4 +1,4 @@
-"""The image list as a cache keeps it: a part for the images that each generation of views brought."""
+"""The image list of a cache. It is stored in parts: one part for the images that each generation of views added."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,52 +13,52 @@ from storage_schemas.format.layout import images_part
 from storage_schemas.format.tables import IMAGES, from_parquet
 
 Copies = Mapping[str, str]
-"""Key of an image that is left out → key of the one that is kept: the first, by key, of those with its bytes."""
+"""Key of an image that is left out → key of the image that is kept: the first by key of those with the same bytes."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePart:
-    """The images that one generation brought."""
+    """The images that one generation added."""
 
     images: Sequence[SourceImage]
-    """In order of key, copies too."""
+    """In order of key, copies included."""
     copies: Copies
-    """Those that are left out."""
+    """Images that are left out."""
 
     @property
     def kept(self) -> list[SourceImage]:
-        """Those that views are drawn of: copies are as if they were not there."""
+        """The images that views are drawn from: all except copies."""
         return [image for image in self.images if image.key not in self.copies]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a manifest says of it."""
+        """What the manifest records about the kept images."""
         return keys_identity(image.key for image in self.kept)
 
     def table(self) -> pa.Table:
-        """Return it as it is stored."""
+        """Return the part as it is stored."""
         columns = (
-            (one.key for one in self.images),
-            (one.uri for one in self.images),
-            (self.copies.get(one.key) for one in self.images),
+            (image.key for image in self.images),
+            (image.uri for image in self.images),
+            (self.copies.get(image.key) for image in self.images),
         )
         return pa.table([pa.array(column, pa.string(), size=len(self.images)) for column in columns], schema=IMAGES)
 
 
 def keys_identity(keys: Iterable[str]) -> dict[str, Any]:
-    """Return the digest of some images' keys, in their order, and how many there are."""
+    """Return the number of keys, and a digest of them in their order."""
     listed = list(keys)
     return {"count": len(listed), "keys_sha256": digest({"keys": listed})}
 
 
 def read_part(cache: Cache, generation: int) -> ImagePart:
-    """Read the images that a generation brought.
+    """Read the images that a generation added.
 
     Raises:
-        MissingError: the part is not there.
+        MissingError: the part does not exist.
         CorruptionError: it is damaged.
-        ContractError: it is of another version.
+        ContractError: another version wrote it.
     """
     place = images_part(generation)
     [table] = cache.store.read_parsed([place], lambda body, name: from_parquet(body, IMAGES, name))

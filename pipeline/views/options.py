@@ -12,22 +12,22 @@ from pipeline.recipes import recipe_of
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewsOptions:
-    """Settings of `views`."""
+    """Settings of the command `views`."""
 
     recipe: str = "demo"
-    """What is made; see `pipeline/recipes`."""
+    """The recipe that decides which views are cut; see `pipeline/recipes`."""
     cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    """The cache (CACHE): a folder, or a URI that fsspec can open."""
     data: str = ""
-    """The images (DATA): a folder of them, tars, Parquet files, or a list of URIs; see docs/images.md."""
+    """The images (DATA): a folder of images, tars, Parquet files, or a list of URIs; see docs/images.md."""
     extend: bool = False
-    """Add the views of more images, draws or resolutions than the cache was made with. What is there stays."""
+    """Add views of images, draws or resolutions that the cache does not have. Existing views stay as they are."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
 
 def views_options(arguments: Sequence[str]) -> tuple[ViewsOptions, Recipe]:
-    """Read the command line of `views`, and the recipe with its overrides."""
+    """Read the command line of `views`; return its settings, and the recipe with the overrides applied."""
     recipe = recipe_of(named(arguments, "recipe", "demo"))
     options = parse("views", ViewsOptions(recipe=recipe.name, views=recipe.views), arguments)
     require("CACHE", options.cache)

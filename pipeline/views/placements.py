@@ -1,9 +1,12 @@
-"""Placements: the offset at which each teacher sees each view, and for a canvas teacher its mosaic and cell."""
+"""Placements: at which offset each teacher sees each view, and for a canvas teacher in which mosaic and cell."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import pyarrow as pa
+from jaxtyping import Int64
 
 from pipeline.inventory.inputs import mosaic_layout
 from storage_schemas.format.geometry import CanvasGeometry, Offset
@@ -23,7 +26,7 @@ class Placement:
     offset: Offset
     """Where the teacher's window starts in the canvas (patches)."""
     mosaic: int | None = None
-    """First row slot of the mosaic it lay in; None for a teacher without mosaics."""
+    """First row slot of its mosaic; None for a teacher without mosaics."""
     cell: int | None = None
     """Its cell in the mosaic, counted row by row."""
 
@@ -33,15 +36,15 @@ def place_views(
 ) -> list[Placement]:
     """Place the views of one shard for one teacher.
 
-    A mosaic takes the next k² row slots of the shard, which is a whole number of mosaics, so a shard is complete in
-    itself; only its last mosaic may be partly empty.
+    A mosaic takes the next k² row slots of the shard. A shard is a whole number of mosaics, so no mosaic spans two
+    shards, and only the last mosaic of a shard may be partly empty.
 
     Args:
-        spec: the teacher's.
-        seed: the recipe's.
-        shifts: the recipe's.
+        spec: the teacher.
+        seed: the recipe's seed.
+        shifts: how the recipe distributes offsets.
         view_set: the set.
-        geometry: its canvas.
+        geometry: the set's canvas.
         views: the shard's rows of the `views` table, in order.
     """
     offsets = [
@@ -62,21 +65,22 @@ def place_views(
 def source_rows(
     spec: TeacherSpec, seed: int, view_set: ViewSet, geometry: CanvasGeometry, placements: list[Placement]
 ) -> list[int | None]:
-    """Return the row slot that each view had where a canvas teacher saw it, which its mosaic and its cell tell.
+    """Return the row slot that each view had when a canvas teacher saw it, computed from its mosaic and cell.
 
-    Views that were exported are numbered anew; their mosaics are those of the cache that they come from.
+    An export numbers its views anew, and keeps the mosaics of the cache that it came from.
 
     Returns:
         Row slots; None for a view whose cell its mosaic does not have.
     """
     layout, rows, drawn = mosaic_layout(spec, geometry), list[int | None](), dict[int, list[int]]()
-    for one in placements:
-        if one.mosaic is None or one.cell is None or one.cell not in range(layout.capacity):
+    for placement in placements:
+        mosaic, cell = placement.mosaic, placement.cell
+        if mosaic is None or cell is None or cell not in range(layout.capacity):
             rows.append(None)
             continue
-        if one.mosaic not in drawn:
-            drawn[one.mosaic] = mosaic_cells(layout, spec, seed, view_set, one.mosaic)
-        rows.append(one.mosaic + drawn[one.mosaic].index(one.cell))
+        if mosaic not in drawn:
+            drawn[mosaic] = mosaic_cells(layout, spec, seed, view_set, mosaic)
+        rows.append(mosaic + drawn[mosaic].index(cell))
     return rows
 
 
@@ -89,30 +93,36 @@ def placements_of(table: pa.Table) -> list[Placement]:
     """Read placements back from their table."""
     return [
         Placement(
-            row=one["row"],
-            offset=Offset(row=one["offset_row"], col=one["offset_col"]),
-            mosaic=one["mosaic"],
-            cell=one["cell"],
+            row=row["row"],
+            offset=Offset(row=row["offset_row"], col=row["offset_col"]),
+            mosaic=row["mosaic"],
+            cell=row["cell"],
         )
-        for one in table.to_pylist()
+        for row in table.to_pylist()
     ]
+
+
+def window_starts(placements: Sequence[Placement]) -> Int64[np.ndarray, "views 2"]:
+    """Return where each view's window starts in its canvas (row, column; patches)."""
+    starts = [(placement.offset.row, placement.offset.col) for placement in placements]
+    return np.array(starts, dtype=np.int64).reshape(-1, 2)
 
 
 def placements_table(placements: list[Placement]) -> pa.Table:
     """Return placements as rows of their table."""
     rows = [
         {
-            "row": one.row,
-            "offset_row": one.offset.row,
-            "offset_col": one.offset.col,
-            "mosaic": one.mosaic,
-            "cell": one.cell,
+            "row": placement.row,
+            "offset_row": placement.offset.row,
+            "offset_col": placement.offset.col,
+            "mosaic": placement.mosaic,
+            "cell": placement.cell,
         }
-        for one in placements
+        for placement in placements
     ]
     return pa.Table.from_pylist(rows, PLACEMENTS)
 
 
 def offset_key(seed: int, image: str, draw: int, teacher: str) -> tuple[int | str, ...]:
-    """Return what a teacher's offset in a view is drawn for."""
+    """Return the key that seeds a teacher's offset in a view."""
     return (seed, image, draw, "offset", teacher)

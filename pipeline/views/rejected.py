@@ -1,10 +1,11 @@
-"""Rejected views: which are on record, and how many of them a user accepts."""
+"""Rejected views: which views were rejected, and how many of them the user accepts."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
+from pipeline.views.generations import total_views
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import Problem, SettingError
@@ -37,47 +38,46 @@ def rejected_count(canvases: Iterable[Mapping[int, Sequence[ShardRecord]]]) -> i
     return sum(record.rows for record in records if record.path.startswith("tables/rejected/"))
 
 
-def exceeds(rejected: int, manifest: ViewsManifest, most: float) -> bool:
-    """Say whether so many rejected views are more than a share of all that were drawn, whatever becomes of the rest."""
-    return rejected / _total(manifest) > most
+def exceeds(rejected: int, manifest: ViewsManifest, limit: float) -> bool:
+    """Say whether a number of rejected views is more than a share of all views, even if all others can be cut."""
+    return rejected / total_views(manifest) > limit
 
 
-def require_few_rejected(cache: Cache, manifest: ViewsManifest, most: float) -> None:
-    """Refuse to go on over more rejected views than the user accepts.
+def require_few_rejected(cache: Cache, manifest: ViewsManifest, limit: float) -> None:
+    """Refuse to go on when more views were rejected than the user accepts.
 
     Args:
-        cache: where they are recorded.
+        cache: holds the `rejected` table.
         manifest: of its views.
-        most: share of all views that may be rejected.
+        limit: share of all views that may be rejected.
 
     Raises:
-        SettingError: there are more; names their images.
+        SettingError: more were rejected; names their images.
     """
-    table, total = rejected_views(cache, manifest), _total(manifest)
-    if not exceeds(table.num_rows, manifest, most):
+    table, total = rejected_views(cache, manifest), total_views(manifest)
+    if not exceeds(table.num_rows, manifest, limit):
         return
-    reasons = sorted({f"{one['image']}: {one['reason']} ({one['detail']})" for one in table.to_pylist()})
+    reasons = sorted({f"{row['image']}: {row['reason']} ({row['detail']})" for row in table.to_pylist()})
     problems = [Problem(place="DATA", found=reason) for reason in reasons[:SHOWN]]
     if len(reasons) > SHOWN:
         problems.append(Problem(place="DATA", found=f"and {len(reasons) - SHOWN} more images, in tables/rejected"))
-    met = _met(cache, manifest)
-    found = f"{table.num_rows} of {met} views were rejected"
-    if met < total:
-        found += f" before the run ended early; of all {total}, {most:g} are accepted"
-    enough = math.ceil(1000 * table.num_rows / met) / 1000
-    fix = f"to go on without them: --run.max-rejected {enough}; to have them: mend them, and point CACHE at a new place"
+    done = _committed_slots(cache, manifest)
+    found = f"{table.num_rows} of {done} views were rejected"
+    if done < total:
+        found += f", and the run stopped early: at most {limit:g} of all {total} views may be rejected"
+    enough = math.ceil(1000 * table.num_rows / done) / 1000
+    fix = (
+        f"to go on without these images: --run.max-rejected {enough}; to include them: repair them, and point CACHE at "
+        "a new place"
+    )
     problems.append(Problem(place="what to do", found=found, fix=fix))
     raise SettingError("image list", problems)
 
 
-def _total(manifest: ViewsManifest) -> int:
-    return sum(one.grid.views for one in manifest.sets.values())
-
-
-def _met(cache: Cache, manifest: ViewsManifest) -> int:
-    """Return how many views are cut or rejected: the row slots of the committed shards."""
+def _committed_slots(cache: Cache, manifest: ViewsManifest) -> int:
+    """Return how many views were cut or rejected so far: the row slots of the committed shards."""
     return sum(
-        len(one.grid.slots(shard))
-        for view_set, one in manifest.sets.items()
+        len(shape.grid.slots(shard))
+        for view_set, shape in manifest.sets.items()
         for shard in cache.records(views_unit(view_set), manifest.digest)
     )

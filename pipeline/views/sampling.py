@@ -1,4 +1,4 @@
-"""Drawing views: which view of which image goes to which set, split and row. Nothing is decoded here."""
+"""Drawing views: to which set, split and row each view of each image belongs. No image is read here."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from storage_schemas.format.views import Partition, Split, ViewSet
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnView:
-    """A view to be cut."""
+    """A view that is to be cut."""
 
     image: SourceImage
     draw: int
-    """Which of the image's views: 0 … draws − 1."""
+    """Number of the view among those of its image: 0 … draws − 1."""
     split: Split
 
 
@@ -31,12 +31,12 @@ class DrawBasis:
     """What one generation of views is drawn from."""
 
     images: Sequence[SourceImage]
-    """Those that it brought, without copies."""
+    """Images that it added, without copies."""
     config: ViewsConfig
-    """What all images are drawn by from this generation on."""
+    """Settings that apply to all images from this generation on."""
 
     def holds(self, key: str, draw: int, view_set: ViewSet) -> bool:
-        """Say whether an image that was there by then has this view."""
+        """Say whether this generation gives this view to an image that it or an earlier generation added."""
         return draw < self.config.draws and draw_set(key, draw, self.config) == view_set
 
 
@@ -44,21 +44,23 @@ def draw_views(images: Sequence[SourceImage], config: ViewsConfig) -> dict[ViewS
     """Assign every (image, draw) to a view set, and order each set.
 
     Partition, resolution and split are functions of (seed, image key, draw). Within a set the training views come
-    first, each split shuffled by hash: neighbours in a shard are unrelated, and the order in which images come means
-    nothing.
+    first, and each split is shuffled by hash: neighbours in a shard are unrelated, and the order of the images does not
+    matter.
 
     Returns:
-        Views by set, sets in order of name, without those that got no view.
+        Views by set, sets in order of name; sets without views are left out.
     """
     drawn = draw_generations([DrawBasis(images=images, config=config)])
     return {view_set: views for view_set, [views] in drawn.items()}
 
 
 def draw_generations(generations: Sequence[DrawBasis]) -> dict[ViewSet, list[list[DrawnView]]]:
-    """Draw the views of every generation: by its settings, of all images so far, those that no earlier one holds.
+    """Draw the views of every generation.
+
+    A generation applies its settings to all images so far, and adds the views that no earlier generation holds.
 
     Returns:
-        Views by set and generation, sets in order of name, without those that got no view.
+        Views by set and generation, sets in order of name; sets without views are left out.
     """
     sets: dict[ViewSet, list[list[DrawnView]]] = {}
     for number in range(len(generations)):
@@ -72,26 +74,26 @@ def draw_generations(generations: Sequence[DrawBasis]) -> dict[ViewSet, list[lis
 
 
 def _added(generations: Sequence[DrawBasis]) -> Iterator[tuple[ViewSet, DrawnView]]:
-    """Yield the views that the last of some generations adds, and the set of each."""
+    """Yield each view that the last of these generations adds, with its set."""
     config = generations[-1].config
     for number, generation in enumerate(generations):
         for image in generation.images:
             split = draw_split(image.key, config)
             for draw in range(config.draws):
                 view_set = draw_set(image.key, draw, config)
-                if not any(one.holds(image.key, draw, view_set) for one in generations[number:-1]):
+                if not any(earlier.holds(image.key, draw, view_set) for earlier in generations[number:-1]):
                     yield view_set, DrawnView(image=image, draw=draw, split=split)
 
 
 def draw_split(key: str, config: ViewsConfig) -> Split:
-    """Return the split of an image: by hash of its key alone, so that no view of a held-out image is trained on."""
+    """Return the split of an image, by hash of its key alone: no view of a held-out image is trained on."""
     return "heldout" if unit_interval((config.seed, key, "split")) < config.heldout else "train"
 
 
 def draw_set(key: str, draw: int, config: ViewsConfig) -> ViewSet:
-    """Return the view set of (image, draw): partition by share, then resolution by proportion.
+    """Return the view set of (image, draw): the partition by its share, then the resolution by its proportion.
 
-    A resolution or a partition that a recipe gains takes its share of the pairs, and moves none between the others.
+    A resolution or partition that is added to a recipe takes its share of the pairs, and moves none of the others.
     """
     high_share = config.high_share if config.low else 1.0
     high = bool(config.high) and unit_interval((config.seed, key, draw, "partition")) < high_share
@@ -101,9 +103,14 @@ def draw_set(key: str, draw: int, config: ViewsConfig) -> ViewSet:
 
 
 def set_manifest(view_set: ViewSet, counts: Iterable[int], config: ViewsConfig) -> ViewSetManifest:
-    """Return the shape of a set of so many views in each generation: its canvas, and its shards.
+    """Return the canvas and the shards of a view set.
 
     A shard holds about `tokens_per_shard` student tokens, in whole mosaics.
+
+    Args:
+        view_set: the set.
+        counts: how many views each generation has in it.
+        config: the recipe's.
     """
     geometry = CanvasGeometry(resolution=view_set.resolution, patch=config.patch, margin=config.margin)
     mosaic = _windows_per_mosaic(geometry.span, config.canvas_tokens)

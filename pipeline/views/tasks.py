@@ -1,4 +1,4 @@
-"""Which shards of the views are still to be cut: those of which canvases or details are not committed."""
+"""The tasks of the views stage: one for each shard of which an array is not committed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import final
 
 from pipeline.inventory.commit_log import committed_below
 from pipeline.views.sampling import DrawnView
-from pipeline.views.worker import CutTask, Detail
+from pipeline.views.task import CutTask, Detail
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import ContractError, IdentityError, Problem

@@ -1,4 +1,4 @@
-"""Carrying tasks to processes, on this machine or on Ray, in order and with progress.
+"""Workers: how a stage hands its tasks to worker processes, on this machine or on a Ray cluster, and shows progress.
 
-Door: open_pool, pool, ordered, prefetch, progress, device, installation, ray_gang.
+Door: open_pool, pool, ordered, prefetch, progress, device, installation, ray_group.
 """

@@ -1,4 +1,4 @@
-"""The device that a worker runs on, and what it could do at best."""
+"""The device that a worker runs on, and its peak arithmetic rate."""
 
 import platform
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ class Device:
     """One device of one machine."""
 
     name: str
-    """What torch calls it; `cpu` for a CPU."""
+    """Name that torch reports; `cpu` for a CPU."""
     place: str
-    """What tells it from every other: the machine, and the GPU's own identifier."""
+    """Identifies it among all devices: the machine's name, and for a GPU also its UUID."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
-    """What a GPU does at best, by its maker's data sheet, without sparsity."""
+    """Peak rates of a GPU by its maker's data sheet, without sparsity."""
 
     bfloat16: float
     """Matrix products in bfloat16 on tensor cores (TFLOP/s)."""
@@ -50,19 +50,19 @@ PEAKS: Mapping[str, Peak] = {
     "NVIDIA L4": Peak(bfloat16=121, float32=30.3),
     "NVIDIA A10": Peak(bfloat16=125, float32=31.2),
 }
-"""By the name that torch gives. A part of a GPU (MIG) has a name of its own, and no peak here."""
+"""Peak rates by the name that torch reports. A MIG slice of a GPU has another name, and no peak here."""
 
 
 def device_of(device: torch.device) -> Device:
-    """Return which device of which machine a torch device is."""
+    """Return the name and place of a torch device on this machine."""
     if device.type != "cuda":
         return Device(name=device.type, place=platform.node())
-    found = torch.cuda.get_device_properties(device)
-    return Device(name=found.name, place=f"{platform.node()}/{found.uuid}")
+    gpu = torch.cuda.get_device_properties(device)
+    return Device(name=gpu.name, place=f"{platform.node()}/{gpu.uuid}")
 
 
 def peak_tflops(device: Device, precision: Precision) -> float | None:
-    """Return the most that a device does in a precision (TFLOP/s), or None where that is not known."""
+    """Return the peak rate of a device in a precision (TFLOP/s), or None where it is not known."""
     peak = PEAKS.get(device.name)
     if peak is None:
         return None

@@ -1,4 +1,4 @@
-"""Opening workers of the kind that a run asks for."""
+"""Opening the pool that a run's settings ask for: this process, or Ray."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +12,15 @@ from pipeline.workers.pool import AbstractPool, Task, Unfinished, Worker, Worker
 
 @final
 class LocalPool(AbstractPool[Worker]):
-    """One worker in this process: for debugging, for machines without ray, and as the baseline of benchmarks."""
+    """One worker in this process: for debugging, for machines without Ray, and as the baseline of benchmarks."""
 
     def __init__(self, factory: WorkerFactory[Worker]) -> None:
         self._worker = factory()
 
     def run(self, step: Callable[[Worker, Task], Any], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
+        """Run the step over one task after the other; a second thread finishes a task while the next one runs."""
         finishing = deque[tuple[int, Future[Any]]]()
-        with ThreadPoolExecutor(1) as thread:  # whoever asks for no more results waits for what is being finished
+        with ThreadPoolExecutor(1) as thread:  # a caller who stops early waits here for the task being finished
             for index, task in enumerate(tasks):
                 result = step(self._worker, task)
                 if not isinstance(result, Unfinished):
@@ -39,18 +40,16 @@ def _finished(index: int, finishing: Future[Any]) -> tuple[int, Any]:
 def open_pool(
     factory: WorkerFactory[Worker], config: RunConfig, *, tasks: int
 ) -> AbstractContextManager[AbstractPool[Worker]]:
-    """Open a pool of the kind that `config` names.
+    """Open a pool of the kind that `config.executor` names.
 
     Args:
         factory: makes a worker.
-        config: executor, workers, GPUs.
-        tasks: how many tasks are coming.
+        config: executor, number of workers, CPUs and GPUs of each.
+        tasks: how many tasks will be run.
     """
     if config.executor == "local":
         return _local(factory)
-    from pipeline.workers.ray_pool import (
-        ray_pool,  # imported here so that EXECUTOR=local works where ray is not installed
-    )
+    from pipeline.workers.ray_pool import ray_pool  # imported late: EXECUTOR=local works where Ray is not installed
 
     return ray_pool(factory, config, tasks=tasks)
 

@@ -1,4 +1,4 @@
-"""Merging the results of numbered tasks in one fixed binary tree, whatever order they come in."""
+"""Results that arrive in any order: merged in one fixed order, or yielded in the order of their tasks."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar, final
@@ -13,29 +13,29 @@ Part = TypeVar("Part")
 class TreeReduction(Generic[Part]):
     """Merges leaves 0 … n − 1 pairwise, level by level: 0 with 1, 2 with 3, then those pairs; an odd last one moves up.
 
-    Floating-point sums depend on their order. Here it is that of the leaves' numbers, so the result is the same to the
-    last bit however many workers there are and whoever is first. Two neighbours merge as soon as both are there: while
-    w leaves are being worked on, at most about (w + 1) log₂ n parts wait, however long one of them takes.
+    A floating-point sum depends on its order. Here the order follows the leaves' numbers, so the result is equal to
+    the last bit for any number of workers and any order of arrival. Two neighbours merge as soon as both are there:
+    while w leaves are being computed, at most about (w + 1) log₂ n parts wait, however slow one leaf is.
     """
 
     def __init__(self, *, leaves: int, merge: Callable[[Part, Part], Part]) -> None:
         self._leaves = leaves
         self._merge = merge
         self._waiting: dict[tuple[int, int], Part] = {}
-        """Parts whose neighbour is not there yet, by level and number."""
+        """Parts whose neighbour has not arrived, by level and number."""
         self._root: list[Part] = []
 
     @property
     def waiting(self) -> int:
-        """How many parts are held."""
+        """How many parts are in memory."""
         return len(self._waiting) + len(self._root)
 
     def add(self, leaf: int, part: Part) -> None:
-        """Add the result of a task, and merge what can be.
+        """Add the result of a task, and merge whatever can be merged now.
 
         Args:
-            leaf: the task's number; each is added once.
-            part: its result.
+            leaf: the task's number; each number is added once.
+            part: the task's result.
         """
         level, number, nodes = 0, leaf, self._leaves
         while nodes > 1:
@@ -50,26 +50,26 @@ class TreeReduction(Generic[Part]):
         self._root.append(part)
 
     def result(self) -> Part:
-        """Return all leaves, merged.
+        """Return the merged leaves.
 
         Raises:
-            ContractError: not every leaf was added once, or there is none.
+            ContractError: a leaf is missing or was added twice, or there are no leaves.
         """
         if len(self._root) != 1 or self._waiting:
-            found = f"{self.waiting} parts are left of {self._leaves} leaves, expected one"
+            found = f"{self.waiting} parts remain after merging {self._leaves} leaves, expected 1"
             raise ContractError("tree reduction", [Problem(place="leaves", found=found)])
         return self._root[0]
 
 
 def in_order(results: Iterable[tuple[int, Result]]) -> Iterator[Result]:
-    """Yield what `run` yields in the order of its tasks, holding no more than what came early.
+    """Yield the results of `AbstractPool.run` in the order of their tasks. Only results that came early are held.
 
-    Sums of floating-point numbers depend on their order: this one is the same however many workers there are.
+    A floating-point sum over these results is then the same for any number of workers.
     """
     early: dict[int, Result] = {}
-    following = 0
+    next_index = 0
     for index, result in results:
         early[index] = result
-        while following in early:
-            yield early.pop(following)
-            following += 1
+        while next_index in early:
+            yield early.pop(next_index)
+            next_index += 1

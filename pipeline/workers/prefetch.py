@@ -1,8 +1,9 @@
-"""Doing two things at once inside a worker: reading ahead of the forward, and writing behind it.
+"""Read-ahead and write-behind: a worker reads its next input and writes its last output while it computes.
 
-In threads of their own, in order, never more than a few steps apart: results are those of doing one thing after
-another, and memory is bounded. Reading, checksums, compression and writing let go of the interpreter, as a forward
-does."""
+Both run in threads of their own, in order, and only a few steps away from the computation. The results are those of
+one step after the other, and memory is bounded. Threads help because reading, checksums, compression, writing and a
+forward pass all release Python's interpreter lock.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +16,13 @@ Value = TypeVar("Value")
 
 
 def ahead(read: Callable[[Key], Value], keys: Iterable[Key], *, depth: int = 1, threads: int = 1) -> Iterator[Value]:
-    """Yield `read(key)` for each key, in order, having begun to read up to `depth` keys ahead.
+    """Yield `read(key)` for each key, in order, and read up to `depth` keys ahead of the caller.
 
     Args:
-        read: runs in a thread of its own. What it raises is raised in its value's place.
+        read: runs in another thread. Its exception is raised where its value would have been yielded.
         keys: what to read.
-        depth: values held while the caller is at work on an earlier one.
-        threads: values read at a time; `read` must allow for it.
+        depth: how many values may be held while the caller uses an earlier value.
+        threads: how many values are read at the same time; `read` must be thread-safe where it is more than 1.
     """
     pool, pending = ThreadPoolExecutor(threads), deque[Future[Value]]()
     try:
@@ -37,12 +38,12 @@ def ahead(read: Callable[[Key], Value], keys: Iterable[Key], *, depth: int = 1, 
 
 @contextmanager
 def behind(*, depth: int = 1) -> Iterator[Callable[..., None]]:
-    """Give a function that does steps later, in order, in a thread of its own; the block ends when all are done.
+    """Yield a function that runs its arguments later, as a step in another thread. Steps keep their order.
 
-    What a step raises is raised by a later call, or at the end of the block.
+    The block ends when all steps are done. A step's exception is raised by a later call, or at the end of the block.
 
     Args:
-        depth: steps that may wait. A caller who is further ahead waits too.
+        depth: how many steps may be waiting. A call beyond that waits for the oldest step.
     """
     pool, pending = ThreadPoolExecutor(1), deque[Future[Any]]()
 

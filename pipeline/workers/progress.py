@@ -1,4 +1,4 @@
-"""One calm line on how the work goes: views done, how fast, time left; and the same for programs to read."""
+"""Progress of a stage: views done, rates and time left, on standard error and in a report for programs."""
 
 import sys
 import time
@@ -13,53 +13,53 @@ from pipeline.workers.run_report import State, report_stage
 from pipeline.workers.throughput import Throughput
 
 SECONDS_BETWEEN_LINES = 10.0
-"""How often progress is said where it is not drawn over itself (a log file, a CI console), and reported."""
+"""How often a line is printed where there is no terminal (a log file, a CI console), and the report is updated."""
 
 Say = Callable[[str], None]
-"""Takes a line for the user."""
+"""Shows a line to the user."""
 
 
 @final
 @dataclass(slots=True, eq=False)
 class Progress:
-    """Counts what one stage does, and says how it goes: a bar on a terminal, a line now and then in a log."""
+    """Counts the work of one stage and shows it: a bar on a terminal, a line now and then in a log."""
 
     stage: str
     done: int
-    """Views that are committed, by this run or an earlier one."""
+    """Views committed by this run and earlier ones."""
     total: int
     bar: Any
-    """The bar, which draws nothing where standard error is not a terminal."""
-    where: str = ""
-    """The report."""
+    """The progress bar; it draws nothing where standard error is not a terminal."""
+    report_uri: str = ""
+    """Where the report is; empty for no report."""
     started: float = field(default_factory=time.perf_counter)
-    said: float = field(default_factory=time.perf_counter)
+    last_line: float = field(default_factory=time.perf_counter)
     views: int = 0
-    """Views that this run committed."""
+    """Views committed by this run."""
     tokens: int = 0
-    """Spatial tokens of them."""
+    """Spatial tokens of these views."""
     tflop: float = 0.0
-    """Of the forwards (10¹² floating-point operations)."""
+    """Cost of the forward passes (10¹² floating-point operations)."""
     bytes: int = 0
-    """Written."""
+    """Bytes written."""
     peaks: dict[str, float | None] = field(default_factory=dict)
-    """What each device that took part does at best (TFLOP/s), by place."""
+    """Peak rate of each device that took part (TFLOP/s), by its place."""
 
     def add(self, views: int, *, tokens: int = 0, tflop: float = 0.0, size: int = 0) -> None:
-        """Count what was committed.
+        """Count committed views.
 
         Args:
             views: how many.
-            tokens: spatial tokens of them.
-            tflop: what they cost (10¹² floating-point operations); 0 where that is not known.
+            tokens: their spatial tokens.
+            tflop: what they cost (10¹² floating-point operations); 0 where it is not known.
             size: bytes written.
         """
         self.views, self.done = self.views + views, self.done + views
         self.tokens, self.tflop, self.bytes = self.tokens + tokens, self.tflop + tflop, self.bytes + size
         self.bar.set_postfix_str(str(self.figures), refresh=False)
         self.bar.update(views)
-        if time.perf_counter() - self.said > SECONDS_BETWEEN_LINES:
-            self.said = time.perf_counter()
+        if time.perf_counter() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.perf_counter()
             self.report("running")
             if self.bar.disable:
                 left = self.figures.seconds_left
@@ -67,12 +67,12 @@ class Progress:
                 print(f"{self.stage}: {self.done}/{self.total} views, {self.figures}{ending}", file=sys.stderr)
 
     def report(self, state: State) -> None:
-        """Report the figures so far."""
-        report_stage(self.where, self.stage, state, self.figures)
+        """Write the figures so far to the report."""
+        report_stage(self.report_uri, self.stage, state, self.figures)
 
     @property
     def figures(self) -> Throughput:
-        """What was done so far."""
+        """The figures so far."""
         peaks = list(self.peaks.values())
         known = [peak for peak in peaks if peak is not None]
         return Throughput(
@@ -93,7 +93,7 @@ class Progress:
 
     @property
     def rate(self) -> str:
-        """Time, and how much in a second, so far."""
+        """Time and rates so far, for a message."""
         return f"{self.seconds:.1f} s, {self.figures}"
 
 
@@ -102,19 +102,21 @@ def progress(stage: str, *, done: int, total: int, report: str = "") -> Iterator
     """Show a stage's progress on standard error until the block ends.
 
     Args:
-        stage: what to call it.
-        done: views that an earlier run committed.
-        total: views in all.
-        report: where figures are kept for programs to read; empty for nowhere. See `pipeline.workers.run_report`.
+        stage: its name in the text and the report.
+        done: views committed by earlier runs.
+        total: all views of the stage.
+        report: URI of the report; empty for no report. See `pipeline.workers.run_report`.
     """
-    quiet = not sys.stderr.isatty()
-    form = "{desc}: {n_fmt}/{total_fmt} views{postfix}, {remaining} left"
-    with tqdm(desc=stage, initial=done, total=total, unit=" views", bar_format=form, leave=False, disable=quiet) as bar:
-        shown = Progress(stage=stage, done=done, total=total, bar=bar, where=report)
-        shown.report("running")
+    no_terminal = not sys.stderr.isatty()
+    bar_format = "{desc}: {n_fmt}/{total_fmt} views{postfix}, {remaining} left"
+    with tqdm(
+        desc=stage, initial=done, total=total, unit=" views", bar_format=bar_format, leave=False, disable=no_terminal
+    ) as bar:
+        counter = Progress(stage=stage, done=done, total=total, bar=bar, report_uri=report)
+        counter.report("running")
         try:
-            yield shown
+            yield counter
         except BaseException:
-            shown.report("stopped")
+            counter.report("stopped")
             raise
-        shown.report("done" if shown.done == shown.total else "stopped")
+        counter.report("done" if counter.done == counter.total else "stopped")

@@ -1,4 +1,4 @@
-"""Reaching a Ray cluster, and the process of one worker on it."""
+"""Reaching a Ray cluster, and the actor that holds one worker there."""
 
 import logging
 import os
@@ -12,28 +12,28 @@ from ray.exceptions import AuthenticationError, RayTaskError
 from pipeline.config import RunConfig
 from pipeline.workers.installation import installation, require_same_installation
 from pipeline.workers.pool import Task, Unfinished, Worker, WorkerFactory
-from pipeline.workers.worker_count import require_room
+from pipeline.workers.worker_count import require_capacity
 from storage_schemas.format.errors import AbstractStillhouseError, Problem, SettingError
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of a local Ray: only keys, counts and moments travel through it."""
-INSTALL = "install the same Stillhouse on every node, and there your own modules too; docs/cluster.md"
+INSTALL = "install the same Stillhouse, and your own modules, on every node; docs/cluster.md"
 
 
 @final
 class ToFinish:
-    """What comes of a step whose actor is free for the next task, and is to be told to finish this one."""
+    """What an actor returns for an `Unfinished` step: it is free for its next task, and waits to be asked to finish."""
 
 
 def open_ray(config: RunConfig, tasks: int) -> None:
-    """Connect to the cluster of RAY_ADDRESS; without it, start a Ray of this machine.
+    """Connect to the cluster at RAY_ADDRESS; where that is not set, start a Ray on this machine.
 
     Args:
-        config: how many workers, threads and GPUs of each.
-        tasks: how many tasks are coming.
+        config: how many workers, and the CPUs and GPUs of each.
+        tasks: how many tasks will be run.
 
     Raises:
-        SettingError: no cluster answers, or the fewest workers do not fit this machine.
+        SettingError: no cluster answers, or `config.min_workers` workers do not fit on this machine.
     """
     if "RAY_ADDRESS" in os.environ:
         _connect(os.environ["RAY_ADDRESS"])
@@ -50,7 +50,7 @@ def _connect(address: str) -> None:
 
 
 def _start_own(config: RunConfig, tasks: int) -> None:
-    # workers and driver share this machine's installation; Ray would otherwise copy the working folder to each
+    # "local": workers share this machine's installation; otherwise Ray would copy the working folder to each of them
     ray.init(
         address="local",
         num_cpus=max(config.workers * config.threads, os.cpu_count() or 1),
@@ -60,7 +60,7 @@ def _start_own(config: RunConfig, tasks: int) -> None:
         log_to_driver=False,
     )
     try:
-        require_room(config, ray.nodes(), tasks)
+        require_capacity(config, ray.nodes(), tasks)
     except SettingError:
         ray.shutdown()
         raise
@@ -68,35 +68,43 @@ def _start_own(config: RunConfig, tasks: int) -> None:
 
 @final
 class RayActor(Generic[Worker]):
-    """A process for one worker."""
+    """A process that holds one worker."""
 
     def start(self, factory: WorkerFactory[Worker], expected: Mapping[str, str]) -> str:
-        """Make the worker, and return the node that it is on."""
+        """Make the worker, and return the ID of the node that it runs on.
+
+        Raises:
+            SettingError: this node's installation is not the driver's.
+        """
         require_same_installation(expected, installation(), ray.util.get_node_ip_address())
         self._worker = factory()
         self._unfinished: dict[int, Unfinished[Any]] = {}
-        self._room = threading.Semaphore(1)  # one task is finished while the next is at work
+        self._may_leave = threading.Semaphore(1)  # at most one task is being finished while the next one runs
         return ray.get_runtime_context().get_node_id()
 
     def run(self, step: Callable[[Worker, Task], Any], index: int, task: Task) -> Any:
-        """Run a step of the worker; where something of it is left to do, return `ToFinish` and keep it."""
+        """Run a step of the worker. Keep an `Unfinished` for `finish`, and return `ToFinish` for it."""
         result = step(self._worker, task)
         if not isinstance(result, Unfinished):
             return result
-        self._room.acquire()
+        self._may_leave.acquire()
         self._unfinished[index] = result
         return ToFinish()
 
     def finish(self, index: int) -> Any:
-        """Do what is left of a task, and return its result."""
+        """Finish a task that `run` left unfinished, and return its result."""
         try:
             return self._unfinished.pop(index).finish()
         finally:
-            self._room.release()
+            self._may_leave.release()
 
 
 def result_of(reference: Any) -> Any:
-    """Wait for a result. An error that is a message for the user is raised as it was raised in the worker."""
+    """Wait for a result.
+
+    An error that is a message for the user (ours, or an OSError) is raised as the worker raised it, without Ray's
+    wrapping.
+    """
     try:
         return ray.get(reference)
     except RayTaskError as error:
@@ -106,7 +114,7 @@ def result_of(reference: Any) -> Any:
 
 
 def cannot_start(error: Exception) -> SettingError:
-    """Return the refusal of a worker whose process cannot start, with the last line of what it said."""
+    """Return the error for a worker whose process cannot start, with the last line of Ray's message."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     found = f"cannot start: {lines[-1] if lines else type(error).__name__}"
     return SettingError("worker", [Problem(place="ray", found=found, fix=INSTALL)])

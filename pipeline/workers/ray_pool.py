@@ -1,11 +1,11 @@
-"""Ray: the same workers as actors, on this machine or a cluster. The only module that imports ray."""
+"""A pool whose workers are Ray actors, on this machine or a cluster: it grows, shrinks, and repeats lost tasks."""
 
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, final
 
 import ray
@@ -14,188 +14,158 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from pipeline.config import RunConfig
 from pipeline.workers.installation import installation
 from pipeline.workers.pool import AbstractPool, Task, Worker, WorkerFactory
-from pipeline.workers.ray_cluster import RayActor, ToFinish, cannot_start, open_ray, result_of
-from pipeline.workers.worker_count import crew_size, too_few_workers
+from pipeline.workers.ray_actors import Attempt, PoolActors, StartedActor
+from pipeline.workers.ray_cluster import ToFinish, cannot_start, open_ray, result_of
+from pipeline.workers.worker_count import too_few_workers, wanted_workers
 from storage_schemas.format.errors import Problem, SettingError
 
 RETRIES = 3
-"""How often a task is tried again elsewhere after its actor was lost, before the run stops and names it. The loss of a
-node is no fault of the task, and does not count."""
+"""How often a task that lost its actor is tried again, before the run stops and names the task. When a whole node is
+lost, that loss does not count."""
 IDLE_SECONDS = 15.0
-"""An actor that has had no task for so long is given back, with its GPU, unless it is one of the fewest."""
-LOOK_SECONDS = 1.0
-"""How often the nodes are counted, and how soon an actor that could not start is replaced."""
-FINISHING = "finishing"
-"""Ray's name for the thread of an actor beside the one that does its steps."""
-
-
-@final
-@dataclass(slots=True, eq=False)
-class _Place:
-    """An actor that has started."""
-
-    actor: Any
-    node: str
-    idle_since: float = 0.0
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Attempt:
-    """A task, and the nodes on which it has cost an actor."""
-
-    index: int
-    task: Any
-    lost_on: tuple[str, ...] = ()
+"""An actor that has been idle for longer is ended, which frees its GPU; the fewest workers are kept."""
+POLL_SECONDS = 1.0
+"""How often the pool asks Ray which nodes live, and how long it waits before it replaces an actor that could not
+start."""
 
 
 @final
 class RayPool(AbstractPool[Worker]):
-    """Actors that hold one worker each: more of them while tasks wait and there is room, fewer when nodes go away or
-    no task is left. What a lost actor was at is done again by another."""
+    """Runs tasks on actors that hold one worker each.
+
+    `run` is one loop. In each round it
+    1. looks at the cluster's nodes, at most once a second (`_refresh_nodes`);
+    2. gives waiting tasks to idle actors;
+    3. asks for more actors, or ends some, so that there are as many as tasks and cluster allow (`_scale`), and stops
+       the run when there were too few for too long (`_require_fewest`);
+    4. waits for one event: an actor has started (`_on_start`), or a step or the rest of a task has ended (`_on_end`).
+
+    A task whose actor was lost is put first in the queue of waiting tasks.
+    """
 
     def __init__(self, factory: WorkerFactory[Worker], config: RunConfig) -> None:
-        self._factory, self._config = factory, config
-        self._installation = installation()
-        self._starting: dict[Any, Any] = {}
-        self._idle: list[_Place] = []
-        self._running: dict[Any, tuple[_Place, _Attempt]] = {}
-        self._finishing: dict[Any, tuple[_Place, _Attempt]] = {}
+        self._config = config
+        self._actors = PoolActors(factory, config, installation())
         self._nodes: Sequence[Mapping[str, Any]] = ()
-        self._looked = self._failed = -LOOK_SECONDS
+        self._nodes_read = self._start_failed = -POLL_SECONDS
         self._short_since: float | None = None
         self._last_loss = ""
 
     def run(self, step: Callable[[Worker, Task], Any], tasks: Sequence[Task]) -> Iterator[tuple[int, Any]]:
-        waiting = deque(_Attempt(index=index, task=task) for index, task in enumerate(tasks))
+        """Run the step over all tasks; see the class."""
+        actors, waiting = self._actors, deque(Attempt(index=index, task=task) for index, task in enumerate(tasks))
         try:
-            while waiting or self._running or self._finishing:
-                self._look()
-                while waiting and self._idle:
-                    self._hand_out(step, waiting.popleft())
-                self._resize(len(waiting) + len(self._running))
-                pending = [*self._running, *self._finishing, *self._starting]
-                for done in ray.wait(pending, num_returns=1, timeout=LOOK_SECONDS)[0]:
-                    if done in self._starting:
-                        self._greet(done)
+            while waiting or actors.running or actors.finishing:
+                self._refresh_nodes()
+                while waiting and actors.idle:
+                    actors.run(step, waiting.popleft())
+                self._scale(len(waiting) + len(actors.running))
+                for reference in ray.wait(actors.awaited, num_returns=1, timeout=POLL_SECONDS)[0]:
+                    if reference in actors.starting:
+                        self._on_start(reference)
                     else:
-                        yield from self._collect(done, step, waiting)
+                        yield from self._on_end(reference, step, waiting)
         finally:
-            # whoever asks for no more results leaves actors at work, which the next run must not queue behind
-            at_work = [worker for worker, _ in (*self._running.values(), *self._finishing.values())]
-            for worker in at_work:
-                ray.kill(worker.actor)
-            self._idle = [one for one in self._idle if one not in at_work]
-            self._running.clear()
-            self._finishing.clear()
+            # a caller who stops early leaves actors busy; the next run must not wait for them
+            actors.kill_busy()
 
-    def forget(self) -> None:
-        """Let go of all actors, while there is still a Ray to let go of them to."""
-        self._starting.clear()
-        self._idle.clear()
-        self._running.clear()
-        self._finishing.clear()
+    def release(self) -> None:
+        """End all actors. It must happen while Ray is still up."""
+        self._actors.release()
 
-    def _hand_out(self, step: Callable[..., Any], attempt: _Attempt) -> None:
-        worker = self._idle.pop()
-        self._running[worker.actor.run.remote(step, attempt.index, attempt.task)] = (worker, attempt)
+    def _refresh_nodes(self, *, at_once: bool = False) -> None:
+        if at_once or time.monotonic() - self._nodes_read >= POLL_SECONDS:
+            self._nodes, self._nodes_read = [node for node in ray.nodes() if node["Alive"]], time.monotonic()
+            self._actors.forget_lost_nodes(self._living())
 
-    def _collect(self, done: Any, step: Callable[..., Any], waiting: deque[_Attempt]) -> Iterator[tuple[int, Any]]:
-        """Yield a task's result, or have it finished; or have the task wait again, first of all, when its actor was
-        lost.
+    def _living(self) -> set[str]:
+        return {node["NodeID"] for node in self._nodes}
+
+    def _scale(self, tasks: int) -> None:
+        """Ask for actors or end some; refuse to go on with too few.
+
+        Args:
+            tasks: that wait or run.
         """
-        finishing = done in self._finishing
-        worker, attempt = (self._finishing if finishing else self._running).pop(done)
-        try:
-            result = result_of(done)
-        except RayError as error:
-            waiting.appendleft(self._lost(worker, attempt, step, error))
-            return
-        worker.idle_since = time.monotonic()
-        if not finishing:
-            self._idle.append(worker)
-        if isinstance(result, ToFinish):
-            in_group = worker.actor.finish.options(concurrency_group=FINISHING)
-            self._finishing[in_group.remote(attempt.index)] = (worker, attempt)
-        else:
-            yield attempt.index, result
+        actors, fewest = self._actors, self._config.min_workers
+        started, wanted = actors.started, wanted_workers(self._config, self._nodes, tasks)
+        if time.monotonic() - self._start_failed >= POLL_SECONDS:
+            for _ in range(wanted - started - len(actors.starting)):
+                actors.start()
+        while actors.starting and started + len(actors.starting) > wanted:
+            actors.cancel_start()
+        actors.kill_unused(started - max(wanted, fewest), IDLE_SECONDS)
+        self._require_fewest(started, min(fewest, tasks))
 
-    def _lost(self, worker: _Place, attempt: _Attempt, step: Callable[..., Any], error: RayError) -> _Attempt:
-        ray.kill(worker.actor)  # one that only could not be reached may still live
-        self._idle = [one for one in self._idle if one is not worker]
-        self._look(at_once=True)
-        self._last_loss, lost_on = str(error), (*attempt.lost_on, worker.node)
-        if sum(node in self._alive() for node in lost_on) > RETRIES:
-            found = f"{step.__name__} lost its worker {RETRIES + 1} times: {error}"
-            fix = "it is likely out of memory: lower the batch, or see Ray's logs; what is committed is kept"
-            raise SettingError("worker", [Problem(place=repr(attempt.task)[:200], found=found, fix=fix)]) from None
-        print(f"ray: a worker was lost; its task ({step.__name__}) is done again", file=sys.stderr)
-        return replace(attempt, lost_on=lost_on)
-
-    def _resize(self, tasks: int) -> None:
-        """Ask for actors, or give some back, and see that there are enough."""
-        now, ready = time.monotonic(), len(self._idle) + len(self._running)
-        wanted = crew_size(self._config, self._nodes, tasks)
-        if now - self._failed >= LOOK_SECONDS:
-            for _ in range(wanted - ready - len(self._starting)):
-                self._start()
-        while self._starting and ready + len(self._starting) > wanted:
-            ray.kill(self._starting.popitem()[1])
-        spare, finishing = ready - max(wanted, self._config.min_workers), [one for one, _ in self._finishing.values()]
-        unused = [one for one in self._idle if one not in finishing and now - one.idle_since > IDLE_SECONDS]
-        for worker in unused[: max(spare, 0)]:
-            self._idle.remove(worker)
-            ray.kill(worker.actor)
-        self._short_since = (self._short_since or now) if ready < min(self._config.min_workers, tasks) else None
+    def _require_fewest(self, started: int, fewest: int) -> None:
+        """Stop the run when there have been too few workers for `patience` seconds."""
+        now = time.monotonic()
+        self._short_since = (self._short_since or now) if started < fewest else None
         if self._short_since is not None and now - self._short_since > self._config.patience:
-            raise too_few_workers(self._config, ready, self._nodes, self._last_loss)
+            raise too_few_workers(self._config, started, self._nodes, self._last_loss)
 
-    def _start(self) -> None:
-        # the pool itself does again what was lost: Ray would do it only where the same actor can start again
-        groups: dict[str, Any] = {"concurrency_groups": {FINISHING: 1}}  # which Ray's types do not know
-        as_actor = ray.remote(num_cpus=self._config.threads, num_gpus=self._config.gpus, max_restarts=0, **groups)
-        actor: Any = as_actor(RayActor).remote()
-        self._starting[actor.start.remote(self._factory, self._installation)] = actor
-
-    def _greet(self, started: Any) -> None:
-        """Take an actor that has started among the idle; or note that it could not."""
-        actor = self._starting.pop(started)
+    def _on_start(self, reference: Any) -> None:
+        """Take an actor that has started; stop the run if its worker can never start, else note that it was lost."""
         try:
-            self._idle.append(_Place(actor, result_of(started), time.monotonic()))
+            self._actors.admit(reference)
         except RayTaskError as error:
             raise cannot_start(error.cause) from None
         except RayError as error:
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 raise cannot_start(error) from None
-            self._failed, self._last_loss = time.monotonic(), str(error)
+            self._start_failed, self._last_loss = time.monotonic(), str(error)
 
-    def _look(self, *, at_once: bool = False) -> None:
-        """Count the nodes, now and then, and forget the idle actors of those that are gone."""
-        if at_once or time.monotonic() - self._looked >= LOOK_SECONDS:
-            self._nodes, self._looked = [node for node in ray.nodes() if node["Alive"]], time.monotonic()
-            self._idle = [worker for worker in self._idle if worker.node in self._alive()]
+    def _on_end(self, reference: Any, step: Callable[..., Any], waiting: deque[Attempt]) -> Iterator[tuple[int, Any]]:
+        """Yield a task's result, or let its actor finish it, or queue it again because its actor was lost."""
+        actors, finished = self._actors, reference in self._actors.finishing
+        actor, attempt = (actors.finishing if finished else actors.running).pop(reference)
+        try:
+            result = result_of(reference)
+        except RayError as error:
+            waiting.appendleft(self._after_loss(actor, attempt, step, error))
+            return
+        actor.idle_since = time.monotonic()
+        if not finished:
+            actors.idle.append(actor)
+        if isinstance(result, ToFinish):
+            actors.finish(actor, attempt)
+        else:
+            yield attempt.index, result
 
-    def _alive(self) -> set[str]:
-        return {node["NodeID"] for node in self._nodes}
+    def _after_loss(self, actor: StartedActor, attempt: Attempt, step: Callable[..., Any], error: RayError) -> Attempt:
+        """Return the next attempt at a task whose actor was lost.
+
+        Raises:
+            SettingError: the task lost more than `RETRIES` actors on nodes that still live.
+        """
+        self._actors.kill(actor)
+        self._refresh_nodes(at_once=True)
+        self._last_loss, lost_on = str(error), (*attempt.lost_on, actor.node)
+        if sum(node in self._living() for node in lost_on) > RETRIES:
+            found = f"{step.__name__} lost its worker {RETRIES + 1} times: {error}"
+            fix = "probably out of memory: lower the batch, or see Ray's logs; what is committed is kept"
+            raise SettingError("worker", [Problem(place=repr(attempt.task)[:200], found=found, fix=fix)]) from None
+        print(f"ray: a worker was lost; its task ({step.__name__}) starts again", file=sys.stderr)
+        return replace(attempt, lost_on=lost_on)
 
 
 @contextmanager
 def ray_pool(factory: WorkerFactory[Worker], config: RunConfig, *, tasks: int) -> Iterator[AbstractPool[Worker]]:
-    """Open a pool on the cluster of RAY_ADDRESS, or on a Ray of this machine that ends with the block.
+    """Open a pool on the cluster at RAY_ADDRESS, or on a Ray of this machine that ends with the block.
 
     Args:
         factory: makes a worker.
-        config: how many workers, threads and GPUs of each.
-        tasks: how many tasks are coming.
+        config: how many workers, and the CPUs and GPUs of each.
+        tasks: how many tasks will be run.
 
     Raises:
-        SettingError: the fewest workers do not fit this machine. A cluster may grow: there, as many must be had within
-            `config.patience` seconds, at any time of the run.
+        SettingError: `config.min_workers` workers do not fit on this machine. A cluster may grow: there the run stops
+            when it had fewer workers for `config.patience` seconds, at its start or later.
     """
     open_ray(config, tasks)
     pool = RayPool(factory, config)
     try:
         yield pool
     finally:
-        pool.forget()
+        pool.release()
         ray.shutdown()

@@ -1,4 +1,4 @@
-"""`run.json`: the figures of each stage, for programs to read. It is no part of the cache: no two runs are alike."""
+"""`run.json`: the figures of each stage, for programs. It is not part of the cache, because every run has its own."""
 
 import fcntl
 import json
@@ -17,41 +17,41 @@ State = Literal["running", "done", "stopped"]
 
 
 def report_stage(where: str, stage: str, state: State, figures: Throughput) -> None:
-    """Put a stage's figures in the place of those that a report holds of it; other stages' stay.
+    """Write a stage's figures to a report; the figures of other stages in it stay.
 
     Args:
-        where: the report: a file, or any URI that fsspec reaches. Empty for none.
-        stage: such as `extract dinov3`.
-        state: what has become of it.
+        where: the report: a file, or any URI that fsspec can open. Empty for no report.
+        stage: its name, such as `extract dinov3`.
+        state: of the stage.
         figures: so far.
 
     Raises:
-        SettingError: what is there is no report.
+        SettingError: something else than a report is there.
     """
     if not where:
         return
     folder, _, name = where.rpartition("/")
     store = Store(uri=folder or (os.sep if where.startswith(os.sep) else "."))
-    with _alone(store):
-        stages = _held(store, name)
+    with _locked(store):
+        stages = _stages_in(store, name)
         stages[stage] = {"state": state, "updated": datetime.now(UTC).isoformat(), **as_record(figures)}
         publish_json(store, name, {"stages": stages})
 
 
-def _held(store: Store, name: str) -> dict[str, Any]:
+def _stages_in(store: Store, name: str) -> dict[str, Any]:
     if not store.exists(name):
         return {}
     try:
         return dict(json.loads(store.read(name))["stages"])
     except (ValueError, KeyError, TypeError):
         fix = "give --run.report another place"
-        problem = Problem(place=f"{store.uri}/{name}", found="is there, and is no report of ours", fix=fix)
+        problem = Problem(place=f"{store.uri}/{name}", found="exists, and is not a run report", fix=fix)
         raise SettingError("run report", [problem]) from None
 
 
 @contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """Keep others of this machine from reading between our reading and our writing. An object store has no locks."""
+def _locked(store: Store) -> Iterator[None]:
+    """Lock the report's folder while it is read and written again. An object store has no locks."""
     if not store.is_local:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a stage did so far, how fast, and how long it will take."""
+"""The figures of a stage: work done so far, rates, and time left."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,33 +8,33 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """Figures of one stage. What is counted is what this run did, but for `done` and `total`."""
+    """Figures of one stage. All but `done` and `total` count the work of this run alone."""
 
     done: int
-    """Views that are committed, by this run or an earlier one."""
+    """Views committed by this run and earlier ones."""
     total: int
-    """Views in all."""
+    """All views of the stage."""
     seconds: float
-    """Since the stage began."""
+    """Time since the stage began."""
     views: int
-    """Views."""
+    """Views committed by this run."""
     tokens: int
-    """Spatial tokens of the last block's map; 0 where none are looked at."""
+    """Spatial tokens of the last block's map; 0 for a stage that has none."""
     tflop: float
-    """Of the forwards (10¹² floating-point operations); 0 where that is not known."""
+    """Cost of the forward passes (10¹² floating-point operations); 0 where it is not known."""
     bytes: int
-    """Written."""
+    """Bytes written."""
     peak: float | None
-    """What all devices that took part do at best (TFLOP/s); None where that is not known."""
+    """Peak rate of all devices that took part together (TFLOP/s); None where it is not known."""
 
     @property
     def views_per_second(self) -> float:
-        """Views in a second."""
+        """Views per second."""
         return self.views / self._seconds
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens in a second."""
+        """Tokens per second."""
         return self.tokens / self._seconds
 
     @property
@@ -44,17 +44,17 @@ class Throughput:
 
     @property
     def mb_per_second(self) -> float:
-        """Written (10⁶ bytes in a second)."""
+        """10⁶ bytes written per second."""
         return self.bytes / 1e6 / self._seconds
 
     @property
     def share_of_peak(self) -> float | None:
-        """TFLOP/s, as a share of what the devices do at best."""
+        """TFLOP/s as a share of the devices' peak rate."""
         return self.tflop_per_second / self.peak if self.peak and self.tflop else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Time left (seconds) at the pace so far; None before the first view."""
+        """Time left (seconds) at the rate so far; None before the first view."""
         return (self.total - self.done) / self.views_per_second if self.views else None
 
     @property
@@ -76,7 +76,7 @@ class Throughput:
 
 
 def as_record(figures: Throughput) -> dict[str, float | int | None]:
-    """Return the figures as one JSON object. What is not known is null."""
+    """Return the figures as a JSON object; unknown figures are null."""
     return {
         "views_done": figures.done,
         "views_total": figures.total,

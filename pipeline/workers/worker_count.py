@@ -1,4 +1,4 @@
-"""How many workers there may be under ray: what the settings ask for, and what a cluster has room for."""
+"""How many workers a run asks Ray for: what its settings say, and how many fit on the cluster's nodes."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,66 +7,66 @@ from pipeline.config import RunConfig
 from storage_schemas.format.errors import Problem, SettingError
 
 Nodes = Iterable[Mapping[str, Any]]
-"""Nodes as `ray.nodes()` tells of them: `Alive`, and `Resources` by name."""
+"""Nodes as `ray.nodes()` describes them: `Alive`, and `Resources` by name."""
 
 
-def room(config: RunConfig, nodes: Nodes) -> int:
-    """Return how many workers fit living nodes: a worker's CPUs and GPUs are all on one."""
-    return sum(_room_of(config, node["Resources"]) for node in nodes if node["Alive"])
+def capacity(config: RunConfig, nodes: Nodes) -> int:
+    """Return how many workers fit on the living nodes. All CPUs and GPUs of a worker are on one node."""
+    return sum(_node_capacity(config, node["Resources"]) for node in nodes if node["Alive"])
 
 
-def crew_size(config: RunConfig, nodes: Nodes, tasks: int) -> int:
-    """Return how many workers to ask for.
+def wanted_workers(config: RunConfig, nodes: Nodes, tasks: int) -> int:
+    """Return how many workers to ask Ray for.
 
-    A number that was set is asked for whether or not there is room: a cluster that adds nodes on demand adds them for
-    what waits.
+    Where `config.workers` is set, so many are asked for even if they do not fit yet: an autoscaling cluster adds nodes
+    for workers that wait.
 
     Args:
-        config: fewest and most workers, and what each takes.
+        config: fewest and most workers, and the CPUs and GPUs of each.
         nodes: of the cluster.
-        tasks: that are not done.
+        tasks: that are not done; there are never more workers than tasks.
     """
-    return min(config.workers or max(room(config, nodes), config.min_workers), tasks)
+    return min(config.workers or max(capacity(config, nodes), config.min_workers), tasks)
 
 
-def require_room(config: RunConfig, nodes: Nodes, tasks: int) -> None:
-    """Refuse nodes that have no room for the fewest workers, or for one to each task where there are fewer of these.
+def require_capacity(config: RunConfig, nodes: Nodes, tasks: int) -> None:
+    """Refuse nodes on which the fewest workers do not fit, or a worker for each task where there are fewer tasks.
 
     Raises:
-        SettingError: with what each worker takes and what there is.
+        SettingError: with what the workers need and what the nodes have.
     """
     nodes = list(nodes)
-    if room(config, nodes) < min(config.min_workers, tasks):
-        raise _refused(f"{_asked(config)} do not fit {_had(nodes)}")
+    if capacity(config, nodes) < min(config.min_workers, tasks):
+        raise _refused(f"{_needed(config)} do not fit on {_resources(nodes)}")
 
 
 def too_few_workers(config: RunConfig, ready: int, nodes: Nodes, last_loss: str) -> SettingError:
-    """Return the refusal to wait any longer.
+    """Return the error that ends a run after it waited `config.patience` seconds for its fewest workers.
 
     Args:
-        config: fewest workers, and how long they were waited for.
-        ready: workers that there are.
+        config: fewest workers, and how long the run waited for them.
+        ready: workers that are ready.
         nodes: living nodes of the cluster.
-        last_loss: what Ray said of the last worker that was lost; empty when none was.
+        last_loss: Ray's message about the last worker that was lost; empty when none was.
     """
-    lost = f"; the last that was lost: {last_loss}" if last_loss else ""
-    found = f"{_asked(config)} could not be had for {config.patience:g} s: {ready} ready, {_had(nodes)}{lost}"
-    return _refused(found)
+    lost = f"; last worker lost: {last_loss}" if last_loss else ""
+    found = f"{_needed(config)} were not available within {config.patience:g} s: {ready} ready, {_resources(nodes)}"
+    return _refused(found + lost)
 
 
-def _room_of(config: RunConfig, resources: Mapping[str, float]) -> int:
+def _node_capacity(config: RunConfig, resources: Mapping[str, float]) -> int:
     by_cpu = resources.get("CPU", 0) / config.threads
     by_gpu = resources.get("GPU", 0) / config.gpus if config.gpus else by_cpu
-    return int(min(by_cpu, by_gpu) + 1e-9)  # ten times a tenth of a GPU is one
+    return int(min(by_cpu, by_gpu) + 1e-9)  # 1 / 0.1 may come out just below 10
 
 
-def _asked(config: RunConfig) -> str:
-    return f"{config.min_workers} workers of {config.threads} CPUs and {config.gpus:g} GPUs each"
+def _needed(config: RunConfig) -> str:
+    return f"{config.min_workers} workers with {config.threads} CPUs and {config.gpus:g} GPUs each"
 
 
-def _had(nodes: Nodes) -> str:
+def _resources(nodes: Nodes) -> str:
     living = [node["Resources"] for node in nodes if node["Alive"]]
-    cpus, gpus = (sum(one.get(name, 0) for one in living) for name in ("CPU", "GPU"))
+    cpus, gpus = (sum(resources.get(name, 0) for resources in living) for name in ("CPU", "GPU"))
     return f"{cpus:g} CPUs and {gpus:g} GPUs on {len(living)} nodes"
 
 

@@ -1,6 +1,6 @@
-"""What Stillhouse says when it refuses: one message, every problem, each with its place and its mend."""
+"""The errors that a user can act on: one message with every problem, each with its place and its fix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -11,19 +11,41 @@ class Problem:
     """One thing that is wrong."""
 
     place: str
-    """Where: a path, a field, a row; what a reader would open to see it."""
+    """Where it is: a path, a field, a row; what a user opens to see it."""
     found: str
-    """What is there, beside what was expected."""
+    """What was found there, and what was expected."""
     fix: str = ""
-    """What to do about it: a command, a setting, a value. Empty when `found` says it."""
+    """What to do about it: a command, a setting, a value. Empty where `found` makes it clear."""
 
     def __str__(self) -> str:
         fix = f" ({self.fix})" if self.fix else ""
         return f"{self.place}: {self.found}{fix}"
 
 
+def first_few(items: Iterable[object], most: int = 10) -> list[str]:
+    """Return the first items as text, and how many more there are.
+
+    Join them for a sentence: `", ".join(first_few(rows))` is `0, 1, 2, and 40 more` with `most=3`.
+
+    Args:
+        items: what a message lists.
+        most: how many of them it names.
+
+    Returns:
+        At most `most` texts, then `and N more` where there are others.
+    """
+    texts = [str(item) for item in items]
+    rest = len(texts) - most
+    return [*texts[:most], *([f"and {rest} more"] if rest > 0 else [])]
+
+
+def first_problems(problems: Sequence[Problem], most: int = 10) -> list[Problem]:
+    """Return the first problems, and one that says how many more there are; see `first_few`."""
+    return [*problems[:most], *(Problem(place="…", found=rest) for rest in first_few(problems, most)[most:])]
+
+
 class AbstractStillhouseError(Exception):
-    """A refusal that a user can act on; the command line prints it and exits with status 2."""
+    """A refusal that a user can act on. The command line prints it and exits with status 2."""
 
     verb = "is refused"
 
@@ -38,35 +60,35 @@ class AbstractStillhouseError(Exception):
 
 @final
 class ContractError(AbstractStillhouseError):
-    """Data breaks the storage contract: a shape, a name, a value that cannot be."""
+    """Data breaks the storage contract: a shape, a name or a value that is not allowed."""
 
     verb = "breaks the storage contract"
 
 
 @final
 class SettingError(AbstractStillhouseError):
-    """A setting, an argument or an input that this run cannot work with."""
+    """This run cannot work with a setting, an argument or an input."""
 
     verb = "cannot be used"
 
 
 @final
 class IdentityError(AbstractStillhouseError):
-    """This run and what is already there are not of the same thing; nothing was mixed."""
+    """This run computes something else than what is already there. Nothing was mixed."""
 
     verb = "does not match what is already there"
 
 
 @final
 class BusyError(AbstractStillhouseError):
-    """Another run is at work there; nothing was begun."""
+    """Another run is writing there. Nothing was started."""
 
     verb = "is being written"
 
 
 @final
 class MissingError(AbstractStillhouseError):
-    """Something that an earlier stage makes, or that the user must supply, is not there."""
+    """Something that an earlier stage makes, or that the user supplies, is not there."""
 
     verb = "is missing"
 
@@ -80,6 +102,6 @@ class CorruptionError(AbstractStillhouseError):
 
 @final
 class StorageError(AbstractStillhouseError):
-    """The store does not do what it is asked: an outage, a full disk, a missing permission. What is committed stays."""
+    """The store fails: an outage, a full disk, a missing permission. What was committed stays."""
 
     verb = "failed"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 
 from storage_schemas.format.errors import ContractError, Problem
 
@@ -84,6 +84,32 @@ class AxisMatch:
     """Weights that carry teacher tokens to positions; a row sums to 1 where `common`, else it is zero."""
     common: Bool[np.ndarray, " positions"]
     """Ω along this axis: positions whose whole cell both windows contain."""
+
+
+def cut_windows(
+    canvases: UInt8[np.ndarray, "views side side 3"],
+    geometry: CanvasGeometry,
+    starts: Int64[np.ndarray, "views 2"],
+    *,
+    channels_first: bool = False,
+) -> UInt8[np.ndarray, "views _ _ _"]:
+    """Cut one window from each canvas.
+
+    Args:
+        canvases: RGB, rows from the top.
+        geometry: of the canvases.
+        starts: where each window starts (row, column; patches).
+        channels_first: lay the channels out before the rows, as PyTorch wants them.
+
+    Returns:
+        Windows `[views, resolution, resolution, 3]`, or `[views, 3, resolution, resolution]` with `channels_first`.
+    """
+    side = geometry.resolution
+    windows = np.empty((len(canvases), *((3, side, side) if channels_first else (side, side, 3))), dtype=np.uint8)
+    channels_last = windows.transpose(0, 2, 3, 1) if channels_first else windows
+    for window, canvas, (row, col) in zip(channels_last, canvases, starts * geometry.patch, strict=True):
+        window[...] = canvas[row : row + side, col : col + side]
+    return windows
 
 
 def overlap_weights(cells: TokenAxis, tokens: TokenAxis) -> Float64[np.ndarray, "cells tokens"]:

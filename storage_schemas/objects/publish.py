@@ -132,24 +132,58 @@ def _opened(store: Store, path: str) -> AbstractContextManager[AbstractTarget]:
 @contextmanager
 def _publish_local(path: str) -> Iterator[AbstractTarget]:
     temporary = f"{path}.{uuid.uuid4().hex}{TEMPORARY}"
-    with told(path):
+    with as_storage_error(path):
         made = make_folder(os.path.dirname(path))
         file = open(temporary, "xb", buffering=0)  # noqa: SIM115 (closed below, where that may fail as writing may)
     target = _LocalFile(file.fileno(), path)
     try:
         yield target
-        with told(path):
+        with as_storage_error(path):
             target.settle()
             file.close()
-            os.replace(temporary, path)
-            for folder in made:
-                flush_folder(folder)
+            _give_name(temporary, path, made)
     except BaseException:
         with suppress(OSError):  # what it holds cannot be written, and is not wanted
             file.close()
         with suppress(OSError):
             os.remove(temporary)
         raise
+
+
+def _give_name(temporary: str, path: str, changed: list[str]) -> None:
+    os.replace(temporary, path)
+    for folder in changed:
+        flush_folder(folder)
+
+
+def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
+    """Write a local file that is there whole and durable, or not at all. Folders above it are made.
+
+    Args:
+        path: the file. One that is there is replaced.
+        body: all of its bytes.
+
+    Raises:
+        StorageError: the disk is full, may not be written, or fails.
+    """
+    with _publish_local(os.path.abspath(path)) as target:
+        target.writelines([body])
+
+
+def replace_whole(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Give a local file that another library has written its final name, once all of it is on the disk.
+
+    Args:
+        temporary: the file, in the folder of `path` or in one below it.
+        path: its final name. A file that has this name already is replaced.
+
+    Raises:
+        StorageError: the disk fails.
+    """
+    path = os.path.abspath(path)
+    with as_storage_error(path):
+        _flush(os.fspath(temporary))
+        _give_name(os.fspath(temporary), path, [os.path.dirname(path)])
 
 
 @final
@@ -159,7 +193,7 @@ class _LocalFile:
         self._size = self._on_its_way = 0
 
     def writelines(self, pieces: Sequence[Piece]) -> None:
-        with told(self._path):
+        with as_storage_error(self._path):
             write_pieces(self._descriptor, pieces)
             self._size += sum(map(len, pieces))
             if self._size - self._on_its_way >= ON_ITS_WAY:
@@ -184,7 +218,7 @@ class _LocalFile:
 
 
 @contextmanager
-def told(path: str) -> Iterator[None]:
+def as_storage_error(path: str) -> Iterator[None]:
     """Say in one message what a file system does not do.
 
     Raises:
@@ -227,8 +261,12 @@ def make_folder(path: str) -> list[str]:
 
 
 def flush_folder(folder: str) -> None:
-    """Have the names in a folder on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Wait until the names in a folder are on the disk."""
+    _flush(folder)
+
+
+def _flush(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -15,7 +15,7 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from storage_schemas.format.errors import ContractError, CorruptionError, Problem, SettingError
+from storage_schemas.format.errors import ContractError, CorruptionError, Problem, SettingError, StorageError
 from storage_schemas.objects.file_systems import ask, file_system, read_spans
 from storage_schemas.objects.local_files import OpenFile, open_file, read_local, refused
 from storage_schemas.objects.patience import Patience

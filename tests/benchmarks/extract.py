@@ -24,15 +24,15 @@ from PIL import Image
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
 from pipeline.features.extraction import Extraction, plan_extraction
-from pipeline.features.forward import cut_windows
 from pipeline.features.stage import extract_teacher
 from pipeline.features.teacher import RunningTeacher, run_teacher
 from pipeline.features.worker import FeatureExtractor
 from pipeline.inventory.teacher_maps import teacher_spec
-from pipeline.views.placements import place_views
+from pipeline.views.placements import place_views, window_starts
 from pipeline.views.stage import make_views
 from pipeline.workers.open_pool import open_pool
 from storage_schemas.cache import Cache
+from storage_schemas.format.geometry import cut_windows
 from storage_schemas.format.layout import features_unit, pixels_array, views_unit
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
@@ -75,7 +75,7 @@ def windows_of(cache: Cache, extraction: Extraction, batch: int) -> list[torch.T
         )
         for first in range(0, len(placed), batch):
             some = placed[first : first + batch]
-            windows = cut_windows(pixels.read([one.row for one in some]), shape.geometry, some)
+            windows = cut_windows(pixels.read([one.row for one in some]), shape.geometry, window_starts(some))
             batches.append(normalise(torch.from_numpy(windows), extraction.maps[0]))
     return batches
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from pipeline.phi_s.moments import observe, observe_all
+from pipeline.phi_s.observe import observe, observe_all
 
 CHANNELS = (64, 192, 384, 768, 1024, 1152, 1280, 1408, 1536, 4096)
 ROUNDS = 5

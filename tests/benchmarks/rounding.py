@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from pipeline.phi_s.moments import observe
+from pipeline.phi_s.observe import observe
 from pipeline.stats.quantization import observe_rounding
 from storage_schemas.format.encodings import Encoding, as_numbers, as_stored
 

@@ -12,7 +12,8 @@ from tiny_caches import LOCAL, TEACHERS, TinyCache
 from pipeline.inspect.cache import inspect_cache
 from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details
 from pipeline.verify.options import VerifyOptions
-from pipeline.verify.stage import Verdict, verify_cache
+from pipeline.verify.stage import verify_cache
+from pipeline.verify.verdict import Verdict
 from storage_schemas.format.errors import AbstractStillhouseError, MissingError
 
 

@@ -13,6 +13,7 @@ from disturbed_runs import (
     HERE,
     IMPATIENCE,
     PATIENCE,
+    SECONDS,
     Ended,
     Runner,
     Weathered,

@@ -139,7 +139,7 @@ def test_an_outage_ends_a_run_in_one_message_and_the_next_goes_on(
     ("data", "found"),
     [
         ("s3://no-such-bucket/images", "there is no such bucket (make it, or name another)"),
-        ("s3://tests/no/such/images", "is not there ("),
+        ("s3://tests/no/such/images", "does not exist ("),
     ],
 )
 @pytest.mark.usefixtures("made_bucket")

@@ -13,8 +13,8 @@ from disturbed_runs import PATIENCE, Ended, Runner, contents, require_one_messag
 from fault_proxy import Fault, FaultKind, FaultProxy
 
 from pipeline.leases.claim import this_process
-from pipeline.leases.lease import VIEWS_LEASE, leased, standing_claims, teacher_lease
-from pipeline.leases.names import claim_name, sign_of
+from pipeline.leases.lease import VIEWS_LEASE, leased, list_claims, teacher_lease
+from pipeline.leases.names import claim_name, heartbeat_name
 from pipeline.leases.object_claims import Timing
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import BusyError, StorageError
@@ -86,13 +86,13 @@ def test_a_run_elsewhere_blocks_until_it_has_been_silent_for_its_term(
     elsewhere = replace(this_process(VIEWS_LEASE, "views", term=3600.0), **there)
     names = [claim_name(VIEWS_LEASE) for _ in range(2)]
     publish_bytes(store, names[0], elsewhere.body())
-    publish_bytes(store, sign_of(names[0]), b"")
+    publish_bytes(store, heartbeat_name(names[0]), b"")
     refused = runner.run("extract", bucket, patience=PATIENCE)
     assert refused_by(refused) == f"views: by process {os.getpid()} on node-3"
-    assert "if it was killed, its hold ends by itself in " in refused.said
-    assert store.listing("") == sorted([names[0], sign_of(names[0])])
+    assert "if it was killed, its lease expires in " in refused.said
+    assert store.listing("") == sorted([names[0], heartbeat_name(names[0])])
     publish_bytes(store, names[1], replace(elsewhere, term=0.5).body())
-    for name in (names[0], sign_of(names[0])):
+    for name in (names[0], heartbeat_name(names[0])):
         store.remove(name)
     time.sleep(1.5)
     assert runner.run("extract", bucket, patience=PATIENCE).status == 0
@@ -112,7 +112,7 @@ def test_a_fault_at_a_claim_makes_neither_a_second_one_nor_leaves_it(
 ) -> None:
     proxy.arm(Fault(kind=kind, last=2, matching=line))
     with leased(cache, VIEWS_LEASE, "views") as lease:
-        assert [one.name for one in standing_claims(cache.store)] == [lease.cache.store.claim]
+        assert [claim.name for claim in list_claims(cache.store)] == [lease.cache.store.claim]
         with pytest.raises(BusyError), leased(cache, VIEWS_LEASE, "views"):
             pass
     assert proxy.struck
@@ -132,13 +132,11 @@ def test_a_listing_with_a_flipped_bit_ends_nobodys_claim(cache: Cache, proxy: Fa
     assert cache.store.listing("") == [name]
 
 
-def test_signs_of_life_go_on_through_an_outage_and_a_lease_that_was_lost_is_told(
-    cache: Cache, proxy: FaultProxy
-) -> None:
-    with leased(cache, teacher_lease("a"), "extract a", Timing(beat=0.1)) as lease:
+def test_heartbeats_go_on_through_an_outage_and_a_lease_that_was_lost_is_told(cache: Cache, proxy: FaultProxy) -> None:
+    with leased(cache, teacher_lease("a"), "extract a", Timing(interval=0.1)) as lease:
         proxy.arm(Fault(kind="reset", last=12, matching=".alive"))
         until = time.monotonic() + 60
-        while not cache.store.exists(sign_of(lease.cache.store.claim)):
+        while not cache.store.exists(heartbeat_name(lease.cache.store.claim)):
             assert time.monotonic() < until
             time.sleep(0.05)
         publish_group(lease.cache.store, "views", {"a": 1})

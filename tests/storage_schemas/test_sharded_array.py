@@ -3,7 +3,6 @@
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Barrier
@@ -21,7 +20,7 @@ from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
 from storage_schemas.format.shard_format import ArraySpec, encode_chunk, encode_index, with_checksum
 from storage_schemas.objects.store import Store
-from storage_schemas.sharded_array import ShardedArray, coalesce
+from storage_schemas.sharded_array import ShardedArray
 
 ROWS, SLOTS = 10, 4
 SPEC = ArraySpec(path="teachers/t/low-256/spatial", shape=(ROWS, 2, 3), dtype="float16", rows_per_shard=SLOTS)
@@ -347,12 +346,3 @@ def test_a_record_that_does_not_fit_the_array_is_refused(record: ShardRecord, pr
     assert (
         ShardedArray(store=store, spec=SPEC, records={1: replace(RECORD, bytes=68, rows=0, chunks=b"")}).indices == {}
     )
-
-
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 8)).map(lambda span: (span[0], sum(span)))))
-def test_merged_ranges_cover_the_bytes_asked_for_and_no_others_with_gaps_between(spans: list[tuple[int, int]]) -> None:
-    merged = coalesce(spans)
-    asked = {byte for start, stop in spans for byte in range(start, stop)}
-    assert {byte for start, stop in merged for byte in range(start, stop)} == asked
-    assert all(start <= stop < after for (start, stop), (after, _) in pairwise(merged))
-    assert all(any(first <= start and stop <= last for first, last in merged) for start, stop in spans)

@@ -1,9 +1,20 @@
-"""The cost of one input, against products counted by hand."""
+"""The cost of one input, against products counted by hand, and against PyTorch's own counter."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from storage_schemas.format.errors import SettingError
-from teachers.cost import tflop_per_input
+from teachers.build import family_of
+from teachers.catalogue import CATALOGUE
+from teachers.cost import multiply_adds, tflop_per_input
+from teachers.counted_cost import flop_of
+
+ROOT = Path(__file__).parents[2]
+SIDES = (64, 432, 1152)
+"""Inputs (pixels) of models that take any size."""
 
 
 def block(tokens, channels, hidden, seen_by_each):
@@ -36,6 +47,25 @@ def test_the_large_models_cost_what_was_measured():
     assert tflop_per_input("siglip2-g-384", 384) == pytest.approx(1.39, abs=0.005)
     assert tflop_per_input("sam3", 1008) == pytest.approx(5.40, abs=0.005)
     assert tflop_per_input("dinov3-7b", 256) == pytest.approx(3.55, abs=0.005)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_model_of_the_catalogue_costs_exactly_what_pytorch_counts(name):
+    entry = CATALOGUE[name]
+    family = family_of(entry)
+    teacher = family.teacher(spec=entry.spec, network=family.skeleton(entry), device="meta", precision="fp32")
+    for side in SIDES if entry.spec.size_rule == "any" else (entry.spec.native,):
+        assert 2 * multiply_adds(entry, (side // entry.spec.patch) ** 2) == flop_of(teacher, side)
+
+
+def test_costs_of_the_catalogue_need_no_torch():
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from teachers.cost import tflop_per_input\n"
+        "print(tflop_per_input('sam3', 1008))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) == tflop_per_input("sam3", 1008)
 
 
 def test_a_teacher_of_means_costs_nothing():

@@ -63,7 +63,7 @@ def test_a_run_on_ray_that_lost_a_process_says_so_once_and_goes_on_to_the_losses
     message = said[said.index("error: ") :]
     assert message.startswith("error: training cannot be used:\n  process 2 of 2 on ")
     assert message.endswith(
-        ": was ended by SIGKILL (run the same command again: it goes on after the last checkpoint)\n"
+        ": was ended by SIGKILL (run the same command again: it resumes after the last checkpoint)\n"
     )
     assert not run.card.exists()
     done = subprocess.run(on_ray, capture_output=True, text=True, timeout=900, check=False)

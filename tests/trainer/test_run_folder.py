@@ -8,7 +8,7 @@ from storage_schemas.format.errors import CorruptionError, IdentityError
 from trainer.evaluation.evaluate import Scores, StudentScore, TeacherScore
 from trainer.run.history import HistoryLogger, read_history
 from trainer.run.metrics import add_scores, add_speed, has_stalled, start_metrics
-from trainer.run_folder import RunFolder, read_json, require_run, write_json, write_whole
+from trainer.run_folder import RunFolder, read_json, require_run, write_json
 
 IDENTITY = {"recipe": {"steps": 10, "data": {"teachers": ("a", "b")}}, "cache": {"views": "abc"}}
 
@@ -31,17 +31,6 @@ def test_a_folder_of_another_run_is_refused_with_both_values_of_all_that_differs
         "  recipe.steps: the run there has 10, this run has 20\n"
         "  what to do: repeat the settings that this run began with, or give the new one another folder with --runs"
     )
-
-
-def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "file"
-    write_whole(path, b"before")
-    with pytest.raises(TypeError):
-        write_whole(path, None)  # type: ignore[arg-type]
-    assert path.read_bytes() == b"before"
-    write_whole(path, b"after")
-    assert path.read_bytes() == b"after"
-    assert [one.name for one in path.parent.iterdir()] == ["file"]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from storage_schemas.format import layout
 from storage_schemas.format.encodings import as_numbers
-from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.seeds import Key, uniforms
 from storage_schemas.format.views import UNIFORM, Partition, ViewSet, draw_offset
 from storage_schemas.sharded_array import ShardedArray
@@ -133,23 +133,10 @@ def view_draws(keys: tuple[Key, ...]) -> Float32[np.ndarray, "batch 5"]:
     return np.stack([uniforms((*key, "positions"), 5) for key in keys]).astype(np.float32)
 
 
-def cut_windows(
-    canvases: UInt8[np.ndarray, "batch side side 3"],
-    geometry: CanvasGeometry,
-    starts: Int64[np.ndarray, "batch 2"],
-) -> UInt8[np.ndarray, "batch 3 resolution resolution"]:
-    """Cut a window from each canvas, channels first."""
-    side = geometry.resolution
-    windows = np.empty((len(canvases), 3, side, side), dtype=np.uint8)
-    for window, canvas, (row, col) in zip(windows, canvases, starts * geometry.patch, strict=True):
-        window[...] = canvas[row : row + side, col : col + side].transpose(2, 0, 1)
-    return windows
-
-
 def _look(canvases: UInt8[np.ndarray, "batch side side 3"], geometry: CanvasGeometry, keys: tuple[Key, ...]) -> Look:
     starts = window_starts(geometry, keys)
     return Look(
-        pixels=torch.from_numpy(cut_windows(canvases, geometry, starts)),
+        pixels=torch.from_numpy(cut_windows(canvases, geometry, starts, channels_first=True)),
         start=torch.from_numpy(starts),
         draws=torch.from_numpy(view_draws(keys)),
     )

@@ -1,6 +1,6 @@
 """One view set of a cache, with every teacher that has seen it: all of it there, or refused."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -10,7 +10,7 @@ from jaxtyping import Int64
 
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
-from storage_schemas.format.errors import ContractError, MissingError, Problem
+from storage_schemas.format.errors import ContractError, MissingError, Problem, first_few
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.layout import ShardGrid, features_unit, views_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
@@ -110,11 +110,5 @@ def _rows_of(table: pa.Table, split: str) -> Int64[np.ndarray, " views"]:
 
 def _require_whole(unit: str, commits: Commits, shards: int, fix: str) -> None:
     if absent := sorted(set(range(shards)) - commits.keys()):
-        found = f"{len(absent)} of {shards} shards are not committed: {', '.join(map(str, _first_few(absent)))}"
+        found = f"{len(absent)} of {shards} shards are not committed: {', '.join(first_few(absent))}"
         raise MissingError("shards", [Problem(place=unit, found=found, fix=fix)])
-
-
-def _first_few(shards: list[int]) -> Iterator[int | str]:
-    yield from shards[:10]
-    if len(shards) > 10:
-        yield "…"

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from storage_schemas.format.errors import AbstractStillhouseError, ContractError, MissingError, Problem, SettingError
+from storage_schemas.objects.publish import replace_whole
 from trainer.export import ExportedStudent
 from trainer.portable.options import Format
 from trainer.portable.picture_size import PictureSize
@@ -79,7 +80,7 @@ def write_portable(student: ExportedStudent, kind: Format, size: PictureSize, fo
             raise _not_writable(student, kind, size, error) from error
         _require_agreement(kind, differences)
         for file in sorted(Path(beside).iterdir(), reverse=True):  # ONNX keeps large weights in a file beside its own
-            file.replace(folder / file.name)
+            replace_whole(file, folder / file.name)
     return folder / FILES[kind]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.objects.publish import write_whole
 from storage_schemas.objects.store import Store
 from trainer.data.source import open_source
 from trainer.report.closing_table import closing_rows, closing_text
@@ -15,7 +16,6 @@ from trainer.report.results import find_runs
 from trainer.report.student import predict
 from trainer.report.views import pictured_views
 from trainer.run.metrics import teacher_facts
-from trainer.run_folder import write_whole
 
 COLOURS = 8
 """Colours that the page has for teachers; a ninth teacher would share the first."""

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.phi_s import to_stored
 from storage_schemas.format.views import ViewSet
 from trainer.data.batch import unit_pixels
-from trainer.data.dataset import cut_windows
 from trainer.data.source import Source
 from trainer.export import load
 from trainer.objective.token_map import TokenMap
@@ -101,7 +100,8 @@ def _build(one: RunResult, source: Source, sets: Sequence[ViewSet]) -> Distilled
 @torch.no_grad()
 def _prediction(look: Look, teacher: str, view: PicturedView, seen: SeenWindow, geometry: CanvasGeometry) -> Prediction:
     # the teacher's own window: nothing is shifted, and every token meets one
-    window = cut_windows(view.canvas[None], geometry, np.array([seen.start], dtype=np.int64))
+    start = np.array([seen.start], dtype=np.int64)
+    window = cut_windows(view.canvas[None], geometry, start, channels_first=True)
     features = look(unit_pixels(torch.from_numpy(window)), teacher)
     meet = TokenMap(geometry, len(features), len(seen.features))
     said = torch.from_numpy(seen.features.astype(np.float32))

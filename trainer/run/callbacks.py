@@ -1,7 +1,6 @@
 """What happens between steps: the history is kept, a checkpoint left, the progress shown."""
 
 import os
-from pathlib import Path
 from time import perf_counter
 from typing import Any, final
 
@@ -11,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
 from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.objects.publish import replace_whole
 from trainer.data.datamodule import CachedViews
 from trainer.data.loader import Batches
 from trainer.learning.learning_rate import rate_factor
@@ -135,8 +135,7 @@ class Keeper(Callback):
             beside = self.run.checkpoint.with_suffix(".partial")
             trainer.save_checkpoint(beside)
             if trainer.is_global_zero:
-                _flush(beside)
-                beside.replace(self.run.checkpoint)
+                replace_whole(beside, self.run.checkpoint)
 
 
 def mean_over_processes(trainer: Trainer, values: list[torch.Tensor]) -> list[float]:
@@ -155,8 +154,3 @@ def require_finite(value: float, step: int) -> float:
         fix = "lower optimiser.lr, lengthen optimiser.warmup, or set optimiser.gradient_clip"
         raise ContractError("training", [Problem(place=f"step {step}", found=f"the loss is {value}", fix=fix)])
     return value
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

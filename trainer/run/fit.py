@@ -15,12 +15,12 @@ from trainer.data.schedule import make_course
 from trainer.data.source import Source
 from trainer.export import export_student
 from trainer.learning.module import Distillation, torch_seed
-from trainer.loggers import make_loggers, require_loggers
 from trainer.objective.objective import TokenMaps
 from trainer.run.callbacks import Journal, Keeper
 from trainer.run.checkpoint import read_checkpoint
 from trainer.run.examiner import Examiner
 from trainer.run.lightning_trainer import make_trainer
+from trainer.run.loggers import make_loggers, require_loggers
 from trainer.run.metrics import has_stalled, start_metrics, teacher_facts
 from trainer.run.processes import is_first
 from trainer.run_folder import RunFolder, read_json, write_json

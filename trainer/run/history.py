@@ -8,7 +8,7 @@ from typing import Any, final
 
 from lightning.pytorch.loggers.logger import Logger
 
-from trainer.run_folder import write_whole
+from storage_schemas.objects.publish import write_whole
 
 
 @final

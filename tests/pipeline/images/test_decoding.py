@@ -43,7 +43,7 @@ def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:
 def decoded(body: bytes, **limits: Any) -> np.ndarray:
     """The whole image as integers."""
     picture = open_picture(body, ViewsConfig(**({"min_side": 1, "max_pixels": 10**6} | limits)))
-    image, box = picture.showing((0, 0, picture.width, picture.height), max(picture.width, picture.height))
+    image, box = picture.scaled_for((0, 0, picture.width, picture.height), max(picture.width, picture.height))
     assert (image.mode, image.size) == ("RGB", (picture.width, picture.height))
     assert box == (0, 0, picture.width, picture.height)
     return np.asarray(image).astype(int)

@@ -12,8 +12,8 @@ from fsspec.spec import AbstractFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.images.file_system import AT_ONCE, source_of
-from pipeline.images.reader import ImageReader, stretch
+from pipeline.images.file_system import CONCURRENT_REQUESTS, source_of
+from pipeline.images.reader import ImageReader, range_locator
 from storage_schemas.format.errors import MissingError, SettingError
 from storage_schemas.objects.patience import Patience
 
@@ -82,17 +82,17 @@ def registered() -> Iterator[None]:
 
 
 def test_images_behind_a_network_are_asked_for_together_and_come_in_order() -> None:
-    FarAway.awaited = AT_ONCE
-    named = [f"faraway://{number}" for number in range(4 * AT_ONCE)]
+    FarAway.awaited = CONCURRENT_REQUESTS
+    named = [f"faraway://{number}" for number in range(4 * CONCURRENT_REQUESTS)]
     assert [body.partition(b":")[0] for body in ImageReader(patience=QUICK).read_all(named)] == [
         one.removeprefix("faraway://").encode() for one in named
     ]
 
 
 def test_no_more_are_asked_for_than_are_held() -> None:
-    bodies = ImageReader(patience=QUICK).read_all([f"faraway://{number}" for number in range(4 * AT_ONCE)])
+    bodies = ImageReader(patience=QUICK).read_all([f"faraway://{number}" for number in range(4 * CONCURRENT_REQUESTS)])
     next(bodies)
-    assert len(FarAway.asked) <= AT_ONCE + 1
+    assert len(FarAway.asked) <= CONCURRENT_REQUESTS + 1
     bodies.close()  # type: ignore[attr-defined]
 
 
@@ -108,14 +108,15 @@ def test_a_file_system_that_is_not_installed_is_named() -> None:
     with pytest.raises(SettingError) as caught:
         ImageReader().read("absent://a")
     assert str(caught.value) == (
-        "file system cannot be used:\n  absent://a: cannot be asked: Please install absent (run again after it)"
+        "file system cannot be used:\n  absent://a: needs a package that is not installed: Please install absent "
+        "(install it, then run the same command again)"
     )
 
 
 def test_images_on_this_machine_are_read_by_the_one_who_asks(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("pipeline.images.reader.ahead")
     (tmp_path / "a").write_bytes(b"one")
-    assert list(ImageReader().read_all([f"file://{tmp_path}/a", stretch(f"file://{tmp_path}/a", 1, 3)])) == [
+    assert list(ImageReader().read_all([f"file://{tmp_path}/a", range_locator(f"file://{tmp_path}/a", 1, 3)])) == [
         b"one",
         b"ne",
     ]

@@ -155,7 +155,7 @@ def test_a_list_names_files_by_uri_by_path_and_below_its_own_folder(tmp_path: Pa
 def test_a_list_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff.png\n")
     assert refusal(tmp_path / "list.txt") == (
-        f"DATA cannot be used:\n  {tmp_path}/list.txt: is not UTF-8 (write it as UTF-8)"
+        f"DATA cannot be used:\n  {tmp_path}/list.txt: is not UTF-8 (save it as UTF-8)"
     )
 
 
@@ -165,7 +165,7 @@ def test_images_that_are_not_named_are_missed() -> None:
 
 @pytest.mark.parametrize("name", ["none", "none/*.tar", "none.tar"])
 def test_what_is_not_there_is_missed(tmp_path: Path, name: str) -> None:
-    found = f"holds no image (images end in {ENDINGS})" if "*" in name else f"is not there ({FORMS})"
+    found = f"contains no image (image names end in {ENDINGS})" if "*" in name else f"does not exist ({FORMS})"
     assert refusal(tmp_path / name) == f"DATA is missing:\n  {tmp_path}/{name}: {found}"
 
 
@@ -189,18 +189,18 @@ def write_notes(root: Path) -> Path:
 )
 def test_data_without_an_image_is_refused(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     data = make(tmp_path)
-    assert refusal(data) == f"DATA is missing:\n  {data}: holds no image (images end in {ENDINGS})"
+    assert refusal(data) == f"DATA is missing:\n  {data}: contains no image (image names end in {ENDINGS})"
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(b"x")
-    assert refusal(tmp_path / "a.zip") == f"DATA cannot be used:\n  {tmp_path}/a.zip: is of no form known ({FORMS})"
+    assert refusal(tmp_path / "a.zip") == f"DATA cannot be used:\n  {tmp_path}/a.zip: is not of a known form ({FORMS})"
 
 
 def test_several_kinds_in_one_folder_are_refused(tmp_path: Path) -> None:
     as_folder(tmp_path)
     write_tar(tmp_path / "more.tar", {"c.jpg": b"x"})
-    expected = f"DATA cannot be used:\n  {tmp_path}: names files of several kinds: .tar, image ({FORMS})"
+    expected = f"DATA cannot be used:\n  {tmp_path}: has files of several kinds: .tar, image ({FORMS})"
     assert refusal(tmp_path) == expected
 
 
@@ -217,9 +217,9 @@ def test_two_images_of_one_name_are_refused_with_both_places(tmp_path: Path) -> 
     one, other = (path.as_uri() for path in places)
     assert refusal(tmp_path).splitlines() == [
         "image list cannot be used:",
-        f"  x.jpg: names both {one}#bytes=512-516 and {other}#bytes=512-516",
-        f"  y.jpg: names both {one}#bytes=1536-1541 and {other}#bytes=1536-1541",
-        "  what to do: give every image a name of its own, over all archives: views are drawn by name",
+        f"  x.jpg: is the key of both {one}#bytes=512-516 and {other}#bytes=512-516",
+        f"  y.jpg: is the key of both {one}#bytes=1536-1541 and {other}#bytes=1536-1541",
+        "  what to do: give every image a name of its own, over all archives: the name decides which views are drawn",
     ]
 
 
@@ -238,11 +238,11 @@ def cut_at(part: float) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (lambda _: b"", "is no tar that can be read in place: "),
-        (lambda _: b"no tar at all" * 99, "is no tar that can be read in place: "),
-        (lambda body: body[: 512 + 500], "is no tar that can be read in place: unexpected end of data"),
-        (lambda body: body[:1024], "does not end as a tar does, at byte 1024: "),
-        (lambda body: body[:1024] + b"?" * 512 + body[1536:], "does not end as a tar does, at byte 1024: "),
+        (lambda _: b"", "is not a tar that can be read in place: "),
+        (lambda _: b"no tar at all" * 99, "is not a tar that can be read in place: "),
+        (lambda body: body[: 512 + 500], "is not a tar that can be read in place: unexpected end of data"),
+        (lambda body: body[:1024], "has neither a member nor an end mark at byte 1024: "),
+        (lambda body: body[:1024] + b"?" * 512 + body[1536:], "has neither a member nor an end mark at byte 1024: "),
     ],
     ids=["nothing", "no tar", "cut in a member", "cut between members", "a damaged header"],
 )
@@ -256,7 +256,7 @@ def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("x.jpg"))
     assert refusal(tmp_path).endswith(
-        "(a compressed tar must be unpacked first; one that is damaged, fetched again or left out)"
+        "(unpack it if it is compressed; if it is damaged, download it again or leave it out)"
     )
 
 
@@ -267,8 +267,8 @@ def test_an_image_that_is_a_link_in_a_tar_is_refused(tmp_path: Path, kind: bytes
         header.type, header.linkname = kind, "y.jpg"
         archive.addfile(header)
     assert refusal(tmp_path) == (
-        f"archive cannot be used:\n  {tmp_path.as_uri()}/a.tar: x.jpg: is a link, a device or a file with holes (pack "
-        "files, with `tar --dereference --hard-dereference`)"
+        f"archive cannot be used:\n  {tmp_path.as_uri()}/a.tar: x.jpg: is a link, a device or a sparse file (pack "
+        "regular files, with `tar --dereference --hard-dereference`)"
     )
 
 
@@ -287,16 +287,22 @@ def test_a_row_without_an_image_is_an_empty_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "found"),
     [
-        ({"key": "x", "caption": "y"}, "its columns are key, caption; of image bytes there must be one, and are 0"),
-        ({"key": "x", "jpg": "text"}, "its columns are key, jpg; of image bytes there must be one, and are 0"),
-        ({"jpg": b"x", "png": b"y"}, "its columns are jpg, png; of image bytes there must be one, and are 2"),
+        (
+            {"key": "x", "caption": "y"},
+            "has 0 columns of image bytes and must have 1; its columns are key, caption",
+        ),
+        (
+            {"key": "x", "jpg": "text"},
+            "has 0 columns of image bytes and must have 1; its columns are key, jpg",
+        ),
+        ({"jpg": b"x", "png": b"y"}, "has 2 columns of image bytes and must have 1; its columns are jpg, png"),
     ],
 )
 def test_a_parquet_file_without_one_column_of_bytes_is_refused(tmp_path: Path, row: dict[str, Any], found: str) -> None:
     path = write_parquet(tmp_path / "a.parquet", [row])
     assert refusal(tmp_path) == (
-        f"Parquet file cannot be used:\n  {path.as_uri()}: {found} (columns of bytes of these names are taken for "
-        "images: jpg, jpeg, png, webp, avif, jp2, image, image.bytes, bytes)"
+        f"Parquet file cannot be used:\n  {path.as_uri()}: {found} (a column of image bytes is binary, and has one of "
+        "the names jpg, jpeg, png, webp, avif, jp2, image, image.bytes, bytes)"
     )
 
 
@@ -304,8 +310,8 @@ def test_a_parquet_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [{"jpg": b"x"}])
     path.write_bytes(path.read_bytes()[:-5])
     assert refusal(tmp_path) == (
-        f"Parquet file cannot be used:\n  {path.as_uri()}: cannot be read as Parquet: ArrowInvalid (fetch it again, or "
-        "leave it out)"
+        f"Parquet file cannot be used:\n  {path.as_uri()}: cannot be read as Parquet: ArrowInvalid (download it again, "
+        "or leave it out)"
     )
 
 

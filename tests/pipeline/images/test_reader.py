@@ -6,10 +6,13 @@ import pytest
 from image_forms import write_parquet
 
 from pipeline.images.listing import list_images
-from pipeline.images.reader import ImageReader, cell, stretch
+from pipeline.images.reader import ImageReader, cell_locator, range_locator
 from storage_schemas.format.errors import MissingError
 
-FIX = "bring it back and run again, it resumes; or put an empty file in its place, which is then rejected"
+FIX = (
+    "restore it and run the same command again, which resumes; or put an empty file in its place, which is then "
+    "rejected"
+)
 
 
 def refusal(locator: str) -> str:
@@ -22,13 +25,13 @@ def refusal(locator: str) -> str:
 def test_a_stretch_of_a_file_is_read_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a #b.tar"
     path.write_bytes(bytes(range(100)))
-    assert ImageReader().read(stretch(f"file://{path}", 10, 20)) == bytes(range(10, 20))
-    assert ImageReader().read(stretch(f"file://{path}", 10, 10)) == b""
+    assert ImageReader().read(range_locator(f"file://{path}", 10, 20)) == bytes(range(10, 20))
+    assert ImageReader().read(range_locator(f"file://{path}", 10, 10)) == b""
 
 
 def test_a_cell_of_a_parquet_file_is_read(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [{"jpg": b"%d" % number} for number in range(10)], rows_per_group=4)
-    assert ImageReader().read(cell(path.as_uri(), 2, 1, "jpg")) == b"9"
+    assert ImageReader().read(cell_locator(path.as_uri(), 2, 1, "jpg")) == b"9"
 
 
 def gone(path: Path) -> None:
@@ -62,7 +65,7 @@ def test_row_groups_are_kept_while_there_is_room_and_read_once(tmp_path: Path) -
     body = bytes(1000)
     path = write_parquet(tmp_path / "a.parquet", [{"jpg": body} for _ in range(6)], rows_per_group=1)
     locators = [image.uri for image in list_images(str(tmp_path))]
-    roomy, narrow, none = (ImageReader(room=room) for room in (10**6, 2500, 0))
+    roomy, narrow, none = (ImageReader(cached_bytes=most) for most in (10**6, 2500, 0))
     for reader in (roomy, narrow, none):
         assert [reader.read(locator) for locator in locators] == [body] * 6
     assert [len(reader._groups) for reader in (roomy, narrow, none)] == [6, 2, 1]

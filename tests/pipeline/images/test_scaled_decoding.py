@@ -101,7 +101,7 @@ def test_boxes_lie_where_they_lie_in_the_upright_image(
 )
 def test_three_pixels_are_left_for_each_that_is_asked_for(length: int, side: int, expected: int) -> None:
     picture = open_picture(jpeg(Image.new("RGB", (4100, 4000))), LIMITS)
-    image, box = picture.showing((7, 5, 100 + length, 5 + length), side)
+    image, box = picture.scaled_for((7, 5, 100 + length, 5 + length), side)
     assert shrinks(picture) == [expected]
     assert image.size == (-(-4100 // expected), -(-4000 // expected))
     assert box == tuple(edge / expected for edge in (7, 5, 100 + length, 5 + length))
@@ -110,10 +110,10 @@ def test_three_pixels_are_left_for_each_that_is_asked_for(length: int, side: int
 def test_each_scale_is_decoded_once_and_none_that_is_not_asked_for() -> None:
     picture = open_picture(jpeg(Image.new("RGB", (2000, 2000))), LIMITS)
     assert picture.decoded == {}
-    quarter, half = (picture.showing((0, 0, 2000, 2000), side)[0] for side in (128, 256))
+    quarter, half = (picture.scaled_for((0, 0, 2000, 2000), side)[0] for side in (128, 256))
     assert shrinks(picture) == [4, 2]
-    assert picture.showing((0, 0, 1900, 1950), 140)[0] is quarter
-    assert picture.showing((500, 0, 2000, 2000), 250)[0] is half
+    assert picture.scaled_for((0, 0, 1900, 1950), 140)[0] is quarter
+    assert picture.scaled_for((500, 0, 2000, 2000), 250)[0] is half
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
@@ -145,7 +145,7 @@ def test_a_truncated_jpeg_is_refused_at_every_scale() -> None:
     for side in (20, 40, 80, 160):
         picture = open_picture(body[: len(body) * 3 // 4], LIMITS)
         with pytest.raises(UnusableImageError) as caught:
-            picture.showing((0, 0, 800, 800), side)
+            picture.scaled_for((0, 0, 800, 800), side)
         assert caught.value.reason == "damaged"
 
 
@@ -153,4 +153,4 @@ def test_other_formats_are_decoded_whole() -> None:
     body = io.BytesIO()
     Image.new("RGB", (2000, 1500)).save(body, "PNG")
     picture = open_picture(body.getvalue(), LIMITS)
-    assert picture.showing((0, 0, 1500, 1500), 16)[0].size == (2000, 1500)
+    assert picture.scaled_for((0, 0, 1500, 1500), 16)[0].size == (2000, 1500)

@@ -32,6 +32,7 @@ from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.views.placements import Placement
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
+from storage_schemas.format.errors import StorageError
 from storage_schemas.format.geometry import CanvasGeometry, Offset
 from storage_schemas.format.mosaic import MosaicLayout
 from storage_schemas.format.teacher import TeacherSpec
@@ -220,6 +221,6 @@ def test_a_sheet_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with Image.open(path) as written:
         assert written.size == (4, 4)
     (tmp_path / "taken").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(StorageError, match="taken: cannot be written: Is a directory"):
         write_sheet(Image.new("RGB", (3, 3)), tmp_path / "taken")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["sheet.png", "taken"]

@@ -1,4 +1,4 @@
-"""Leases: one run at a time writes one thing; the second is told who the first is; a dead one is in nobody's way."""
+"""Leases: one run at a time writes one thing; a second run is told who the first is; a dead run blocks nobody."""
 
 import errno
 import fcntl
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.leases.claim import Holder, parse_holder, this_process
-from pipeline.leases.lease import VIEWS_LEASE, WHOLE_LEASE, leased, standing_claims, teacher_lease
-from pipeline.leases.names import LEASES, claim_name, sign_of
+from pipeline.leases.claim import Owner, parse_owner, this_process
+from pipeline.leases.lease import VIEWS_LEASE, WHOLE_LEASE, leased, list_claims, teacher_lease
+from pipeline.leases.names import LEASES, claim_name, heartbeat_name
 from pipeline.leases.object_claims import Timing
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import BusyError, CorruptionError, StorageError
@@ -27,7 +27,7 @@ from storage_schemas.objects.store import Store
 
 NUMBERS = itertools.count()
 ELSEWHERE = {"host": "node-3", "machine": "another"}
-"""Of a holder on another machine."""
+"""An owner on another machine."""
 
 
 @pytest.fixture
@@ -55,20 +55,20 @@ def refusal(cache: Cache, lease: str) -> str:
     return str(caught.value)
 
 
-def claim(cache: Cache, holder: Holder) -> str:
-    """Write a holder's claim as an object, and return its name."""
-    name = claim_name(holder.lease)
-    publish_bytes(cache.store, name, holder.body())
+def claim(cache: Cache, owner: Owner) -> str:
+    """Write an owner's claim as an object, and return its name."""
+    name = claim_name(owner.lease)
+    publish_bytes(cache.store, name, owner.body())
     return name
 
 
-def test_a_lease_is_held_until_its_block_ends_and_leaves_nothing(cache: Cache) -> None:
+def test_a_lease_is_owned_until_its_block_ends_and_leaves_nothing(cache: Cache) -> None:
     for _ in range(2):
         with leased(cache, VIEWS_LEASE, "views") as lease:
-            [one] = standing_claims(cache.store)
-            assert (one.lease, one.over, one.name) == (VIEWS_LEASE, False, lease.cache.store.claim)
+            [only] = list_claims(cache.store)
+            assert (only.lease, only.stale, only.name) == (VIEWS_LEASE, False, lease.cache.store.claim)
             publish_bytes(lease.cache.store, "a", b"1")
-        assert standing_claims(cache.store) == []
+        assert list_claims(cache.store) == []
         assert cache.store.listing("") == ["a"]
     if cache.store.is_local:
         assert os.listdir(cache.store.path("")) == ["a"]
@@ -84,16 +84,16 @@ def test_a_lease_ends_with_an_error_too(cache: Cache) -> None:
 def test_the_second_run_is_told_who_the_first_is_and_leaves_it_in_peace(cache: Cache, first: str, second: str) -> None:
     with leased(cache, first, "the first") as lease:
         said = refusal(cache, second)
-        assert [one.name for one in standing_claims(cache.store)] == [lease.cache.store.claim]
+        assert [claim.name for claim in list_claims(cache.store)] == [lease.cache.store.claim]
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-    sign, fix = "alive now", "wait until it ends, or stop it: its hold ends with its process"
+    alive, fix = "running now", "wait until it ends, or stop it: its lease ends with its process"
     if not cache.store.is_local:
-        sign = f"last sign of life {when} by the store's clock"
-        fix = "wait until it ends, or stop it; if it was killed, its hold ends by itself in 120 s"
+        alive = f"last heartbeat {when} by the store's clock"
+        fix = "wait until it ends, or stop it; if it was killed, its lease expires in 120 s"
     who = f"process {os.getpid()} on {re.escape(socket.gethostname())} \\(the first\\)"
     place = re.escape(cache.store.uri)
     assert re.fullmatch(
-        rf"cache {place} is being written:\n  {first}: by {who}, since {when}, {sign} \({fix}\)", said
+        rf"cache {place} is being written:\n  {first}: by {who}, since {when}, {alive} \({fix}\)", said
     ), said
     with leased(cache, second, "the second"):
         pass
@@ -108,7 +108,7 @@ def test_two_teachers_and_the_views_go_together_and_maps_of_one_forward_do_not(c
         assert re.findall(r"\n  (\S+): by ", refusal(cache, teacher_lease("dinov3-block7"))) == ["teachers/dinov3"]
         named = re.findall(r"\n  (\S+): by ", refusal(cache, WHOLE_LEASE))
         assert sorted(named) == ["teachers/dinov3", "teachers/sam3", "views"]
-        assert len(standing_claims(cache.store)) == 3
+        assert len(list_claims(cache.store)) == 3
 
 
 def test_what_counts_is_not_written_once_the_claim_is_gone(cache: Cache) -> None:
@@ -123,15 +123,15 @@ def test_what_counts_is_not_written_once_the_claim_is_gone(cache: Cache) -> None
     assert cache.attributes("views") == {"a": 1}
 
 
-def of_a_dead_process(lease: str) -> Holder:
-    """A holder on this machine that has ended."""
+def of_a_dead_process(lease: str) -> Owner:
+    """An owner on this machine that has ended."""
     child = os.fork()
     if child == 0:
         os._exit(0)
-    holder = replace(this_process(lease, "extract dinov3"), process=child)
-    assert holder.is_gone, "it counts as ended before anyone asked how it ended"
+    owner = replace(this_process(lease, "extract dinov3"), process=child)
+    assert owner.is_gone, "it counts as ended before anyone asked how it ended"
     os.waitpid(child, 0)
-    return holder
+    return owner
 
 
 def test_a_process_is_known_by_its_number_and_its_start_on_its_machine_alone() -> None:
@@ -159,16 +159,16 @@ def test_a_process_that_the_system_hides_lives(monkeypatch: pytest.MonkeyPatch) 
     assert gone.is_gone
 
 
-def test_a_killed_holder_of_a_folder_is_in_nobodys_way(folder: Cache) -> None:
+def test_the_claim_of_a_killed_run_in_a_folder_blocks_nobody(folder: Cache) -> None:
     child = os.fork()
     if child == 0:
         with leased(folder, VIEWS_LEASE, "views"):
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    [left] = standing_claims(folder.store)
-    assert left.over
-    assert left.holder is not None
-    assert left.holder.process == child
+    [left] = list_claims(folder.store)
+    assert left.stale
+    assert left.owner is not None
+    assert left.owner.process == child
     with leased(folder, WHOLE_LEASE, "gc") as lease:
         assert lease.cleared == (left.name,)
     assert folder.store.listing("") == []
@@ -176,15 +176,15 @@ def test_a_killed_holder_of_a_folder_is_in_nobodys_way(folder: Cache) -> None:
 
 def test_a_claim_on_objects_whose_process_has_ended_on_this_machine_is_cleared_at_once(memory: Cache) -> None:
     left = claim(memory, of_a_dead_process("views"))
-    publish_bytes(memory.store, sign_of(left), b"")
-    stray = sign_of(claim_name("views"))
-    publish_bytes(memory.store, stray, b"")
+    publish_bytes(memory.store, heartbeat_name(left), b"")
+    orphan = heartbeat_name(claim_name("views"))
+    publish_bytes(memory.store, orphan, b"")
     with leased(memory, VIEWS_LEASE, "views") as lease:
-        assert sorted(lease.cleared) == sorted([left, stray])
+        assert sorted(lease.cleared) == sorted([left, orphan])
         assert memory.store.listing("") == [lease.cache.store.claim]
 
 
-def test_a_claim_that_is_in_nobodys_way_is_cleared_too_when_its_process_has_ended(memory: Cache) -> None:
+def test_a_stale_claim_on_another_lease_is_cleared_too(memory: Cache) -> None:
     left = claim(memory, of_a_dead_process("views"))
     held = claim(memory, this_process("views", "views"))
     with leased(memory, teacher_lease("a"), "extract a") as lease:
@@ -197,32 +197,32 @@ def age(cache: Cache, name: str, seconds: float) -> None:
     cache.store.filesystem.store[cache.store.path(name)].created -= timedelta(seconds=seconds)
 
 
-def test_a_holder_elsewhere_blocks_until_its_sign_of_life_is_too_old(memory: Cache) -> None:
+def test_an_owner_elsewhere_blocks_until_its_last_heartbeat_is_too_old(memory: Cache) -> None:
     name = claim(memory, replace(this_process("views", "views"), **ELSEWHERE))
     age(memory, name, 500)
-    publish_bytes(memory.store, sign_of(name), b"")
-    age(memory, sign_of(name), 90)
+    publish_bytes(memory.store, heartbeat_name(name), b"")
+    age(memory, heartbeat_name(name), 90)
     said = refusal(memory, "views")
     assert "on node-3 (views), since " in said
-    assert "its hold ends by itself in 30 s" in said
-    age(memory, sign_of(name), 40)
+    assert "its lease expires in 30 s" in said
+    age(memory, heartbeat_name(name), 40)
     with leased(memory, VIEWS_LEASE, "views") as lease:
         assert lease.cleared == (name,)
 
 
-def test_signs_of_life_are_given_until_the_end(memory: Cache) -> None:
-    with leased(memory, VIEWS_LEASE, "views", Timing(beat=0.05)) as lease:
+def test_heartbeats_are_sent_until_the_end(memory: Cache) -> None:
+    with leased(memory, VIEWS_LEASE, "views", Timing(interval=0.05)) as lease:
         name = lease.cache.store.claim
         age(memory, name, 500)
         until = time.monotonic() + 60
-        while not memory.store.exists(sign_of(name)):
+        while not memory.store.exists(heartbeat_name(name)):
             assert time.monotonic() < until
             time.sleep(0.01)
-        assert "its hold ends by itself in 1" in refusal(memory, VIEWS_LEASE)
+        assert "its lease expires in 1" in refusal(memory, VIEWS_LEASE)
     assert memory.store.listing("") == []
 
 
-def test_a_holder_that_gave_no_sign_for_too_long_is_cleared_and_writes_nothing_more(memory: Cache) -> None:
+def test_a_run_whose_claim_expired_is_cleared_and_writes_nothing_more(memory: Cache) -> None:
     with leased(memory, VIEWS_LEASE, "views") as first:
         age(memory, first.cache.store.claim, 121)
         with leased(memory, VIEWS_LEASE, "views") as second:
@@ -232,33 +232,33 @@ def test_a_holder_that_gave_no_sign_for_too_long_is_cleared_and_writes_nothing_m
     assert memory.attributes("views") == {"a": 1}
 
 
-def holders_at_once(cache: Cache, threads: int) -> int:
-    """Begin many runs at once, and return how many held the lease; none of them ends before all have tried."""
-    start, tried, held = threading.Barrier(threads), threading.Barrier(threads), list[int]()
+def owners_at_once(cache: Cache, threads: int) -> int:
+    """Begin many runs at once, and return how many got the lease; none of them ends before all have tried."""
+    start, tried, owned = threading.Barrier(threads), threading.Barrier(threads), list[int]()
 
     def run() -> None:
         start.wait()
         try:
             with leased(cache, VIEWS_LEASE, "views"):
-                held.append(1)
+                owned.append(1)
                 tried.wait()
         except BusyError:
             tried.wait()
 
     runs = [threading.Thread(target=run) for _ in range(threads)]
-    for one in runs:
-        one.start()
-    for one in runs:
-        one.join()
-    return len(held)
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join()
+    return len(owned)
 
 
-def test_of_many_that_begin_at_once_one_holds_it(cache: Cache) -> None:
-    assert [holders_at_once(cache, 4) for _ in range(5)] == [1] * 5
+def test_of_many_that_begin_at_once_one_gets_the_lease(cache: Cache) -> None:
+    assert [owners_at_once(cache, 4) for _ in range(5)] == [1] * 5
     assert cache.store.listing("") == []
 
 
-def test_many_come_and_go_by_one_door(folder: Cache) -> None:
+def test_many_runs_begin_and_end_under_one_mutex(folder: Cache) -> None:
     failed: list[BaseException] = []
 
     def run(number: int) -> None:
@@ -270,10 +270,10 @@ def test_many_come_and_go_by_one_door(folder: Cache) -> None:
             failed.append(error)
 
     runs = [threading.Thread(target=run, args=(number,)) for number in range(4)]
-    for one in runs:
-        one.start()
-    for one in runs:
-        one.join()
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join()
     assert failed == []
     assert folder.store.listing("") == []
 
@@ -310,7 +310,7 @@ def test_a_claim_that_cannot_be_read_is_refused_by_its_name(memory: Cache, spoil
     with pytest.raises(CorruptionError, match=re.escape(name)), leased(memory, "views", "views"):
         pass
     with pytest.raises(CorruptionError, match=re.escape(name)):
-        parse_holder(body, name)
+        parse_owner(body, name)
 
 
 def test_a_file_system_without_locks_is_refused(folder: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_a_file_system_without_locks_is_refused(folder: Cache, monkeypatch: pyte
 
 def test_a_store_that_does_not_list_what_was_written_is_refused(memory: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "times", lambda *_: {})
-    monkeypatch.setattr("pipeline.leases.object_claims.SETTLED", 0.1)
+    monkeypatch.setattr("pipeline.leases.object_claims.SETTLE_SECONDS", 0.1)
     with pytest.raises(StorageError, match=r"\.claim: was written and is not listed"), leased(memory, "views", "v"):
         pass
     assert memory.store.listing("") == []

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.phi_s.fit import fit_phi_s
-from pipeline.phi_s.moments import Moments, observe
+from pipeline.phi_s.moments import Moments
+from pipeline.phi_s.observe import observe
 from storage_schemas.format.errors import ContractError, SettingError
 from storage_schemas.format.phi_s import PhiS, to_raw, to_stored
 from trainer.objective.losses import spatial_mse

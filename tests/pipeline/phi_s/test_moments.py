@@ -11,16 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.phi_s.moments import (
-    Moments,
-    covariance,
-    merge,
-    merge_all,
-    non_finite_rows,
-    observe,
-    observe_all,
-    variance,
-)
+from pipeline.phi_s.moments import Moments, covariance, merge, merge_all, variance
+from pipeline.phi_s.observe import non_finite_rows, observe, observe_all
 from storage_schemas.format.errors import ContractError
 
 CLOSE = 1e-9
@@ -211,7 +203,7 @@ def test_what_has_no_moments_is_refused(make: Callable[[], object], message: str
 
 MEASURE_PEAK = """
 import torch
-from pipeline.phi_s.moments import observe
+from pipeline.phi_s.observe import observe
 
 def peak_mebibytes():
     lines = open("/proc/self/status").read().splitlines()

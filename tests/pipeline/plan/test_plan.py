@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.__main__ import main
 from pipeline.config import CalibrationConfig, Recipe, TeacherChoice, ViewsConfig
+from pipeline.images.listing import list_images
 from pipeline.inventory.inputs import input_side
 from pipeline.inventory.units import Unit, feature_unit, total_bytes, total_objects, total_shards
 from pipeline.plan.forecast import drawn_views, expected_views, set_shares
@@ -23,7 +24,6 @@ from pipeline.plan.text import plan_lines, space_line
 from pipeline.recipes import RECIPES, recipe_of
 from pipeline.text_table import aligned, sized
 from pipeline.views.sampling import draw_set
-from pipeline.views.stage import list_images
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store

@@ -16,7 +16,7 @@ def test_every_photograph_is_laid_out_and_can_be_decoded(tmp_path: Path) -> None
     images = list_images(str(tmp_path / "photographs"))
     assert [image.key for image in images] == sorted(NAMES)
     for name in NAMES:
-        open_picture((tmp_path / "photographs" / name).read_bytes(), ViewsConfig()).showing((0, 0, 64, 64), 64)
+        open_picture((tmp_path / "photographs" / name).read_bytes(), ViewsConfig()).scaled_for((0, 0, 64, 64), 64)
 
 
 def test_what_is_there_is_left_alone_and_what_is_not_is_copied(

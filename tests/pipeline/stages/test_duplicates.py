@@ -61,24 +61,25 @@ def test_copies_are_counted_and_the_pairs_that_stand_in_both_splits(data: Path, 
     pairs = sum(group.count("train") * group.count("heldout") for group in splits)
     assert pairs > 0
     assert said[-1] == (
-        "views: 5 images have bytes equal to another's (000.png = 005.png, 003-.png = 003-a.png = 003-b.png); "
-        f"{pairs} pairs stand in both train and heldout (--views.duplicates drop, in a new cache, leaves copies out)"
+        "views: 5 images have the same bytes as another image (000.png = 005.png, 003-.png = 003-a.png = 003-b.png); "
+        f"in {pairs} pairs one image is in train and the other in heldout (in a new cache, --views.duplicates drop "
+        "leaves copies out)"
     )
     assert set(images_of(tmp_path / "cache").values()) == {None}
 
 
 def test_where_no_two_are_equal_nothing_is_said(tmp_path: Path) -> None:
     said = cut(KEEP, write_colours(tmp_path / "images", 5), tmp_path / "cache")
-    assert not any("equal" in line for line in said)
+    assert not any("same bytes" in line for line in said)
 
 
 def test_copies_that_are_left_out_are_as_if_they_were_not_there(data: Path, tmp_path: Path) -> None:
     said = cut(DROP, data, tmp_path / "with")
     assert said[:2] == [
-        "views: reading 16 images for copies",
-        "views: 4 images left out (003-a.png = 003-.png, 003-b.png = 003-.png, 005.png = 000.png, …)",
+        "views: reading 16 images to find copies",
+        "views: 4 copies left out (003-a.png = 003-.png, 003-b.png = 003-.png, 005.png = 000.png, …)",
     ]
-    assert not any("equal" in line for line in said)
+    assert not any("same bytes" in line for line in said)
     listed = images_of(tmp_path / "with")
     assert listed == dict.fromkeys(sorted(listed)) | KEPT
     for copy in KEPT:
@@ -101,7 +102,7 @@ def test_a_run_that_is_taken_up_again_does_not_read_the_images_again(data: Path,
     # where the list is gone, they are read again
     for name in ("tables/shards/views/low-128/00000.parquet", "tables/images/00000.parquet"):
         (where / name).unlink()
-    assert cut(DROP, data, where)[0] == "views: reading 16 images for copies"
+    assert cut(DROP, data, where)[0] == "views: reading 16 images to find copies"
     assert contents(where) == before
     assert cut(DROP, None, where)[0].startswith("views: complete, nothing to do")
 

@@ -33,7 +33,8 @@ from pipeline.inspect.text import cache_lines
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.stats.stage import measure_teachers
 from pipeline.verify.options import VerifyOptions
-from pipeline.verify.stage import Verdict, verify_cache
+from pipeline.verify.stage import verify_cache
+from pipeline.verify.verdict import Verdict
 from pipeline.views.sampling import draw_split
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
@@ -422,9 +423,9 @@ def test_nothing_is_cut_or_extracted_into_what_was_exported(part: StageRun, tmp_
     before = contents(run.where)
     specs = [teacher_spec(choice) for choice in MORE.teachers]
     said = refusal(SettingError, lambda: make_views(run.cache, MORE, specs, "", LOCAL, str, extend=True))
-    assert "is an export, which is not extended" in said[1]
+    assert "is an export, which cannot be extended" in said[1]
     said = refusal(SettingError, lambda: make_views(run.cache, MORE, specs, "", LOCAL, str))
-    assert "not all that is wanted of its views is there: canvases, or details of a teacher" in said[1]
+    assert "is an export, and canvases or details of a teacher are missing" in said[1]
     again = MORE.teachers[0]
     said = refusal(IdentityError, lambda: extract_teacher(plan_extraction(run.cache, MORE, again), LOCAL, str))
     assert said[1].startswith("teachers/quarter-mean: was exported from another cache; only that cache can extract it")
@@ -455,7 +456,7 @@ def test_only_views_of_whole_mosaics_and_with_details_are_run_again(whole: Stage
         part, teacher="quarter-mean", source="teachers.quarter_mean:QuarterMean", recompute=99
     ).recomputed
     assert (again.views, again.left_out) == (len(rows_of(part, "low-128")), 0)
-    assert again.farthest < 0.01
+    assert again.largest_error < 0.01
 
 
 def test_a_fixed_teacher_without_details_is_not_run_again(grown_run: StageRun, tmp_path: Path) -> None:

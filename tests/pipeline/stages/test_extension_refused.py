@@ -12,7 +12,7 @@ from stage_runs import contents, write_colours
 from storage_schemas.format.errors import AbstractStillhouseError, IdentityError, MissingError
 
 RECIPE = grown(BASE, draws=2, low=(128, 192), seed=3)
-HINT = "what to do: to add what is new and leave what is there as it is: `make views ARGS=--extend`; else "
+HINT = "what to do: to add what is new and keep what is there, run `make views ARGS=--extend`; otherwise "
 ELSE_RECIPE = "use the recipe and settings that made this cache, or point CACHE at a new place"
 ELSE_IMAGES = "set DATA to the images that this cache was made from, or point CACHE at a new place"
 
@@ -162,8 +162,8 @@ def test_a_part_of_the_image_list_that_is_lost_cannot_be_told_from_what_is_new(
     (where / "tables/images/00000.parquet").unlink()
     assert refused(MissingError, RECIPE, most, where) == [
         "image list is missing:",
-        f"tables/images/00000.parquet: is gone or damaged, and {most} does not hold just the images of this cache "
-        "(put it back from a copy, or set DATA to the images that this cache was made from)",
+        f"tables/images/00000.parquet: is missing or damaged, and {most} does not hold exactly the images of this "
+        "cache (restore it from a copy, or set DATA to the images that this cache was made from)",
     ]
 
 
@@ -201,8 +201,8 @@ def test_a_copy_of_what_is_there_is_left_out_whichever_comes_first_by_key(tmp_pa
     shutil.copyfile(data / "006.png", data / "007.png")
     said = cut(recipe, data, where)
     assert said[:2] == [
-        "views: reading 10 images for copies",
-        "views: 3 images left out (000-.png = 003.png, 007.png = 006.png, a.png = 003.png)",
+        "views: reading 10 images to find copies",
+        "views: 3 copies left out (000-.png = 003.png, 007.png = 006.png, a.png = 003.png)",
     ]
     assert said[2] == "views: 7 views: low-128 7; 1 to cut in 1 shards"
     after = contents(where)
@@ -219,4 +219,4 @@ def test_a_copy_of_what_is_there_is_left_out_whichever_comes_first_by_key(tmp_pa
 def test_an_image_of_two_resolutions_is_no_copy_of_itself(data: Path, made: Path, tmp_path: Path) -> None:
     where = copied(made, tmp_path / "cache")
     said = cut(grown(RECIPE, low=(128, 192, 256)), data, where)
-    assert not any("equal" in line for line in said)
+    assert not any("same bytes" in line for line in said)

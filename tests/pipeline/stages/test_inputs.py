@@ -15,7 +15,7 @@ from stage_runs import LOCAL, contents, own
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.inventory.teacher_maps import teacher_spec
-from pipeline.views import worker as cut_shard
+from pipeline.views import opening, worker
 from pipeline.views.rejected import rejected_views
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
@@ -154,9 +154,9 @@ def test_it_makes_no_difference_how_many_are_opened_and_handed_over_at_once(
     for number, key in enumerate(sorted(BODIES)[3::5]):
         (folder / key).write_bytes(BODIES[key][: (0, 3000)[number % 2]])  # seen when opened, or only when decoded
     specs, made = [teacher_spec(one) for one in RECIPE.teachers], []
-    for handed, opened in ((cut_shard.HANDED_BYTES, cut_shard.OPENED_BYTES), (1, 1), (600_000, 10**9), (1, 10**9)):
-        monkeypatch.setattr(cut_shard, "HANDED_BYTES", handed)
-        monkeypatch.setattr(cut_shard, "OPENED_BYTES", opened)
+    for handed, opened in ((worker.BATCH_BYTES, opening.OPENED_BYTES), (1, 1), (600_000, 10**9), (1, 10**9)):
+        monkeypatch.setattr(worker, "BATCH_BYTES", handed)
+        monkeypatch.setattr(opening, "OPENED_BYTES", opened)
         where = tmp_path / f"cache-{len(made)}"
         make_views(Cache(store=Store(uri=str(where))), RECIPE, specs, str(folder), run, lambda _: None)
         made.append(contents(where))

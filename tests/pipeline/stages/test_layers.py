@@ -94,7 +94,7 @@ def test_verify_runs_blocks_again_by_the_teacher_that_they_are_of(tiny_run: Stag
     assert verdict.unfinished == ()
     names = sorted(f"{name}{block}" for name in TEACHERS for block in ("", "-block0"))
     assert sorted(one.teacher for one in verdict.recomputed) == names
-    assert all(one.views == 5 and one.farthest <= one.tolerance for one in verdict.recomputed)
+    assert all(one.views == 5 and one.largest_error <= one.tolerance for one in verdict.recomputed)
 
 
 def test_a_block_that_the_model_has_not_is_refused_before_anything_is_written(

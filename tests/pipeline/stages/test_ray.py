@@ -1,4 +1,4 @@
-"""Ray: the same workers in other processes, the same bytes, the same refusals, as many as there is room for."""
+"""Ray: the same workers in other processes, the same bytes, the same refusals, as many as fit."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ from pipeline.features.stage import extract_teacher
 from pipeline.views.stage import make_views
 from pipeline.workers import ray_pool
 from pipeline.workers.open_pool import open_pool
-from pipeline.workers.ray_gang import ray_gang
+from pipeline.workers.ray_group import ray_group
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, SettingError
 from storage_schemas.objects.store import Store
@@ -52,7 +52,7 @@ def cluster() -> Iterator[str]:
 
 @pytest.fixture
 def on_cluster(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let stages find the cluster as users do."""
+    """Let stages find the cluster by RAY_ADDRESS, as users do."""
     monkeypatch.setenv("RAY_ADDRESS", cluster)
 
 
@@ -64,7 +64,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> StageRun:
 
 
 def over_ray(workers: int) -> RunConfig:
-    """So many workers under ray."""
+    """Settings for so many workers on Ray."""
     return RunConfig(executor="ray", workers=workers)
 
 
@@ -100,7 +100,7 @@ def test_two_workers_cut_tars_and_leave_copies_out_as_one_process_does(undisturb
     for where, run in (("one", LOCAL), ("two", over_ray(2))):
         make_views(Cache(store=Store(uri=f"{tmp_path}/{where}")), recipe, [], f"{tmp_path}/tars", run, said.append)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
-    assert next(line for line in said if "left out" in line).startswith("views: 9 images left out (copy of 000.png")
+    assert next(line for line in said if "left out" in line).startswith("views: 9 copies left out (copy of 000.png")
 
 
 @pytest.mark.usefixtures("on_cluster")
@@ -112,7 +112,7 @@ def test_a_run_of_two_workers_ends_early_over_rejected_images_and_goes_on(
     for number in range(0, 30, 2):
         (tmp_path / f"images/{number:03d}.png").write_bytes(b"")
     data, cache = str(tmp_path / "images"), Cache(store=Store(uri=f"{tmp_path}/cache"))
-    with pytest.raises(SettingError, match="views were rejected before the run ended early"):
+    with pytest.raises(SettingError, match="views were rejected, and the run stopped early"):
         make_views(cache, RECIPE, [], data, replace(over_ray(2), max_rejected=0.01), str)
     make_views(cache, RECIPE, [], data, replace(over_ray(2), max_rejected=0.5), str)
     undisturbed_cache = Cache(store=Store(uri=f"{tmp_path}/undisturbed"))
@@ -121,7 +121,7 @@ def test_a_run_of_two_workers_ends_early_over_rejected_images_and_goes_on(
 
 
 def on_its_own(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a command on a Ray of its own, in a process of its own: one that has had such a Ray finds no other's."""
+    """Run a command on a Ray of its own, in a new process: a process that started such a Ray finds no other Ray."""
     script = "import os, sys; from pipeline.__main__ import main; os._exit(main(sys.argv[1:]))"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, env=environment)
@@ -160,7 +160,7 @@ def test_a_refusal_in_a_worker_arrives_as_it_was_raised(undisturbed: StageRun, t
 
 
 def free_cpus() -> float:
-    """What the cluster has left."""
+    """CPUs of the cluster that no worker uses."""
     return ray.available_resources().get("CPU", 0)
 
 
@@ -173,7 +173,7 @@ def becomes(value: Callable[[], float], expected: float) -> bool:
 
 
 @pytest.mark.usefixtures("on_cluster")
-def test_workers_are_as_many_as_tasks_and_room_allow_and_given_back_when_no_task_is_left(
+def test_workers_are_as_many_as_tasks_and_capacity_allow_and_end_when_no_task_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_pool, "IDLE_SECONDS", 0.0)
@@ -193,18 +193,18 @@ def test_workers_are_as_many_as_tasks_and_room_allow_and_given_back_when_no_task
         [(last, worker)] = results
         watch.join()
     assert one_taken, "one task, one worker"
-    assert (last, freed) == (0, [True]), "the others were given back while the last one worked"
+    assert (last, freed) == (0, [True]), "the others were ended while the last one worked"
     assert alone in workers | {worker}, "a worker is kept from run to run"
     assert len(workers | {worker}) == 3
 
 
 @pytest.mark.slow
-def test_workers_that_this_machine_has_no_room_for_are_refused_at_once(tmp_path: Path) -> None:
+def test_workers_that_do_not_fit_on_this_machine_are_refused_at_once(tmp_path: Path) -> None:
     images = write_colours(tmp_path / "images", 3)
     done = on_its_own(["views", "--data", str(images), "--cache", str(tmp_path / "cache"), "--run.threads", "300"])
     assert (done.returncode, done.stderr) == (
         2,
-        "error: ray cluster cannot be used:\n  resources: 1 workers of 300 CPUs and 0 GPUs each do not fit "
+        "error: ray cluster cannot be used:\n  resources: 1 workers with 300 CPUs and 0 GPUs each do not fit on "
         f"{os.cpu_count()} CPUs and 0 GPUs on 1 nodes "
         "(lower --run.min-workers, --run.threads or --run.gpus, or add nodes; what is committed is kept)\n",
     )
@@ -214,11 +214,17 @@ def test_workers_that_this_machine_has_no_room_for_are_refused_at_once(tmp_path:
 @pytest.mark.parametrize(
     ("run", "found"),
     [
-        (RunConfig(threads=4, patience=0), "1 workers of 4 CPUs and 0 GPUs each could not be had for 0 s: 0 ready"),
-        (RunConfig(gpus=0.5, patience=1), "1 workers of 1 CPUs and 0.5 GPUs each could not be had for 1 s: 0 ready"),
+        (
+            RunConfig(threads=4, patience=0),
+            "1 workers with 4 CPUs and 0 GPUs each were not available within 0 s: 0 ready",
+        ),
+        (
+            RunConfig(gpus=0.5, patience=1),
+            "1 workers with 1 CPUs and 0.5 GPUs each were not available within 1 s: 0 ready",
+        ),
     ],
 )
-def test_workers_that_a_cluster_finds_no_room_for_in_time_are_refused(run: RunConfig, found: str) -> None:
+def test_workers_that_do_not_fit_on_a_cluster_in_time_are_refused(run: RunConfig, found: str) -> None:
     with pytest.raises(SettingError) as caught, open_pool(Meeting, run, tasks=9) as pool:
         list(pool.run(Meeting.meet, [None] * 9))
     assert str(caught.value) == (
@@ -237,25 +243,27 @@ def test_a_worker_that_cannot_be_made_ends_the_run(monkeypatch: pytest.MonkeyPat
         list(pool.run(Meeting.meet, [None]))
     assert str(caught.value) == (
         "worker cannot be used:\n  ray: cannot start: ModuleNotFoundError: No module named 'only_here' "
-        "(install the same Stillhouse on every node, and there your own modules too; docs/cluster.md)"
+        "(install the same Stillhouse, and your own modules, on every node; docs/cluster.md)"
     )
 
 
 @pytest.mark.usefixtures("on_cluster")
-def test_a_gang_works_at_once_and_ends_in_one_message_with_the_first_that_is_lost(tmp_path: Path) -> None:
+def test_a_group_works_at_once_and_ends_in_one_message_when_a_worker_is_lost(tmp_path: Path) -> None:
     (tmp_path / "go").touch()
-    with ray_gang(Meeting, RunConfig(workers=2, min_workers=2)) as gang:
-        assert len(set(gang.ask(Meeting.meet, [(tmp_path, 2, "go")] * 2))) == len(gang.addresses) == 2
-        gang.ask(Meeting.meet, [(tmp_path, 2, "go")])  # the first alone
+    with ray_group(Meeting, RunConfig(workers=2, min_workers=2)) as group:
+        assert len(set(group.run(Meeting.meet, [(tmp_path, 2, "go")] * 2))) == len(group.addresses) == 2
+        group.run(Meeting.meet, [(tmp_path, 2, "go")])  # the first alone
         with pytest.raises(SettingError, match=r"ray cluster cannot be used:\n  worker 2 of 2 on .*: was lost: "):
-            gang.ask(Meeting.end, [False, True])
+            group.run(Meeting.end, [False, True])
 
 
 @pytest.mark.usefixtures("on_cluster")
-def test_a_gang_that_does_not_fit_is_refused_when_patience_ends() -> None:
+def test_a_group_that_does_not_fit_in_time_is_refused() -> None:
     with (
         pytest.raises(SettingError) as refusal,
-        ray_gang(Meeting, RunConfig(workers=9, min_workers=9, patience=0.5)),
+        ray_group(Meeting, RunConfig(workers=9, min_workers=9, patience=0.5)),
     ):
         pass
-    assert "9 workers of 1 CPUs and 0 GPUs each could not be had for 0.5 s: 0 ready, 3 CPUs" in str(refusal.value)
+    assert "9 workers with 1 CPUs and 0 GPUs each were not available within 0.5 s: 0 ready, 3 CPUs" in str(
+        refusal.value
+    )

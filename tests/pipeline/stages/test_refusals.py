@@ -88,14 +88,14 @@ def test_a_folder_that_is_not_there_is_named(refused: Refused, tmp_path: Path) -
     where = f"{tmp_path}/none"
     assert refused("views", "--data", where, "--cache", f"{tmp_path}/cache", *SMALL) == [
         "DATA is missing:",
-        f"  {where}: is not there ({FORMS})",
+        f"  {where}: does not exist ({FORMS})",
     ]
 
 
 def test_an_empty_folder_is_named(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     [_, found] = refused("views", "--data", f"{tmp_path}/images", "--cache", f"{tmp_path}/cache", *SMALL)
-    assert found.startswith(f"  {tmp_path}/images: holds no image (images end in .avif, ")
+    assert found.startswith(f"  {tmp_path}/images: contains no image (image names end in .avif, ")
 
 
 def test_images_that_cannot_be_cut_are_named_and_the_others_of_the_shard_are_cut(
@@ -108,8 +108,8 @@ def test_images_that_cannot_be_cut_are_named_and_the_others_of_the_shard_are_cut
         "image list cannot be used:",
         "  DATA: broken.png: not an image (none of AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP)",
         "  DATA: empty.jpg: empty (zero bytes)",
-        "  what to do: 2 of 22 views were rejected (to go on without them: --run.max-rejected 0.091; to have them: "
-        "mend them, and point CACHE at a new place)",
+        "  what to do: 2 of 22 views were rejected (to go on without these images: --run.max-rejected 0.091; to "
+        "include them: repair them, and point CACHE at a new place)",
     ]
     assert refused(*views_of(cache), *ONE_SHARD) == expected
     assert views_in(cache) == 20
@@ -152,9 +152,9 @@ def test_a_run_ends_early_once_too_many_are_certain_and_goes_on_with_a_larger_sh
     *named, advice = refused(*command, "0.05")[1:]
     assert 0 < views_in(cache) < 10, "of the ten good ones"
     found = re.fullmatch(
-        r"  what to do: (\d+) of (\d+) views were rejected before the run ended early; of all 20, 0.05 are accepted "
-        r"\(to go on without them: --run.max-rejected 0\.\d+; to have them: mend them, and point CACHE at a new "
-        r"place\)",
+        r"  what to do: (\d+) of (\d+) views were rejected, and the run stopped early: at most 0.05 of all 20 views "
+        r"may be rejected \(to go on without these images: --run.max-rejected 0\.\d+; to include them: repair them, "
+        r"and point CACHE at a new place\)",
         advice,
     )
     assert found is not None
@@ -207,8 +207,8 @@ def test_a_changed_image_is_refused_where_only_details_are_missing(
     assert subject == "view shard does not match what is already there:"
     assert place.startswith("  tables/views/")
     assert place.endswith(
-        "its images are not those that its canvases were cut from (bring the images back as they were, or make a new "
-        "cache)"
+        "its canvases were cut from other images than those that are there now (restore the images as they were, or "
+        "make a new cache)"
     )
     after = contents(cache)
     assert {name: after[name] for name in before} == before
@@ -299,7 +299,7 @@ def test_a_map_that_was_frozen_under_other_settings_is_refused_before_there_are_
     [
         (
             "teachers/quarter-mean/phi_s",
-            "is missing, and features were stored in its units (put it back from a copy, or make a new cache)",
+            "is gone, and features were stored under it (put it back from a copy of the cache, or make a new cache)",
         ),
         ("teachers/quarter-mean", "does not record what computed the features below it (make a new cache)"),
     ],
@@ -523,4 +523,4 @@ def test_the_process_ends_with_status_2_and_says_why_on_standard_error(tmp_path:
     command = [sys.executable, "-m", "pipeline", "views", "--cache", str(tmp_path / "cache"), "--data", "/none"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: DATA is missing:\n  /none: is not there ({FORMS})\n"
+    assert done.stderr == f"error: DATA is missing:\n  /none: does not exist ({FORMS})\n"

@@ -13,12 +13,12 @@ from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
 from pipeline.features.extraction import plan_extraction
 from pipeline.features.stage import extract_teacher
+from pipeline.images.listing import list_images
 from pipeline.inventory.units import total_bytes
 from pipeline.plan.forecast import drawn_views
 from pipeline.plan.plan import plan_run
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
-from pipeline.views.stage import list_images
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError
 from storage_schemas.format.phi_s import to_raw

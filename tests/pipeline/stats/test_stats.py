@@ -18,7 +18,8 @@ from pipeline.config import RunConfig
 from pipeline.stats.committed import read_features
 from pipeline.stats.stage import measure_teachers, observe_all_angles, observe_branches
 from pipeline.stats.stored import NO_SUMS, TeacherSums, add_shards, read_sums, write_stats
-from pipeline.stats.worker import BRANCHES, FeatureMeasurer, branches
+from pipeline.stats.task import BRANCHES, branches
+from pipeline.stats.worker import FeatureMeasurer
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
 from pipeline.workers.open_pool import open_pool

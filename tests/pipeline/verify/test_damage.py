@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from pipeline.inventory.commit_log import committed_units
-from pipeline.verify.findings import Findings
 from pipeline.verify.options import VerifyOptions
-from pipeline.verify.stage import Verdict, verify_cache
+from pipeline.verify.problems import Findings
+from pipeline.verify.stage import verify_cache
 from pipeline.verify.teachers import check_teacher
+from pipeline.verify.verdict import Verdict
 from pipeline.verify.views import check_root, check_views
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit, record_path

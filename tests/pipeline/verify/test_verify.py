@@ -22,12 +22,13 @@ from pipeline.inspect.cache import inspect_cache
 from pipeline.inventory.commit_log import committed_units
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.stats.stage import measure_teachers
-from pipeline.verify.declared import read_declared
-from pipeline.verify.findings import Findings
+from pipeline.verify.manifests import read_manifests
 from pipeline.verify.options import VerifyOptions
-from pipeline.verify.stage import Verdict, verify_cache
+from pipeline.verify.problems import Findings
+from pipeline.verify.stage import verify_cache
 from pipeline.verify.tasks import check_tasks
 from pipeline.verify.text import verdict_lines
+from pipeline.verify.verdict import Verdict
 from pipeline.verify.worker import ShardChecker
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache, phi_s_digest
@@ -187,7 +188,7 @@ def test_in_haste_a_flipped_bit_is_found_in_all_but_arrays(kind: str, rewritten:
     verdict = verified(cache, quick=True)
     assert bool(verdict.problems) == (kind not in ARRAYS)
     said = list(verdict_lines(verdict))
-    assert ("what is in the arrays was not read" in "".join(said)) == (kind in ARRAYS)
+    assert ("the bytes of arrays were not read" in "".join(said)) == (kind in ARRAYS)
 
 
 @pytest.mark.parametrize(("kind", "found"), [("pixels", False), ("views table", True), ("rejected table", True)])
@@ -197,7 +198,7 @@ def test_in_haste_all_but_arrays_are_compared_with_their_hash(kind: str, found: 
 
     recommit(copied, "views/low-192", 0, another)
     said = [problem.partition(" (")[0] for problem in problems(copied, quick=True)]
-    assert said == [f"{OBJECTS[kind]}: its XXH3 is not the one that its record names"] * found
+    assert said == [f"{OBJECTS[kind]}: its XXH3 is not that of its commit record"] * found
 
 
 @pytest.mark.parametrize("kind", ["pixels", "detail", "spatial", "summary"])
@@ -217,7 +218,7 @@ def test_a_flipped_bit_in_a_chunk_names_the_object_the_row_and_the_mend(rewritte
         "writes the shard again)"
     )
     assert problems(cache) == [
-        "features.zarr/views/low-192/pixels/c/0/0/0/0: its XXH3 is not the one that its record names " + mend,
+        "features.zarr/views/low-192/pixels/c/0/0/0/0: its XXH3 is not that of its commit record " + mend,
         "views/low-192/pixels shard 0 row 1: its CRC32C does not match its bytes " + mend,
     ]
 
@@ -226,7 +227,7 @@ def test_a_flipped_bit_in_an_index_is_found_once(rewritten: Rewrite) -> None:
     cache = rewritten(OBJECTS["spatial"], lambda body: flipped(body, len(body) - 9))
     said = [problem.partition(" (")[0] for problem in problems(cache)]
     assert said == [
-        "features.zarr/teachers/dinov3/low-192/spatial/c/0/0/0/0: its XXH3 is not the one that its record names",
+        "features.zarr/teachers/dinov3/low-192/spatial/c/0/0/0/0: its XXH3 is not that of its commit record",
         "teachers/dinov3/low-192/spatial shard 0: its CRC32C does not match its bytes",
     ]
 
@@ -238,7 +239,7 @@ def test_a_truncated_object_is_found(kind: str, rewritten: Rewrite) -> None:
     found = problems(cache)
     assert any(problem.startswith(OBJECTS[kind]) for problem in found)
     assert kind == "image list" or found[0].startswith(
-        f"{OBJECTS[kind]}: has {size} bytes, its record says {size + 100} (delete tables/shards/"
+        f"{OBJECTS[kind]}: has {size} bytes, its commit record says {size + 100} (delete tables/shards/"
     )
 
 
@@ -246,13 +247,15 @@ def test_a_truncated_object_is_found(kind: str, rewritten: Rewrite) -> None:
 def test_a_missing_object_that_a_record_names_is_found(kind: str, copied: Path) -> None:
     (copied / OBJECTS[kind]).unlink()
     [problem] = problems(copied)
-    assert problem.startswith(f"{OBJECTS[kind]}: is not there, and its record names it (delete tables/shards/")
+    assert problem.startswith(f"{OBJECTS[kind]}: is missing, and its commit record names it (delete tables/shards/")
 
 
 def test_a_missing_views_table_is_named_by_all_that_need_it(copied: Path) -> None:
     (copied / OBJECTS["views table"]).unlink()
     found = problems(copied)
-    assert found[0].startswith(f"{OBJECTS['views table']}: is not there, and its record names it (delete tables/shards")
+    assert found[0].startswith(
+        f"{OBJECTS['views table']}: is missing, and its commit record names it (delete tables/shards"
+    )
     [named_by_features] = problems(copied, teacher="dinov3")
     assert named_by_features in found
     assert all(OBJECTS["views table"] in problem for problem in found)
@@ -270,7 +273,7 @@ def test_missing_metadata_is_found(kind: str, copied: Path) -> None:
 def test_a_missing_manifest_leaves_its_committed_shards_without_meaning(copied: Path) -> None:
     (copied / OBJECTS["teacher manifest"]).unlink()
     assert [problem.partition(" (")[0] for problem in problems(copied)] == [
-        f"tables/shards/teachers/dinov3/{name}: has committed shards, and no manifest says what they are"
+        f"tables/shards/teachers/dinov3/{name}: has committed shards, and no manifest defines them"
         for name in ("high-256", "low-192")
     ]
 
@@ -310,8 +313,8 @@ def test_a_record_of_another_identity_is_found(copied: Path) -> None:
     recommit(copied, "teachers/quarter-mean-canvas/high-256", 0, lambda one: replace(one, identity="f" * 64))
     [problem] = problems(copied)
     assert problem.startswith(
-        "tables/shards/teachers/quarter-mean-canvas/high-256/00000.parquet: was computed from something else than its "
-        f"group says: {'f' * 64}, not "
+        "tables/shards/teachers/quarter-mean-canvas/high-256/00000.parquet: has the identity "
+        f"{'f' * 64}, its group has "
     )
 
 
@@ -341,7 +344,7 @@ def test_a_phi_s_map_that_features_were_not_stored_under_is_found(rewritten: Rew
 
     [problem] = problems(rewritten(OBJECTS["PHI-S attributes"], reseal))
     assert problem.startswith(
-        "features.zarr/teachers/dinov3/phi_s/zarr.json: was fitted for something else than these features: batch (put"
+        "features.zarr/teachers/dinov3/phi_s/zarr.json: was fitted for other features than these; they differ in batch "
     )
 
 
@@ -363,13 +366,17 @@ def test_a_sealed_phi_s_map_that_features_were_not_stored_under_is_found(copied:
     [
         ("views manifest", lambda one: one["sets"]["low-192"].update(margin=3), "its view sets are not those that its"),
         ("views manifest", lambda one: one["sets"].pop("high-256"), "its view sets are not those that its settings"),
-        ("views manifest", lambda one: one["identity"]["views"].pop("seed"), "its settings do not share seed with"),
-        ("views manifest", lambda one: one["identity"]["views"].update(zoom=1), "its settings do not share zoom with"),
+        ("views manifest", lambda one: one["identity"]["views"].pop("seed"), "differ in the fields seed"),
+        ("views manifest", lambda one: one["identity"]["views"].update(zoom=1), "differ in the fields zoom"),
         ("views manifest", lambda one: one["identity"]["views"].update(patch=0), "patch: 0 is less than 1"),
         ("teacher manifest", lambda one: one["tokens"].update({"low-192": 13}), "its tokens are not those that its"),
-        ("teacher manifest", lambda one: one["spec"].update(dim=97), "its identity is of another spec than its own"),
-        ("teacher manifest", lambda one: one["spec"].update(name="other"), "is of a teacher called other"),
-        ("teacher manifest", lambda one: one["identity"].update(views="0" * 64), f"looked at views {'0' * 64}, the"),
+        ("teacher manifest", lambda one: one["spec"].update(dim=97), "its identity contains another spec than its own"),
+        ("teacher manifest", lambda one: one["spec"].update(name="other"), "is the manifest of a teacher named other"),
+        (
+            "teacher manifest",
+            lambda one: one["identity"].update(views="0" * 64),
+            f"its features are of views {'0' * 64}, the",
+        ),
         ("teacher manifest", lambda one: one["identity"].pop("batch"), "cannot be read: KeyError: 'batch'"),
     ],
 )
@@ -397,7 +404,9 @@ def test_a_cache_of_another_format_is_refused_by_name(rewritten: Rewrite) -> Non
 def test_a_group_that_says_what_no_group_of_a_cache_says_is_found(kind: str, rewritten: Rewrite) -> None:
     cache = rewritten(OBJECTS[kind], lambda body: body.replace(b'"zarr_format": 3', b'"zarr_format": 2'))
     [problem] = problems(cache)
-    assert problem.startswith(f"{OBJECTS[kind]}: is not what a group of a cache has (put it back from a copy of ")
+    assert problem.startswith(
+        f"{OBJECTS[kind]}: is not the metadata of a group in a cache (put it back from a copy of "
+    )
 
 
 @pytest.mark.parametrize(
@@ -406,7 +415,7 @@ def test_a_group_that_says_what_no_group_of_a_cache_says_is_found(kind: str, rew
         (lambda rows: rows[1].update(left=rows[1]["left"] + 0.5), "row 1: does not hold the box that is drawn for it"),
         (lambda rows: rows[2].update(flip=not rows[2]["flip"]), "row 2: does not hold the box that is drawn for it"),
         (lambda rows: rows[0].update(split="heldout"), "row 0: is not the view that is drawn for it"),
-        (lambda rows: rows[0].update(row=5), "row 0: is not numbered as the row slot that it fills"),
+        (lambda rows: rows[0].update(row=5), "row 0: does not have the number of its row slot"),
         (lambda rows: rows.pop(), "rows, expected"),
     ],
 )
@@ -447,7 +456,7 @@ def test_chunks_beyond_the_views_are_found(copied: Path) -> None:
     body = chunk * spec.rows_per_shard + encode_index(spans, spec.rows_per_shard)
     forge(copied, unit, 1, name, body, chunk[-4:] * filled)
     [problem] = problems(copied)
-    assert problem.startswith(f"{name}: its index has chunks beyond its views (delete")
+    assert problem.startswith(f"{name}: its index has chunks in slots without a view (delete")
 
 
 def test_an_array_of_another_shape_than_the_manifests_imply_is_found(rewritten: Rewrite) -> None:
@@ -481,7 +490,7 @@ def test_statistics_that_count_other_views_are_found(rewritten: Rewrite) -> None
 def test_statistics_whose_attribute_lost_its_name_are_not_taken_for_unmeasured_ones(rewritten: Rewrite) -> None:
     cache = rewritten(OBJECTS["stats attributes"], lambda body: body.replace(b'"stillhouse"', b'"stillhousd"'))
     [problem] = problems(cache)
-    assert problem.startswith(f"{OBJECTS['stats attributes']}: is not what a group of a cache has (delete")
+    assert problem.startswith(f"{OBJECTS['stats attributes']}: is not the metadata of a group in a cache (delete")
 
 
 def test_a_stats_run_killed_before_its_end_is_unfinished_not_damaged(rewritten: Rewrite) -> None:
@@ -500,7 +509,7 @@ def test_an_image_list_of_other_images_is_found_though_it_is_whole(rewritten: Re
         return to_parquet(pa.Table.from_pylist(rows, IMAGES))
 
     [problem] = problems(rewritten(OBJECTS["image list"], rename))
-    assert problem.startswith("tables/images/00000.parquet: is not the list that the views were drawn from (put")
+    assert problem.startswith("tables/images/00000.parquet: is not the image list that the views were drawn from (put")
 
 
 def test_every_problem_is_reported_not_only_the_first(copied: Path) -> None:
@@ -560,7 +569,7 @@ def test_an_unknown_teacher_is_refused(small_run: Any) -> None:
         verified(small_run.cache, teacher="clip")
     assert str(refusal.value) == (
         "TEACHER is missing:\n"
-        "  clip: has nothing in this cache (there are dinov3, quarter-mean-canvas, quarter-mean-fixed)"
+        "  clip: has no features in this cache (choose from: dinov3, quarter-mean-canvas, quarter-mean-fixed)"
     )
 
 
@@ -635,13 +644,13 @@ def test_a_teacher_run_again_gives_what_is_stored_to_float16_rounding(teacher: s
     assert verdict.problems == ()
     [one] = verdict.recomputed
     assert one.views == 16
-    assert one.farthest <= 2**-11
+    assert one.largest_error <= 2**-11
 
 
 def test_a_teacher_run_again_gives_what_is_stored_in_float32_to_the_order_of_sums(small_run: Any) -> None:
     [one] = verified(small_run.cache, teacher=CLASSES["quarter-mean-fixed"], recompute=3).recomputed
     assert (one.teacher, one.views) == ("quarter-mean-fixed", 3)
-    assert one.farthest < 1e-6
+    assert one.largest_error < 1e-6
 
 
 @pytest.mark.parametrize("array", ["teachers/dinov3/low-192/spatial", "teachers/dinov3/low-192/summary"])
@@ -650,8 +659,10 @@ def test_features_of_another_view_are_found_by_running_the_teacher_again(array: 
     assert problems(copied, teacher="dinov3") == []
     found = problems(copied, teacher="dinov3", recompute=1000)
     for row, problem in enumerate(found):
-        assert problem.startswith(f"teachers/dinov3/low-192/spatial row {row}: is ")
-        assert "of a token's length from what the teacher gives; rounding explains 0.00195" in problem
+        assert problem.startswith(
+            f"teachers/dinov3/low-192/spatial row {row}: differs from what the teacher computes: "
+        )
+        assert ", tolerance 0.00195 (delete the record of its shard" in problem
     assert len(found) == 8
 
 
@@ -677,7 +688,7 @@ def test_a_class_that_goes_by_another_name_is_run_again_when_it_is_said_what_it_
     assert verdict.problems == ()
     [one] = verdict.recomputed
     assert (one.teacher, one.views) == ("another", 5)
-    assert one.farthest <= 2**-11
+    assert one.largest_error <= 2**-11
 
 
 def test_the_command_says_one_line_of_a_sound_cache_and_exits_with_0(
@@ -706,8 +717,8 @@ def test_the_command_lists_all_problems_and_exits_with_2(
 def test_tasks_and_reports_survive_the_way_to_another_process_and_back(copied: Path) -> None:
     (copied / OBJECTS["spatial"]).unlink()
     cache = Cache(store=Store(uri=str(copied)))
-    declared, committed = read_declared(cache, "", Findings()), committed_units(cache)
-    for task in check_tasks(cache, declared, committed):
+    manifests, committed = read_manifests(cache, "", Findings()), committed_units(cache)
+    for task in check_tasks(cache, manifests, committed):
         sent = pickle.loads(pickle.dumps(task))
         assert sent == task
         report = ShardChecker(store=cache.store).check(sent)

@@ -23,6 +23,7 @@ def test_every_difference_is_named() -> None:
         require_same_installation(expected, expected | {"stillhouse": "0b", "transformers": ""}, "10.0.0.3")
     assert str(caught.value) == (
         "worker cannot be used:\n"
-        "  stillhouse on 10.0.0.3: 0b, here 0a (install the same on every node; docs/cluster.md)\n"
-        "  transformers on 10.0.0.3: none, here 5.0.0 (install the same on every node; docs/cluster.md)"
+        "  stillhouse on 10.0.0.3: is 0b, the driver has 0a (install the same on every node; docs/cluster.md)\n"
+        "  transformers on 10.0.0.3: is not installed, the driver has 5.0.0 "
+        "(install the same on every node; docs/cluster.md)"
     )

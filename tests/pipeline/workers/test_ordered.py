@@ -31,7 +31,7 @@ def reduced(order: list[int]) -> str:
         (7, "(((ab)(cd))((ef)g))"),
     ],
 )
-def test_neighbours_merge_level_by_level_and_an_odd_last_one_moves_up(leaves: int, expected: str) -> None:
+def test_neighbours_merge_level_by_level_and_an_odd_last_part_moves_up(leaves: int, expected: str) -> None:
     assert reduced(list(range(leaves))) == expected
 
 
@@ -60,5 +60,6 @@ def test_leaves_that_are_missing_or_twice_there_are_refused(leaves: int, added: 
     with pytest.raises(ContractError) as refusal:
         tree.result()
     assert str(refusal.value) == (
-        f"tree reduction breaks the storage contract:\n  leaves: {left} parts are left of {leaves} leaves, expected one"
+        "tree reduction breaks the storage contract:\n"
+        f"  leaves: {left} parts remain after merging {leaves} leaves, expected 1"
     )

@@ -66,7 +66,7 @@ def test_a_task_is_begun_while_the_one_before_it_is_finished_and_none_before_tha
 
     writer, results = Writer(said, finish), []
     with open_pool(Announcing, RunConfig(executor="local"), tasks=3) as pool:
-        for index, result in pool.run(Writer.write, [0, 1, 2]):
+        for index, result in pool.run(Announcing.write, [0, 1, 2]):
             results.append((index, result))
             assert f"finish {index}" in said, "a result is known when its task is finished, not before"
             assert said.count("begin 2") == (index > 0), "of the first two one is finished before the third begins"

@@ -51,27 +51,30 @@ def test_a_report_tells_how_a_stage_goes_and_ended(tmp_path: Path) -> None:
     with progress("views", done=10, total=40, report=str(where)) as bar:
         assert (stages(where)["views"]["state"], stages(where)["views"]["seconds_left"]) == ("running", None)
         bar.add(30, size=6_000_000)
-    told = stages(where)["views"]
-    assert (told["state"], told["views_done"], told["views"], told["seconds_left"]) == ("done", 40, 30, 0)
-    assert (told["mb_written"], told["tokens"], told["share_of_peak"]) == (6, None, None)
-    assert told["views_per_second"] == pytest.approx(30 / told["seconds"])
+    views = stages(where)["views"]
+    assert (views["state"], views["views_done"], views["views"], views["seconds_left"]) == ("done", 40, 30, 0)
+    assert (views["mb_written"], views["tokens"], views["share_of_peak"]) == (6, None, None)
+    assert views["views_per_second"] == pytest.approx(30 / views["seconds"])
 
 
-def test_a_stage_that_fails_or_ends_early_was_stopped_and_others_figures_stay(tmp_path: Path) -> None:
+def test_a_stage_that_fails_or_ends_early_is_stopped_and_the_figures_of_others_stay(tmp_path: Path) -> None:
     where = tmp_path / "run.json"
     with progress("views", done=0, total=9, report=str(where)):
         pass
     with pytest.raises(ZeroDivisionError), progress("extract a", done=0, total=9, report=str(where)):
         _ = 1 / 0
-    assert {name: told["state"] for name, told in stages(where).items()} == {"views": "stopped", "extract a": "stopped"}
+    assert {name: figures["state"] for name, figures in stages(where).items()} == {
+        "views": "stopped",
+        "extract a": "stopped",
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_report_never_replaces_what_is_none(tmp_path: Path) -> None:
+def test_a_report_never_replaces_another_file(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("[1, 2]")
     with pytest.raises(SettingError) as caught, progress("views", done=0, total=9, report=f"{tmp_path}/run.json"):
         pass
     assert str(caught.value) == (
-        f"run report cannot be used:\n  {tmp_path}/run.json: is there, and is no report of ours "
+        f"run report cannot be used:\n  {tmp_path}/run.json: exists, and is not a run report "
         "(give --run.report another place)"
     )

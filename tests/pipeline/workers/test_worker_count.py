@@ -3,12 +3,12 @@
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.workers.worker_count import crew_size, require_room, room, too_few_workers
+from pipeline.workers.worker_count import capacity, require_capacity, too_few_workers, wanted_workers
 from storage_schemas.format.errors import SettingError
 
 
 def node(cpus: float, gpus: float = 0.0, *, alive: bool = True) -> dict[str, object]:
-    """A node as Ray tells of it."""
+    """A node as Ray describes it."""
     return {"Alive": alive, "Resources": {"CPU": cpus, "memory": 1e9} | ({"GPU": gpus} if gpus else {})}
 
 
@@ -25,8 +25,8 @@ def node(cpus: float, gpus: float = 0.0, *, alive: bool = True) -> dict[str, obj
         (RunConfig(), [], 0),
     ],
 )
-def test_room_is_counted_node_by_node(run: RunConfig, nodes: list[dict[str, object]], workers: int) -> None:
-    assert room(run, nodes) == workers
+def test_capacity_is_counted_node_by_node(run: RunConfig, nodes: list[dict[str, object]], workers: int) -> None:
+    assert capacity(run, nodes) == workers
 
 
 @pytest.mark.parametrize(
@@ -36,22 +36,22 @@ def test_room_is_counted_node_by_node(run: RunConfig, nodes: list[dict[str, obje
         (RunConfig(), 3, 3),
         (RunConfig(), 0, 0),
         (RunConfig(workers=2), 100, 2),
-        (RunConfig(workers=9), 100, 9),  # a cluster that adds nodes on demand is told of it
+        (RunConfig(workers=9), 100, 9),  # an autoscaling cluster adds nodes for them
         (RunConfig(min_workers=6), 100, 6),
         (RunConfig(min_workers=6), 5, 5),
     ],
 )
-def test_as_many_are_asked_for_as_settings_room_and_tasks_allow(run: RunConfig, tasks: int, asked: int) -> None:
-    assert crew_size(run, [node(1), node(3)], tasks) == asked
+def test_as_many_are_asked_for_as_settings_capacity_and_tasks_allow(run: RunConfig, tasks: int, asked: int) -> None:
+    assert wanted_workers(run, [node(1), node(3)], tasks) == asked
 
 
-def test_fewer_tasks_than_the_fewest_workers_need_no_more_room() -> None:
-    require_room(RunConfig(min_workers=6), [node(4)], tasks=4)
+def test_fewer_tasks_than_the_fewest_workers_need_no_more_capacity() -> None:
+    require_capacity(RunConfig(min_workers=6), [node(4)], tasks=4)
     with pytest.raises(SettingError) as caught:
-        require_room(RunConfig(min_workers=6), [node(4)], tasks=5)
+        require_capacity(RunConfig(min_workers=6), [node(4)], tasks=5)
     assert str(caught.value) == (
         "ray cluster cannot be used:\n"
-        "  resources: 6 workers of 1 CPUs and 0 GPUs each do not fit 4 CPUs and 0 GPUs on 1 nodes "
+        "  resources: 6 workers with 1 CPUs and 0 GPUs each do not fit on 4 CPUs and 0 GPUs on 1 nodes "
         "(lower --run.min-workers, --run.threads or --run.gpus, or add nodes; what is committed is kept)"
     )
 
@@ -60,7 +60,7 @@ def test_the_refusal_to_wait_longer_says_what_was_lost() -> None:
     refusal = too_few_workers(RunConfig(min_workers=3, patience=60), 2, [node(2), node(9, alive=False)], "it died.")
     assert str(refusal) == (
         "ray cluster cannot be used:\n"
-        "  resources: 3 workers of 1 CPUs and 0 GPUs each could not be had for 60 s: 2 ready, "
-        "2 CPUs and 0 GPUs on 1 nodes; the last that was lost: it died. "
+        "  resources: 3 workers with 1 CPUs and 0 GPUs each were not available within 60 s: 2 ready, "
+        "2 CPUs and 0 GPUs on 1 nodes; last worker lost: it died. "
         "(lower --run.min-workers, --run.threads or --run.gpus, or add nodes; what is committed is kept)"
     )

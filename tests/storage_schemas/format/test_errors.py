@@ -14,6 +14,8 @@ from storage_schemas.format.errors import (
     Problem,
     SettingError,
     StorageError,
+    first_few,
+    first_problems,
 )
 
 ERRORS = (ContractError, SettingError, IdentityError, BusyError, MissingError, CorruptionError, StorageError)
@@ -52,3 +54,15 @@ def test_a_message_names_the_subject_then_every_problem_with_its_place_and_its_f
 ) -> None:
     lines = ["  shards.1.start: expected 4, is 8", "  CACHE: is empty (give a folder or an s3:// URI)"]
     assert str(kind("manifest", list(PROBLEMS))).split("\n") == [first_line, *lines]
+
+
+def test_a_list_is_told_whole_up_to_the_most_that_are_named_and_what_follows_is_counted() -> None:
+    assert first_few(range(3), most=3) == ["0", "1", "2"]
+    assert first_few(iter(range(43)), most=3) == ["0", "1", "2", "and 40 more"]
+    assert first_few([]) == []
+
+
+def test_problems_beyond_the_most_are_counted_in_a_last_one() -> None:
+    problems = [Problem(place=str(number), found="is odd") for number in range(12)]
+    assert first_problems(problems[:10]) == problems[:10]
+    assert first_problems(problems) == [*problems[:10], Problem(place="…", found="and 2 more")]

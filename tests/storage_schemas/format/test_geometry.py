@@ -14,6 +14,7 @@ from storage_schemas.format.geometry import (
     AxisMatch,
     CanvasGeometry,
     TokenAxis,
+    cut_windows,
     match_axis,
     match_tokens,
     overlap_weights,
@@ -238,3 +239,15 @@ def test_an_axis_without_length_or_tokens_is_refused(span: int, tokens: int) -> 
         "token axis breaks the storage contract:\n"
         f"  tokens: {tokens} tokens over {span} patches (both must be positive)"
     )
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_a_window_is_the_square_at_its_start_in_its_own_canvas(channels_first: bool) -> None:
+    geometry = CanvasGeometry(resolution=4, patch=2, margin=3)
+    canvases = np.random.default_rng(0).integers(0, 256, (3, geometry.side, geometry.side, 3), dtype=np.uint8)
+    starts = np.array([(0, 0), (1, 3), (3, 2)])
+    windows = cut_windows(canvases, geometry, starts, channels_first=channels_first)
+    assert windows.flags.c_contiguous
+    expected = [canvases[0, :4, :4], canvases[1, 2:6, 6:10], canvases[2, 6:10, 4:8]]
+    moved = [window.transpose(2, 0, 1) if channels_first else window for window in expected]
+    np.testing.assert_array_equal(windows, np.stack(moved))

@@ -13,7 +13,15 @@ import pytest
 import xxhash
 
 from storage_schemas.format.errors import StorageError
-from storage_schemas.objects.publish import TEMPORARY, publish, publish_bytes, publish_group, publish_json
+from storage_schemas.objects.publish import (
+    TEMPORARY,
+    publish,
+    publish_bytes,
+    publish_group,
+    publish_json,
+    replace_whole,
+    write_whole,
+)
 from storage_schemas.objects.store import Store
 
 NUMBERS = itertools.count()
@@ -191,3 +199,61 @@ def test_the_disk_begins_while_more_is_written_and_no_page_is_kept(
     told.clear()
     publish_bytes(store, "y", b"a table")
     assert set(told) == {"flushed"}, "what is small is read again soon"
+
+
+def test_a_local_file_is_replaced_whole_or_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    write_whole(path, b"before")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", lambda *_: os.write(-1, b""))
+        with pytest.raises(StorageError) as refusal:
+            write_whole(path, b"after")
+    assert str(refusal.value).startswith(f"storage failed:\n  {path}: cannot be written: Bad file descriptor (run")
+    assert path.read_bytes() == b"before"
+    monkeypatch.chdir(path.parent)
+    write_whole("file", b"after")
+    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [("file", b"after")]
+
+
+def steps_to_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that is told the name of each file and folder that is flushed, and when a file is renamed."""
+    steps: list[str] = []
+    replace = os.replace
+
+    def flush(descriptor: int) -> None:
+        steps.append("flush " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.split(".")[0])
+
+    def rename(source: str, target: str) -> None:
+        steps.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    return steps
+
+
+def test_a_local_file_gets_its_name_when_its_bytes_are_on_the_disk_and_then_its_name_is_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = steps_to_disk(monkeypatch)
+    write_whole(tmp_path / "new" / "file", b"whole")
+    assert steps == ["flush file", "rename", "flush new", f"flush {tmp_path.name}"]
+
+
+def test_a_file_that_another_library_wrote_gets_its_name_in_the_same_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = steps_to_disk(monkeypatch)
+    path, temporary = tmp_path / "file", tmp_path / "written.partial"
+    path.write_bytes(b"old")
+    temporary.write_bytes(b"new")
+    replace_whole(temporary, path)
+    assert steps == ["flush written", "rename", f"flush {tmp_path.name}"]
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"new")]
+
+
+def test_a_file_that_was_never_written_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(StorageError, match=r"file: cannot be written: No such file or directory"):
+        replace_whole(tmp_path / "absent", tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"old"

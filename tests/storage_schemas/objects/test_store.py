@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,4 +219,18 @@ def test_an_unknown_kind_of_uri_is_refused() -> None:
         Store(uri="s4://bucket").read("x")
     assert str(refusal.value) == (
         "CACHE cannot be used:\n  s4://bucket: Protocol not known: s4 (give a folder or an s3:// URI)"
+    )
+
+
+def test_times_of_objects_are_told_and_a_store_without_any_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = time.time() - 60
+    assert all(before < told < before + 120 for told in store.times("a").values())
+    monkeypatch.setattr("storage_schemas.objects.store.TIMES", ())
+    with pytest.raises(StorageError) as refusal:
+        store.times("a")
+    assert str(refusal.value) == (
+        f"storage failed:\n  {store.uri}: does not say when an object was written "
+        "(point CACHE at another kind of store)"
     )

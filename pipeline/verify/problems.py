@@ -1,0 +1,61 @@
+"""Collecting problems: a check goes on after the first one, so that one run names everything that is wrong."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import final
+
+from storage_schemas.format.errors import AbstractStillhouseError, Problem, StorageError
+
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
+"""What a parser raises when a document does not have the structure that our writers give it."""
+ROWS_NAMED = 8
+"""How many rows one problem names; it only counts the others."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Findings:
+    """What the checks of a cache have found so far. Each check adds to it."""
+
+    problems: list[Problem] = field(default_factory=list)
+    """Everything that is wrong."""
+    referenced: set[str] = field(default_factory=set)
+    """Objects that a manifest, a group or a commit record names, relative to the cache, whether they exist or not."""
+
+    def add(self, place: str, found: str, fix: str) -> None:
+        """Add one problem."""
+        self.problems.append(Problem(place=place, found=found, fix=fix))
+
+
+@contextmanager
+def collecting(problems: list[Problem], place: str, fix: str) -> Iterator[None]:
+    """Turn an error that the block raises into problems; the code after the block still runs.
+
+    Args:
+        problems: the list to add to.
+        place: what the block reads, for errors that do not name a place.
+        fix: what to do, for errors that do not say it.
+    """
+    try:
+        yield
+    except StorageError as error:
+        # the store fails, not the cache: its own message says what to do, and nothing is to be deleted for it
+        problems += [_completed(problem, place, "") for problem in error.problems]
+    except AbstractStillhouseError as error:
+        problems += [_completed(problem, place, fix) for problem in error.problems]
+    except (*MALFORMED, OSError) as error:
+        problems.append(Problem(place=place, found=f"cannot be read: {type(error).__name__}: {error}", fix=fix))
+
+
+def rows_problem(place: str, rows: Sequence[int], found: str, fix: str) -> Iterator[Problem]:
+    """Yield one problem that names the first of some rows and counts all of them; nothing where there are no rows."""
+    if rows:
+        named = ", ".join(map(str, rows[:ROWS_NAMED])) + (f", … ({len(rows)} rows)" if len(rows) > ROWS_NAMED else "")
+        yield Problem(place=f"{place} row {named}", found=found, fix=fix)
+
+
+def _completed(problem: Problem, place: str, fix: str) -> Problem:
+    # a place without a folder is a field of a document, and only the caller knows which document
+    whole = problem.place if "/" in problem.place else f"{place}: {problem.place}"
+    return Problem(place=whole, found=problem.found, fix=fix or problem.fix)

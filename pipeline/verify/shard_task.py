@@ -1,0 +1,37 @@
+"""What a worker of `verify` needs to know to check one committed shard."""
+
+from dataclasses import dataclass
+from typing import final
+
+from pipeline.config import ViewsConfig
+from pipeline.inventory.units import Unit
+from pipeline.views.sampling import DrawnView
+from storage_schemas.commits import record_path
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTask:
+    """One committed shard, and what it must agree with."""
+
+    name: str
+    """Name of its unit."""
+    shard: int
+    """Its number in the unit."""
+    fix: str
+    """What to do where anything in this shard is damaged."""
+    views_fix: str
+    """What to do where the views that this shard belongs to are damaged."""
+    unit: Unit | None
+    """Its unit; None where the manifest that defines it is damaged. The shard's objects are checked all the same."""
+    exported: bool
+    """Whether it holds features from another cache: its mosaics have the numbers that they have there."""
+    settings: ViewsConfig | None
+    """Settings of the views; None where they cannot be read."""
+    drawn: tuple[DrawnView, ...] | None
+    """Views drawn for the shard; None where the image list cannot be read."""
+
+
+def rewrite_fix(unit: str, shard: int, command: str) -> str:
+    """Return what to do about a damaged shard: once its record is deleted, the shard is one that is still missing."""
+    return f"delete {record_path(unit, shard)}; then `{command}` writes the shard again"
