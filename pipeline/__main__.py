@@ -88,36 +88,24 @@ def preview(arguments: Sequence[str]) -> None:
 
 
 def extract(arguments: Sequence[str]) -> None:
-    """Run one teacher."""
+    """Run one teacher over the views, and store its features; cut the views first where some are missing."""
     options, recipe = extract_options(arguments)
-    from pipeline.features.stage import extract_teacher, plan_extraction
-    from pipeline.inventory.teacher_maps import teacher_spec
-    from pipeline.inventory.unfinished import waiting_teachers
-    from pipeline.views.rejected import require_few_rejected
-    from pipeline.views.stage import make_views, require_recipe, views_missing
+    from pipeline.features.stage import make_features
 
-    cache, spec = _cache(options.cache), teacher_spec(options.choice)
-    manifest = require_recipe(cache, recipe)
-    if manifest is None or views_missing(cache, manifest, waiting_teachers(cache, manifest, [options.choice])):
-        specs = {choice.name: teacher_spec(choice) for choice in recipe.teachers} | {spec.name: spec}
-        make_views(cache, recipe, list(specs.values()), options.data, options.run, _say)
-    else:
-        require_few_rejected(cache, manifest, options.run.max_rejected)
-    extract_teacher(plan_extraction(cache, recipe, options.choice), options.run, _say)
+    make_features(_cache(options.cache), recipe, options.choice, options.data, options.run, _say)
 
 
 def stats(arguments: Sequence[str]) -> None:
-    """Measure one teacher's features, or all."""
+    """Measure the stored features of one teacher, or of all, and print what was found."""
     options = stats_options(arguments)
     from pipeline.stats.facts import measured_facts
     from pipeline.stats.stage import measure_teachers
     from pipeline.stats.text import stats_lines
 
     cache = _cache(options.cache)
-    cache.require()
     teachers = [options.teacher] if options.teacher else cache.teachers()
-    measure_teachers(cache, teachers, options.run, _say)
-    _say("\n".join(stats_lines(*measured_facts(cache, teachers, options.tolerance))))
+    features = measure_teachers(cache, teachers, options.run, _say)
+    _say("\n".join(stats_lines(*measured_facts(cache, features.values(), options.tolerance))))
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import xxhash
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.format import layout
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
-from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.format.seal import unsealed
 from storage_schemas.format.shard_format import parse_array_metadata
@@ -84,6 +84,27 @@ class Cache:
             return None
         return ours
 
+    def manifests(self, teachers: Iterable[str] = ()) -> CacheManifests:
+        """Read the manifests of the views and of some teachers, each object once.
+
+        Args:
+            teachers: names of the teachers; those without a manifest are left out.
+
+        Raises:
+            MissingError, ContractError, CorruptionError: as `require`.
+        """
+        recipe, views = self.require(), self.attributes("views")
+        read = {name: self.attributes(f"teachers/{name}") for name in teachers}
+        return CacheManifests(
+            recipe=recipe,
+            views=None if views is None else ViewsManifest.from_attributes(views),
+            teachers={
+                name: TeacherManifest.from_attributes(attributes)
+                for name, attributes in read.items()
+                if attributes is not None
+            },
+        )
+
     def views_manifest(self) -> ViewsManifest | None:
         """Return what `views` says of itself, or None before any view was cut."""
         attributes = self._manifest("views")
@@ -148,7 +169,20 @@ class Cache:
             CorruptionError: its arrays are not those that were frozen.
         """
         attributes = self.attributes(f"teachers/{teacher}/phi_s")
-        return None if attributes is None else self._phi_s(teacher, attributes)
+        return None if attributes is None else self.phi_s_of(teacher, attributes)
+
+    def phi_s_of(self, teacher: str, attributes: Mapping[str, Any]) -> PhiS:
+        """Return a teacher's frozen PHI-S map, given the attributes of its group.
+
+        Raises:
+            CorruptionError: its arrays are not those that were frozen.
+        """
+        group = f"teachers/{teacher}/phi_s"
+        mean, rotation, scale = self._small_arrays(group, PHI_S_ARRAYS)
+        phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
+        if phi_s_digest(phi_s) != attributes.get("sha256"):
+            raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
+        return phi_s
 
     def require_phi_s(self, teacher: str) -> tuple[PhiS, dict[str, Any]]:
         """Return the PHI-S map that a teacher's features were stored under, and the attributes of its group.
@@ -162,7 +196,7 @@ class Cache:
             found = "is gone, and features were stored under it"
             fix = "put it back from a copy of the cache, or make a new cache"
             raise MissingError("PHI-S", [Problem(place=f"teachers/{teacher}/phi_s", found=found, fix=fix)])
-        return self._phi_s(teacher, attributes), attributes
+        return self.phi_s_of(teacher, attributes), attributes
 
     def stats(self, teacher: str) -> TeacherStats | None:
         """Return a teacher's statistics, or None before they were measured.
@@ -196,14 +230,6 @@ class Cache:
             mean_direction=direction,
             arrays=told,
         )
-
-    def _phi_s(self, teacher: str, attributes: Mapping[str, Any]) -> PhiS:
-        group = f"teachers/{teacher}/phi_s"
-        mean, rotation, scale = self._small_arrays(group, PHI_S_ARRAYS)
-        phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
-        if phi_s_digest(phi_s) != attributes.get("sha256"):
-            raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
-        return phi_s
 
     def _manifest(self, group: str) -> dict[str, Any] | None:
         attributes = self.attributes(group)

@@ -1,4 +1,4 @@
-"""Which views PHI-S is fitted on: of every view set alike, from shards spread over it; and when it is not fitted."""
+"""The sample of views that PHI-S is fitted on, and samples that are refused. All view sets contribute in proportion."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,24 +15,24 @@ from storage_schemas.format.manifest import ViewSetManifest
 from storage_schemas.format.views import ViewSet
 
 SHARDS = 32
-"""Shards of a view set that are read at most, evenly spaced: rows are shuffled, so any shard is a sample."""
+"""Most shards of a view set that are read; they are evenly spaced. Rows are shuffled, so every shard is a sample."""
 
 NAMED = 8
-"""Channels, and shards of a set, that a message names; the others are counted."""
+"""Most channels, and most shards of a set, that a message names; the others are counted."""
 
 TrainingViews = Callable[[ViewSet, int], int]
-"""Says how many training views a shard holds: they are its first."""
+"""Returns how many training views a shard holds: they come first in it."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationShard:
-    """The first views of one shard."""
+    """The views that one shard contributes to the sample."""
 
     view_set: ViewSet
     shard: int
     views: int
-    """How many of them."""
+    """How many of the shard's first views."""
 
 
 def calibration_sample(
@@ -42,38 +42,38 @@ def calibration_sample(
     config: CalibrationConfig,
     channels: int,
 ) -> list[CalibrationShard]:
-    """Choose training views: as many as the settings ask for, and that hold as many tokens; all where there are fewer.
+    """Choose training views: at least as many views and tokens as the settings ask for; all where there are fewer.
 
-    A shard stands for as many training views of its set as the shards that were passed over for it hold on average.
-    Of these, every shard gives the same share, as far as it has them.
+    Where not every shard of a set is read, each shard read represents the training views of several shards. Every shard
+    contributes the same share of the views that it represents, but no more than it holds.
 
     Args:
-        sets: every view set's shape.
-        tokens: along one side of a window, as the teacher sees it.
-        training: counts training views.
-        config: how many are wanted.
-        channels: the teacher's.
+        sets: shape of every view set.
+        tokens: tokens along one side of the teacher's window, by set.
+        training: counts the training views of a shard.
+        config: how many views and tokens are wanted.
+        channels: of the teacher.
     """
-    shards = [one for view_set, shape in sets.items() for one in _spread(view_set, shape, training)]
-    stands_for = [one.views * _passed_over(sets[one.view_set]) for one in shards]
-    views = sum(stands_for)
-    held = sum(count * tokens[one.view_set] ** 2 for one, count in zip(shards, stands_for, strict=True))
+    shards = [shard for view_set, shape in sets.items() for shard in _shards_read(view_set, shape, training)]
+    represented = [shard.views * _shards_represented(sets[shard.view_set]) for shard in shards]
+    views = sum(represented)
+    held = sum(count * tokens[shard.view_set] ** 2 for shard, count in zip(shards, represented, strict=True))
     share = max(config.views / max(views, 1), config.tokens_per_channel * channels / max(held, 1))
     return [
-        CalibrationShard(view_set=one.view_set, shard=one.shard, views=min(one.views, math.ceil(share * count)))
-        for one, count in zip(shards, stands_for, strict=True)
+        CalibrationShard(view_set=shard.view_set, shard=shard.shard, views=min(shard.views, math.ceil(share * count)))
+        for shard, count in zip(shards, represented, strict=True)
     ]
 
 
 def require_tokens(
     sample: list[CalibrationShard], tokens: Mapping[ViewSet, int], config: CalibrationConfig, channels: int
 ) -> None:
-    """Refuse a sample that is too small for a covariance.
+    """Refuse a sample that is too small to estimate a covariance.
 
     Raises:
         SettingError: it has fewer tokens for each channel than the settings ask for.
     """
-    drawn = sum(one.views * tokens[one.view_set] ** 2 for one in sample)
+    drawn = sum(shard.views * tokens[shard.view_set] ** 2 for shard in sample)
     if drawn < config.tokens_per_channel * channels:
         found = f"{drawn} tokens for {channels} channels, fewer than {config.tokens_per_channel} for each"
         fix = "add images or draws, or accept a rougher fit with --calibration.tokens-per-channel"
@@ -81,17 +81,17 @@ def require_tokens(
 
 
 def require_varying(measured: Mapping[str, Moments], sample: Sequence[CalibrationShard]) -> None:
-    """Refuse a teacher with channels that never change: a scatter of exactly 0, see `Moments`.
+    """Refuse a teacher with channels that never change: their scatter is exactly 0, see `observe_all`.
 
-    Such a channel tells no two images apart. Weights that were not loaded into it, or a broken forward, are likelier
-    than a teacher that means it; the rotation of PHI-S would spread it over all channels, where nobody sees it again.
+    Such a channel distinguishes no images. The likely cause is a broken forward, or weights that were not loaded. The
+    rotation of PHI-S would hide the fault, because it mixes all channels.
 
     Args:
-        measured: moments of the sample (raw teacher units), by the name of the teacher or of the map.
+        measured: moments of the sample (raw teacher units), by the name of the map.
         sample: the views that were measured.
 
     Raises:
-        ContractError: there are some; names them, and the views.
+        ContractError: there are such channels; they and the views are named.
     """
     for name, moments in measured.items():
         dead = np.flatnonzero(np.diagonal(moments.scatter) == 0).tolist()
@@ -103,9 +103,9 @@ def require_varying(measured: Mapping[str, Moments], sample: Sequence[Calibratio
 
 
 def _views_of(sample: Sequence[CalibrationShard]) -> Iterator[Problem]:
-    for view_set, group in groupby(sample, key=lambda one: one.view_set):
+    for view_set, group in groupby(sample, key=lambda shard: shard.view_set):
         drawn = list(group)
-        views, shards = sum(one.views for one in drawn), _some([one.shard for one in drawn])
+        views, shards = sum(shard.views for shard in drawn), _some([shard.shard for shard in drawn])
         yield Problem(place=f"views of {view_set.name}", found=f"{views} training views, the first of shards {shards}")
 
 
@@ -113,15 +113,17 @@ def _some(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:NAMED])) + (", …" if len(numbers) > NAMED else "")
 
 
-def _spread(view_set: ViewSet, shape: ViewSetManifest, training: TrainingViews) -> Iterator[CalibrationShard]:
-    for shard in _shards(shape):
+def _shards_read(view_set: ViewSet, shape: ViewSetManifest, training: TrainingViews) -> Iterator[CalibrationShard]:
+    """Yield the shards of a set that are read, each with all of its training views."""
+    for shard in _spaced(shape):
         if views := training(view_set, shard):
             yield CalibrationShard(view_set=view_set, shard=shard, views=views)
 
 
-def _passed_over(shape: ViewSetManifest) -> float:
-    return shape.grid.shards / len(_shards(shape))
+def _shards_represented(shape: ViewSetManifest) -> float:
+    """Return how many shards of its set each shard that is read represents."""
+    return shape.grid.shards / len(_spaced(shape))
 
 
-def _shards(shape: ViewSetManifest) -> range:
+def _spaced(shape: ViewSetManifest) -> range:
     return range(0, shape.grid.shards, -(-shape.grid.shards // SHARDS))

@@ -1,4 +1,4 @@
-"""What a teacher sees of a view, and which of its tokens belong to it: direct, from detail, in tiles, or in a mosaic.
+"""Running a teacher over views in every mode: windows as they are, details, tiles, or mosaics of several windows.
 
 Shapes: n views, r the window's side (pixels of the canvas), t its tokens, C channels.
 """
@@ -32,26 +32,26 @@ def view_features(
     geometry: CanvasGeometry,
     placements: Sequence[Placement],
 ) -> Iterator[ViewFeatures]:
-    """Run a teacher over views, in their order.
+    """Run a teacher over views, in their order, and yield their features batch by batch.
 
     Args:
         running: the teacher.
-        view_set: the views' set.
-        source: `pixels`, or for a fixed teacher its `detail`.
+        view_set: the set of the views.
+        source: the array `pixels`, or for a fixed teacher its `detail`.
         geometry: the canvas.
-        placements: of consecutive rows; for a canvas teacher from the start of a mosaic.
+        placements: of consecutive rows; for a canvas teacher they begin with a whole mosaic.
 
     Raises:
-        ContractError: the teacher gave NaN or infinity; the rows are named.
+        ContractError: the teacher returned NaN or infinity; the rows are named.
     """
     step = running.batch * views_per_input(running.spec, geometry)
     batches = [placements[first : first + step] for first in range(0, len(placements), step)]
-    pixels = ahead(source.read, [[one.row for one in some] for some in batches])
-    for some, seen in zip(batches, pixels, strict=True):
+    pixels = ahead(source.read, [[placement.row for placement in batch] for batch in batches])
+    for batch, canvases in zip(batches, pixels, strict=True):
         try:
-            yield _forward(running, view_set, seen, geometry, some)
+            yield _forward(running, view_set, canvases, geometry, batch)
         except ContractError as error:
-            found = f"rows {some[0].row} to {some[-1].row} of {source.spec.path}"
+            found = f"rows {batch[0].row} to {batch[-1].row} of {source.spec.path}"
             raise ContractError(error.subject, [*error.problems, Problem(place="views", found=found)]) from error
 
 
@@ -80,9 +80,9 @@ def mosaic_inputs(
     layout: MosaicLayout,
     placements: Sequence[Placement],
 ) -> Float[Tensor, "mosaics 3 native native"]:
-    """Lay normalised windows out in mosaics, each at the top left of its cell, zero (the mean colour) between them.
+    """Lay normalised windows out in mosaics, each at the top left of its cell; zero (the mean colour) is between them.
 
-    A window is first brought to the teacher's patch: antialiased, t patches to t patches, so tokens meet tokens.
+    A window is resized first, antialiased, so that its t patches become t patches of the teacher: tokens match tokens.
     """
     side = layout.window_tokens * spec.patch
     if side != windows.shape[-1]:
@@ -98,7 +98,7 @@ def mosaic_inputs(
 def cut_cells(
     spatial: Float[Tensor, "mosaics canvas canvas channels"], layout: MosaicLayout, placements: Sequence[Placement]
 ) -> Float[Tensor, "views tokens tokens channels"]:
-    """Return each view's tokens out of its mosaic's."""
+    """Cut each view's tokens out of the tokens of its mosaic."""
     tokens = layout.window_tokens
     cells = []
     for position, placement in enumerate(placements):

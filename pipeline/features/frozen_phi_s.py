@@ -1,4 +1,4 @@
-"""Freezing PHI-S: fitted once for a teacher, stored with what it was fitted on, never fitted again."""
+"""Freezing PHI-S: its map is fitted once for a teacher, stored with what it was fitted on, and never fitted again."""
 
 import numpy as np
 
@@ -14,42 +14,43 @@ ANOTHER_TEACHER = "use the settings that made these features, or give this teach
 
 
 def require_same_teacher(teacher: str, stored: Identity, current: Identity) -> None:
-    """Refuse to mix what two teachers said.
+    """Refuse to mix the features of two teachers.
 
     Raises:
-        IdentityError: the cache holds, under this name, what was computed from something else.
+        IdentityError: what the cache holds under this name was computed from something else.
     """
     require_same(f"teacher {teacher}", stored, current, ANOTHER_TEACHER)
 
 
-def frozen_phi_s(cache: Cache, teacher: str, identity: Identity) -> PhiS | None:
-    """Return a teacher's map, or None when it was not fitted yet.
+def read_frozen_phi_s(cache: Cache, teacher: str, identity: Identity, *, has_features: bool) -> PhiS | None:
+    """Return a teacher's frozen map, or None before it was fitted.
 
     Args:
-        cache: where it is.
-        teacher: its name.
+        cache: where it is stored.
+        teacher: the teacher's name.
         identity: what it must have been fitted on.
+        has_features: whether the cache declares features of this teacher: they were stored in units of the map.
 
     Raises:
         IdentityError: it was fitted on something else.
-        MissingError: it is gone, and features were stored under it.
+        MissingError: it is missing, though there are features.
     """
     group = f"teachers/{teacher}/phi_s"
     attributes = cache.attributes(group)
     if attributes is not None:
         require_same_teacher(teacher, attributes["identity"], identity)
-        return cache.phi_s(teacher)
-    if cache.teacher_manifest(teacher) is not None:
-        return cache.require_phi_s(teacher)[0]  # refuses: the features mean nothing without it
+        return cache.phi_s_of(teacher, attributes)
+    if has_features:
+        return cache.require_phi_s(teacher)[0]  # which refuses: features mean nothing without it
     return None
 
 
 def freeze_phi_s(cache: Cache, teacher: str, identity: Identity, moments: Moments) -> PhiS:
-    """Fit a teacher's map and store it. Its attributes come last: until they are there, nothing is frozen.
+    """Fit a teacher's map and store it. The group's attributes are written last: without them, nothing is frozen.
 
     Args:
         cache: where it goes.
-        teacher: its name.
+        teacher: the teacher's name.
         identity: what it is fitted on.
         moments: of the calibration sample, in raw units.
     """

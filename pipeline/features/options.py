@@ -16,13 +16,13 @@ class ExtractOptions:
     """Settings of `extract`."""
 
     recipe: str = "demo"
-    """What is made; see `pipeline/recipes`."""
+    """Name of the recipe; see `pipeline/recipes`."""
     cache: str = ""
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     data: str = ""
-    """The images (DATA), in any form that docs/images.md names; read only when views are missing."""
+    """The images (DATA), in any form that docs/images.md describes; read only when views are missing."""
     teacher: str = ""
-    """Which teacher (TEACHER): a short name of the recipe, or `module:Class`."""
+    """The teacher to run (TEACHER): one of the recipe's short names, or `module:Class`."""
     choice: TeacherChoice = field(default_factory=lambda: TeacherChoice(name="", source=""))
     views: ViewsConfig = field(default_factory=ViewsConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)

@@ -1,217 +1,164 @@
 """The extract stage: fit PHI-S once, freeze it, and store a teacher's features of every view. It resumes by itself."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, final
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.features.calibration import CalibrationShard, calibration_sample, require_tokens, require_varying
-from pipeline.features.frozen_phi_s import freeze_phi_s, frozen_phi_s, require_same_teacher
+from pipeline.features.extraction import Extraction, plan_extraction, read_inputs
+from pipeline.features.frozen_phi_s import freeze_phi_s, read_frozen_phi_s, require_same_teacher
 from pipeline.features.worker import FeatureExtractor, FeatureReport, FeatureTask
 from pipeline.inventory.arrays import spatial_spec, summary_spec
 from pipeline.inventory.commands import export_command
 from pipeline.inventory.inputs import input_side
-from pipeline.inventory.teacher_maps import map_specs
-from pipeline.inventory.unfinished import waiting_teachers
+from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.phi_s.moments import merge_each
-from pipeline.views.stage import require_recipe, views_missing
+from pipeline.views.rejected import exceeds, rejected_count, require_few_rejected
+from pipeline.views.stage import make_views
 from pipeline.views.worker import committed_views
 from pipeline.workers.device import peak_tflops
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
 from pipeline.workers.pool import AbstractPool
 from pipeline.workers.progress import Say, progress
-from storage_schemas.cache import Cache, phi_s_digest
-from storage_schemas.commits import committed_shards
-from storage_schemas.format.errors import ContractError, IdentityError, MissingError, Problem, SettingError
+from storage_schemas.cache import Cache
+from storage_schemas.format.errors import IdentityError, MissingError, Problem
 from storage_schemas.format.layout import features_unit
-from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.format.shard_format import ArraySpec
-from storage_schemas.format.teacher import Precision, TeacherSpec
-from storage_schemas.format.views import ViewSet, teacher_tokens
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.publish import publish_group
 from storage_schemas.shard_writer import create_array
 from teachers.cost import tflop_per_input
-from teachers.source import is_own, precision_of
+from teachers.source import is_own
+
+ExtractorPool = AbstractPool[FeatureExtractor]
 
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extraction:
-    """One teacher's extract, ready to run."""
+def make_features(cache: Cache, recipe: Recipe, choice: TeacherChoice, data: str, run: RunConfig, say: Say) -> None:
+    """Bring the features of one teacher to completion; cut the views that it needs first, where some are missing.
 
-    cache: Cache
-    recipe: Recipe
-    choice: TeacherChoice
-    maps: tuple[TeacherSpec, ...]
-    """What each of its maps is in the cache: the last block's first, then those of `choice.layers`."""
-    views: ViewsManifest
-    tokens: Mapping[ViewSet, int]
-    """Tokens along one side of a window, by set."""
-
-    @property
-    def name(self) -> str:
-        """The teacher's name."""
-        return self.choice.name
-
-    @property
-    def precision(self) -> Precision:
-        """Arithmetic of its forward."""
-        return precision_of(self.choice.source, self.choice.precision)
-
-    def worker(self, run: RunConfig) -> partial[FeatureExtractor]:
-        """Return what makes a worker."""
-        return partial(
-            FeatureExtractor,
-            store=self.cache.store,
-            choice=self.choice,
-            seed=self.recipe.views.seed,
-            shifts=self.recipe.views.teacher_shifts,
-            device=run.device,
-            compiled=run.compiled,
-            threads=run.threads,
-        )
-
-    def base_identity(self, spec: TeacherSpec, weights_sha256: str) -> dict[str, Any]:
-        """Return all that the features of a map depend on but PHI-S, which is fitted from it."""
-        return {
-            "views": self.views.digest,
-            "teacher": spec.attributes(),
-            "weights_sha256": weights_sha256,
-            "precision": self.precision,
-            "batch": self.choice.batch,
-        }
-
-    def identity(self, spec: TeacherSpec, weights_sha256: str, phi_s: PhiS) -> dict[str, Any]:
-        """Return all that the stored features of a map depend on."""
-        stored = {"encoding": self.choice.encoding, "compression": self.choice.compression}
-        return self.base_identity(spec, weights_sha256) | stored | {"phi_s_sha256": phi_s_digest(phi_s)}
-
-    def task(self, view_set: ViewSet, shard: int, identities: Mapping[str, str], *, first: int = 0) -> FeatureTask:
-        """Return the task of one shard."""
-        one = self.views.sets[view_set]
-        return FeatureTask(view_set=view_set, manifest=one, shard=shard, identities=identities, first=first)
-
-
-def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Extraction:
-    """Check that a teacher can look at this cache's views, all of which must be there.
+    Args:
+        cache: where they go.
+        recipe: what is made.
+        choice: the teacher.
+        data: the images; read only when views are missing.
+        run: how the work is carried.
+        say: takes lines for the user.
 
     Raises:
-        MissingError: views are missing.
-        SettingError: the teacher cannot see a resolution; every such set is named. Or it has a summary, and would be
-            shown many views at once; or it has no such block.
+        MissingError, SettingError: as `make_views` and `plan_extraction`.
+        IdentityError, BusyError: as `make_views` and `extract_teacher`.
     """
-    maps, views = map_specs(choice), require_recipe(cache, recipe)
-    spec = maps[0]
-    if views is None or views_missing(cache, views, waiting_teachers(cache, views, [choice])):
-        found, fix = "not all views that the teacher needs are cut", "run `make views`; it resumes"
-        raise MissingError("views", [Problem(place=cache.store.uri, found=found, fix=fix)])
-    tokens, problems = {}, []
-    if spec.size_rule == "canvas" and spec.summary_dim is not None:
-        found = f"{spec.summary_dim}, but a summary of a mosaic is of no one view"
-        problems.append(Problem(place="summary_dim", found=found, fix="declare None"))
-    for view_set, one in views.sets.items():
-        try:
-            tokens[view_set] = teacher_tokens(spec, view_set, one.geometry)
-        except ContractError as error:
-            problems += [
-                Problem(place=view_set.name, found=problem.found, fix=problem.fix) for problem in error.problems
-            ]
-    if problems:
-        raise SettingError(f"teacher {choice.name}", problems)
-    return Extraction(cache=cache, recipe=recipe, choice=choice, maps=maps, views=views, tokens=tokens)
+    inputs = read_inputs(cache, recipe, choice)
+    if inputs.views is None or inputs.views.missing_tasks():
+        specs = {spec.name: spec for spec in map(teacher_spec, (*recipe.teachers, choice))}
+        make_views(cache, recipe, list(specs.values()), data, run, say)
+        inputs = read_inputs(cache, recipe, choice)
+    elif exceeds(rejected_count(inputs.views.canvases.values()), inputs.views.manifest, run.max_rejected):
+        require_few_rejected(cache, inputs.views.manifest, run.max_rejected)
+    extract_teacher(plan_extraction(cache, recipe, choice, inputs), run, say)
 
 
 def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
     """Bring the features of all maps of one teacher to completion.
 
     Raises:
-        IdentityError: the cache holds features of one of these names from other weights, settings or views, or from
+        IdentityError: the cache holds features under one of these names from other weights, settings or views, or from
             another cache.
-        BusyError: another run is writing this teacher's.
+        ContractError: the teacher returned NaN, infinity, or a channel that never changes. Nothing of it is stored.
+        BusyError: another run is writing this teacher's features.
     """
     name = extraction.name
     _require_own(extraction)
     if extraction.maps[0].random_weights:
         say(f"extract {name}: RANDOM WEIGHTS ({extraction.choice.weights}): a demonstration, not a teacher")
-    if _missing(extraction):
-        with leased(extraction.cache, teacher_lease(name), f"extract {name}") as lease:
-            ours = replace(extraction, cache=lease.cache)
-            if missing := _missing(ours):  # another run may have done it meanwhile
-                _extract_missing(ours, missing, run, say)
-                return
-    # weights have one digest wherever they are, and this machine may have no GPU
-    weights = extraction.worker(replace(run, device="cpu"))().identify(None)
-    manifests = [_require_map(extraction, spec, weights) for spec in extraction.maps]
-    say(f"extract {name}: complete, nothing to do ({_describe(extraction, manifests)})")
-
-
-def _extract_missing(
-    extraction: Extraction, missing: Mapping[tuple[ViewSet, int], list[str]], run: RunConfig, say: Say
-) -> None:
-    with open_pool(extraction.worker(run), run, tasks=len(missing)) as pool:
-        weights = _only(pool, FeatureExtractor.identify)
-        frozen = _calibrated(extraction, weights, pool, say)
-        manifests = [_declare(extraction, spec, weights, frozen[spec.name]) for spec in extraction.maps]
-        _extract(extraction, manifests, missing, pool, run, say)
+    with ExitStack() as stack:
+        if extraction.lacking:
+            lease = stack.enter_context(leased(extraction.cache, teacher_lease(name), f"extract {name}"))
+            extraction = extraction.read_again(lease.cache)  # another run may have computed some in the meantime
+        lacking = extraction.lacking
+        if not lacking:
+            say(f"extract {name}: complete, nothing to do ({_totals(extraction, run)})")
+            return
+        pool = stack.enter_context(open_pool(extraction.worker(run), run, tasks=len(lacking)))
+        [(_, weights)] = pool.run(FeatureExtractor.identify, [None])
+        phi_s = _read_phi_s(extraction, weights)
+        if unfitted := [spec for spec in extraction.maps if spec.name not in phi_s]:
+            phi_s |= _fit_phi_s(extraction, unfitted, weights, pool, say)
+        digests = {spec.name: _declare(extraction, spec, weights, phi_s[spec.name]) for spec in extraction.maps}
+        tasks = [
+            extraction.task(view_set, shard, {name: digests[name] for name in names})
+            for (view_set, shard), names in lacking.items()
+        ]
+        _write_features(extraction, tasks, pool, run, say)
 
 
 def _require_own(extraction: Extraction) -> None:
-    """Refuse to go on with features that come from another cache: nothing here can make the rest of them."""
-    manifests = (extraction.cache.teacher_manifest(spec.name) for spec in extraction.maps)
-    if names := [manifest.spec.name for manifest in manifests if manifest is not None and manifest.exported]:
-        found = "was exported to here; it is extracted in the cache that it comes from"
-        fix = f"`{export_command(extraction.cache)}` finishes it; a teacher of another name can be run over these views"
+    """Refuse to go on with features that come from another cache: only there can the missing ones be computed."""
+    if names := [name for name, manifest in extraction.stored.manifests.items() if manifest.exported]:
+        found = "was exported from another cache; only that cache can extract it"
+        command = export_command(extraction.cache)
+        fix = f"`{command}` finishes the export; a teacher of another name can be run over these views"
         problems = [Problem(place=f"teachers/{name}", found=found, fix=fix) for name in names]
         raise IdentityError(f"teacher {extraction.name}", problems)
 
 
-def _missing(extraction: Extraction) -> dict[tuple[ViewSet, int], list[str]]:
-    """Return the shards that are not committed of every map, each with the names of those that lack it."""
-    missing: dict[tuple[ViewSet, int], list[str]] = {}
-    for view_set, one in extraction.views.sets.items():
-        for spec in extraction.maps:
+def _totals(extraction: Extraction, run: RunConfig) -> str:
+    """Return how many views and bytes are stored, after checking that this teacher computed them."""
+    # weights have the same digest on every device, and this machine may have no GPU
+    weights = extraction.worker(replace(run, device="cpu"))().identify(None)
+    phi_s, records = _read_phi_s(extraction, weights), []
+    for spec in extraction.maps:
+        manifest = _require_manifest(extraction, spec, weights, phi_s.get(spec.name))
+        for view_set in extraction.views.sets:
             unit = features_unit(view_set, spec.name)
-            for shard in set(range(one.grid.shards)) - set(committed_shards(extraction.cache.store, unit)):
-                missing.setdefault((view_set, shard), []).append(spec.name)
-    return {key: missing[key] for key in sorted(missing)}
+            commits = extraction.cache.records(unit, manifest.digest, extraction.stored.committed.get(unit, ()))
+            records += [record for shard in commits.values() for record in shard if record.array]
+    views = sum(record.rows for record in records if record.array.endswith("/spatial")) // len(extraction.maps)
+    return f"{views} views, {sum(record.bytes for record in records) / 1e6:.1f} MB"
 
 
-def _require_map(extraction: Extraction, spec: TeacherSpec, weights: str) -> TeacherManifest:
-    manifest = extraction.cache.teacher_manifest(spec.name)
-    phi_s = frozen_phi_s(extraction.cache, spec.name, extraction.base_identity(spec, weights))
+def _require_manifest(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS | None) -> TeacherManifest:
+    manifest = extraction.stored.manifests.get(spec.name)
     if manifest is None or phi_s is None:
-        found, fix = "does not say what computed the features below it", "make a new cache"
+        found, fix = "does not record what computed the features below it", "make a new cache"
         raise MissingError(f"teacher {spec.name}", [Problem(place=f"teachers/{spec.name}", found=found, fix=fix)])
     require_same_teacher(spec.name, manifest.identity, extraction.identity(spec, weights, phi_s))
     return manifest
 
 
-def _calibrated(
-    extraction: Extraction, weights: str, pool: AbstractPool[FeatureExtractor], say: Say
-) -> dict[str, PhiS]:
-    """Return the frozen PHI-S of every map, after fitting those that have none yet.
+def _read_phi_s(extraction: Extraction, weights: str) -> dict[str, PhiS]:
+    """Return the frozen PHI-S of those maps that have one."""
+    frozen = {
+        spec.name: read_frozen_phi_s(
+            extraction.cache,
+            spec.name,
+            extraction.base_identity(spec, weights),
+            has_features=spec.name in extraction.stored.manifests,
+        )
+        for spec in extraction.maps
+    }
+    return {name: phi_s for name, phi_s in frozen.items() if phi_s is not None}
 
-    Raises:
-        ContractError: the teacher gave NaN, infinity, or a channel that never changes; nothing of it is stored.
-    """
-    identities = {spec.name: extraction.base_identity(spec, weights) for spec in extraction.maps}
-    stored = {name: frozen_phi_s(extraction.cache, name, identity) for name, identity in identities.items()}
-    frozen = {name: phi_s for name, phi_s in stored.items() if phi_s is not None}
-    unfitted = [name for name in identities if name not in frozen]
-    if not unfitted:
-        return frozen
-    sample, wanted = _calibration_views(extraction), dict.fromkeys(unfitted, "")
-    tasks = [extraction.task(one.view_set, one.shard, wanted, first=one.views) for one in sample]
+
+def _fit_phi_s(
+    extraction: Extraction, maps: Sequence[TeacherSpec], weights: str, pool: ExtractorPool, say: Say
+) -> dict[str, PhiS]:
+    """Run the teacher over the calibration sample, fit PHI-S of some maps, and freeze it."""
+    sample, wanted = _calibration_views(extraction), {spec.name: "" for spec in maps}
+    tasks = [extraction.task(part.view_set, part.shard, wanted, first=part.views) for part in sample]
     moments = merge_each(in_order(pool.run(FeatureExtractor.observe, tasks)))
     require_varying(moments, sample)
-    for name in unfitted:
-        frozen[name] = freeze_phi_s(extraction.cache, name, identities[name], moments[name])
-        fitted = f"PHI-S fitted on {moments[name].count} tokens and frozen; φ = {frozen[name].scale:.4g}"
-        say(f"extract {name}: {fitted}")
+    frozen = {}
+    for spec in maps:
+        name, tokens = spec.name, moments[spec.name].count
+        frozen[name] = freeze_phi_s(extraction.cache, name, extraction.base_identity(spec, weights), moments[name])
+        say(f"extract {name}: PHI-S fitted on {tokens} tokens and frozen; φ = {frozen[name].scale:.4g}")
     return frozen
 
 
@@ -226,21 +173,22 @@ def _calibration_views(extraction: Extraction) -> list[CalibrationShard]:
     return sample
 
 
-def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS) -> TeacherManifest:
+def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS) -> str:
+    """Write a map's arrays and manifest, unless the cache holds just these. Return the manifest's digest."""
     cache, identity, arrays = extraction.cache, extraction.identity(spec, weights, phi_s), _arrays(extraction, spec)
     manifest = TeacherManifest(spec=spec, identity=identity, tokens=extraction.tokens)
-    stored = cache.teacher_manifest(spec.name)
+    stored = extraction.stored.manifests.get(spec.name)
     if stored is not None:
         require_same_teacher(spec.name, stored.identity, manifest.identity)
-        # views may have been added since: then arrays are to be longer, or there are to be more
+        # views may have been added since: then arrays become longer, or there are more of them
         known = dict(stored.tokens) == dict(manifest.tokens)
-        if known and all(cache.array(one.path, {}).spec == one for one in arrays):
-            return stored
+        if known and all(cache.array(array.path, {}).spec == array for array in arrays):
+            return stored.digest
     publish_group(cache.store, "teachers")
-    for one in arrays:
-        create_array(cache.store, one)
+    for array in arrays:
+        create_array(cache.store, array)
     publish_group(cache.store, f"teachers/{spec.name}", manifest.attributes())
-    return manifest
+    return manifest.digest
 
 
 def _arrays(extraction: Extraction, spec: TeacherSpec) -> list[ArraySpec]:
@@ -251,24 +199,15 @@ def _arrays(extraction: Extraction, spec: TeacherSpec) -> list[ArraySpec]:
     return arrays
 
 
-def _extract(
-    extraction: Extraction,
-    manifests: Sequence[TeacherManifest],
-    missing: Mapping[tuple[ViewSet, int], list[str]],
-    pool: AbstractPool[FeatureExtractor],
-    run: RunConfig,
-    say: Say,
+def _write_features(
+    extraction: Extraction, tasks: Sequence[FeatureTask], pool: ExtractorPool, run: RunConfig, say: Say
 ) -> None:
-    digests = {manifest.spec.name: manifest.digest for manifest in manifests}
-    tasks = [
-        extraction.task(view_set, shard, {name: digests[name] for name in names})
-        for (view_set, shard), names in missing.items()
-    ]
-    total = sum(one.grid.views for one in extraction.views.sets.values())
-    waiting = sum(len(task.manifest.grid.slots(task.shard)) for task in tasks)
-    say(f"extract {extraction.name}: {waiting} of {total} views to do in {len(tasks)} shards")
-    reports, costs = list[FeatureReport](), _costs(extraction, tasks)
-    with progress(f"extract {extraction.name}", done=total - waiting, total=total, report=run.report) as bar:
+    """Run the teacher over every shard that lacks features, and store them."""
+    name, total = extraction.name, sum(shape.grid.views for shape in extraction.views.sets.values())
+    left = sum(len(task.manifest.grid.slots(task.shard)) for task in tasks)
+    say(f"extract {name}: {left} of {total} views to do in {len(tasks)} shards")
+    reports, costs = list[FeatureReport](), _tflop_per_input(extraction, tasks)
+    with progress(f"extract {name}", done=total - left, total=total, report=run.report) as bar:
         for index, report in pool.run(FeatureExtractor.extract, tasks):
             reports.append(report)
             view_set = tasks[index].view_set
@@ -276,33 +215,17 @@ def _extract(
             tokens, tflop = report.views * extraction.tokens[view_set] ** 2, report.forwards * costs.get(view_set, 0.0)
             bar.add(report.views, tokens=tokens, tflop=tflop, size=report.bytes)
     forwards = sum(report.forwards for report in reports)
-    say(f"extract {extraction.name}: {bar.views} views in {forwards} forwards, {bar.bytes / 1e6:.1f} MB in {bar.rate}")
+    say(f"extract {name}: {bar.views} views in {forwards} forwards, {bar.bytes / 1e6:.1f} MB in {bar.rate}")
     if extraction.choice.encoding == "int8":
-        saturated = sum(one.saturated for one in reports)
-        say(f"extract {extraction.name}: int8: {saturated} numbers were as large as it holds, or larger")
+        saturated = sum(report.saturated for report in reports)
+        say(f"extract {name}: int8: {saturated} numbers saturated (at or beyond its largest value)")
 
 
-def _costs(extraction: Extraction, tasks: Sequence[FeatureTask]) -> dict[ViewSet, float]:
-    """Return what an input of each set costs (10¹² operations); nothing of a class of the user's own, which would have
-    to be run for it."""
+def _tflop_per_input(extraction: Extraction, tasks: Sequence[FeatureTask]) -> Mapping[ViewSet, float]:
+    """Return the cost of one input of each set (10¹² operations). Nothing for a user's own class: it would have to be
+    run to know."""
     source, spec = extraction.choice.source, extraction.maps[0]
     if is_own(source):
         return {}
     shapes = {task.view_set: task.manifest.geometry for task in tasks}
-    return {one: tflop_per_input(source, input_side(spec, geometry)) for one, geometry in shapes.items()}
-
-
-def _only(pool: AbstractPool[FeatureExtractor], step: Callable[[FeatureExtractor, None], Any]) -> Any:
-    [(_, result)] = pool.run(step, [None])
-    return result
-
-
-def _describe(extraction: Extraction, manifests: Sequence[TeacherManifest]) -> str:
-    commits = [
-        extraction.cache.records(features_unit(view_set, manifest.spec.name), manifest.digest)
-        for manifest in manifests
-        for view_set in extraction.views.sets
-    ]
-    arrays = [one for shards in commits for records in shards.values() for one in records if one.array]
-    views = sum(one.rows for one in arrays if one.array.endswith("/spatial")) // len(manifests)
-    return f"{views} views, {sum(one.bytes for one in arrays) / 1e6:.1f} MB"
+    return {view_set: tflop_per_input(source, input_side(spec, geometry)) for view_set, geometry in shapes.items()}

@@ -1,4 +1,4 @@
-"""A teacher as a recipe runs it."""
+"""Building a recipe's teacher: the model on its device, with its upsampler and batch size."""
 
 import hashlib
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ from teachers.upsamplers import AbstractUpsampler, build_upsampler
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunningTeacher:
-    """A model, what its maps are in the cache, and how it is fed."""
+    """A model that is ready to run, and the specs of its maps."""
 
     teacher: AbstractTeacher
     maps: tuple[TeacherSpec, ...]
-    """What each of its maps is in the cache: the last block's first."""
+    """Specs of its feature maps in the cache: the last block's first."""
     upsampler: AbstractUpsampler | None
-    """What makes the fine grid of a tiled teacher."""
+    """Makes the fine grid of a tiled teacher; None for others."""
     batch: int
     """Inputs in one forward."""
 
     @property
     def spec(self) -> TeacherSpec:
-        """What the last block's map is in the cache."""
+        """Spec of the last block's map."""
         return self.maps[0]
 
     @property
@@ -46,12 +46,12 @@ def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -
     """Build a recipe's teacher, ready to run.
 
     Args:
-        choice: the recipe's.
+        choice: the teacher of the recipe.
         device: `cpu`, `cuda`, or `auto` for a GPU where there is one.
-        compiled: run it through `torch.compile`.
+        compiled: whether it runs through `torch.compile`.
 
     Raises:
-        SettingError, MissingError, ContractError: as `build_teacher`; or there is no such device, or upsampler.
+        SettingError, MissingError, ContractError: as `build_teacher`; or there is no such device or upsampler.
     """
     maps = map_specs(choice)
     teacher = build_teacher(
@@ -69,9 +69,9 @@ def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -
 
 
 def _found(device: str) -> str:
-    """Return the device that a setting means on this machine."""
-    there = torch.cuda.is_available()
-    if device == "cuda" and not there:
+    """Return the device that a setting stands for on this machine."""
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
         fix = "use --run.device cpu; under ray give --run.gpus, or its workers see no GPU"
         raise SettingError("device", [Problem(place="--run.device cuda", found="torch finds no GPU", fix=fix)])
-    return ("cuda" if there else "cpu") if device == "auto" else device
+    return ("cuda" if has_gpu else "cpu") if device == "auto" else device

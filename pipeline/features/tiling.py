@@ -1,4 +1,4 @@
-"""Windows of a fixed teacher: seen whole at its native size, and where it is tiled, tile by tile as well.
+"""Running a fixed teacher over windows: whole, at its native size, and for a tiled teacher tile by tile as well.
 
 Shapes: n views, u tiles along a side, t tokens of a native input.
 """
@@ -23,12 +23,12 @@ class ViewFeatures:
     """A teacher's features of consecutive views, in raw units, on the teacher's device."""
 
     maps: Mapping[int | None, Float[Tensor, "views rows cols channels"]]
-    """Block → its map; None stands for the last."""
+    """Feature maps by block; None stands for the last block."""
     summary: Float[Tensor, "views summary"] | None
 
 
 def features_of(output: TeacherOutput) -> ViewFeatures:
-    """Return a teacher's output as features of views: one input is one view."""
+    """Return a teacher's output as features of views, where every input is one view."""
     maps: dict[int | None, Tensor] = {None: output.spatial}
     maps |= dict(output.layers.items())
     return ViewFeatures(maps=maps, summary=output.summary)
@@ -37,12 +37,13 @@ def features_of(output: TeacherOutput) -> ViewFeatures:
 def fixed_features(running: RunningTeacher, windows: Float[Tensor, "views 3 side side"], tiles: int) -> ViewFeatures:
     """Run a fixed teacher over windows.
 
-    The summary is the whole window's. With tiles, so is a map of t tokens along a side, which the upsampler brings to
-    u · t together with the tiles' tokens. Source: v4 section 2.2 and v2.5 section 4.2 (a CLIP teacher's native size).
+    The summary is that of the whole window at native size. So is the map, of t tokens along a side, unless there are
+    tiles: then the upsampler makes a map of u · t tokens from it and from the maps of the tiles.
+    Source: v4 section 2.2 and v2.5 section 4.2 (a CLIP teacher's native size).
 
     Args:
         running: the teacher, and its upsampler.
-        windows: normalised; u times the native side where the tiles are looked at, else the native side.
+        windows: normalised; their side is u times the native side where the upsampler uses tiles, else the native side.
         tiles: u.
     """
     native = running.spec.native
@@ -61,7 +62,7 @@ def fixed_features(running: RunningTeacher, windows: Float[Tensor, "views 3 side
 
 
 def shrunk(windows: Float[Tensor, "views 3 side side"], side: int) -> Float[Tensor, "views 3 small small"]:
-    """Bring windows to a smaller side (pixels) by the filter that views are cut with: bicubic, antialiased."""
+    """Shrink windows to a side in pixels, by the filter that views are cut with: bicubic, antialiased."""
     return interpolate(windows, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
 
 
@@ -76,15 +77,15 @@ def cut_tiles(windows: Float[Tensor, "views 3 side side"], tiles: int) -> Float[
 def stitch_tiles(
     spatial: Float[Tensor, "tiles tokens tokens channels"], tiles: int
 ) -> Float[Tensor, "views fine fine channels"]:
-    """Lay the tokens of u × u tiles beside each other again."""
+    """Join the tokens of u × u tiles to one map for each window."""
     count, tokens, _, channels = spatial.shape
     views = count // tiles**2
-    laid = spatial.reshape(views, tiles, tiles, tokens, tokens, channels).permute(0, 1, 3, 2, 4, 5)
-    return laid.reshape(views, tiles * tokens, tiles * tokens, channels)
+    joined = spatial.reshape(views, tiles, tiles, tokens, tokens, channels).permute(0, 1, 3, 2, 4, 5)
+    return joined.reshape(views, tiles * tokens, tiles * tokens, channels)
 
 
 def _encoded(running: RunningTeacher, inputs: Float[Tensor, "inputs 3 native native"]) -> ViewFeatures:
-    parts = [features_of(running.teacher.encode(some)) for some in inputs.split(running.batch)]
+    parts = [features_of(running.teacher.encode(batch)) for batch in inputs.split(running.batch)]
     summaries = [part.summary for part in parts if part.summary is not None]
     return ViewFeatures(
         maps={layer: torch.cat([part.maps[layer] for part in parts]) for layer in parts[0].maps},

@@ -1,4 +1,4 @@
-"""Tasks of the extract stage: pixels of a shard in, moments or stored features of it out."""
+"""Tasks of the extract stage: from the pixels of a shard to its moments, or to its stored features."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -43,45 +43,45 @@ from storage_schemas.shard_writer import ShardKey, ShardWriter, array_record, co
 from storage_schemas.sharded_array import ShardedArray
 
 FeatureWriters = tuple[ShardWriter, ShardWriter | None]
-"""Of a map's spatial features, and of its summaries where it has any."""
+"""The writers of a map's spatial features, and of its summaries where it has any."""
 
 Stored = tuple[np.ndarray, np.ndarray | None]
-"""Spatial features and summaries of some views, as they are stored."""
+"""Spatial features and summaries of some views, as stored."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureTask:
-    """One shard of a view set, for one teacher: which of its maps are wanted of it."""
+    """One shard of a view set, and the maps of the teacher that are to be computed of it."""
 
     view_set: ViewSet
     manifest: ViewSetManifest
     shard: int
     identities: Mapping[str, str]
-    """The maps wanted, by their names in the cache, each with the digest of its features; empty while calibrating."""
+    """These maps, by their names in the cache, each with the digest of its features; an empty one for calibration."""
     first: int = 0
-    """Calibration only: how many of the shard's first views to observe."""
+    """Calibration only: how many of the shard's first views are observed."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureReport:
-    """What became of a task."""
+    """The result of a task."""
 
     views: int
     forwards: int
-    """Inputs that the teacher saw (images, or mosaics)."""
+    """Inputs that the teacher processed (images, or mosaics)."""
     bytes: int
-    """Bytes of the arrays written."""
+    """Bytes of the arrays that were written."""
     saturated: int
-    """Numbers that were larger than `int8` holds; 0 for other encodings."""
+    """Numbers at or beyond the largest value of `int8`; 0 for other encodings."""
     device: Device
-    """Where the teacher ran."""
+    """The device that the teacher ran on."""
 
 
 @final
 class FeatureExtractor:
-    """The worker of the extract stage: it holds one teacher, and the PHI-S of each of its maps once there is one."""
+    """The worker of the extract stage: it holds one teacher, and the frozen PHI-S of each of its maps."""
 
     def __init__(
         self,
@@ -112,10 +112,10 @@ class FeatureExtractor:
         return self._running.weights_sha256
 
     def observe(self, task: FeatureTask) -> dict[str, Moments]:
-        """Return the moments of each wanted map's raw tokens over a shard's first views: the training views come first.
+        """Return the moments of each map's raw tokens over a shard's first views, which are training views.
 
         Raises:
-            ContractError: the teacher gave NaN or infinity.
+            ContractError: the teacher returned NaN or infinity.
         """
         views = committed_views(self._cache, task.view_set, task.shard)
         placements = self._placements(task, views)[: self._whole_mosaics(task.first, task)]
@@ -130,7 +130,7 @@ class FeatureExtractor:
         """Write a shard's features and placements, and commit them, map by map.
 
         Raises:
-            ContractError: the teacher gave NaN or infinity. Nothing of the shard is left.
+            ContractError: the teacher returned NaN or infinity. Nothing of the shard is stored.
         """
         views = committed_views(self._cache, task.view_set, task.shard)
         placements, wanted, saturated = self._placements(task, views), self._wanted(task), 0
@@ -163,7 +163,7 @@ class FeatureExtractor:
         return spatial, stack.enter_context(open_shard(store, summary_spec(*shape, spec), task.shard))
 
     def _stored(self, spec: TeacherSpec, features: ViewFeatures) -> Stored:
-        """Return what is stored of a map: what leaves the teacher's device is of its final size."""
+        """Return a map's features as they are stored. They leave the teacher's device in their final size."""
         mean, weight = self._frozen(spec.name)
         spatial = encoded((features.maps[spec.layer] - mean) @ weight.T, self._choice.encoding)
         if spec.summary_dim is None or features.summary is None:
@@ -207,14 +207,14 @@ class FeatureExtractor:
 
 
 def encoded(numbers: Float[Tensor, "*entry"], encoding: Encoding) -> Shaped[Tensor, "*entry"]:
-    """Return numbers in PHI-S units as they are stored, on their device; see `encodings.as_stored`."""
+    """Return numbers in PHI-S units as they are stored, on the same device; see `encodings.as_stored`."""
     if encoding == "int8":
         return (numbers / INT8_STEP).round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)
     return numbers.to(torch.float16 if encoding == "float16" else torch.float32)
 
 
 def saturated_count(spatial: Shaped[np.ndarray, "*entry"]) -> int:
-    """Count the numbers that are as large as `int8` holds; what was larger is among them."""
+    """Count the stored numbers at the largest value of `int8`: larger numbers were clipped to it."""
     return int((np.abs(spatial) == INT8_LARGEST).sum()) if spatial.dtype == np.int8 else 0
 
 
@@ -226,7 +226,7 @@ def _append(writers: FeatureWriters, stored: Stored) -> None:
 
 
 def teacher_pixels(cache: Cache, spec: TeacherSpec, view_set: ViewSet, shard: int) -> ShardedArray:
-    """Open one committed shard of what a teacher looks at: the canvases, or a fixed teacher's details."""
+    """Open one committed shard of a teacher's input: the canvases, or a fixed teacher's details."""
     fixed = spec.size_rule == "fixed"
     unit = detail_unit(view_set, spec.forward_of) if fixed else views_unit(view_set)
     array = detail_array(view_set, spec.forward_of) if fixed else pixels_array(view_set)

@@ -1,4 +1,4 @@
-"""What is committed, by the names in the commit log alone."""
+"""Which shards are committed, by the names in the commit log."""
 
 from collections.abc import Collection, Iterable
 
@@ -9,47 +9,49 @@ from storage_schemas.format.errors import IdentityError, Problem
 from storage_schemas.format.layout import FEATURES, images_part
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 
-LOG = "tables/shards/"
-"""The commit log, relative to the cache."""
+LOG = "tables/shards"
+"""Folder of the commit log, relative to the cache."""
 
 
 def committed_units(cache: Cache, teacher: str = "") -> dict[str, list[int]]:
-    """Return the shards that each unit has commit records of: views before the features of them, both sorted.
+    """List the whole commit log, and return the committed shards of each unit: views first, then features, sorted.
 
     Args:
         cache: the cache.
-        teacher: whose units alone; empty for all.
+        teacher: whose units are wanted; empty for all units.
     """
-    units: dict[str, list[int]] = {}
-    for name in cache.store.listing(LOG.rstrip("/")):
-        unit, _, file = name.removeprefix(LOG).rpartition("/")
-        number = file.removesuffix(".parquet")
-        # names that a writer does not give are no records
-        if unit and number.isascii() and number.isdecimal() and name == record_path(unit, int(number)):
-            units.setdefault(unit, []).append(int(number))
+    units = _units(cache.store.listing(LOG))
     return {
-        unit: sorted(units[unit])
-        for unit in sorted(units, key=_views_first)
-        if not teacher or is_of_teacher(unit, teacher)
+        unit: units[unit] for unit in sorted(units, key=_views_first) if not teacher or is_of_teacher(unit, teacher)
     }
 
 
+def committed_below(cache: Cache, folders: Iterable[str]) -> dict[str, list[int]]:
+    """List folders of the commit log, each once, and return the committed shards of each unit in them.
+
+    Args:
+        cache: the cache.
+        folders: such as `views`, or `teachers/dinov3`.
+    """
+    return _units(name for folder in folders for name in cache.store.listing(f"{LOG}/{folder}"))
+
+
 def require_as_committed(cache: Cache, manifest: ViewsManifest) -> None:
-    """Refuse to write the manifest of views, where there is none, otherwise than it was before it was lost.
+    """Refuse a new manifest of views, where the old one was lost, if it does not fit the views that are committed.
 
     Raises:
-        IdentityError: there are committed views, and they are of others; or views were added to them, and when is known
-            no more.
+        IdentityError: the committed views have another identity; or some of them were added by an extension, which only
+            the lost manifest could tell.
         CorruptionError: a commit record is damaged.
     """
     units = [unit for unit in committed_units(cache) if unit.startswith("views/") and unit.count("/") == 1]
     found = ""
     if units and cache.store.exists(images_part(1)):
-        found = "is gone, and nothing else says what was added to these views when"
+        found = "is missing, and nothing else records which views were added by which extension"
     for unit in units:
         records = (record for shard in read_commits(cache.store, unit).values() for record in shard)
         if any(record.identity != manifest.digest for record in records):
-            found = found or f"is gone, and what is committed of {unit} is not what this run would cut"
+            found = found or f"is missing, and the committed shards of {unit} are not those that this run would cut"
     if found:
         fix = f"put it back from a copy of {cache.store.uri}"
         raise IdentityError("manifest of views", [Problem(place=f"{FEATURES}/views/zarr.json", found=found, fix=fix)])
@@ -61,19 +63,19 @@ def is_of_teacher(unit: str, teacher: str) -> bool:
 
 
 def exported_names(views: ViewsManifest | None, teachers: Iterable[TeacherManifest]) -> frozenset[str]:
-    """Return what a cache has from another one: `views`, and the names of teachers."""
+    """Return which parts of a cache were exported from another one: `views`, and names of teachers."""
     names = [manifest.spec.name for manifest in teachers if manifest.exported]
     return frozenset([*names, *(["views"] if views is not None and views.exported else [])])
 
 
 def unit_command(cache: Cache, recipe: str, unit: str, exported: Collection[str] = ()) -> str:
-    """Return the command that writes what is missing of a unit.
+    """Return the command that writes the missing shards of a unit.
 
     Args:
         cache: the cache.
-        recipe: its recipe's name.
-        unit: the unit's name.
-        exported: what it has from another cache, see `exported_names`.
+        recipe: name of the cache's recipe.
+        unit: name of the unit.
+        exported: parts of the cache that come from another one, see `exported_names`.
     """
     parts = unit.split("/")
     if (parts[1] if parts[0] == "teachers" else "views") in exported:
@@ -81,6 +83,18 @@ def unit_command(cache: Cache, recipe: str, unit: str, exported: Collection[str]
     if parts[0] == "teachers":
         return extract_command(cache, recipe, parts[1])
     return detail_command(cache, recipe, parts[3]) if len(parts) == 4 else views_command(cache, recipe)
+
+
+def _units(names: Iterable[str]) -> dict[str, list[int]]:
+    """Return the shards of each unit, sorted, by the names of their commit records."""
+    units: dict[str, list[int]] = {}
+    for name in names:
+        unit, _, file = name.removeprefix(f"{LOG}/").rpartition("/")
+        number = file.removesuffix(".parquet")
+        # other names, such as those of temporary files, are no records
+        if unit and number.isascii() and number.isdecimal() and name == record_path(unit, int(number)):
+            units.setdefault(unit, []).append(int(number))
+    return {unit: sorted(shards) for unit, shards in units.items()}
 
 
 def _views_first(unit: str) -> tuple[bool, str]:

@@ -1,7 +1,7 @@
-"""Finite fields GF(pᵏ), as far as Paley's matrices need them: which exist, their differences and their squares.
+"""Finite fields GF(pᵏ), as far as Paley matrices need them: which exist, differences, and squares.
 
 An element is an integer from 0 to q − 1. Its digits in base p are the coefficients of a polynomial of degree below k,
-lowest power first; polynomials are added digit by digit and multiplied modulo an irreducible one of degree k.
+lowest power first. Polynomials are added digit by digit, and multiplied modulo an irreducible polynomial of degree k.
 """
 
 import math
@@ -31,7 +31,7 @@ class FiniteField:
 
 
 def has_field(order: int) -> bool:
-    """Tell whether there is a field of this many elements: there is one for every prime power, and no other."""
+    """Say whether there is a field with this many elements: one for every prime power, and no other."""
     return _prime_power(order) is not None
 
 
@@ -56,7 +56,7 @@ def differences(field: FiniteField) -> Int64[np.ndarray, "q q"]:
 
 
 def quadratic_character(field: FiniteField) -> Int8[np.ndarray, " q"]:
-    """Return χ for every element: 0 at zero, 1 at the square of another element, −1 elsewhere."""
+    """Return χ for every element: 0 for zero, 1 for the square of a nonzero element, −1 for all others."""
     character = np.full(field.order, -1, dtype=np.int8)
     character[_squares(field)] = 1
     character[0] = 0
@@ -64,10 +64,10 @@ def quadratic_character(field: FiniteField) -> Int8[np.ndarray, " q"]:
 
 
 def irreducible_polynomial(field: FiniteField) -> Int64[np.ndarray, " k_plus_1"]:
-    """Return the coefficients (lowest first) of the polynomial that multiplication is taken modulo.
+    """Return the coefficients (lowest first) of the polynomial that is the modulus of multiplication.
 
-    It is the first irreducible monic one of degree k, when the coefficients below the leading one are counted up as
-    an element is. Another choice would give the same field with its elements renamed.
+    It is the first irreducible monic polynomial of degree k, if these are ordered by the number whose digits are the
+    coefficients below the leading one. Another choice would give the same field with other names of its elements.
     """
     monic = _monic(field.characteristic, field.degree)
     return next(candidate for candidate in monic if _is_irreducible(candidate, field.characteristic))
@@ -93,14 +93,14 @@ def _squares(field: FiniteField) -> Int64[np.ndarray, " q"]:
 
 
 def _is_irreducible(polynomial: Int64[np.ndarray, " terms"], p: int) -> bool:
-    """Tell whether no monic polynomial of up to half the degree divides this one."""
+    """Say whether no monic polynomial of up to half the degree divides this one."""
     divisor_degrees = range(1, (polynomial.size - 1) // 2 + 1)
     divisors = (divisor for degree in divisor_degrees for divisor in _monic(p, degree))
     return all(_remainder(polynomial[None], divisor, p).any() for divisor in divisors)
 
 
 def _monic(p: int, degree: int) -> Int64[np.ndarray, "count terms"]:
-    """Return every monic polynomial of a degree, lowest coefficients first, in counting order."""
+    """Return all monic polynomials of a degree, lowest coefficients first, ordered as for `irreducible_polynomial`."""
     lower = _digits(p**degree, p, degree)
     return np.concatenate([lower, np.ones((len(lower), 1), dtype=np.int64)], axis=1)
 
@@ -108,7 +108,7 @@ def _monic(p: int, degree: int) -> Int64[np.ndarray, "count terms"]:
 def _remainder(
     dividends: Int64[np.ndarray, "rows terms"], divisor: Int64[np.ndarray, " divisor_terms"], p: int
 ) -> Int64[np.ndarray, "rows degree"]:
-    """Return what division by a monic polynomial leaves of each row, coefficients modulo p."""
+    """Return the remainder of each row after division by a monic polynomial, coefficients modulo p."""
     degree = divisor.size - 1
     left = dividends % p
     for top in range(left.shape[1] - 1, degree - 1, -1):

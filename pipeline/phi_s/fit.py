@@ -1,4 +1,4 @@
-"""Fitting PHI-S: from the moments of a teacher's features to the map that is then frozen."""
+"""Fitting PHI-S: from the moments of a teacher's features to the map that is frozen."""
 
 import numpy as np
 
@@ -12,12 +12,12 @@ def fit_phi_s(moments: Moments) -> PhiS:
     """Fit the rotation and the single scale of PHI-S.
 
     Let Σ = U Λ Uᵀ be the covariance and H an orthogonal Hadamard matrix. Every entry of H is ±1/√C, so every diagonal
-    entry of H Λ Hᵀ is φ² = tr(Λ) / C, and one number standardises every channel:
+    entry of H Λ Hᵀ is φ² = tr(Λ) / C, and one number standardises all channels:
 
         stored = φ⁻¹ H Uᵀ (raw − μ)
 
-    Row i of H holds the signs with which stored channel i sums the principal axes; its columns, like those of U, go
-    from the axis of greatest variance to that of least.
+    Row i of H holds the signs with which stored channel i sums the principal axes. The columns of H, like those of U,
+    are in the order of falling variance.
 
     Source: Ranzinger et al. 2024, arXiv:2410.01680.
 

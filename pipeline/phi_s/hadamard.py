@@ -1,12 +1,12 @@
-"""Hadamard matrices: every entry has the same size and rows are orthogonal, so each row weighs all inputs alike.
+"""Hadamard matrices: all entries have the same size and rows are orthogonal, so each row weighs all inputs equally.
 
     Sylvester   order 2ⁿ         H₂ₙ = [[1, 1], [1, −1]] ⊗ Hₙ
     Paley I     order q + 1      q a prime power, q ≡ 3 (mod 4)
     Paley II    order 2 (q + 1)  q a prime power, q ≡ 1 (mod 4)
     Kronecker   order m n        Hₘ ⊗ Hₙ is one whenever Hₘ and Hₙ are
 
-Sources: Sylvester 1867; Paley 1933, "On orthogonal matrices". An order they do not reach is refused. A random rotation
-in its place would spread variance over channels only roughly.
+Sources: Sylvester 1867; Paley 1933, "On orthogonal matrices". An order without a construction is refused: a random
+rotation in its place would make the variances of channels only roughly equal.
 """
 
 import functools
@@ -26,10 +26,10 @@ Construction = Literal["Sylvester", "Paley I", "Paley II"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """One matrix of the Kronecker product that makes up a Hadamard matrix."""
+    """One matrix of the Kronecker product that is a Hadamard matrix."""
 
     construction: Construction
-    """How it is made."""
+    """How the matrix is constructed."""
     order: int
     """Rows and columns."""
 
@@ -38,10 +38,10 @@ class Factor:
 
 
 def hadamard(order: int) -> Float64[np.ndarray, "order order"]:
-    """Return an orthogonal Hadamard matrix: every entry ±1/√order, H Hᵀ = I; always the same one for an order.
+    """Return an orthogonal Hadamard matrix: every entry is ±1/√order, and H Hᵀ = I. It depends on the order alone.
 
     Raises:
-        SettingError: no construction reaches the order; names the nearest orders that have one.
+        SettingError: the order has no construction; the message names the nearest orders that have one.
     """
     signs = functools.reduce(np.kron, map(_signs, construction(order)), np.ones((1, 1), dtype=np.int8))
     return signs * (1 / np.sqrt(np.float64(order)))
@@ -50,21 +50,21 @@ def hadamard(order: int) -> Float64[np.ndarray, "order order"]:
 def construction(order: int) -> tuple[Factor, ...]:
     """Return the factors whose Kronecker product, left to right, is `hadamard(order)`; none for order 1.
 
-    Sylvester's factor is the largest with which the rest can be made; of the rest, the smallest Paley factor that
-    works comes first; Paley I goes before Paley II.
+    The Sylvester factor is the largest one that leaves a rest with a construction. Of the rest, the smallest possible
+    Paley factor comes first, and Paley I before Paley II.
 
     Raises:
         SettingError: as for `hadamard`.
     """
     factors = _search(order)
     if factors is None:
-        found = "no Kronecker product of Sylvester's and Paley's matrices has it"
+        found = "no Kronecker product of Sylvester and Paley matrices has this order"
         raise SettingError("A Hadamard matrix", [Problem(place=f"order {order}", found=found, fix=_nearest(order))])
     return factors
 
 
 def _nearest(order: int) -> str:
-    """Say which orders around one that has no construction do have one."""
+    """Name the nearest orders below and above that have a construction."""
     if order < 1:
         return "the smallest order is 1"
     below = next(n for n in range(order - 1, 0, -1) if _search(n) is not None)
@@ -73,7 +73,7 @@ def _nearest(order: int) -> str:
 
 
 def _search(order: int) -> tuple[Factor, ...] | None:
-    """Try Sylvester's factors from the largest down, the rest by Paley; None where nothing fits."""
+    """Try Sylvester factors from the largest down, with Paley factors for the rest; None where none fits."""
     twos = order & -order if order > 0 else 0
     while twos:
         rest = _paley_factors(order // twos)
@@ -85,7 +85,7 @@ def _search(order: int) -> tuple[Factor, ...] | None:
 
 @functools.cache
 def _paley_factors(order: int) -> tuple[Factor, ...] | None:
-    """Write an order as a product of Paley orders, smallest first; None where that cannot be."""
+    """Write an order as a product of Paley orders, smallest first; None where there is no such product."""
     if order == 1:
         return ()
     if (whole := _paley_factor(order)) is not None:
@@ -99,7 +99,7 @@ def _paley_factors(order: int) -> tuple[Factor, ...] | None:
 
 @functools.cache
 def _paley_factor(order: int) -> Factor | None:
-    """Return the Paley construction of exactly this order, if there is one."""
+    """Return the Paley construction of this order, if there is one."""
     if order % 4 == 0 and has_field(order - 1):
         return Factor(construction="Paley I", order=order)
     if order % 8 == 4 and has_field(order // 2 - 1):  # order / 2 − 1 ≡ 1 (mod 4)
@@ -131,7 +131,7 @@ def _paley_two(order: int) -> Int8[np.ndarray, "order order"]:
 
 
 def _bordered_jacobsthal(q: int) -> Int8[np.ndarray, "q_plus_1 q_plus_1"]:
-    """Return Jacobsthal's matrix Q[a, b] = χ(a − b) over GF(q), with a row and a column of ones, and a zero corner."""
+    """Return the Jacobsthal matrix Q[a, b] = χ(a − b) over GF(q), bordered by ones, with corner 0."""
     field = field_of_order(q)
     bordered = np.ones((q + 1, q + 1), dtype=np.int8)
     bordered[0, 0] = 0

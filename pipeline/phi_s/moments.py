@@ -1,4 +1,4 @@
-"""Count, mean and scatter of feature rows: all that PHI-S and the statistics need, in a form that merges."""
+"""Count, mean and scatter of feature rows: all that PHI-S and the statistics need. Moments of parts can be merged."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from storage_schemas.format.errors import ContractError, Problem
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Moments:
-    """What is known of a set of rows: how many, their mean, and how they scatter about it."""
+    """Count, mean and scatter of a set of rows."""
 
     count: int
     """Rows."""
@@ -42,21 +42,21 @@ def merge(left: Moments, right: Moments) -> Moments:
     Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
 
     Raises:
-        ContractError: the two do not have the same channels.
+        ContractError: the two differ in channels.
     """
     refuse_other_channels(left.mean.size, right.mean.size)
     count = left.count + right.count
     delta = right.mean - left.mean
-    between = delta * np.sqrt(left.count * right.count / count)  # squared as one vector, so as to stay symmetric
+    between = delta * np.sqrt(left.count * right.count / count)  # one vector, squared: the scatter stays symmetric
     scatter = left.scatter + right.scatter + np.outer(between, between)
     return Moments(count=count, mean=left.mean + delta * (right.count / count), scatter=scatter)
 
 
 def merge_all(parts: Iterable[Moments]) -> Moments:
-    """Merge moments pairwise, as a balanced tree does, holding no more of them than the tree is high.
+    """Merge moments pairwise, as a balanced tree; no more are held at a time than the tree has levels.
 
     Raises:
-        ContractError: there are none, or their channels differ.
+        ContractError: there are none, or they differ in channels.
     """
     return merge_each({"": part} for part in parts)[""]
 
@@ -65,14 +65,14 @@ def merge_each(parts: Iterable[Mapping[str, Moments]]) -> dict[str, Moments]:
     """Merge the moments of each name with those of the same name, as `merge_all` does.
 
     Args:
-        parts: all of the same names.
+        parts: moments by name; all parts have the same names.
 
     Raises:
-        ContractError: there are none, or the channels of a name differ.
+        ContractError: there are no parts, or those of a name differ in channels.
     """
     subtrees: list[tuple[int, dict[str, Moments]]] = []  # (height, moments), heights falling
-    for one in parts:
-        part, height = dict(one), 0
+    for moments in parts:
+        part, height = dict(moments), 0
         while subtrees and subtrees[-1][0] == height:
             part, height = _merged(subtrees.pop()[1], part), height + 1
         subtrees.append((height, part))
@@ -107,13 +107,13 @@ def covariance(moments: Moments) -> Float64[np.ndarray, "channels channels"]:
 
 
 def refuse_other_channels(expected: int, found: int) -> None:
-    """Refuse to put rows together that differ in channels.
+    """Refuse to merge rows that differ in channels.
 
     Raises:
         ContractError: they differ.
     """
     if found != expected:
-        raise ContractError("Moments", [Problem(place="channels", found=f"{expected} and {found} do not merge")])
+        raise ContractError("Moments", [Problem(place="channels", found=f"{expected} and {found} cannot be merged")])
 
 
 def _degrees_of_freedom(moments: Moments) -> int:
@@ -131,12 +131,12 @@ def refuse_rows(subject: str, bad: Bool[np.ndarray, " rows"], found: str) -> Non
     """Refuse an array of which any row is bad.
 
     Args:
-        subject: whose rows they are; begins the message.
+        subject: names the array; begins the message.
         bad: true for each row that cannot be used.
-        found: what is wrong with them.
+        found: what is wrong with these rows.
 
     Raises:
-        ContractError: a row is bad; names the first few, and counts all.
+        ContractError: a row is bad; the message names the first few, and counts all.
     """
     numbers = np.flatnonzero(bad).tolist()
     if not numbers:

@@ -1,4 +1,4 @@
-"""Measuring feature rows with torch, on the device where they lie: the moments of `pipeline.phi_s.moments`."""
+"""Measuring the moments of feature rows with torch, on the device where the rows are."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,36 +12,36 @@ from pipeline.phi_s.moments import Moments, refuse_other_channels, refuse_rows
 from storage_schemas.format.errors import ContractError, Problem
 
 ROWS_AT_ONCE = 1024
-"""Rows held in float64 at a time: memory stays flat however many rows there are."""
+"""Rows held in float64 at a time: memory does not grow with the number of rows."""
 STRIPS = 8
-"""Column strips of the scatter. Each is computed from its own diagonal rightwards: 9/16 of the whole product."""
+"""Column strips of the scatter. Each is computed from its diagonal block to the right: 9/16 of the whole product."""
 NARROWEST_STRIP = 128
-"""Columns below which a strip's matrix product would run slower than its smaller size saves."""
+"""Fewest columns of a strip. Matrix products of narrower strips lose more speed than their smaller size saves."""
 
 
 def observe(rows: Float[torch.Tensor, "rows channels"]) -> Moments:
-    """Measure rows, on the device where they lie; as `observe_all` of this one block."""
+    """Measure one block of rows; see `observe_all`."""
     return observe_all([rows])
 
 
 def observe_all(blocks: Iterable[Float[torch.Tensor, "_ channels"]]) -> Moments:
-    """Measure the rows of blocks that come one after another, on the device where they lie.
+    """Measure the rows of successive blocks, on the device where they are.
 
-    Rows are centred on the mean c of the first ones before they are multiplied, which leaves no cancellation to speak
-    of: with d = x − c, mean = c + Σd / n and scatter = Σ d dᵀ − (Σd)(Σd)ᵀ / n. A channel that never changes has a
-    variance of exactly zero: its d is at most a few units in c's last place, which square and sum without rounding.
+    Rows are centred on the mean c of the first rows before they are multiplied, so that almost nothing cancels: with
+    d = x − c, mean = c + Σd / n and scatter = Σ d dᵀ − (Σd)(Σd)ᵀ / n. A channel that never changes has a variance of
+    exactly zero: its d is at most a few units in the last place of c, whose squares are summed without rounding.
 
-    The product is in float64. A float32 one rounds at 1e-7, differently for each way of splitting the rows; and since
-    only what is right of the diagonal is computed, float64 takes about as long as all of it would in float32, on a
-    CPU and on accelerators that do float64 at half rate or better. On others, pass rows that lie on the CPU.
+    Products are in float64. A float32 product has errors of 1e-7 that depend on how rows are split. Only the part right
+    of the diagonal is computed, so float64 takes about as long as the whole product in float32, on a CPU and on
+    accelerators whose float64 runs at half rate or better. For other accelerators, pass rows that are on the CPU.
 
     Args:
-        blocks: features (any one unit), of any float type, each of any number of rows. One call for many blocks costs
-            less than a call for each and a merge: those pass over matrices of `[C, C]` several times.
+        blocks: features (all of one unit), of any float type, each with any number of rows. One call for many blocks is
+            cheaper than a call for each and a merge, which pass over matrices of `[C, C]` several times.
 
     Raises:
-        ContractError: no rows, blocks that differ in channels, or rows that hold NaN or infinity, named by number,
-            counted from the first block on.
+        ContractError: there are no rows, blocks differ in channels, or rows hold NaN or infinity; these are named by
+            number, counted from the first block on.
     """
     observer = Observer()
     for rows in blocks:
@@ -51,7 +51,7 @@ def observe_all(blocks: Iterable[Float[torch.Tensor, "_ channels"]]) -> Moments:
 
 @final
 class Observer:
-    """Measures rows as they come, as `observe_all` does, for whoever cannot hand them over as one sequence."""
+    """Measures blocks of rows as they are added, as `observe_all` does."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -61,7 +61,7 @@ class Observer:
         """Add a block of rows.
 
         Raises:
-            ContractError: its channels are not those of the blocks before it, or it holds NaN or infinity.
+            ContractError: it differs in channels from the blocks before it, or holds NaN or infinity.
         """
         if len(rows) == 0:
             return
@@ -77,7 +77,7 @@ class Observer:
         """Return the moments of all rows so far.
 
         Raises:
-            ContractError: there were none.
+            ContractError: there are no rows.
         """
         if self._sums is None:
             problem = Problem(place="rows", found="expected at least one, there are none")
@@ -89,21 +89,21 @@ class Observer:
 
 
 def non_finite_rows(rows: Float[torch.Tensor, "rows channels"]) -> Bool[np.ndarray, " rows"]:
-    """Tell for each row whether it holds NaN or infinity."""
+    """Say for each row whether it holds NaN or infinity."""
     return (~rows.isfinite().all(dim=1)).cpu().numpy()
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Sums:
-    """What is added up, in place, over d = x − c."""
+    """Sums over d = x − c, which rows are added to in place."""
 
     centre: Float64[torch.Tensor, " channels"]
     """c."""
     total: Float64[torch.Tensor, " channels"]
     """Σd."""
     products: Float64[torch.Tensor, "channels channels"]
-    """Σ d dᵀ, on the strips' diagonal blocks and right of them; zero elsewhere."""
+    """Σ d dᵀ on the diagonal blocks of the strips and to their right; zero elsewhere."""
 
 
 def _sums_about(centre: Float64[torch.Tensor, " channels"]) -> _Sums:
@@ -124,5 +124,5 @@ def _add(sums: _Sums, rows: Float[torch.Tensor, "rows channels"]) -> None:
 
 
 def _mirrored(products: Float64[torch.Tensor, "channels channels"]) -> Float64[torch.Tensor, "channels channels"]:
-    """Copy what is right of the diagonal to its left."""
+    """Return a symmetric matrix, given its entries on the diagonal and right of it."""
     return products.triu() + products.triu(diagonal=1).T

@@ -1,4 +1,4 @@
-"""The stats stage: measure what is stored, how far it is from PHI-S units, and how wide the summaries' cone is.
+"""The stats stage: measure all stored features: moments, PHI-S residuals, encoding errors, angular dispersion.
 
 Door: stage, options, stored, facts, text.
 """

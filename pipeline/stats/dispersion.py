@@ -1,9 +1,9 @@
-"""How far a teacher's summaries spread about their mean direction: two exact passes over the raw vectors.
+"""How far a teacher's summaries spread around their mean direction: two exact passes over the raw vectors.
 
     μ_y = E[y] / |E[y]|                (v4 eq 5, the first pass)
     Disp(Θ_y) = E[Θ(y, μ_y)²]          (v4 eq 6, the second pass)
 
-Both passes give sums that merge, in any order.
+Both passes produce sums that can be merged in any order.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from pipeline.phi_s.moments import refuse_rows
 from storage_schemas.format.errors import ContractError, Problem
 
 LEAST_RESULTANT = 1e-10
-"""|Σy| / Σ|y| (unitless) at and below which the vectors cancel, to the rounding of a long sum."""
+"""|Σy| / Σ|y| (unitless) up to which the vectors count as cancelling: a long sum is not more exact."""
 LEAST_DISPERSION = 1e-12
-"""Disp(Θ_y) (rad²) at and below which float32 vectors are all alike, to their rounding."""
+"""Disp(Θ_y) (rad²) up to which the vectors count as all alike: float32 vectors are not more exact."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DirectionSum:
-    """What the first pass gathers."""
+    """Result of the first pass."""
 
     count: int
     """Summaries."""
@@ -37,7 +37,7 @@ class DirectionSum:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AngleSum:
-    """What the second pass gathers."""
+    """Result of the second pass."""
 
     count: int
     """Summaries."""
@@ -46,13 +46,13 @@ class AngleSum:
 
 
 def observe_direction(summaries: Float[np.ndarray, "rows channels"]) -> DirectionSum:
-    """First pass: sum the vectors as they are, so that long ones weigh more, as eq 5 has it.
+    """First pass: sum the raw vectors. As in eq 5, long vectors weigh more.
 
     Args:
-        summaries: raw teacher units, never normalised.
+        summaries: raw teacher units, not normalised.
 
     Raises:
-        ContractError: rows of length zero or that are not finite, named by number.
+        ContractError: rows of length zero, or with NaN or infinity; they are named by number.
     """
     lengths = _lengths(summaries)
     total = summaries.sum(axis=0, dtype=np.float64)
@@ -60,23 +60,23 @@ def observe_direction(summaries: Float[np.ndarray, "rows channels"]) -> Directio
 
 
 def merge_directions(left: DirectionSum, right: DirectionSum) -> DirectionSum:
-    """Return the first pass over two sets of summaries together.
+    """Return the sums of two first passes together.
 
     Raises:
-        ContractError: the two do not have the same channels.
+        ContractError: they differ in channels.
     """
     if left.total.size != right.total.size:
-        found = f"{left.total.size} and {right.total.size} do not merge"
+        found = f"{left.total.size} and {right.total.size} cannot be merged"
         raise ContractError("DirectionSum", [Problem(place="channels", found=found)])
     total, length = left.total + right.total, left.length + right.length
     return DirectionSum(count=left.count + right.count, total=total, length=length)
 
 
 def mean_direction(directions: DirectionSum) -> Float64[np.ndarray, " channels"]:
-    """Return μ_y, of length one.
+    """Return μ_y, of unit length.
 
     Raises:
-        ContractError: no summaries, or summaries that cancel and so have no mean direction.
+        ContractError: there are no summaries, or they cancel, so that there is no mean direction.
     """
     length = float(np.linalg.norm(directions.total))
     if length <= LEAST_RESULTANT * directions.length:
@@ -90,14 +90,14 @@ def observe_angles(
 ) -> AngleSum:
     """Second pass: sum the squared angles between the vectors and the mean direction.
 
-    Θ = 2 atan2(|ŷ − μ|, |ŷ + μ|) for unit vectors, which unlike an arc cosine loses nothing near 0 and π.
+    Θ = 2 atan2(|ŷ − μ|, |ŷ + μ|) for unit vectors ŷ and μ. Unlike an arc cosine it is exact near 0 and π.
 
     Args:
         summaries: raw teacher units.
-        direction: μ_y, of length one.
+        direction: μ_y, of unit length.
 
     Raises:
-        ContractError: rows of length zero or that are not finite, named by number.
+        ContractError: rows of length zero, or with NaN or infinity; they are named by number.
     """
     units = summaries / _lengths(summaries)[:, None]
     apart, along = np.linalg.norm(units - direction, axis=1), np.linalg.norm(units + direction, axis=1)
@@ -106,7 +106,7 @@ def observe_angles(
 
 
 def merge_angles(left: AngleSum, right: AngleSum) -> AngleSum:
-    """Return the second pass over two sets of summaries together."""
+    """Return the sums of two second passes together."""
     return AngleSum(count=left.count + right.count, squares=left.squares + right.squares)
 
 
@@ -114,7 +114,7 @@ def dispersion(angles: AngleSum) -> float:
     """Return Disp(Θ_y) (rad²).
 
     Raises:
-        ContractError: no summaries, or summaries that all point one way: the loss divides by this number.
+        ContractError: there are no summaries, or all point the same way: the loss divides by the dispersion.
     """
     if angles.count < 1:
         raise ContractError("AngleSum", [Problem(place="count", found="expected at least one summary, there are none")])
@@ -126,7 +126,7 @@ def dispersion(angles: AngleSum) -> float:
 
 
 def _lengths(summaries: Float[np.ndarray, "rows channels"]) -> Float64[np.ndarray, " rows"]:
-    """Return |y| of every row, refusing rows without a direction."""
+    """Return |y| of every row; refuse rows that have no direction."""
     refuse_rows("A summary array", ~np.isfinite(summaries).all(axis=1), "NaN or infinity")
     lengths = np.linalg.norm(summaries.astype(np.float64), axis=1)
     refuse_rows("A summary array", lengths == 0, "a vector of length zero")

@@ -1,18 +1,26 @@
-"""What `stats` measured of a teacher, beside what the report of C-RADIOv4 has of the same model."""
+"""The statistics of a teacher as `stats` and `inspect` show them, with the C-RADIOv4 report's figures beside them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final, get_args
 
 import numpy as np
 
 from pipeline.inventory.commands import extract_command
+from pipeline.stats.committed import CommittedFeatures
 from storage_schemas.cache import Cache
 from storage_schemas.format.encodings import Encoding
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
-from storage_schemas.format.stats import PAPER_DISPERSIONS, POOLED, TOLERANCE, ChannelStats, effective_rank
+from storage_schemas.format.stats import (
+    PAPER_DISPERSIONS,
+    POOLED,
+    TOLERANCE,
+    ChannelStats,
+    TeacherStats,
+    effective_rank,
+)
 from storage_schemas.format.teacher import TeacherSpec
 from teachers.catalogue import CATALOGUE
 
@@ -42,7 +50,7 @@ class ResidualFacts:
     residual: float
     """The greater of `mean` and `deviation`."""
     off: bool
-    """Whether that is above the tolerance."""
+    """Whether the residual is above the tolerance; see `ChannelStats.is_off`."""
     effective_rank: float
     """exp of the entropy of the covariance's normalised eigenvalues (axes); Roy and Vetterli 2007."""
 
@@ -50,7 +58,7 @@ class ResidualFacts:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FidelityFacts:
-    """What an encoding leaves of the spatial features of a view set."""
+    """The fidelity of an encoding on the spatial features of a view set."""
 
     view_set: str
     """The set, or `all`."""
@@ -58,71 +66,83 @@ class FidelityFacts:
     stored: bool
     """Whether the features are stored in it."""
     fidelity: float | None
-    """Variance of the features over the mean squared error of the encoding; null where it changes no number."""
+    """Variance of the features over the encoding's mean squared error; null where it changes no number."""
     expected: bool
-    """Whether the error is expected of how far apart the encoding's numbers are, and not measured: the features were
-    rounded to it, or to fewer bits, before they were stored."""
+    """Whether the error is not measured, but expected from the spacing of the encoding's numbers: the features were
+    rounded to this encoding, or to fewer bits, before they were stored."""
     saturated: float
-    """Share of the numbers that are as large as `int8` holds, or larger."""
+    """Share of the numbers at or beyond the largest value of `int8`."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatsFacts:
-    """What `stats` measured."""
+    """The statistics of one teacher."""
 
     current: bool
-    """Whether these are the features that were measured, and all of them."""
+    """Whether the statistics are of the features that are stored now, and of all of them."""
     unmeasured: int
-    """Shards that were added since; 0 where other features were measured."""
+    """Shards that were added since they were measured; 0 where other features were measured."""
     views: int
     """Views measured."""
     tolerance: float
-    """Residual above which a set is off."""
+    """Residual above which a view set is off."""
     residuals: tuple[ResidualFacts, ...]
-    """Each set, and last `all` of them together."""
+    """One for each set; the last is for `all` sets together."""
     fidelities: tuple[FidelityFacts, ...]
-    """Each set in each encoding, and last `all` of them together."""
+    """One for each set and encoding; the last are for `all` sets together."""
     advice: tuple[str, ...]
-    """Which sets are off, and what to do; empty where none is."""
+    """Which sets are off, and what to do about it; empty where none is."""
     dispersion: float | None
     """Disp(Θ_y) (rad²); null for a teacher without a summary."""
     paper_model: str | None
-    """The teacher's name in Table 3 of the C-RADIOv4 report; null where it is none of those."""
+    """The teacher's name in Table 3 of the C-RADIOv4 report; null where it is not in the table."""
     paper_dispersion: float | None
-    """Disp(Θ_y) (rad²) of that model in the report; null likewise."""
+    """Disp(Θ_y) (rad²) of that model in the report; null where there is none."""
 
 
 def stats_facts(
     cache: Cache, views: ViewsManifest, manifest: TeacherManifest, tolerance: float = TOLERANCE
 ) -> StatsFacts | None:
-    """Return what was measured of a teacher, or None before anything was.
+    """Read a teacher's statistics, and return them as facts; None before the teacher was measured.
 
     Args:
         cache: the cache.
-        views: what it says of its views.
-        manifest: what it says of the teacher.
+        views: manifest of its views.
+        manifest: of the teacher.
         tolerance: the residual above which a view set is off.
     """
-    name = manifest.spec.name
-    stats = cache.stats(name)
+    stats = cache.stats(manifest.spec.name)
     if stats is None:
         return None
-    sets = [_residuals(view_set.name, channels, tolerance) for view_set, channels in stats.sets.items()]
-    residuals = (*sets, _residuals(POOLED, stats.pooled, tolerance))
+    return facts_of(stats, views, manifest, tolerance, _fit_again(cache, cache.require(), manifest.spec.name))
+
+
+def facts_of(
+    stats: TeacherStats, views: ViewsManifest, manifest: TeacherManifest, tolerance: float, fit_again: str
+) -> StatsFacts:
+    """Return a teacher's statistics as facts.
+
+    Args:
+        stats: the statistics.
+        views: manifest of the cache's views.
+        manifest: of the teacher.
+        tolerance: the residual above which a view set is off.
+        fit_again: how the user can have PHI-S fitted again.
+    """
+    sets = {**{view_set.name: channels for view_set, channels in stats.sets.items()}, POOLED: stats.pooled}
+    residuals = tuple(_residuals(name, channels, tolerance) for name, channels in sets.items())
     same = stats.identity == manifest.digest
-    new = stats.unmeasured({one: shape.grid.shards for one, shape in views.sets.items()}) if same else 0
-    paper, stored = paper_name(manifest.spec), manifest.identity["encoding"]
+    new = stats.unmeasured({view_set: shape.grid.shards for view_set, shape in views.sets.items()}) if same else 0
+    paper = paper_name(manifest.spec)
     return StatsFacts(
         current=same and not new,
         unmeasured=new,
         views=stats.views,
         tolerance=tolerance,
         residuals=residuals,
-        fidelities=tuple(
-            _fidelities({**{one.name: of for one, of in stats.sets.items()}, POOLED: stats.pooled}, stored)
-        ),
-        advice=tuple(residual_advice(residuals, tolerance, _fitted_again(cache, name))),
+        fidelities=tuple(_fidelities(sets, manifest.identity["encoding"])),
+        advice=tuple(residual_advice(residuals, tolerance, fit_again)),
         dispersion=stats.dispersion,
         paper_model=paper,
         paper_dispersion=None if paper is None else PAPER_DISPERSIONS[paper],
@@ -130,26 +150,27 @@ def stats_facts(
 
 
 def measured_facts(
-    cache: Cache, teachers: Sequence[str], tolerance: float
+    cache: Cache, teachers: Iterable[CommittedFeatures], tolerance: float
 ) -> tuple[dict[str, StatsFacts], dict[str, float]]:
-    """Return what was measured of teachers, and the φ of each (raw teacher units).
+    """Return the statistics of measured teachers as facts, and the φ of each (raw teacher units).
 
     Raises:
-        MissingError: one was not measured, or has no features.
+        MissingError: one was not measured, or has no PHI-S.
     """
-    facts, scales, views = {}, {}, cache.views_manifest()
-    for teacher in teachers:
-        manifest, phi_s = cache.teacher_manifest(teacher), cache.phi_s(teacher)
-        stats = None if views is None or manifest is None else stats_facts(cache, views, manifest, tolerance)
+    facts, scales = {}, {}
+    for features in teachers:
+        name, stats, phi_s = features.name, features.stats, cache.phi_s(features.name)
         if stats is None or phi_s is None:
-            problem = Problem(place=f"teachers/{teacher}/stats", found="was not measured", fix="run `make stats`")
+            problem = Problem(place=f"teachers/{name}/stats", found="was not measured", fix="run `make stats`")
             raise MissingError("statistics", [problem])
-        facts[teacher], scales[teacher] = stats, phi_s.scale
+        fit_again = _fit_again(cache, features.recipe, name)
+        facts[name] = facts_of(stats, features.views, features.manifest, tolerance, fit_again)
+        scales[name] = phi_s.scale
     return facts, scales
 
 
 def paper_name(spec: TeacherSpec) -> str | None:
-    """Return a teacher's name in Table 3 of the report, or None: another model, or seeded noise in its place."""
+    """Return a teacher's name in Table 3 of the report; None for another model, and for random weights."""
     if spec.random_weights:
         return None
     for name, paper in PAPER_NAMES.items():
@@ -186,28 +207,28 @@ def _fidelities(sets: Mapping[str, ChannelStats], stored: Encoding) -> Iterator[
             )
 
 
-def _fitted_again(cache: Cache, teacher: str) -> str:
-    kept = f"{FEATURES}/teachers/{teacher}, tables/shards/teachers/{teacher} and tables/placements/{teacher}"
-    command = extract_command(cache, cache.require(), teacher)
-    return f"to fit it again delete {kept}, and run `{command}` with more --calibration.views"
+def _fit_again(cache: Cache, recipe: str, teacher: str) -> str:
+    folders = f"{FEATURES}/teachers/{teacher}, tables/shards/teachers/{teacher} and tables/placements/{teacher}"
+    command = extract_command(cache, recipe, teacher)
+    return f"to fit it again delete {folders}, and run `{command}` with more --calibration.views"
 
 
-def residual_advice(residuals: Sequence[ResidualFacts], tolerance: float, again: str) -> Iterator[str]:
-    """Say which view sets are off, and what to do; nothing where none is.
+def residual_advice(residuals: Sequence[ResidualFacts], tolerance: float, fit_again: str) -> Iterator[str]:
+    """Tell which view sets are off, and what to do about it; yield nothing where none is.
 
     Args:
-        residuals: each set, and all of them together.
-        tolerance: the residual from which on a set is off.
-        again: how PHI-S is fitted again.
+        residuals: of each set, and of all of them together.
+        tolerance: the residual above which a set is off.
+        fit_again: how the user can have PHI-S fitted again.
     """
-    sets = [one for one in residuals if one.off and one.view_set != POOLED]
-    pooled = next((one for one in residuals if one.off and one.view_set == POOLED), None)
+    sets = [residual for residual in residuals if residual.off and residual.view_set != POOLED]
+    pooled = next((residual for residual in residuals if residual.off and residual.view_set == POOLED), None)
     if sets:
-        named = ", ".join(f"{one.view_set} ({one.residual:.3g})" for one in sets)
+        named = ", ".join(f"{residual.view_set} ({residual.residual:.3g})" for residual in sets)
         yield f"OFF by more than {tolerance:g}: {named}"
     if pooled is not None:
         found = f"all view sets together are off by {pooled.residual:.3g}, more than {tolerance:g}"
-        yield f"{found}: PHI-S was fitted on too few views, or on others than these; {again}"
+        yield f"{found}: PHI-S was fitted on too few views, or on different ones; {fit_again}"
     elif sets:
-        found = "all together are not: at these resolutions the teacher speaks otherwise, and one map serves all"
-        yield f"{found}; leave these sets out of training (data.proportions), or accept them (--tolerance)"
+        found = "all sets together are not off: this teacher's statistics differ at these resolutions; PHI-S is shared"
+        yield f"{found}. Leave these sets out of training (data.proportions), or accept them (--tolerance)"

@@ -18,10 +18,10 @@ class StatsOptions:
     cache: str = ""
     """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
     teacher: str = ""
-    """Which teacher (TEACHER); every teacher in the cache when empty."""
+    """The teacher to measure (TEACHER); every teacher of the cache when empty."""
     tolerance: float = TOLERANCE
-    """How far the features of a view set may be from zero mean and unit variance (PHI-S units) before they are called
-    off; see docs/phi_s.md for what 0.2 means."""
+    """Largest residual of a view set that is accepted: the distance of its features from zero mean and unit variance
+    (PHI-S units). docs/phi_s.md explains the default."""
     run: RunConfig = field(default_factory=RunConfig)
 
 

@@ -1,16 +1,17 @@
-"""What storing numbers in each encoding costs: the squared error that rounding makes, measured or expected.
+"""The squared error that each encoding causes by rounding: measured where that is possible, else expected.
 
-Only stored numbers are at hand, rounded already. What an encoding of fewer bits would make of them is measured. What
-their own has cost is what rounding to the nearest neighbour leaves on average where numbers fall anywhere between
+The features were rounded to their own encoding before they were stored. The error of an encoding with fewer bits is
+measured on them. The error of their own encoding, or of one with more bits, cannot be measured any more; it is expected
+to be what rounding to the nearest number causes on average, if the original numbers lay anywhere between two stored
 neighbours δ apart:
 
     E[e²] = δ² / 12
 
-with δ the step of `int8`, and the distance from a `float16` to the next larger in size: 2^(max(⌊log₂|x|⌋, −14) − 10).
-Source: Widrow and Kollár 2008, "Quantization Noise"; tests hold it against `float32` features of the same teacher.
+δ is the step of `int8`, or the distance from a `float16` to the next one of larger size: 2^(max(⌊log₂|x|⌋, −14) − 10).
+Source: Widrow and Kollár 2008, "Quantization Noise"; tests compare it with `float32` features of the same teacher.
 
-One token in `EVERY` is looked at: a mean over so many numbers needs no more, and all of them would cost as much as a
-quarter of the moments.
+One token in `EVERY` is sampled. A mean over so many numbers needs no more, and all tokens would take a quarter of the
+time of the moments.
 """
 
 from dataclasses import dataclass
@@ -23,34 +24,34 @@ from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, as_numbers
 from storage_schemas.format.stats import RoundingStats
 
 EVERY = 11
-"""Of so many tokens one is looked at. It divides no side of a grid that there is, so no column is left out."""
+"""One token in 11 is sampled. 11 is coprime to every grid side in use, so all columns are covered."""
 AT_ONCE = 2**16
-"""Numbers looked at together: what is computed of them stays in the processor's cache."""
+"""Numbers processed together: intermediate results stay in the processor's cache."""
 _EXPONENT = np.int32(0x7F800000)
-"""The bits of a float32 that hold its power of two."""
+"""The bits of a float32 that hold its exponent."""
 _SMALLEST = np.float32(2.0**-14)
-"""Below it the neighbours of a float16 lie as far apart as at it."""
+"""Smallest normal float16: the spacing of smaller numbers is the same as at this one."""
 _HALF_SPACING = 2.0**-20 / 12
 """δ² / 12 of a float16 between 1 and 2."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rounding:
-    """Sums over numbers (PHI-S units) that merge by addition."""
+class RoundingSums:
+    """Sums over sampled numbers (PHI-S units). They merge by addition."""
 
     count: int
     """Numbers."""
     float16: float
-    """Σ e² of `float16` (PHI-S units squared): measured on `float32`, else expected."""
+    """Σ e² of `float16` (PHI-S units squared): measured on `float32` features, else expected."""
     int8: float
-    """Σ e² of `int8`, saturated ones too: measured, but expected, and without what saturation cost, on `int8`."""
+    """Σ e² of `int8` (PHI-S units squared): measured, saturation included; on `int8` features expected, without it."""
     saturated: int
-    """Numbers that are as large as `int8` holds, or larger."""
+    """Numbers at or beyond the largest value of `int8`."""
 
 
-def observe_rounding(stored: Shaped[np.ndarray, "tokens channels"]) -> Rounding:
-    """Measure, or expect, what rounding costs on tokens as they are stored, of any encoding; the first is looked at."""
+def observe_rounding(stored: Shaped[np.ndarray, "tokens channels"]) -> RoundingSums:
+    """Sum the rounding errors over a sample of stored tokens, of any encoding. The first token is in the sample."""
     flat = stored[::EVERY].reshape(-1)
     float16, int8, saturated = 0.0, 0.0, 0
     for start in range(0, flat.size, AT_ONCE):
@@ -60,12 +61,12 @@ def observe_rounding(stored: Shaped[np.ndarray, "tokens channels"]) -> Rounding:
         error, beyond = _int8(numbers)
         int8 += error if part.dtype != np.int8 else part.size * INT8_STEP**2 / 12
         saturated += beyond
-    return Rounding(count=flat.size, float16=float16, int8=int8, saturated=saturated)
+    return RoundingSums(count=flat.size, float16=float16, int8=int8, saturated=saturated)
 
 
-def merge_rounding(left: Rounding, right: Rounding) -> Rounding:
-    """Return the sums over both."""
-    return Rounding(
+def merge_rounding(left: RoundingSums, right: RoundingSums) -> RoundingSums:
+    """Return the sums over the numbers of both."""
+    return RoundingSums(
         count=left.count + right.count,
         float16=left.float16 + right.float16,
         int8=left.int8 + right.int8,
@@ -73,8 +74,8 @@ def merge_rounding(left: Rounding, right: Rounding) -> Rounding:
     )
 
 
-def means(rounding: Rounding) -> RoundingStats:
-    """Return sums as they are stored."""
+def mean_rounding(rounding: RoundingSums) -> RoundingStats:
+    """Return the means that are stored of sums."""
     count = rounding.count
     return RoundingStats(
         numbers=count,
@@ -84,9 +85,9 @@ def means(rounding: Rounding) -> RoundingStats:
     )
 
 
-def sums(stats: RoundingStats) -> Rounding:
-    """Return the sums that were stored, for more to be merged in."""
-    return Rounding(
+def rounding_sums(stats: RoundingStats) -> RoundingSums:
+    """Return the sums behind stored means, so that others can be merged in."""
+    return RoundingSums(
         count=stats.numbers,
         float16=stats.float16 * stats.numbers,
         int8=stats.int8 * stats.numbers,

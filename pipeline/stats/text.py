@@ -1,4 +1,4 @@
-"""What `stats` found, as plain text: how far PHI-S is from perfect in every view set, and how wide the cones are."""
+"""The output of `stats`: tables of PHI-S residuals, dispersions and encodings, and advice."""
 
 from collections.abc import Iterator, Mapping
 from typing import get_args
@@ -8,28 +8,27 @@ from pipeline.text_table import aligned
 from storage_schemas.format.encodings import Encoding
 from storage_schemas.format.stats import PAPER_DISPERSIONS
 
-RESIDUAL_HEAD = ("tokens measured", "rms of mean", "variance − 1", "rms of it", "effective rank")
-"""Over the columns of `residual_cells`."""
+RESIDUAL_HEAD = ("tokens measured", "rms of mean", "variance − 1", "rms of variance − 1", "effective rank")
+"""Heads of the columns of `residual_cells`."""
 
 
 def stats_lines(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) -> Iterator[str]:
-    """Say what was measured.
+    """Yield the lines of the output.
 
     Args:
-        facts: by teacher.
+        facts: statistics by teacher.
         scales: φ of each (raw teacher units).
     """
     rows = [["teacher", "view set", *RESIDUAL_HEAD]]
     for name, stats in facts.items():
-        rows += [[name, one.view_set, *residual_cells(one)] for one in stats.residuals]
+        rows += [[name, residual.view_set, *residual_cells(residual)] for residual in stats.residuals]
     yield from aligned(rows, left=2)
     yield ""
-    yield from aligned(
-        [["teacher", "in the report", "φ", "views", "dispersion", "report's"], *_cones(facts, scales)], 2
-    )
+    head = ["teacher", "name in report", "φ", "views", "dispersion", "report's dispersion"]
+    yield from aligned([head, *_dispersions(facts, scales)], left=2)
     yield ""
     yield from aligned(list(_fidelity_rows(facts)), left=3)
-    yield "fidelity F: variance over the squared error that storing makes; ~ is expected of rounding, else measured"
+    yield "fidelity F: variance over the mean squared error of the encoding; ~ is expected from rounding, else measured"
     for name, stats in facts.items():
         yield from (f"{name}: {line}" for line in stats.advice)
 
@@ -48,14 +47,14 @@ def residual_cells(residual: ResidualFacts | None) -> list[str]:
 
 
 def _fidelity_rows(facts: Mapping[str, StatsFacts]) -> Iterator[list[str]]:
-    """Yield a row for each teacher and view set, with what each encoding leaves of it."""
+    """Yield a row for each teacher and view set, with the fidelity of each encoding."""
     encodings = get_args(Encoding)
     yield ["teacher", "view set", "stored as", *(f"F of {encoding}" for encoding in encodings), "beyond int8"]
     for name, stats in facts.items():
         for position in range(0, len(stats.fidelities), len(encodings)):
-            held = stats.fidelities[position : position + len(encodings)]
-            stored = "".join(one.encoding for one in held if one.stored)
-            yield [name, held[0].view_set, stored, *map(_fidelity, held), f"{held[0].saturated:.2g}"]
+            of_set = stats.fidelities[position : position + len(encodings)]
+            stored = "".join(fidelity.encoding for fidelity in of_set if fidelity.stored)
+            yield [name, of_set[0].view_set, stored, *map(_fidelity, of_set), f"{of_set[0].saturated:.2g}"]
 
 
 def _fidelity(facts: FidelityFacts) -> str:
@@ -64,7 +63,7 @@ def _fidelity(facts: FidelityFacts) -> str:
     return f"{'~' if facts.expected else ''}{facts.fidelity:,.4g}"
 
 
-def _cones(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) -> Iterator[list[str]]:
+def _dispersions(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) -> Iterator[list[str]]:
     """Yield a row for each teacher, and one for each model of the report that is not among them."""
     for name, stats in facts.items():
         ours = "no summary" if stats.dispersion is None else f"{stats.dispersion:.3f} rad²"

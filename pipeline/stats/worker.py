@@ -1,9 +1,7 @@
-"""Tasks of the stats stage: moments and angles over what is stored."""
+"""The worker of the stats stage: moments of stored features, and angles of stored summaries."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import reduce
-from itertools import pairwise
 from typing import final
 
 import numpy as np
@@ -11,59 +9,18 @@ import torch
 
 from pipeline.phi_s.observe import Observer
 from pipeline.stats.dispersion import AngleSum, merge_angles, merge_directions, observe_angles, observe_direction
-from pipeline.stats.observed import Observed
-from pipeline.stats.quantization import Rounding, merge_rounding, observe_rounding
+from pipeline.stats.quantization import RoundingSums, merge_rounding, observe_rounding
+from pipeline.stats.set_sums import SetSums
+from pipeline.stats.task import MeasureTask
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.format.encodings import as_numbers
 from storage_schemas.format.layout import features_unit, spatial_array, summary_array
-from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray
 
 TOKENS_AT_ONCE = 8192
-"""Tokens read at a time, and at least one view: memory stays flat in the views, and in the size of the windows."""
-BRANCHES = 32
-"""Tasks that a view set is cut into at most. Each sends back one scatter, C² float64: 134 MB where C is 4096. However
-many shards there are, no more than so many of these travel, and so many workers can be busy."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasureTask:
-    """A branch: consecutive committed shards of one set of a teacher's features."""
-
-    teacher: str
-    view_set: ViewSet
-    shards: tuple[int, ...]
-    """They hold a view each, at least."""
-    views: int
-    """Views in them."""
-    summarised: bool
-    """Whether the teacher has summaries."""
-
-
-def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], summarised: bool) -> list[MeasureTask]:
-    """Cut shards into tasks of consecutive ones, by their number alone: never by how many workers there are.
-
-    Args:
-        teacher: whose features they are.
-        view_set: their set.
-        views: shard and views in it, in order; none without views.
-        summarised: whether the teacher has summaries.
-    """
-    count = min(BRANCHES, len(views))
-    cuts = [len(views) * branch // count for branch in range(count + 1)] if count else []
-    return [
-        MeasureTask(
-            teacher=teacher,
-            view_set=view_set,
-            shards=tuple(shard for shard, _ in views[start:stop]),
-            views=sum(held for _, held in views[start:stop]),
-            summarised=summarised,
-        )
-        for start, stop in pairwise(cuts)
-    ]
+"""Tokens read at a time, but at least one view: memory depends neither on the number of views nor on their size."""
 
 
 @final
@@ -74,19 +31,19 @@ class FeatureMeasurer:
         torch.set_num_threads(threads)
         self._cache = Cache(store=store)
 
-    def measure(self, task: MeasureTask) -> Observed:
-        """First pass: moments of the spatial tokens, what rounding costs on them, sum of the summaries."""
-        observer, rounding = Observer(), Rounding(count=0, float16=0.0, int8=0.0, saturated=0)
+    def measure(self, task: MeasureTask) -> SetSums:
+        """First pass: moments of the spatial tokens, their rounding errors, the sum of the summaries."""
+        observer, rounding = Observer(), RoundingSums(count=0, float16=0.0, int8=0.0, saturated=0)
         for tokens in self._tokens(task):
             observer.add(torch.from_numpy(as_numbers(tokens)))
             rounding = merge_rounding(rounding, observe_rounding(tokens))
         directions = None
         if task.summarised:
             directions = reduce(merge_directions, map(observe_direction, self._summaries(task)))
-        return Observed(moments=observer.moments(), rounding=rounding, directions=directions)
+        return SetSums(moments=observer.moments(), rounding=rounding, directions=directions)
 
     def angles(self, task_and_direction: tuple[MeasureTask, np.ndarray]) -> AngleSum:
-        """Second pass: squared angles between summaries and their mean direction (μ_y, unit length)."""
+        """Second pass: squared angles between the summaries and their mean direction (μ_y, unit length)."""
         task, direction = task_and_direction
         return reduce(merge_angles, (observe_angles(summaries, direction) for summaries in self._summaries(task)))
 
@@ -110,5 +67,5 @@ class FeatureMeasurer:
 
 
 def slots_filled(record: ShardRecord) -> range:
-    """Return the row slots that hold a shard's views."""
+    """Return the row slots of a shard that hold a view."""
     return range(record.first_row, record.first_row + record.rows)

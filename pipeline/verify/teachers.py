@@ -6,7 +6,7 @@ from typing import Any, final
 
 from pipeline.inventory.stored_units import feature_units
 from pipeline.inventory.units import Unit
-from pipeline.stats.stored import read_measured
+from pipeline.stats.stored import read_sums
 from pipeline.verify.problems import Findings, collecting
 from pipeline.verify.zarr_metadata import (
     Fixes,
@@ -108,7 +108,7 @@ def check_stats(
     with collecting(findings.problems, place, fix):
         attributes = cache.attributes(group)
         stats = cache.stats(name)
-        read_measured(cache, manifest)  # the arrays that new shards are merged into: only `make stats` reads them
+        read_sums(cache, manifest, stats)  # the arrays that new shards are merged into: only `make stats` reads them
     if attributes is not None or cache.store.exists(place):  # a killed run leaves a group without an attribute
         check_group(cache.store, group, has_attribute=attributes is not None, fix=fix, findings=findings)
     if stats is None:

@@ -1,11 +1,13 @@
 """Rejected views: which views were rejected, and how many of them the user accepts."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from pipeline.views.generations import total_views
 from storage_schemas.cache import Cache
+from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import Problem, SettingError, first_problems
 from storage_schemas.format.layout import table_part, views_unit
 from storage_schemas.format.manifest import ViewsManifest
@@ -21,6 +23,16 @@ def rejected_views(cache: Cache, manifest: ViewsManifest) -> pa.Table:
     ]
     parts = cache.store.read_parsed(list(names), lambda body, place: from_parquet(body, REJECTED, place))
     return pa.concat_tables([REJECTED.empty_table(), *parts])
+
+
+def rejected_count(canvases: Iterable[Mapping[int, Sequence[ShardRecord]]]) -> int:
+    """Count the rejected views of committed shards, by their commit records alone.
+
+    Args:
+        canvases: commit records of the canvases of each view set, by shard.
+    """
+    records = (record for commits in canvases for shard in commits.values() for record in shard)
+    return sum(record.rows for record in records if record.path.startswith("tables/rejected/"))
 
 
 def exceeds(rejected: int, manifest: ViewsManifest, limit: float) -> bool:

@@ -20,14 +20,14 @@ from pipeline.views.planning import (
 )
 from pipeline.views.rejected import exceeds, rejected_views, require_few_rejected
 from pipeline.views.task import CutReport, details_of
-from pipeline.views.tasks import missing_tasks
+from pipeline.views.tasks import missing_tasks, read_committed
 from pipeline.views.worker import ViewCutter
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import IdentityError, Problem
+from storage_schemas.format.errors import IdentityError, MissingError, Problem
 from storage_schemas.format.layout import FEATURES, FORMAT_VERSION, images_part
-from storage_schemas.format.manifest import ViewsManifest
+from storage_schemas.format.manifest import CacheManifests, ViewsManifest
 from storage_schemas.format.tables import to_parquet
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.objects.publish import TEMPORARY, publish_bytes, publish_group
@@ -94,23 +94,47 @@ def require_recipe(cache: Cache, recipe: Recipe, *, extend: bool = False) -> Vie
         The manifest; None before any view was cut.
 
     Raises:
+        IdentityError, SettingError: as `read_manifests`.
+    """
+    manifests = read_manifests(cache, recipe, extend=extend)
+    return None if manifests is None else manifests.views
+
+
+def read_manifests(
+    cache: Cache, recipe: Recipe, teachers: Iterable[str] = (), *, extend: bool = False
+) -> CacheManifests | None:
+    """Read a cache's manifests, each once, and check that this recipe made the cache.
+
+    Args:
+        cache: the cache.
+        recipe: the recipe that it was made with, or last extended with.
+        teachers: names of the teachers whose manifests are wanted.
+        extend: whether to accept a recipe that extends that recipe.
+
+    Returns:
+        The manifests; None where there is no cache yet.
+
+    Raises:
         IdentityError: another recipe, other settings or another program made it.
         SettingError: it is an export, which cannot be extended.
     """
-    if cache.attributes("") is None and _is_new(cache):
-        return None
-    cache.require()
-    manifest = cache.views_manifest()
-    if manifest is not None:
-        if manifest.exported and extend:
+    names = list(teachers)
+    try:
+        manifests = cache.manifests(names)
+    except MissingError:
+        if _is_new(cache):
+            return None
+        manifests = cache.manifests(names)
+    if manifests.views is not None:
+        if manifests.views.exported and extend:
             refuse_export(cache, "is an export, which cannot be extended", "extend")
-        require_settings(manifest, recipe, extend=extend)
-    return manifest
+        require_settings(manifests.views, recipe, extend=extend)
+    return manifests
 
 
 def views_missing(cache: Cache, manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> bool:
     """Say whether any shard of the views, or of a detail that some teachers need, is not committed."""
-    return bool(missing_tasks(cache, manifest, details_of(manifest, specs), views={}))
+    return bool(read_committed(cache, manifest, details_of(manifest, specs)).missing_tasks())
 
 
 def describe_sets(manifest: ViewsManifest) -> str:

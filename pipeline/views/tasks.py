@@ -1,69 +1,120 @@
-"""The tasks of the views stage: one for each shard of which an array is missing."""
+"""The tasks of the views stage: one for each shard of which an array is not committed."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import final
 
+from pipeline.inventory.commit_log import committed_below
 from pipeline.views.sampling import DrawnView
 from pipeline.views.task import CutTask, Detail
 from storage_schemas.cache import Cache
+from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import ContractError, IdentityError, Problem
 from storage_schemas.format.layout import detail_unit, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.views import ViewSet
 
+Commits = Mapping[int, Sequence[ShardRecord]]
+"""Commit records by shard number."""
+Drawn = Mapping[ViewSet, Sequence[DrawnView]]
+"""The views of each set, in order."""
+NONE_DRAWN: Drawn = MappingProxyType({})
+"""Enough to count tasks."""
 
-def missing_tasks(
-    cache: Cache,
-    manifest: ViewsManifest,
-    details: Mapping[ViewSet, Sequence[Detail]],
-    views: Mapping[ViewSet, Sequence[DrawnView]],
-) -> list[CutTask]:
-    """Return a task for every shard of which something is not committed.
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CommittedViews:
+    """The commit records of a cache's views, as one reading found them."""
+
+    manifest: ViewsManifest
+    canvases: Mapping[ViewSet, Commits]
+    details: Mapping[ViewSet, Mapping[Detail, Commits]]
+    """The details that are wanted of each set, with those of their shards that are committed."""
+
+    def missing_tasks(self, views: Drawn = NONE_DRAWN) -> list[CutTask]:
+        """Return a task for every shard of which canvases or a detail are not committed.
+
+        Args:
+            views: those drawn, by set.
+        """
+        return [task for view_set in self.manifest.sets for task in self._tasks(view_set, views.get(view_set, ()))]
+
+    def _tasks(self, view_set: ViewSet, views: Sequence[DrawnView]) -> list[CutTask]:
+        shape, tasks = self.manifest.sets[view_set], []
+        for shard in range(shape.grid.shards):
+            canvases = shard not in self.canvases[view_set]
+            details = tuple(detail for detail, commits in self.details[view_set].items() if shard not in commits)
+            if canvases or details:
+                drawn = shape.grid.drawn(shard)
+                task = CutTask(
+                    view_set=view_set,
+                    manifest=shape,
+                    shard=shard,
+                    views=tuple(views[drawn.start : drawn.stop]),
+                    identity=self.manifest.digest,
+                    canvases=canvases,
+                    details=details,
+                )
+                tasks.append(task)
+        return tasks
+
+
+def read_committed(
+    cache: Cache, manifest: ViewsManifest, details: Mapping[ViewSet, Sequence[Detail]]
+) -> CommittedViews:
+    """Read the commit records of a cache's views, each once.
 
     Args:
-        cache: where they are committed.
-        manifest: of the views.
-        details: what else is wanted, by set.
-        views: those drawn, by set; none when only the number of tasks matters.
+        cache: the cache.
+        manifest: of its views.
+        details: those that are wanted besides the canvases, by set.
 
     Raises:
         ContractError: a commit record is of other views.
-        IdentityError: a teacher's details were cut otherwise.
+        IdentityError: a teacher's details were cut with another size.
     """
-    return [
-        task
-        for view_set, one in manifest.sets.items()
-        for task in _tasks_of_set(cache, manifest, view_set, details[view_set], views.get(view_set, ()))
-    ]
+    shards = committed_below(cache, ["views"])
+
+    def canvases(view_set: ViewSet) -> Commits:
+        unit = views_unit(view_set)
+        return cache.records(unit, manifest.digest, shards.get(unit, ()))
+
+    def windows(view_set: ViewSet, detail: Detail) -> Commits:
+        return _records_of_detail(cache, view_set, detail, shards.get(detail_unit(view_set, detail.teacher), ()))
+
+    return CommittedViews(
+        manifest=manifest,
+        canvases={view_set: canvases(view_set) for view_set in manifest.sets},
+        details={
+            view_set: {detail: windows(view_set, detail) for detail in details[view_set]} for view_set in manifest.sets
+        },
+    )
 
 
-def _tasks_of_set(
-    cache: Cache, manifest: ViewsManifest, view_set: ViewSet, details: Sequence[Detail], views: Sequence[DrawnView]
-) -> Iterable[CutTask]:
-    one = manifest.sets[view_set]
-    cut = cache.records(views_unit(view_set), manifest.digest)
-    detailed = {detail: _detailed(cache, view_set, detail) for detail in details}
-    for shard in range(one.grid.shards):
-        canvases = shard not in cut
-        lacking = tuple(detail for detail in details if shard not in detailed[detail])
-        if canvases or lacking:
-            drawn = one.grid.drawn(shard)
-            yield CutTask(
-                view_set=view_set,
-                manifest=one,
-                shard=shard,
-                views=tuple(views[drawn.start : drawn.stop]),
-                identity=manifest.digest,
-                canvases=canvases,
-                details=lacking,
-            )
+def missing_tasks(
+    cache: Cache, manifest: ViewsManifest, details: Mapping[ViewSet, Sequence[Detail]], views: Drawn
+) -> list[CutTask]:
+    """Read the commit log, and return a task for every shard of which something is not committed.
+
+    Args:
+        cache: where the shards are committed.
+        manifest: of the views.
+        details: those that are wanted besides the canvases, by set.
+        views: those drawn, by set.
+
+    Raises:
+        ContractError, IdentityError: as `read_committed`.
+    """
+    return read_committed(cache, manifest, details).missing_tasks(views)
 
 
-def _detailed(cache: Cache, view_set: ViewSet, detail: Detail) -> Collection[int]:
-    """Return the shards of which a detail is committed."""
+def _records_of_detail(cache: Cache, view_set: ViewSet, detail: Detail, shards: Sequence[int]) -> Commits:
     unit = detail_unit(view_set, detail.teacher)
     try:
-        return cache.records(unit, detail.identity)
+        return cache.records(unit, detail.identity, shards)
     except ContractError as error:
-        found = f"holds windows that were not cut with sides of {detail.side} px from these views"
+        found = f"holds windows that were not cut from these views with sides of {detail.side} px"
         fix = "use the size and the tiles that made them, or give this teacher another name"
         raise IdentityError(f"teacher {detail.teacher}", [Problem(place=unit, found=found, fix=fix)]) from error

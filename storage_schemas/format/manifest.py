@@ -164,6 +164,19 @@ class TeacherManifest:
         )
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheManifests:
+    """What a cache says of itself and of some of its teachers, as one reading found it."""
+
+    recipe: str
+    """Name of the recipe that made the cache."""
+    views: ViewsManifest | None
+    """None before any view was cut."""
+    teachers: Mapping[str, TeacherManifest]
+    """By name; without those teachers that have no manifest yet."""
+
+
 def _require_fields(subject: str, values: Mapping[str, Any], fields: set[str]) -> None:
     if odd := set(values) ^ fields:
         found = f"fields that this version does not share: {', '.join(sorted(odd))}"

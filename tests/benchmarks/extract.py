@@ -23,7 +23,8 @@ import torch
 from PIL import Image
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
-from pipeline.features.stage import Extraction, extract_teacher, plan_extraction
+from pipeline.features.extraction import Extraction, plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.features.teacher import RunningTeacher, run_teacher
 from pipeline.features.worker import FeatureExtractor
 from pipeline.inventory.teacher_maps import teacher_spec

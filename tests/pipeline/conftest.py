@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.recipes import recipe_of
 from pipeline.stats.stage import measure_teachers

@@ -10,7 +10,8 @@ from references import hashes
 from tiny_caches import LOCAL, TEACHERS, TinyCache, may_grow, recipe_of
 
 from pipeline.config import Recipe, TeacherChoice
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.views.stage import make_views
 from storage_schemas.format.errors import AbstractStillhouseError, IdentityError, MissingError
 

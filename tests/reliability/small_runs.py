@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice, ViewsConfig
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.features.worker import FeatureExtractor
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.stats.stage import measure_teachers

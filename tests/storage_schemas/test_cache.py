@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
+from counting_store import counted
 
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import ShardRecord, record_path, to_table
@@ -190,6 +191,36 @@ def test_what_a_cache_says_of_itself_is_read_back(cache: Cache) -> None:
     assert cache.views_manifest() == MANIFEST
     assert cache.teacher_manifest("t") == TEACHER
     assert cache.teachers() == ["t"]
+
+
+def test_manifests_are_read_in_one_go_without_teachers_that_have_none(cache: Cache) -> None:
+    read = cache.manifests(["t", "nobody"])
+    assert (read.recipe, read.views, dict(read.teachers)) == ("demo", MANIFEST, {"t": TEACHER})
+    assert dict(cache.manifests().teachers) == {}
+
+
+def test_manifests_of_no_cache_are_refused_as_the_cache_is(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"holds no features\.zarr"):
+        opened(tmp_path).manifests()
+    group(Store(uri=str(tmp_path)), "", {"format": 1, "recipe": "demo"})
+    assert opened(tmp_path).manifests(["t"]).views is None
+
+
+def test_each_manifest_is_read_once(folder: Path) -> None:
+    with counted() as requests:
+        Cache(store=Store(uri=f"counted://{folder}")).manifests(["t"])
+    names = ("zarr.json", "views/zarr.json", "teachers/t/zarr.json")
+    assert requests.reads == [f"{folder}/features.zarr/{name}" for name in names]
+    assert requests.total == 3
+
+
+def test_records_of_shards_that_are_known_are_read_without_a_listing(folder: Path) -> None:
+    unit = layout.views_unit(LOW)
+    with counted() as requests:
+        records = Cache(store=Store(uri=f"counted://{folder}")).records(unit, MANIFEST.digest, [2, 0])
+    assert records == {shard: opened(folder).records(unit, MANIFEST.digest)[shard] for shard in (0, 2)}
+    assert requests.reads == [f"{folder}/{record_path(unit, shard)}" for shard in (0, 2)]
+    assert requests.total == 2
 
 
 def test_a_cache_may_be_sent_to_another_process(cache: Cache) -> None:

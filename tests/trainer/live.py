@@ -14,8 +14,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
+from pipeline.features.extraction import plan_extraction
 from pipeline.features.forward import view_features
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.features.teacher import RunningTeacher, run_teacher
 from pipeline.features.worker import teacher_pixels
 from pipeline.inventory.inputs import views_per_input

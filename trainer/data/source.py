@@ -6,7 +6,7 @@ from typing import Any, final
 
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
-from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.views import ViewSet
@@ -48,9 +48,13 @@ def open_source(cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] 
         MissingError: no cache, or views, features, statistics or shards that an earlier stage has yet to make.
         SettingError: a view set that the cache does not have, or that no teacher has seen.
     """
-    views = _views(cache)
+    names, cached = list(teachers), cache.teachers()
+    read = cache.manifests(name for name in names or cached if name in cached)
+    views = _views(cache, read)
     chosen = _chosen_sets(views, list(sets))
-    found = {name: _teacher(cache, views, name) for name in _chosen_teachers(cache, list(teachers))}
+    found = {
+        name: _teacher(cache, views, name, read.teachers.get(name)) for name in _chosen_teachers(cache, cached, names)
+    }
     manifests = {name: teacher.manifest for name, teacher in found.items()}
     opened = {view_set: open_set(cache, views, view_set, manifests) for view_set in chosen}
     if unseen := [view_set.name for view_set, one in opened.items() if not one.features]:
@@ -62,12 +66,10 @@ def open_source(cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] 
     return Source(cache=cache, sets=opened, teachers=found, identity=_identity(views, opened, found))
 
 
-def _views(cache: Cache) -> ViewsManifest:
-    cache.require()
-    views = cache.views_manifest()
-    if views is None:
+def _views(cache: Cache, manifests: CacheManifests) -> ViewsManifest:
+    if manifests.views is None:
         raise MissingError("views", [Problem(place=cache.store.uri, found="were never cut", fix="run `make views`")])
-    return views
+    return manifests.views
 
 
 def _chosen_sets(views: ViewsManifest, names: list[str]) -> list[ViewSet]:
@@ -79,8 +81,7 @@ def _chosen_sets(views: ViewsManifest, names: list[str]) -> list[ViewSet]:
     return sorted(by_name[name] for name in names or by_name)
 
 
-def _chosen_teachers(cache: Cache, names: list[str]) -> list[str]:
-    cached = cache.teachers()
+def _chosen_teachers(cache: Cache, cached: list[str], names: list[str]) -> list[str]:
     if not cached:
         fix = "run `make extract TEACHER=…` for each teacher of the recipe"
         raise MissingError("features", [Problem(place=cache.store.uri, found="no teacher has been run", fix=fix)])
@@ -91,8 +92,8 @@ def _chosen_teachers(cache: Cache, names: list[str]) -> list[str]:
     return sorted(names) or cached
 
 
-def _teacher(cache: Cache, views: ViewsManifest, name: str) -> TeacherSource:
-    manifest, phi_s, stats = cache.teacher_manifest(name), cache.phi_s(name), cache.stats(name)
+def _teacher(cache: Cache, views: ViewsManifest, name: str, manifest: TeacherManifest | None) -> TeacherSource:
+    phi_s, stats = cache.phi_s(name), cache.stats(name)
     if manifest is None or phi_s is None:
         fix = f"run `make extract TEACHER={name}` again: it resumes"
         raise MissingError("features", [Problem(place=f"teachers/{name}", found="extract was cut short", fix=fix)])

@@ -44,8 +44,8 @@ def sample_of(
 def views_by_set(sample: list[CalibrationShard]) -> dict[ViewSet, int]:
     """Views drawn from each set."""
     found = dict.fromkeys((SMALL, LARGE), 0)
-    for one in sample:
-        found[one.view_set] += one.views
+    for shard in sample:
+        found[shard.view_set] += shard.views
     return found
 
 
@@ -68,7 +68,7 @@ def test_there_are_as_many_views_and_tokens_as_asked_for_or_all_there_are(
 def test_no_more_is_taken_than_asked_for_but_one_view_a_shard() -> None:
     rows = {SMALL: 300, LARGE: 200}
     sample = sample_of(rows, rows, CalibrationConfig(views=100, tokens_per_channel=1))
-    assert 100 <= sum(one.views for one in sample) <= 100 + len(sample)
+    assert 100 <= sum(shard.views for shard in sample) <= 100 + len(sample)
 
 
 def test_every_set_gives_its_share_however_many_shards_are_read_of_it() -> None:
@@ -79,7 +79,7 @@ def test_every_set_gives_its_share_however_many_shards_are_read_of_it() -> None:
 
 def test_the_shards_read_of_a_set_are_few_and_spread_over_it() -> None:
     rows = {SMALL: 10_000, LARGE: 10}
-    shards = [one.shard for one in sample_of(rows, rows, CalibrationConfig()) if one.view_set == SMALL]
+    shards = [part.shard for part in sample_of(rows, rows, CalibrationConfig()) if part.view_set == SMALL]
     assert shards == list(range(0, 1000, 32))
     assert len(shards) <= SHARDS
 
@@ -115,7 +115,8 @@ def test_no_training_view_at_all_is_too_few_tokens() -> None:
 def test_channels_that_never_change_are_refused_with_the_views_of_every_set() -> None:
     scatter = np.diag(np.where(np.arange(40) % 3, 1e-300, 0.0))
     alive = Moments(count=9, mean=np.zeros(2), scatter=np.eye(2))
-    sample = [CalibrationShard(view_set=one, shard=shard, views=2) for one in (SMALL, LARGE) for shard in range(9)]
+    sets = (SMALL, LARGE)
+    sample = [CalibrationShard(view_set=view_set, shard=shard, views=2) for view_set in sets for shard in range(9)]
     require_varying({"t": alive}, sample)
     with pytest.raises(ContractError) as refusal:
         require_varying({"t": alive, "t-block3": Moments(count=9, mean=np.ones(40), scatter=scatter)}, sample)

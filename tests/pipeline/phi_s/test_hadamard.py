@@ -94,5 +94,5 @@ def test_the_matrices_never_change() -> None:
 def test_an_order_without_a_construction_is_refused_with_its_neighbours(order: int, fix: str) -> None:
     with pytest.raises(SettingError) as refusal:
         hadamard(order)
-    found = "no Kronecker product of Sylvester's and Paley's matrices has it"
+    found = "no Kronecker product of Sylvester and Paley matrices has this order"
     assert str(refusal.value) == f"A Hadamard matrix cannot be used:\n  order {order}: {found} ({fix})"

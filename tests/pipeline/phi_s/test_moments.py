@@ -184,11 +184,11 @@ def moments(count: int, mean: list[float], scatter: list[list[float]]) -> Moment
         ),
         (
             lambda: merge(observe(torch.ones(1, 1)), observe(torch.ones(1, 2))),
-            "Moments: channels: 1 and 2 do not merge",
+            "Moments: channels: 1 and 2 cannot be merged",
         ),
         (
             lambda: observe_all([torch.ones(1, 2), torch.ones(1, 1)]),
-            "Moments: channels: 2 and 1 do not merge",
+            "Moments: channels: 2 and 1 cannot be merged",
         ),
         (lambda: moments(0, [0.0], [[0.0]]), "Moments: count: expected at least one row, is 0"),
         (lambda: moments(2, [0.0], [[np.nan]]), "Moments: mean, scatter: NaN or infinity"),

@@ -316,7 +316,7 @@ def test_a_teacher_without_a_hadamard_matrix_is_refused_before_it_runs(
     assert main(["plan", "--images", "100", "--teacher", "six_channels:Six"]) == 2
     assert capsys.readouterr().err == (
         "error: recipe demo cannot be used:\n"
-        "  six, PHI-S: order 6: no Kronecker product of Sylvester's and Paley's matrices has it "
+        "  six, PHI-S: order 6: no Kronecker product of Sylvester and Paley matrices has this order "
         "(the nearest that exist are 4 and 8)\n"
     )
 

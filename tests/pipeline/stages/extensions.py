@@ -9,7 +9,8 @@ from typing import Any
 from stage_runs import LOCAL, StageRun, own
 
 from pipeline.config import Recipe, ViewsConfig
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.views.sampling import draw_set
 from pipeline.views.stage import make_views

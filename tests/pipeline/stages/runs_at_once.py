@@ -21,7 +21,8 @@ from PIL import Image
 from stage_runs import LOCAL, own, run_stages
 
 from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import AbstractStillhouseError
 from storage_schemas.objects.store import Store

@@ -13,7 +13,8 @@ import zarr
 from PIL import Image
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.inventory.teacher_maps import map_specs, teacher_spec
 from pipeline.stats.stage import measure_teachers
 from pipeline.views.stage import make_views

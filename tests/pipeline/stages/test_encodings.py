@@ -11,6 +11,7 @@ from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
 from pipeline.images.listing import list_images
 from pipeline.plan.forecast import drawn_views
 from pipeline.plan.plan import plan_run
+from pipeline.stats.committed import read_features
 from pipeline.stats.facts import measured_facts
 from pipeline.stats.quantization import EVERY, observe_rounding
 from pipeline.stats.text import stats_lines
@@ -60,12 +61,12 @@ def test_int8_is_the_nearest_step_and_says_its_length(encoded_run: StageRun, tea
     assert off.max() > step / 3
 
 
-def test_what_int8_holds_is_said_and_counted(encoded_run: StageRun) -> None:
+def test_numbers_that_saturate_int8_are_counted_and_reported(encoded_run: StageRun) -> None:
     largest = [np.abs(encoded_run.arrays[f"teachers/{name}/low-128/spatial"][:40]) for name in ("int8", "int8-zstd")]
-    counts = [int((one == 127).sum()) for one in largest]
+    counts = [int((numbers == 127).sum()) for numbers in largest]
     said = [line for line in encoded_run.said if ": int8: " in line]
     assert said == [
-        f"extract {name}: int8: {count} numbers were as large as it holds, or larger"
+        f"extract {name}: int8: {count} numbers saturated (at or beyond its largest value)"
         for name, count in zip(("int8", "int8-zstd"), counts, strict=True)
     ]
 
@@ -103,8 +104,8 @@ def channels_of(run: StageRun, teacher: str) -> ChannelStats:
     return stats.pooled
 
 
-def looked_at(views: np.ndarray) -> np.ndarray:
-    """The tokens that are looked at, of each shard."""
+def sampled(views: np.ndarray) -> np.ndarray:
+    """The tokens that are sampled of each shard."""
     shards = [views[first : first + 16] for first in range(0, len(views), 16)]
     return np.concatenate([shard.reshape(-1, 12)[::EVERY] for shard in shards]).astype(np.float64)
 
@@ -113,17 +114,17 @@ def squared(error: np.ndarray) -> float:
     return float(np.mean(error**2))
 
 
-def test_what_rounding_should_cost_is_what_it_costs(encoded_run: StageRun) -> None:
+def test_expected_rounding_errors_are_the_actual_ones(encoded_run: StageRun) -> None:
     stored = {
-        name: looked_at(as_numbers(encoded_run.arrays[f"teachers/{name}/low-128/spatial"][:40])) for name in ENCODINGS
+        name: sampled(as_numbers(encoded_run.arrays[f"teachers/{name}/low-128/spatial"][:40])) for name in ENCODINGS
     }
-    exact = {name: looked_at(numbers_of(encoded_run, name)) for name in ENCODINGS}
+    exact = {name: sampled(numbers_of(encoded_run, name)) for name in ENCODINGS}
     said = {name: channels_of(encoded_run, name).rounding for name in ENCODINGS}
     # measured: fewer bits than are stored
     for held, encoding in (("float32", "float16"), ("float32", "int8"), ("float16", "int8")):
         error = as_numbers(as_stored(stored[held], encoding)).astype(np.float64) - stored[held]
         assert getattr(said[held], encoding) == pytest.approx(squared(error), rel=1e-3)
-    # expected: what was rounded away before it was stored, which only a run without rounding knows
+    # expected: the error of rounding before storage, which only a run without rounding tells
     for encoding in ("float16", "int8"):
         assert getattr(said[encoding], encoding) == pytest.approx(squared(stored[encoding] - exact[encoding]), rel=0.1)
     assert said["int8"].int8 == pytest.approx(INT8_STEP**2 / 12, rel=1e-12)
@@ -148,8 +149,9 @@ def test_saturation_is_measured_where_it_can_be_and_counted_everywhere() -> None
     assert observe_rounding(tiny).float16 == pytest.approx(4 * 2.0**-48 / 12), "below the smallest normal half"
 
 
-def test_stats_say_what_each_encoding_leaves(encoded_run: StageRun) -> None:
-    facts, scales = measured_facts(encoded_run.cache, [*ENCODINGS], 0.2)
+def test_stats_show_the_fidelity_of_each_encoding(encoded_run: StageRun) -> None:
+    features = read_features(encoded_run.cache, ENCODINGS)
+    facts, scales = measured_facts(encoded_run.cache, features.values(), 0.2)
     rows = [line.split() for line in stats_lines(facts, scales) if line.split()[1:2] == ["low-128"] and "exact" in line]
     assert [(row[0], row[2], row[4]) for row in rows] == [(name, name, "exact") for name in ENCODINGS]
     assert [(row[3][0] == "~", row[5][0] == "~") for row in rows] == [(True, False), (False, False), (True, True)]

@@ -26,7 +26,8 @@ from pipeline.export.options import ExportOptions
 from pipeline.export.stage import export_cache, plan_export
 from pipeline.export.tasks import missing_tasks
 from pipeline.export.worker import ShardExporter
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.inspect.cache import inspect_cache
 from pipeline.inspect.text import cache_lines
 from pipeline.inventory.teacher_maps import teacher_spec
@@ -427,7 +428,7 @@ def test_nothing_is_cut_or_extracted_into_what_was_exported(part: StageRun, tmp_
     assert "is an export, and canvases or details of a teacher are missing" in said[1]
     again = MORE.teachers[0]
     said = refusal(IdentityError, lambda: extract_teacher(plan_extraction(run.cache, MORE, again), LOCAL, str))
-    assert said[1].startswith("teachers/quarter-mean: was exported to here; it is extracted in the cache that it comes")
+    assert said[1].startswith("teachers/quarter-mean: was exported from another cache; only that cache can extract it")
     assert contents(run.where) == before
 
 

@@ -176,8 +176,8 @@ def test_a_manifest_that_is_lost_is_not_written_otherwise_than_it_was(
     copy = f"(put it back from a copy of {where})"
     assert refused(IdentityError, RECIPE, more, where, extend=extend) == [
         "manifest of views does not match what is already there:",
-        "features.zarr/views/zarr.json: is gone, and what is committed of views/low-128 is not what this run would cut "
-        + copy,
+        "features.zarr/views/zarr.json: is missing, and the committed shards of views/low-128 are not those that this "
+        f"run would cut {copy}",
     ]
     cut(RECIPE, data, where, extend=extend)
     assert contents(where) == contents(made)
@@ -185,7 +185,8 @@ def test_a_manifest_that_is_lost_is_not_written_otherwise_than_it_was(
     (where / "features.zarr/views/zarr.json").unlink()
     assert refused(IdentityError, RECIPE, more, where, extend=extend) == [
         "manifest of views does not match what is already there:",
-        f"features.zarr/views/zarr.json: is gone, and nothing else says what was added to these views when {copy}",
+        "features.zarr/views/zarr.json: is missing, and nothing else records which views were added by which extension "
+        + copy,
     ]
 
 

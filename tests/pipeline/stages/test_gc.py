@@ -7,7 +7,8 @@ import pytest
 from stage_runs import LOCAL, StageRun, contents
 
 from pipeline.__main__ import main
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.inventory.unfinished import waiting_teachers
 from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details

@@ -8,7 +8,8 @@ import pytest
 from stage_runs import LOCAL, StageRun, contents
 
 from pipeline.config import Recipe
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
 from storage_schemas.cache import Cache

@@ -16,7 +16,8 @@ from ray.cluster_utils import Cluster
 from stage_runs import LOCAL, contents, own, write_colours
 
 from pipeline.config import Recipe, RunConfig, ViewsConfig
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.views.stage import make_views
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.pool import Unfinished

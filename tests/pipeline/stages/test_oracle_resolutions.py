@@ -27,7 +27,8 @@ from quarter_oracle import offset_in
 from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import CalibrationConfig, Recipe, TeacherChoice, ViewsConfig
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.recipes.demo_images import copy_photographs
 from pipeline.views.placements import offset_key
 from pipeline.views.sampling import draw_set

@@ -22,7 +22,8 @@ from pipeline.__main__ import main
 from pipeline.config import Recipe, RunConfig, ViewsConfig
 from pipeline.export.options import ExportOptions
 from pipeline.export.stage import export_cache, plan_export
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.views.stage import make_views
 from pipeline.workers import ray_pool
 from pipeline.workers.open_pool import open_pool

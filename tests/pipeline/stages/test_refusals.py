@@ -301,7 +301,7 @@ def test_a_map_that_was_frozen_under_other_settings_is_refused_before_there_are_
             "teachers/quarter-mean/phi_s",
             "is gone, and features were stored under it (put it back from a copy of the cache, or make a new cache)",
         ),
-        ("teachers/quarter-mean", "does not say what computed the features below it (make a new cache)"),
+        ("teachers/quarter-mean", "does not record what computed the features below it (make a new cache)"),
     ],
 )
 def test_features_that_have_lost_what_they_were_stored_under_are_refused(
@@ -444,7 +444,7 @@ def test_windows_that_are_larger_than_a_canvas_are_named(
 def test_a_summary_of_many_views_at_once_is_refused(refused: Refused, tmp_path: Path, extract_of: Callable) -> None:
     assert refused(*extract_of(tmp_path / "cache", "odd_teachers:CanvasWithSummary")) == [
         "teacher canvas-with-summary cannot be used:",
-        "  summary_dim: 12, but a summary of a mosaic is of no one view (declare None)",
+        "  summary_dim: 12, but a summary of a mosaic belongs to no single view (declare None)",
     ]
 
 

@@ -10,6 +10,7 @@ from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.images.listing import list_images
+from pipeline.views.rejected import rejected_count
 from pipeline.views.sampling import DrawnView, draw_views
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.format.errors import MissingError
@@ -68,6 +69,13 @@ def test_the_views_of_a_shard_fill_its_first_rows(holes: StageRun, drawn: list[D
         first = GRID.slots(shard).start
         assert part["image"].to_pylist() == kept(drawn, shard)
         assert part["row"].to_pylist() == list(range(first, first + len(kept(drawn, shard))))
+
+
+def test_commit_records_count_the_rejected_views(holes: StageRun) -> None:
+    commits = read_commits(holes.cache.store, views_unit(SET))
+    assert rejected_count([commits]) == len(holes.table("rejected", "low-128")) == sum(map(is_bad, range(40)))
+    assert rejected_count([commits, commits]) == 2 * rejected_count([commits])
+    assert rejected_count([]) == 0
 
 
 def test_every_rejected_view_is_recorded_with_its_reason(holes: StageRun, drawn: list[DrawnView]) -> None:

@@ -15,7 +15,8 @@ from runs_at_once import RECIPE, ROUGHER
 from stage_runs import LOCAL, StageRun, contents, run_stages, write_colours
 
 from pipeline.__main__ import main
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.leases.lease import VIEWS_LEASE, WHOLE_LEASE, leased, teacher_lease
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache

@@ -11,7 +11,8 @@ from quarter_oracle import differs_by_more_than_rounding, phi_s_of
 from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import CalibrationConfig, Recipe, ViewsConfig
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.images.listing import list_images
 from pipeline.inventory.units import total_bytes
 from pipeline.plan.forecast import drawn_views

@@ -137,7 +137,7 @@ OPPOSED = np.array([[0.1, 0.7], [0.2, -0.3], [-0.3, -0.4]])
             lambda: merge_directions(
                 observe_direction(np.ones((1, 2))), observe_direction(np.ones((1, 3), dtype=np.float32))
             ),
-            "DirectionSum: channels: 2 and 3 do not merge",
+            "DirectionSum: channels: 2 and 3 cannot be merged",
         ),
         (
             lambda: dispersion(AngleSum(count=0, squares=0.0)),

@@ -31,8 +31,8 @@ def residual_of(view_set: str, value: float, *, off: bool) -> ResidualFacts:
 
 
 FIDELITIES = tuple(
-    FidelityFacts(view_set=POOLED, encoding=encoding, stored=stored, fidelity=one, expected=stored, saturated=2e-6)
-    for encoding, one, stored in (("float16", 2.5e7, True), ("float32", None, False), ("int8", 3012.3, False))
+    FidelityFacts(view_set=POOLED, encoding=encoding, stored=stored, fidelity=value, expected=stored, saturated=2e-6)
+    for encoding, value, stored in (("float16", 2.5e7, True), ("float32", None, False), ("int8", 3012.3, False))
 )
 
 
@@ -53,16 +53,16 @@ def test_nothing_is_said_of_sets_within_the_tolerance() -> None:
 def test_a_set_that_is_off_is_named_and_may_be_left_out() -> None:
     assert list(residual_advice([NEAR, FAR, residual_of(POOLED, 0.1, off=False)], TOLERANCE, "again")) == [
         "OFF by more than 0.2: high-1152 (0.5)",
-        "all together are not: at these resolutions the teacher speaks otherwise, and one map serves all; leave these "
-        "sets out of training (data.proportions), or accept them (--tolerance)",
+        "all sets together are not off: this teacher's statistics differ at these resolutions; PHI-S is shared. Leave "
+        "these sets out of training (data.proportions), or accept them (--tolerance)",
     ]
 
 
 def test_all_together_off_calls_for_another_fit() -> None:
     assert list(residual_advice([NEAR, FAR, residual_of(POOLED, 0.3, off=True)], 0.2, "fit it again")) == [
         "OFF by more than 0.2: high-1152 (0.5)",
-        "all view sets together are off by 0.3, more than 0.2: PHI-S was fitted on too few views, or on others than "
-        "these; fit it again",
+        "all view sets together are off by 0.3, more than 0.2: PHI-S was fitted on too few views, or on different "
+        "ones; fit it again",
     ]
 
 
@@ -76,21 +76,21 @@ def test_the_table_has_a_line_for_every_set_and_the_report_s_dispersions_beside_
         paper_dispersion=PAPER_DISPERSIONS["DINOv3-7B"],
     )
     assert list(stats_lines({"dinov3": seven, "sam3": stats_of(NEAR)}, {"dinov3": 0.25, "sam3": 12.5})) == [
-        "teacher  view set   tokens measured  rms of mean  variance − 1  rms of it  effective rank",
-        "dinov3   low-128              1,234       0.1000       -0.2500     0.0500             3.2",
-        "dinov3   high-1152            1,234       0.5000       -0.2500     0.2500             3.2",
-        "sam3     low-128              1,234       0.1000       -0.2500     0.0500             3.2",
+        "teacher  view set   tokens measured  rms of mean  variance − 1  rms of variance − 1  effective rank",
+        "dinov3   low-128              1,234       0.1000       -0.2500               0.0500             3.2",
+        "dinov3   high-1152            1,234       0.5000       -0.2500               0.2500             3.2",
+        "sam3     low-128              1,234       0.1000       -0.2500               0.0500             3.2",
         "",
-        "teacher  in the report     φ  views  dispersion    report's",
-        "dinov3   DINOv3-7B      0.25  5,000  2.200 rad²  2.186 rad²",
-        "sam3                    12.5  5,000  no summary",
-        "         DINOv3-H+                               2.120 rad²",
-        "         SigLIP2-g-384                           0.694 rad²",
+        "teacher  name in report     φ  views  dispersion  report's dispersion",
+        "dinov3   DINOv3-7B       0.25  5,000  2.200 rad²           2.186 rad²",
+        "sam3                     12.5  5,000  no summary",
+        "         DINOv3-H+                                         2.120 rad²",
+        "         SigLIP2-g-384                                     0.694 rad²",
         "",
         "teacher  view set  stored as  F of float16  F of float32  F of int8  beyond int8",
         "dinov3   all       float16        ~2.5e+07         exact      3,012        2e-06",
         "sam3     all       float16        ~2.5e+07         exact      3,012        2e-06",
-        "fidelity F: variance over the squared error that storing makes; ~ is expected of rounding, else measured",
+        "fidelity F: variance over the mean squared error of the encoding; ~ is expected from rounding, else measured",
         "dinov3: OFF",
     ]
 
@@ -107,28 +107,29 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 def test_stats_and_inspect_say_the_same_of_a_teacher_as_the_arrays_do(small_run: Any, said: Said) -> None:
     where = ["--cache", str(small_run.cache)]
     facts = json.loads("\n".join(said("inspect", *where, "--json")))
-    [stats] = [one["stats"] for one in facts["teachers"] if one["name"] == "dinov3"]
+    [stats] = [teacher["stats"] for teacher in facts["teachers"] if teacher["name"] == "dinov3"]
     measured = Cache(store=Store(uri=str(small_run.cache))).stats("dinov3")
     assert measured is not None
     [set_facts, *_, pooled] = stats["residuals"]
-    channels = {one.name: channels for one, channels in measured.sets.items()}[set_facts["view_set"]]
-    for one, expected in ((set_facts, channels), (pooled, measured.pooled)):
-        assert one["mean"] == pytest.approx(np.sqrt((expected.mean**2).mean()))
-        assert one["deviation"] == pytest.approx(np.sqrt(((expected.variance - 1) ** 2).mean()))
-        assert one["residual"] == max(one["mean"], one["deviation"])
+    channels = {view_set.name: channels for view_set, channels in measured.sets.items()}[set_facts["view_set"]]
+    for shown, expected in ((set_facts, channels), (pooled, measured.pooled)):
+        assert shown["mean"] == pytest.approx(np.sqrt((expected.mean**2).mean()))
+        assert shown["deviation"] == pytest.approx(np.sqrt(((expected.variance - 1) ** 2).mean()))
+        assert shown["residual"] == max(shown["mean"], shown["deviation"])
         shares = expected.spectrum[expected.spectrum > 0] / expected.spectrum.sum()
-        assert one["effective_rank"] == pytest.approx(np.prod(shares**-shares))
+        assert shown["effective_rank"] == pytest.approx(np.prod(shares**-shares))
     lines = said("stats", *where, "--teacher", "dinov3")
     rows = [line.split() for line in lines if line.startswith("dinov3 ") and set_facts["view_set"] in line]
     numbers = [f"{set_facts['tokens']:,}", f"{set_facts['mean']:.4f}", f"{set_facts['variance']:+.4f}"]
     numbers += [f"{set_facts['deviation']:.4f}", f"{set_facts['effective_rank']:.1f}"]
-    [of_int8] = [one for one in stats["fidelities"] if (one["view_set"], one["encoding"]) == (POOLED, "int8")]
+    by_set_and_encoding = {(fidelity["view_set"], fidelity["encoding"]): fidelity for fidelity in stats["fidelities"]}
+    of_int8 = by_set_and_encoding[POOLED, "int8"]
     assert rows[0] == ["dinov3", set_facts["view_set"], *numbers]
     assert rows[1][:3] == ["dinov3", set_facts["view_set"], "float16"]
     assert of_int8["fidelity"] == pytest.approx(measured.pooled.variance.mean() / measured.pooled.rounding.int8)
     assert (of_int8["stored"], of_int8["expected"]) == (False, False)
-    shown = [line.split() for line in said("inspect", *where) if set_facts["view_set"] in line.split()[:1]]
-    assert numbers in [row[-5:] for row in shown]
+    inspected = [line.split() for line in said("inspect", *where) if set_facts["view_set"] in line.split()[:1]]
+    assert numbers in [row[-5:] for row in inspected]
     assert any(f"{measured.dispersion:.3f} rad²" in line for line in lines)
     assert not any("quarter-mean" in line for line in lines), "one teacher was asked for"
 

@@ -1,4 +1,4 @@
-"""Statistics are those of the definition, whoever measured them, in however many goes, and grow by new shards alone."""
+"""Statistics follow their definition, however the work is divided, and only new shards are measured."""
 
 import os
 import shutil
@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from pipeline.__main__ import main
 from pipeline.config import RunConfig
-from pipeline.stats.stage import complete_teacher, measure_teachers, observe_all_angles, observe_branches
-from pipeline.stats.stored import NOTHING, Measured, extended, read_measured, write_measured
-from pipeline.stats.worker import BRANCHES, FeatureMeasurer, branches
+from pipeline.stats.committed import read_features
+from pipeline.stats.stage import measure_teachers, observe_all_angles, observe_branches
+from pipeline.stats.stored import NO_SUMS, TeacherSums, add_shards, read_sums, write_stats
+from pipeline.stats.task import BRANCHES, branches
+from pipeline.stats.worker import FeatureMeasurer
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
 from pipeline.workers.open_pool import open_pool
@@ -25,7 +27,6 @@ from pipeline.workers.pool import AbstractPool
 from pipeline.workers.progress import progress
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MissingError
-from storage_schemas.format.layout import features_unit
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
 
@@ -34,7 +35,7 @@ MeasurerPool = AbstractPool[FeatureMeasurer]
 LOCAL = RunConfig(executor="local")
 TEACHER = "dinov3"
 CLOSE = 1e-9
-"""What the result may depend on how it was come by: relative to the size of each array's values."""
+"""Largest difference between two ways of measuring, relative to the size of each array's values."""
 
 
 def opened(where: Path) -> Cache:
@@ -44,13 +45,13 @@ def opened(where: Path) -> Cache:
 def arrays_of(where: Path, teacher: str = TEACHER) -> dict[str, np.ndarray]:
     """All arrays of a teacher's statistics, through plain zarr."""
     group = zarr.open_group(where / f"features.zarr/teachers/{teacher}/stats", mode="r")
-    return {name: one[...] for name, one in group.members(max_depth=None) if isinstance(one, zarr.Array)}
+    return {name: node[...] for name, node in group.members(max_depth=None) if isinstance(node, zarr.Array)}
 
 
 def assert_same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        # means lie about zero by construction: the size of what is averaged is one
+        # means are near zero by construction: the numbers that are averaged have a size of 1
         size = max(np.abs(values).max(), 1.0 if name.endswith("mean") else 0.0)
         assert np.abs(found[name] - values).max() <= CLOSE * size, name
 
@@ -98,20 +99,20 @@ def test_the_mean_direction_and_the_dispersion_are_those_of_loops_over_raw_summa
 
 @pytest.fixture
 def pool(copied: Path) -> Iterator[MeasurerPool]:
-    with open_pool(partial(FeatureMeasurer, store=Store(uri=str(copied)), threads=1), LOCAL, tasks=1) as one:
-        yield one
+    with open_pool(partial(FeatureMeasurer, store=Store(uri=str(copied)), threads=1), LOCAL, tasks=1) as opened_pool:
+        yield opened_pool
 
 
-def measure(cache: Cache, before: Measured, shards: Mapping[ViewSet, frozenset[int]], pool: MeasurerPool) -> None:
-    """Merge some shards into what was measured, and write that, as a cache was before it grew by the others."""
-    manifest, tasks = complete_teacher(cache, TEACHER), []
+def measure(cache: Cache, before: TeacherSums, shards: Mapping[ViewSet, frozenset[int]], pool: MeasurerPool) -> None:
+    """Add some shards to sums, and write the statistics, as a cache had them before it grew by the other shards."""
+    features, tasks = read_features(cache, [TEACHER])[TEACHER], []
     for view_set, numbers in shards.items():
-        commits = cache.records(features_unit(view_set, TEACHER), manifest.digest)
-        tasks += branches(TEACHER, view_set, [(shard, commits[shard][0].rows) for shard in sorted(numbers)], True)
+        rows = features.rows[view_set]
+        tasks += branches(TEACHER, view_set, [(shard, rows[shard]) for shard in sorted(numbers)], True)
     with progress("stats", done=0, total=0) as bar:
-        measured = extended(before, sum(task.views for task in tasks), shards, observe_branches(tasks, pool, bar))
-    assert measured.directions is not None
-    write_measured(cache, manifest, measured, observe_all_angles(tasks, measured.directions, pool))
+        sums = add_shards(before, sum(task.views for task in tasks), shards, observe_branches(tasks, pool, bar))
+    assert sums.directions is not None
+    write_stats(cache, features.manifest, sums, observe_all_angles(tasks, sums.directions, pool))
 
 
 def first_shards(cache: Cache) -> dict[ViewSet, frozenset[int]]:
@@ -129,7 +130,7 @@ def test_new_shards_are_measured_alone_and_merge_to_what_all_at_once_gives(
     small_run: Any, copied: Path, pool: MeasurerPool
 ) -> None:
     cache = opened(copied)
-    measure(cache, NOTHING, first_shards(cache), pool)
+    measure(cache, NO_SUMS, first_shards(cache), pool)
     partly = arrays_of(copied)
     measured_already = shard_objects(copied, 0)
     assert len(measured_already) == 2
@@ -161,9 +162,10 @@ class BackwardPool(AbstractPool[FeatureMeasurer]):
 def test_the_order_in_which_workers_are_done_changes_no_bit(small_run: Any, copied: Path) -> None:
     cache = opened(copied)
     shutil.rmtree(copied / f"features.zarr/teachers/{TEACHER}/stats")
-    manifest = complete_teacher(cache, TEACHER)
+    manifest = read_features(cache, [TEACHER])[TEACHER].manifest
     both = BackwardPool(FeatureMeasurer(store=cache.store, threads=1))
-    measure(cache, NOTHING, {one: frozenset(range(2 if one.name == "low-192" else 1)) for one in manifest.tokens}, both)
+    shards = {view_set: frozenset(range(2 if view_set.name == "low-192" else 1)) for view_set in manifest.tokens}
+    measure(cache, NO_SUMS, shards, both)
     for name, values in arrays_of(small_run.cache).items():
         assert arrays_of(copied)[name].tobytes() == values.tobytes(), name
 
@@ -186,7 +188,7 @@ def test_a_run_killed_while_it_writes_counts_no_shard_twice(
     moment: int, small_run: Any, copied: Path, pool: MeasurerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = opened(copied)
-    measure(cache, NOTHING, first_shards(cache), pool)
+    measure(cache, NO_SUMS, first_shards(cache), pool)
     replace, left = os.replace, iter(range(moment))
 
     def dying(*paths: Any) -> None:
@@ -220,19 +222,19 @@ def test_statistics_of_other_features_are_not_merged_into(copied: Path) -> None:
     manifest, other = cache.teacher_manifest(TEACHER), cache.teacher_manifest("quarter-mean-fixed")
     assert manifest is not None
     assert other is not None
-    assert read_measured(cache, manifest).views == 16
+    assert read_sums(cache, manifest, cache.stats(TEACHER)).views == 16
     shutil.rmtree(copied / f"features.zarr/teachers/{TEACHER}/stats")
     shutil.copytree(
         copied / "features.zarr/teachers/quarter-mean-fixed/stats", copied / f"features.zarr/teachers/{TEACHER}/stats"
     )
-    assert read_measured(cache, manifest) is NOTHING
+    assert read_sums(cache, manifest, cache.stats(TEACHER)) is NO_SUMS
 
 
 def test_shards_that_came_later_are_unfinished_work_of_inspect(
     copied: Path, pool: MeasurerPool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache = opened(copied)
-    measure(cache, NOTHING, first_shards(cache), pool)
+    measure(cache, NO_SUMS, first_shards(cache), pool)
     assert main(["inspect", "--cache", str(copied)]) == 0
     said = capsys.readouterr().out
     [line] = [line for line in said.splitlines() if line.startswith("  stats ") and "WITHOUT" in line]
@@ -242,10 +244,11 @@ def test_shards_that_came_later_are_unfinished_work_of_inspect(
 
 def test_shards_that_came_later_are_unfinished_work_of_verify_and_no_damage(copied: Path, pool: MeasurerPool) -> None:
     cache = opened(copied)
-    measure(cache, NOTHING, first_shards(cache), pool)
+    measure(cache, NO_SUMS, first_shards(cache), pool)
     verdict = verify_cache(cache, VerifyOptions(cache=str(copied)))
     assert verdict.problems == ()
-    assert [one.unit for one in verdict.unfinished if one.unit.endswith("/stats")] == [f"teachers/{TEACHER}/stats"]
+    units = [unfinished.unit for unfinished in verdict.unfinished]
+    assert [unit for unit in units if unit.endswith("/stats")] == [f"teachers/{TEACHER}/stats"]
     assert not any("stats" in name for name in verdict.leftovers)
 
 
@@ -253,10 +256,10 @@ def test_shards_that_came_later_are_unfinished_work_of_verify_and_no_damage(copi
 def test_branches_hold_every_shard_once_in_order_and_nearly_alike(held: list[int]) -> None:
     views = [(7 + 2 * number, count) for number, count in enumerate(held)]
     found = branches("t", ViewSet(partition="low", resolution=64), views, True)
-    assert [shard for one in found for shard in one.shards] == [shard for shard, _ in views]
-    assert sum(one.views for one in found) == sum(held)
+    assert [shard for task in found for shard in task.shards] == [shard for shard, _ in views]
+    assert sum(task.views for task in found) == sum(held)
     assert len(found) == min(BRANCHES, len(held))
-    sizes = {len(one.shards) for one in found}
+    sizes = {len(task.shards) for task in found}
     assert not sizes or max(sizes) - min(sizes) <= 1
 
 

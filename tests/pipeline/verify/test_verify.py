@@ -16,7 +16,8 @@ import xxhash
 
 from pipeline.__main__ import main
 from pipeline.config import RunConfig, TeacherChoice
-from pipeline.features.stage import extract_teacher, plan_extraction
+from pipeline.features.extraction import plan_extraction
+from pipeline.features.stage import extract_teacher
 from pipeline.inspect.cache import inspect_cache
 from pipeline.inventory.commit_log import committed_units
 from pipeline.inventory.teacher_maps import teacher_spec
