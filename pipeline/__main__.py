@@ -5,7 +5,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.command_line import USAGE, Command, TeachersOptions, parse
 from pipeline.export.options import export_options
@@ -20,40 +19,13 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem, SettingError
 from storage_schemas.objects.store import Store
 
-if TYPE_CHECKING:
-    from pipeline.plan.probe import TeacherSpeed
-
 
 def plan(arguments: Sequence[str]) -> None:
     """Say what a run would make and cost; write nothing that stays."""
     options, recipe = plan_options(arguments)
-    from pipeline.images.listing import list_images
-    from pipeline.plan.forecast import drawn_views, expected_views, grown_views
-    from pipeline.plan.plan import plan_run
-    from pipeline.plan.storage import space_for
-    from pipeline.plan.text import plan_lines, space_line
-    from pipeline.views.stage import require_recipe
+    from pipeline.plan.stage import say_plan
 
-    cache = _cache(options.cache) if options.cache else None
-    manifest = require_recipe(cache, recipe, extend=options.extend) if cache else None
-    if options.images:
-        drawn = expected_views(options.images, recipe.views)
-    elif cache and manifest and options.extend:
-        drawn = grown_views(cache, manifest, recipe, options.data)
-    else:
-        drawn = drawn_views(list_images(options.data), recipe.views)
-    planned = plan_run(recipe, drawn)
-    refusals = [problem for teacher in planned.teachers for problem in teacher.refusals]
-    speeds: Mapping[str, TeacherSpeed] = {}
-    if options.probe and cache and not refusals:
-        from pipeline.plan.probe import probe_teachers
-
-        speeds = probe_teachers(cache.store, planned.teachers, options.run)
-    _say("\n".join(plan_lines(planned, options.tflops, speeds)))
-    if cache:
-        _say(space_line(cache.store.uri, space_for(cache.store, planned.units)))
-    if refusals:
-        raise SettingError(f"recipe {recipe.name}", refusals)
+    say_plan(options, recipe, _say)
 
 
 def views(arguments: Sequence[str]) -> None:

@@ -6,26 +6,23 @@ from typing import final
 
 import numpy as np
 import pyarrow as pa
-import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
-from pipeline.features.forward import mosaic_inputs
 from pipeline.inspect.contact_sheet import Picture, with_cells, with_windows
 from pipeline.inventory.inputs import mosaic_layout
 from pipeline.views.placements import Placement, offset_key, place_views, window_starts
 from pipeline.views.worker import committed_views
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import MissingError, Problem
+from storage_schemas.format.errors import ContractError, MissingError, Problem
 from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.layout import pixels_array, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.mosaic import MosaicLayout
 from storage_schemas.format.seeds import Key
-from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.teacher import Resample, TeacherSpec
 from storage_schemas.format.views import UNIFORM, Shifts, ViewSet, draw_offset
 from storage_schemas.sharded_array import ShardedArray
-from teachers.base import normalise
 
 STUDENT = "a student"
 """What stands for the student in the legend; its windows are drawn for this picture alone."""
@@ -128,11 +125,33 @@ def mosaic_pixels(
     layout: MosaicLayout,
     placements: Sequence[Placement],
 ) -> UInt8[np.ndarray, "native native 3"]:
-    """Return one mosaic as a teacher is shown it, brought back to colours: the very input that `extract` makes."""
-    cut = cut_windows(canvases, geometry, window_starts(placements))
-    windows = normalise(torch.from_numpy(cut), spec)
-    [mosaic] = mosaic_inputs(windows, spec, layout, placements).permute(0, 2, 3, 1).double().numpy()
-    return np.rint(np.clip((mosaic * spec.std + spec.mean) * 255, 0, 255)).astype(np.uint8)
+    """Return one mosaic as colours, laid out as `pipeline.features.forward.mosaic_inputs` lays out a teacher's input.
+
+    That function normalises windows before it resamples them. Resampling is linear, so here it is done on the colours
+    themselves; the teacher's mean colour stands where its input is zero.
+    """
+    side = layout.window_tokens * spec.patch
+    mosaic = np.empty((spec.native, spec.native, 3), dtype=np.float32)
+    mosaic[...] = 255 * np.array(spec.mean, dtype=np.float32)
+    windows = cut_windows(canvases, geometry, window_starts(placements))
+    for window, placement in zip(windows, placements, strict=True):
+        if placement.cell is None:
+            raise ContractError("placement", [Problem(place=f"row {placement.row}", found="has no cell in a mosaic")])
+        corner = layout.corner(placement.cell)
+        row, col = corner.row * spec.patch, corner.col * spec.patch
+        mosaic[row : row + side, col : col + side] = _resampled(window, side, spec.resample)
+    return np.rint(np.clip(mosaic, 0, 255)).astype(np.uint8)
+
+
+def _resampled(
+    window: UInt8[np.ndarray, "resolution resolution 3"], side: int, resample: Resample
+) -> Float32[np.ndarray, "side side 3"]:
+    """Resample a window with antialiasing, in float32: uint8 would be rounded and clipped between rows and columns."""
+    if window.shape[0] == side:
+        return window.astype(np.float32)
+    method = Image.Resampling[resample.upper()]
+    colours = [Image.fromarray(window[..., colour].astype(np.float32)) for colour in range(3)]
+    return np.stack([np.asarray(colour.resize((side, side), method)) for colour in colours], axis=-1)
 
 
 def _first_views(cache: Cache, manifest: ViewsManifest) -> Iterator[ShownViews]:

@@ -1,9 +1,9 @@
-"""Measuring before a run how fast it will be: some forwards of a teacher, and one shard of its features written."""
+"""Measuring before a run how fast it will be: run some forwards of each teacher, and write one shard of features."""
 
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,8 +15,10 @@ import torch
 
 from pipeline.config import RunConfig, TeacherChoice
 from pipeline.features.teacher import RunningTeacher, run_teacher
+from pipeline.inventory.units import Unit
 from pipeline.plan.plan import TeacherPlan
-from pipeline.workers.device import Device, device_of
+from pipeline.plan.speed import TeacherSpeed
+from pipeline.workers.device import device_of
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
 from storage_schemas.format.encodings import as_stored
@@ -27,45 +29,25 @@ from storage_schemas.shard_writer import ShardWriter
 from teachers.base import normalise
 
 WARM_UP = 1
-"""Batches before the clock starts: kernels are chosen, or compiled, and memory is taken."""
+"""Batches before the clock starts: in them torch chooses or compiles kernels, and takes memory."""
 BATCHES = 3
 """Batches on the clock."""
 ENTRIES = 4
-"""Different views' worth of noise in the shard that is written."""
+"""Different views in the shard of noise that is written."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTask:
-    """One teacher."""
+    """One teacher that is to be measured."""
 
     choice: TeacherChoice
     sides: tuple[int, ...]
-    """Of its inputs (pixels)."""
+    """Sides of its inputs (pixels)."""
     array: ArraySpec
-    """Of which one shard is written."""
+    """The array that one shard is written of."""
     views: int
     """Views in that shard."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherSpeed:
-    """What was measured, of one worker."""
-
-    device: Device
-    """Where the teacher ran."""
-    seconds: Mapping[int, float]
-    """For one input, by its side (pixels)."""
-    written: int
-    """Size of the shard (bytes)."""
-    writing: float
-    """How long it took, until it was durable (seconds)."""
-
-    @property
-    def bytes_per_second(self) -> float:
-        """How fast features are written."""
-        return self.written / self.writing
 
 
 @final
@@ -80,23 +62,23 @@ class SpeedProbe:
         """Build a teacher as `extract` does, run some batches of noise, and write a shard of noise.
 
         Raises:
-            MissingError: its weights are not to be had.
+            MissingError: its weights cannot be found.
             StorageError: the store cannot be written.
         """
         running = run_teacher(task.choice, self._run.device, compiled=self._run.compiled)
         seconds = {side: _seconds_per_input(running, side) for side in task.sides}
         written, writing = _write(self._store, task)
-        device = device_of(running.teacher.device)
+        device = device_of(running.teacher.device).name
         return TeacherSpeed(device=device, seconds=seconds, written=written, writing=writing)
 
 
 def probe_teachers(store: Store, teachers: Sequence[TeacherPlan], run: RunConfig) -> dict[str, TeacherSpeed]:
-    """Measure planned teachers, one after another. Nothing is left in the store.
+    """Measure planned teachers, one after another. Nothing stays in the store.
 
     Args:
         store: where the cache is, or will be.
-        teachers: their plans, none of them refused.
-        run: executor, device.
+        teachers: their plans; none of them is refused.
+        run: executor and device.
     """
     tasks = [_task(teacher) for teacher in teachers]
     with open_pool(partial(SpeedProbe, store=store, run=run), replace(run, workers=1), tasks=1) as pool:
@@ -105,9 +87,13 @@ def probe_teachers(store: Store, teachers: Sequence[TeacherPlan], run: RunConfig
 
 
 def _task(teacher: TeacherPlan) -> ProbeTask:
-    unit = max(teacher.features[teacher.choice.encoding], key=lambda one: one.arrays[0].entry_bytes * one.grid.views)
+    unit = max(teacher.features[teacher.choice.encoding], key=_spatial_bytes)
     views = len(unit.grid.slots(0))
     return ProbeTask(choice=teacher.choice, sides=tuple(teacher.inputs), array=unit.arrays[0], views=views)
+
+
+def _spatial_bytes(unit: Unit) -> int:
+    return unit.arrays[0].entry_bytes * unit.grid.views
 
 
 def _seconds_per_input(running: RunningTeacher, side: int) -> float:
@@ -117,18 +103,17 @@ def _seconds_per_input(running: RunningTeacher, side: int) -> float:
         if batch == WARM_UP:
             began = time.perf_counter()
         inputs = normalise(pixels.to(running.teacher.device), running.teacher.spec)
-        running.teacher.encode(
-            inputs
-        ).spatial.half().cpu()  # features leave the device: it has done all there was to do
+        # copying features to the CPU waits for the device
+        running.teacher.encode(inputs).spatial.half().cpu()
     return (time.perf_counter() - began) / BATCHES / running.batch
 
 
 def _write(store: Store, task: ProbeTask) -> tuple[int, float]:
-    """Write a shard under a name of no cache's, take it away, and return its size and the seconds that writing took."""
+    """Write a shard under a name that no cache uses, delete it, and return its size and the seconds of writing."""
     draws = np.random.default_rng(0)
     shape = (ENTRIES, *task.array.entry_shape)
     entries = as_stored(draws.standard_normal(shape, dtype=np.float32), task.choice.encoding)
-    with _taken_away(store, f"tables/probe-{uuid.uuid4().hex}{TEMPORARY}") as name:
+    with _deleted_after(store, f"tables/probe-{uuid.uuid4().hex}{TEMPORARY}") as name:
         began = time.perf_counter()
         with publish(store, name) as sink:
             writer = ShardWriter(task.array, sink)
@@ -139,8 +124,8 @@ def _write(store: Store, task: ProbeTask) -> tuple[int, float]:
 
 
 @contextmanager
-def _taken_away(store: Store, name: str) -> Iterator[str]:
-    """Let an object be written, and remove it with every folder that was not there, however the block ends."""
+def _deleted_after(store: Store, name: str) -> Iterator[str]:
+    """Let the block write an object; afterwards delete it, and every folder that was made for it."""
     folder, made = os.path.dirname(store.path(name)), list[str]()
     while store.is_local and not os.path.isdir(folder):
         made.append(folder)
@@ -149,6 +134,6 @@ def _taken_away(store: Store, name: str) -> Iterator[str]:
         yield name
     finally:
         store.remove(name)
-        for one in made:
-            with suppress(OSError):  # somebody else put something there meanwhile, or it was never made
-                os.rmdir(one)
+        for folder in made:
+            with suppress(OSError):  # another process put something there meanwhile, or the folder was never made
+                os.rmdir(folder)

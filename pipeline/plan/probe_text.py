@@ -1,52 +1,19 @@
 """What a probe measured, as plain text: time and TFLOP/s of each input, MB/s of a shard, hours of a whole plan."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import final
+from collections.abc import Iterator, Sequence
 
-from pipeline.plan.plan import Plan, TeacherPlan
-from pipeline.plan.probe import TeacherSpeed
+from pipeline.plan.plan import Plan
+from pipeline.plan.speed import Speeds, probed_hours
 from pipeline.text_table import aligned
 
-Speeds = Mapping[str, TeacherSpeed]
-"""What was measured, by teacher."""
-NOTHING_MEASURED: Speeds = MappingProxyType({})
 
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbedHours:
-    """How long one worker takes over a teacher's features. It writes while the teacher runs: the longer one limits."""
-
-    forwards: float
-    writing: float
-
-    @property
-    def longest(self) -> float:
-        """What it takes in all."""
-        return max(self.forwards, self.writing)
-
-    @property
-    def limit(self) -> str:
-        """Which of both it is."""
-        return "writing" if self.writing > self.forwards else "forwards"
-
-
-def probed_hours(teacher: TeacherPlan, speed: TeacherSpeed) -> ProbedHours:
-    """Return the hours of a whole plan at the speeds measured."""
-    seconds = sum(count * speed.seconds[side] for side, count in teacher.inputs.items())
-    writing = teacher.bytes(teacher.choice.encoding) / speed.bytes_per_second
-    return ProbedHours(forwards=seconds / 3600, writing=writing / 3600)
-
-
-def kind_of(speeds: Speeds) -> str:
-    """Return what hours are counted of."""
-    return "CPU" if any(one.device.name == "cpu" for one in speeds.values()) else "GPU"
+def processor_of(speeds: Speeds) -> str:
+    """Return whose hours the plan counts: a CPU's where a teacher was measured on one, else a GPU's."""
+    return "CPU" if any(speed.device == "cpu" for speed in speeds.values()) else "GPU"
 
 
 def probe_lines(plan: Plan, speeds: Speeds) -> Iterator[str]:
-    """Say what was measured; nothing where nothing was."""
+    """Yield the tables of what was measured; nothing where nothing was."""
     if not speeds:
         return
     yield ""
@@ -62,7 +29,7 @@ def _input_rows(plan: Plan, speeds: Speeds) -> Iterator[Sequence[str]]:
         for side in sorted(teacher.inputs):
             seconds = speed.seconds[side]
             numbers = f"{teacher.inputs[side]:,}", f"{1e3 * seconds:,.4g}", f"{teacher.costs[side] / seconds:,.3g}"
-            yield teacher.choice.name, speed.device.name, f"{side} px", *numbers
+            yield teacher.choice.name, speed.device, f"{side} px", *numbers
 
 
 def _limit_rows(plan: Plan, speeds: Speeds) -> Iterator[Sequence[str]]:

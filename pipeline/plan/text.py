@@ -1,10 +1,11 @@
-"""A plan as plain text: a table of view sets, a table of teachers, totals, and whether it fits."""
+"""A plan as plain text: a table of view sets, a table of teachers, totals, and whether the cache fits."""
 
 from collections.abc import Sequence
 
 from pipeline.inventory.units import Unit, total_bytes, total_objects, total_shards
 from pipeline.plan.plan import Plan, TeacherPlan
-from pipeline.plan.probe_text import NOTHING_MEASURED, Speeds, kind_of, probe_lines, probed_hours
+from pipeline.plan.probe_text import probe_lines, processor_of
+from pipeline.plan.speed import NOTHING_MEASURED, Speeds, probed_hours
 from pipeline.plan.storage import Space, put_requests
 from pipeline.text_table import aligned, sized
 
@@ -16,8 +17,8 @@ def plan_lines(plan: Plan, tflops: float, speeds: Speeds = NOTHING_MEASURED) -> 
 
     Args:
         plan: what is planned.
-        tflops: what the GPU is stated to sustain (TFLOP/s).
-        speeds: what was measured of each teacher instead; empty where nothing was.
+        tflops: what one GPU sustains, as the user states it (TFLOP/s).
+        speeds: what was measured instead, by teacher; empty where nothing was.
     """
     return [
         *aligned(_view_rows(plan)),
@@ -31,10 +32,10 @@ def plan_lines(plan: Plan, tflops: float, speeds: Speeds = NOTHING_MEASURED) -> 
 
 
 def space_line(uri: str, space: Space | None) -> str:
-    """Say whether what is planned fits where the cache is to be."""
+    """Return the line that says whether the planned shards fit where the cache goes."""
     if space is None:
-        return f"space: {uri} is not on this machine; how much is free there is not known"
-    present = f" ({sized(space.present)} are there)" if space.present else ""
+        return f"space: {uri} is not on this machine, so its free space is unknown"
+    present = f" ({sized(space.present)} exist already)" if space.present else ""
     verdict = f"does not fit: {sized(space.lacking)} short" if space.lacking else "fits"
     return f"space: {sized(space.needed)} to write{present}, {sized(space.free)} free at {uri}: {verdict}"
 
@@ -70,9 +71,9 @@ def _teacher_rows(plan: Plan, tflops: float, speeds: Speeds) -> list[Row]:
         "objects",
         "PUTs",
         "TFLOP",
-        f"{kind_of(speeds)} hours",
+        f"{processor_of(speeds)} hours",
     )
-    return [head, *(_teacher_row(one, tflops, speeds) for one in plan.teachers)]
+    return [head, *(_teacher_row(teacher, tflops, speeds) for teacher in plan.teachers)]
 
 
 def _teacher_row(teacher: TeacherPlan, tflops: float, speeds: Speeds) -> Row:
@@ -102,16 +103,15 @@ def _total(plan: Plan) -> str:
 
 
 def _notes(plan: Plan, tflops: float, speeds: Speeds) -> list[str]:
-    tflop, hours = (
-        sum(one) for one in zip(*((t.tflop, _hours(t, tflops, speeds)) for t in plan.teachers), strict=True)
-    )
+    tflop = sum(teacher.tflop for teacher in plan.teachers)
+    hours = sum(_hours(teacher, tflops, speeds) for teacher in plan.teachers)
     how = "as measured, one worker" if speeds else f"at a stated {tflops:g} TFLOP/s"
     notes = [
-        f"teachers: {tflop:,.4g} TFLOP, {hours:,.3g} {kind_of(speeds)} hours {how}",
-        "bytes: array shards, if no view is rejected; tables, commit records and metadata come on top",
+        f"teachers: {tflop:,.4g} TFLOP, {hours:,.3g} {processor_of(speeds)} hours {how}",
+        "bytes: of array shards, if no view is rejected; tables, commit records and metadata are not counted",
     ]
     if any(teacher.choice.compression != "none" for teacher in plan.teachers):
-        notes.append("compression: not counted; zstd gains a few percent on float16")
+        notes.append("compression: not counted; zstd saves a few percent of float16")
     noise = [teacher.choice.name for teacher in plan.teachers if teacher.maps[0].random_weights]
     return [*notes, f"RANDOM WEIGHTS: {', '.join(noise)}: a demonstration, not teachers"] if noise else notes
 

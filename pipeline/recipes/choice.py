@@ -2,6 +2,7 @@
 
 from pipeline.config import Recipe, TeacherChoice
 from storage_schemas.format.errors import MissingError, Problem
+from teachers.source import spec_of
 
 
 def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
@@ -17,6 +18,4 @@ def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
         )
     if ":" not in teacher:
         return recipe.teacher(teacher)
-    from teachers.own import own_class  # imports torch, which the recipes' own teachers do not need yet
-
-    return TeacherChoice(name=own_class(teacher).declared.name, source=teacher, weights="own")
+    return TeacherChoice(name=spec_of(teacher).name, source=teacher, weights="own")

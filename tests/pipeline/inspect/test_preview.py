@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.__main__ import main
+from pipeline.features.forward import mosaic_inputs
 from pipeline.inspect.contact_sheet import (
     COLOURS,
     GAP,
@@ -29,15 +31,16 @@ from pipeline.inspect.preview import (
     shown_views,
 )
 from pipeline.inventory.teacher_maps import teacher_spec
-from pipeline.views.placements import Placement
+from pipeline.views.placements import Placement, window_starts
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.format.errors import StorageError
-from storage_schemas.format.geometry import CanvasGeometry, Offset
+from storage_schemas.format.geometry import CanvasGeometry, Offset, cut_windows
 from storage_schemas.format.mosaic import MosaicLayout
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import UNIFORM, draw_offset
 from storage_schemas.objects.store import Store
+from teachers.base import normalise
 
 BLACK = (0, 0, 0)
 SETTINGS = [
@@ -113,6 +116,32 @@ def test_a_mosaic_shows_each_window_in_its_cell_and_the_mean_colour_elsewhere() 
     expected[0:48, 0:48] = canvases[1, 0:48, 16:64]
     expected[64:112, 0:48] = canvases[2, 16:64, 16:64]
     np.testing.assert_array_equal(mosaic_pixels(canvases, geometry, spec, layout, placements), expected)
+
+
+@pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("patch", [14, 16, 18])
+def test_a_mosaic_shows_the_very_input_that_extract_makes(patch: int, resample: Any) -> None:
+    spec = TeacherSpec(
+        name="canvas",
+        model="none",
+        dim=8,
+        summary_dim=None,
+        patch=patch,
+        size_rule="canvas",
+        native=8 * patch,
+        mean=(0.5, 0.4, 0.2),
+        std=(0.5, 0.25, 0.2),
+        resample=resample,
+    )
+    geometry, layout = CanvasGeometry(resolution=48, patch=16, margin=1), MosaicLayout(canvas_tokens=8, window_tokens=3)
+    canvases = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    places = [(Offset(row=1, col=0), 3), (Offset(row=0, col=1), 0), (Offset(row=1, col=1), 2)]
+    placements = [Placement(row=row, offset=offset, mosaic=0, cell=cell) for row, (offset, cell) in enumerate(places)]
+    windows = normalise(torch.from_numpy(cut_windows(canvases, geometry, window_starts(placements))), spec)
+    [seen] = mosaic_inputs(windows, spec, layout, placements).permute(0, 2, 3, 1).double().numpy()
+    colours = np.clip((seen * spec.std + spec.mean) * 255, 0, 255)
+    shown = mosaic_pixels(canvases, geometry, spec, layout, placements)
+    assert np.abs(shown - colours).max() < 0.501, "the nearest colour, to rounding"
 
 
 def test_windows_are_drawn_where_extract_recorded_them(small_run: Any) -> None:

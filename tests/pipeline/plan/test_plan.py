@@ -210,7 +210,7 @@ def test_the_tables_are_aligned_and_say_each_number_once(planned: Plan) -> None:
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[5].split()[:4] == ["teacher", "stored", "as", "views"]
     assert lines[6].startswith("dinov3   float16       16        16 ")
-    assert lines[-2].startswith("bytes: array shards, if no view is rejected; ")
+    assert lines[-2].startswith("bytes: of array shards, if no view is rejected; ")
     assert lines[-1] == "RANDOM WEIGHTS: dinov3: a demonstration, not teachers"
 
 
@@ -250,9 +250,9 @@ def test_what_does_not_fit_is_said_plainly() -> None:
         "space: 5 MB to write, 1 kB free at /data: does not fit: 4.999 MB short"
     )
     assert space_line("/data", Space(free=6_000_000, needed=5_000_000, present=2_000)) == (
-        "space: 5 MB to write (2 kB are there), 6 MB free at /data: fits"
+        "space: 5 MB to write (2 kB exist already), 6 MB free at /data: fits"
     )
-    assert space_line("s3://b/c", None) == "space: s3://b/c is not on this machine; how much is free there is not known"
+    assert space_line("s3://b/c", None) == "space: s3://b/c is not on this machine, so its free space is unknown"
 
 
 def test_what_is_there_already_need_not_fit_again(planned: Plan, copied: Path, tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from pipeline.config import RunConfig, ViewsConfig
 from pipeline.inventory.units import canvas_unit, total_objects
 from pipeline.plan.forecast import expected_views
 from pipeline.plan.plan import Plan, plan_run
-from pipeline.plan.probe import TeacherSpeed, probe_teachers
-from pipeline.plan.probe_text import kind_of, probed_hours
+from pipeline.plan.probe import probe_teachers
+from pipeline.plan.probe_text import processor_of
+from pipeline.plan.speed import TeacherSpeed, probed_hours
 from pipeline.plan.storage import put_requests, requests_of
 from pipeline.plan.text import plan_lines
 from pipeline.recipes import recipe_of
 from pipeline.views.sampling import set_manifest
-from pipeline.workers.device import Device
 from storage_schemas.format.errors import StorageError
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.s3_upload import PART_BYTES
@@ -27,7 +27,7 @@ from teachers.cost import tflop_per_input
 
 LOCAL = RunConfig(executor="local")
 VIEWS = ViewsConfig(low=(128, 192), high=(256,), canvas_tokens=24, tokens_per_shard=1152)
-GPU = Device(name="NVIDIA H200", place="node/gpu")
+GPU = "NVIDIA H200"
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_plan_is_by_what_was_measured(planned: Plan) -> None:
         one.choice.name: TeacherSpeed(device=GPU, seconds=dict.fromkeys(one.inputs, 3600.0), written=1000, writing=1.0)
         for one in planned.teachers
     }
-    assert (kind_of(speeds), kind_of({})) == ("GPU", "GPU")
+    assert (processor_of(speeds), processor_of({})) == ("GPU", "GPU")
     lines = plan_lines(planned, 300.0, speeds)
     inputs = {one.choice.name: sum(one.inputs.values()) for one in planned.teachers}
     row = next(line.split() for line in lines if line.startswith("dinov3"))
