@@ -32,14 +32,14 @@ def views(arguments: Sequence[str]) -> None:
     """Cut the views that a recipe's teachers need."""
     options, recipe = views_options(arguments)
     from pipeline.inventory.teacher_maps import teacher_spec
-    from pipeline.inventory.unfinished import waiting_teachers
+    from pipeline.inventory.unfinished import unfinished_teachers
     from pipeline.views.stage import make_views, require_recipe
 
     cache = _cache(options.cache)
     manifest = require_recipe(cache, recipe, extend=options.extend)
     specs = [teacher_spec(choice) for choice in recipe.teachers]
     if manifest is not None:
-        specs = waiting_teachers(cache, manifest, recipe.teachers)
+        specs = unfinished_teachers(cache, manifest, recipe.teachers)
     make_views(cache, recipe, specs, options.data, options.run, _say, extend=options.extend)
 
 

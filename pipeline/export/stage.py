@@ -13,7 +13,7 @@ from pipeline.export.selection import ExportedViews, select_views
 from pipeline.export.tasks import UnitPair, missing_tasks, require_complete
 from pipeline.export.worker import ExportReport, ExportTask, ShardExporter
 from pipeline.inventory.commit_log import committed_units, unit_command
-from pipeline.inventory.stored_units import canvas_units, detail_units, detailed_teachers, feature_units, stored_sides
+from pipeline.inventory.manifest_units import canvas_units, detail_units, detailed_teachers, feature_units, stored_sides
 from pipeline.inventory.units import Unit
 from pipeline.leases.lease import WHOLE_LEASE, leased
 from pipeline.leases.names import LEASES

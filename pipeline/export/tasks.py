@@ -52,9 +52,8 @@ def require_complete(source: Cache, pairs: Sequence[UnitPair], fixes: Mapping[st
     """
     problems = []
     for unit in (pair.source for pair in pairs):
-        lacking = unit.grid.shards - len(source.records(unit.name, unit.identity))
-        if lacking:
-            found = f"{lacking} of {unit.grid.shards} shards are not committed"
+        if lacking := unit.grid.missing(source.records(unit.name, unit.identity)):
+            found = f"{len(lacking)} of {unit.grid.shards} shards are not committed"
             problems.append(Problem(place=unit.name, found=found, fix=fixes[unit.name]))
     if problems:
         raise MissingError("export", problems)
@@ -75,10 +74,10 @@ def missing_tasks(
     for view_set, shape in exported.manifest.sets.items():
         contents: list[ShardContents] = []
         for pair in (pair for pair in pairs if pair.target.view_set == view_set):
-            lacking = set(range(shape.grid.shards)) - set(committed_shards(target.store, pair.target.name))
+            lacking = shape.grid.missing(committed_shards(target.store, pair.target.name))
             if lacking and not contents:
                 contents = list(shard_contents(source, views, exported, view_set))
-            for shard in sorted(lacking):
+            for shard in lacking:
                 one = contents[shard]
                 tables = {name: one.tables[name] for name, _ in pair.target.tables if name in one.tables}
                 yield ExportTask(source=pair.source, target=pair.target, shard=shard, rows=one.rows, tables=tables)

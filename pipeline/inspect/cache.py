@@ -1,6 +1,6 @@
-"""Inspecting a cache: what is in it, and how far each stage is, from its manifests and its commit log alone."""
+"""Inspecting a cache: what is in it, and how far each stage is. Manifests, commit log and small arrays are read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from pipeline.config import TeacherChoice
 from pipeline.inspect.facts import (
@@ -13,22 +13,19 @@ from pipeline.inspect.facts import (
     ViewSetFacts,
     WriterFacts,
 )
-from pipeline.inventory.commands import recipe_teachers, stats_command, views_command
-from pipeline.inventory.commit_log import committed_units, exported_names, unit_command
-from pipeline.inventory.stored_units import (
-    Committed,
+from pipeline.inventory.commands import recipe_teachers
+from pipeline.inventory.commit_log import committed_units
+from pipeline.inventory.manifest_units import (
     canvas_units,
     detail_units,
     detailed_teachers,
     feature_units,
-    is_complete,
-    seeing_nothing_more,
     sides_of,
     stored_sides,
     teacher_manifests,
 )
 from pipeline.inventory.teacher_maps import map_specs, teacher_spec
-from pipeline.inventory.unfinished import UnfinishedFacts
+from pipeline.inventory.unfinished import CommittedShards, is_complete, list_unfinished
 from pipeline.inventory.units import Unit
 from pipeline.leases.claim import Claim, said_time
 from pipeline.leases.lease import list_claims
@@ -50,13 +47,16 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         tolerance: the residual above which a view set's features are off.
 
     Raises:
-        MissingError: there is no cache.
-        ContractError: it is of another version, or parts of it do not belong together.
-        CorruptionError: what it says of itself is damaged.
+        MissingError: there is no cache, or a teacher's PHI-S is gone.
+        ContractError: the cache is of another format version, or parts of it do not belong together.
+        CorruptionError: a manifest, a commit record or a small array is damaged.
     """
     recipe, views = cache.require(), cache.views_manifest()
     manifests, committed = teacher_manifests(cache), committed_units(cache)
     details = [] if views is None else _details(cache, recipe, views, manifests, committed)
+    teachers = () if views is None else tuple(_teacher(cache, views, manifest, tolerance) for manifest in manifests)
+    shards = {"views": 1} if views is None else _shards(cache, recipe, views, manifests, details)
+    measured = {teacher.name for teacher in teachers if teacher.stats is not None and teacher.stats.current}
     return CacheFacts(
         schema=SCHEMA,
         cache=cache.store.uri,
@@ -64,11 +64,11 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         format=FORMAT_VERSION,
         identity=None if views is None else views.digest,
         exported_from=views.identity["export"]["source"] if views is not None and views.exported else None,
-        images=0 if views is None else sum(one.images["count"] for one in views.generations),
+        images=0 if views is None else sum(generation.images["count"] for generation in views.generations),
         generations=0 if views is None else len(views.generations),
         view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
-        teachers=() if views is None else tuple(_teacher(cache, views, one, tolerance) for one in manifests),
-        unfinished=tuple(_unfinished(cache, recipe, views, manifests, details, committed)),
+        teachers=teachers,
+        unfinished=tuple(list_unfinished(cache, recipe, views, manifests, shards, committed, measured)),
         writers=tuple(map(_writer, list_claims(cache.store))),
     )
 
@@ -87,17 +87,33 @@ def _writer(claim: Claim) -> WriterFacts:
 
 
 def _details(
-    cache: Cache, recipe: str, views: ViewsManifest, manifests: Sequence[TeacherManifest], committed: Committed
+    cache: Cache, recipe: str, views: ViewsManifest, manifests: Sequence[TeacherManifest], committed: CommittedShards
 ) -> list[Unit]:
-    """Return the units of details that are there, or that a teacher still needs."""
+    """Return the units of details that are in the cache, or that a teacher still needs."""
     specs = [teacher_spec(choice) for choice in _expected(recipe, views)] + [manifest.spec for manifest in manifests]
     sides = {spec.forward_of: sides_of(spec, views) for spec in specs if spec.size_rule == "fixed"}
-    if views.exported:  # which has no details but those that were asked for
-        sides = {name: one for name, one in sides.items() if name in detailed_teachers(committed)}
-    there = detailed_teachers(committed)
-    sides |= {name: stored_sides(cache, views, name) for name in there if name not in sides}
-    needed = [name for name in sides if name in there or not is_complete(views, name, committed)]
-    return [unit for name in sorted(needed) for unit in detail_units(views, name, sides[name])]
+    stored = detailed_teachers(committed)
+    if views.exported:  # an export has only the details that were asked for
+        sides = {name: sides[name] for name in sides if name in stored}
+    sides |= {name: stored_sides(cache, views, name) for name in stored if name not in sides}
+    shown = [name for name in sides if name in stored or not is_complete(views, name, committed)]
+    return [unit for name in sorted(shown) for unit in detail_units(views, name, sides[name])]
+
+
+def _shards(
+    cache: Cache,
+    recipe: str,
+    views: ViewsManifest,
+    manifests: Sequence[TeacherManifest],
+    details: Sequence[Unit],
+) -> dict[str, int]:
+    """Return how many shards each unit is to have: of canvases, of details, then of each teacher's features."""
+    shards = {unit.name: unit.grid.shards for unit in (*canvas_units(views), *details)}
+    names = {spec.name for choice in _expected(recipe, views) for spec in map_specs(choice)}
+    names |= {manifest.spec.name for manifest in manifests}
+    for name in sorted(names | set(cache.teachers())):
+        shards |= {features_unit(view_set, name): shape.grid.shards for view_set, shape in views.sets.items()}
+    return shards
 
 
 def _view_set(cache: Cache, unit: Unit, details: Sequence[Unit]) -> ViewSetFacts:
@@ -137,7 +153,7 @@ def _teacher(cache: Cache, views: ViewsManifest, manifest: TeacherManifest, tole
         identity=manifest.digest,
         exported_from=digest(manifest.identity["source"]) if manifest.exported else None,
         sets=sets,
-        bytes=sum(one.bytes for one in sets),
+        bytes=sum(features.bytes for features in sets),
         phi_s=_phi_s(cache, spec.name),
         stats=stats_facts(cache, views, manifest, tolerance),
     )
@@ -175,43 +191,8 @@ def _phi_s(cache: Cache, teacher: str) -> PhiSFacts:
     return PhiSFacts(tokens=attributes["tokens"], scale=phi_s.scale, sha256=attributes["sha256"])
 
 
-def _unfinished(
-    cache: Cache,
-    recipe: str,
-    views: ViewsManifest | None,
-    manifests: Sequence[TeacherManifest],
-    details: Sequence[Unit],
-    committed: Committed,
-) -> Iterator[UnfinishedFacts]:
-    if views is None:
-        yield UnfinishedFacts(unit="views", done=0, of=1, command=views_command(cache, recipe))
-        return
-    names = {spec.name for choice in _expected(recipe, views) for spec in map_specs(choice)}
-    exported = exported_names(views, manifests)
-    names |= {manifest.spec.name for manifest in manifests}
-    idle = seeing_nothing_more(views, manifests, committed)
-    wanted = [unit for unit in details if unit.name.rpartition("/")[2] not in idle]
-    shards = {unit.name: unit.grid.shards for unit in (*canvas_units(views), *wanted)}
-    for name in sorted(names | set(cache.teachers())):
-        shards |= {features_unit(view_set, name): shape.grid.shards for view_set, shape in views.sets.items()}
-    for unit, of in shards.items():
-        done = len(committed.get(unit, ()))
-        if done < of:
-            yield UnfinishedFacts(unit=unit, done=done, of=of, command=unit_command(cache, recipe, unit, exported))
-    yield from _unmeasured(cache, views, manifests, committed)
-
-
-def _unmeasured(
-    cache: Cache, views: ViewsManifest, manifests: Sequence[TeacherManifest], committed: Committed
-) -> Iterator[UnfinishedFacts]:
-    for manifest in manifests:
-        name, stats = manifest.spec.name, stats_facts(cache, views, manifest)
-        if is_complete(views, name, committed) and (stats is None or not stats.current):
-            yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=stats_command(cache, name))
-
-
 def _expected(recipe: str, views: ViewsManifest) -> tuple[TeacherChoice, ...]:
-    """Return the teachers that a cache is to have: its recipe's; of an export, those that it has."""
+    """Return the teachers that a cache is to have beside those that it has: its recipe's, but of an export none."""
     return () if views.exported else recipe_teachers(recipe)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.inspect.facts import SCHEMA
 from pipeline.inventory.commit_log import committed_units
-from pipeline.inventory.stored_units import (
+from pipeline.inventory.manifest_units import (
     canvas_units,
     detail_units,
     detailed_teachers,

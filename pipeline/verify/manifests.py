@@ -6,7 +6,7 @@ from typing import final
 
 from pipeline.inventory.commands import export_command, extract_command, views_command
 from pipeline.inventory.commit_log import committed_units, is_of_teacher
-from pipeline.inventory.stored_units import detailed_teachers, sides_of
+from pipeline.inventory.manifest_units import detailed_teachers, sides_of
 from pipeline.inventory.units import Unit
 from pipeline.verify.problems import Findings
 from pipeline.verify.teachers import CheckedTeacher, check_teacher

@@ -3,9 +3,8 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from pipeline.inventory.commands import stats_command
-from pipeline.inventory.commit_log import committed_units, exported_names, unit_command
-from pipeline.inventory.stored_units import seeing_nothing_more
-from pipeline.inventory.unfinished import UnfinishedFacts
+from pipeline.inventory.commit_log import committed_units
+from pipeline.inventory.unfinished import UnfinishedFacts, list_unfinished
 from pipeline.verify.independent import read_independently, require_zarr
 from pipeline.verify.leftovers import unnamed_objects
 from pipeline.verify.manifests import CacheManifests, read_manifests
@@ -49,10 +48,7 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
     checked = _checked(cache, manifests, committed, options, findings)
     independent = _read_independently(cache, manifests, checked, options, findings)
     findings.problems.extend(_unnamed(manifests, committed, findings.problems))
-    unfinished = list(_shards_left(cache, manifests, committed))
-    unread = {task.name for task, report in checked if not report.records}
-    counted = _views(checked)
-    unfinished += _stats_left(cache, manifests, counted, {facts.unit for facts in unfinished} | unread, findings)
+    unfinished = _list_unfinished(cache, manifests, committed, checked, findings)
     leftovers = unnamed_objects(cache, findings) if manifests.whole and not teacher else []
     return Verdict(
         problems=tuple(dict.fromkeys(findings.problems)),
@@ -132,29 +128,32 @@ def _unnamed(
             yield Problem(place=f"tables/shards/{name}", found=found, fix=fix)
 
 
-def _shards_left(
-    cache: Cache, declared: CacheManifests, committed: Mapping[str, Sequence[int]]
-) -> Iterator[UnfinishedFacts]:
+def _list_unfinished(
+    cache: Cache,
+    declared: CacheManifests,
+    committed: Mapping[str, Sequence[int]],
+    checked: Checked,
+    findings: Findings,
+) -> list[UnfinishedFacts]:
+    """List what is unfinished, and check the statistics on the way. Those of incomplete features are not listed."""
+    shards = {unit.name: unit.grid.shards for unit in declared.units}
+    incomplete = {unit.name for unit in declared.units if unit.grid.missing(committed.get(unit.name, ()))}
+    incomplete |= {task.name for task, report in checked if not report.records}
+    measured = set(_measured(cache, declared, _views(checked), incomplete, findings))
     views = declared.views and declared.views.manifest
-    exported = exported_names(views, declared.teachers)
-    idle = seeing_nothing_more(views, declared.teachers, committed) if views else ()
-    for unit in declared.units:
-        if any(unit.name.endswith(f"/detail/{name}") for name in idle):
-            continue  # what is there is checked, what is not is wanted by nobody
-        done = len(set(committed.get(unit.name, ())) & set(range(unit.grid.shards)))
-        if done < unit.grid.shards:
-            command = unit_command(cache, declared.recipe, unit.name, exported)
-            yield UnfinishedFacts(unit=unit.name, done=done, of=unit.grid.shards, command=command)
+    return list(list_unfinished(cache, declared.recipe, views, declared.teachers, shards, committed, measured))
 
 
-def _stats_left(
-    cache: Cache, declared: CacheManifests, views: Mapping[str, int], uncounted: Collection[str], found: Findings
-) -> Iterator[UnfinishedFacts]:
+def _measured(
+    cache: Cache, declared: CacheManifests, views: Mapping[str, int], incomplete: Collection[str], findings: Findings
+) -> Iterator[str]:
+    """Check the statistics of every teacher, and yield the teachers whose statistics are not to be listed."""
     for manifest in declared.teachers:
         name = manifest.spec.name
-        command, units = stats_command(cache, name), {one: features_unit(one, name) for one in manifest.tokens}
-        complete = not any(unit in uncounted for unit in units.values())
+        units = {view_set: features_unit(view_set, name) for view_set in manifest.tokens}
+        complete = not any(unit in incomplete for unit in units.values())
         rows = {view_set: views.get(unit, 0) for view_set, unit in units.items()} if complete else None
         shards = {unit.view_set: unit.grid.shards for unit in declared.units if unit.name in units.values()}
-        if check_stats(cache, manifest, rows, shards, command, found) is None and complete:
-            yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=command)
+        stats = check_stats(cache, manifest, rows, shards, stats_command(cache, name), findings)
+        if stats is not None or not complete:
+            yield name

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from pipeline.inventory.stored_units import feature_units
+from pipeline.inventory.manifest_units import feature_units
 from pipeline.inventory.units import Unit
 from pipeline.stats.stored import read_sums
 from pipeline.verify.problems import Findings, collecting

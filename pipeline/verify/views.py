@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from pipeline.config import ViewsConfig
-from pipeline.inventory.stored_units import canvas_units, detail_units, stored_sides
+from pipeline.inventory.manifest_units import canvas_units, detail_units, stored_sides
 from pipeline.inventory.units import Unit
 from pipeline.verify.problems import MALFORMED, Findings, collecting
 from pipeline.verify.zarr_metadata import Fixes, check_group, check_unit, metadata_name, restore_from_copy

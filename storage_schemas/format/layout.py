@@ -9,6 +9,7 @@
 A **unit** is what commits together: the views of a set, a teacher's detail of a set, a teacher's features of a set.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
@@ -102,6 +103,10 @@ class ShardGrid:
     def rows(self) -> int:
         """Length of the set's arrays: row slots up to the last one that a view was drawn for."""
         return self.slots(self.shards - 1).stop if self.shards else 0
+
+    def missing(self, committed: Iterable[int]) -> list[int]:
+        """Return the shards of the grid that are not among the committed ones, in order."""
+        return sorted(set(range(self.shards)).difference(committed))
 
     def first(self, generations: int) -> "ShardGrid":
         """Return the grid as it was when there were only so many generations."""

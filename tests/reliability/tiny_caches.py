@@ -12,7 +12,7 @@ from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice,
 from pipeline.features.extraction import plan_extraction
 from pipeline.features.stage import extract_teacher
 from pipeline.inventory.teacher_maps import teacher_spec
-from pipeline.inventory.unfinished import waiting_teachers
+from pipeline.inventory.unfinished import unfinished_teachers
 from pipeline.stats.stage import measure_teachers
 from pipeline.views.stage import make_views, require_recipe, views_missing
 from storage_schemas.cache import Cache
@@ -98,14 +98,14 @@ class TinyCache:
         manifest = require_recipe(cache, recipe, extend=extend)
         specs = [teacher_spec(choice) for choice in recipe.teachers]
         if manifest is not None:
-            specs = waiting_teachers(cache, manifest, recipe.teachers)
+            specs = unfinished_teachers(cache, manifest, recipe.teachers)
         make_views(cache, recipe, specs, self.listed(history), LOCAL, str, extend=extend)
 
     def extract(self, history: History, teachers: Iterable[str], name: str) -> None:
         """Run a teacher, as `make extract` does: views that it needs and that are not there are cut before."""
         cache, recipe, choice = self.cache, recipe_of(history, {*teachers, name}), TEACHERS[name]
         manifest = require_recipe(cache, recipe)
-        if manifest is None or views_missing(cache, manifest, waiting_teachers(cache, manifest, [choice])):
+        if manifest is None or views_missing(cache, manifest, unfinished_teachers(cache, manifest, [choice])):
             specs = [teacher_spec(one) for one in recipe.teachers]
             make_views(cache, recipe, specs, self.listed(history), LOCAL, str)
         extract_teacher(plan_extraction(cache, recipe, choice), LOCAL, str)

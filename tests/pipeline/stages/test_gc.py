@@ -10,7 +10,7 @@ from pipeline.__main__ import main
 from pipeline.features.extraction import plan_extraction
 from pipeline.features.stage import extract_teacher
 from pipeline.inventory.teacher_maps import teacher_spec
-from pipeline.inventory.unfinished import waiting_teachers
+from pipeline.inventory.unfinished import unfinished_teachers
 from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
@@ -90,7 +90,7 @@ def test_details_can_go_once_every_map_of_their_teacher_is_complete(tiny_run: St
     assert views is not None
     (copied / "tables/shards/teachers/siglip2-block0/low-192/00000.parquet").unlink()
     assert spent_details(cache, views, choices) == []
-    assert [spec.name for spec in waiting_teachers(cache, views, choices)] == ["siglip2"]
+    assert [spec.name for spec in unfinished_teachers(cache, views, choices)] == ["siglip2"]
     extract_teacher(plan_extraction(cache, tiny_run.recipe, tiny_run.recipe.teacher("siglip2")), LOCAL, str)
     spent = spent_details(cache, views, choices)
     assert all("/detail/siglip2" in name for name in names(spent))
@@ -109,7 +109,7 @@ def test_where_details_are_gone_nothing_asks_for_them_until_a_teacher_needs_them
     before = contents(copied)
     delete(cache, spent_details(cache, views, [choice]))
     said: list[str] = []
-    make_views(cache, tiny_run.recipe, waiting_teachers(cache, views, [choice]), "", LOCAL, said.append)
+    make_views(cache, tiny_run.recipe, unfinished_teachers(cache, views, [choice]), "", LOCAL, said.append)
     extract_teacher(plan_extraction(cache, tiny_run.recipe, choice), LOCAL, said.append)
     assert said[0].startswith("views: complete, nothing to do")
     assert "complete, nothing to do" in said[-1]
