@@ -116,7 +116,7 @@ inspect: $(INSTALLED) ## what is in the cache, and how far each stage is
 export: $(INSTALLED) ## a subset of the cache, re-sharded or re-encoded, as a cache of its own at TO
 	@$(PIPELINE) export --cache "$(CACHE)" --to "$(TO)" $(if $(TEACHER),--teachers $(TEACHER)) $(EXECUTES) $(TELLS) $(ARGS)
 
-gc: $(INSTALLED) ## what can go: leftovers of killed runs, details that are done with (ARGS="--details --delete")
+gc: $(INSTALLED) ## what can be deleted: leftovers of killed runs, details that no teacher needs (ARGS="--details --delete")
 	@$(PIPELINE) gc --recipe "$(RECIPE)" --cache "$(CACHE)" $(ARGS)
 
 verify: $(INSTALLED) ## check that what is there is what was committed

@@ -1,22 +1,21 @@
-"""`python -m pipeline COMMAND`: reads the command line, runs a stage, turns refusals into one message and status 2."""
+"""`python -m pipeline COMMAND`: each command parses its arguments, then imports and runs its stage."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 
-from pipeline.command_line import USAGE, Command, TeachersOptions, parse
+from pipeline.command_line import TeachersOptions, parse, usage
 from pipeline.export.options import export_options
 from pipeline.features.options import extract_options
 from pipeline.inspect.options import inspect_options, preview_options
 from pipeline.plan.options import plan_options
+from pipeline.recipes import RECIPES
 from pipeline.recipes.options import photographs_options
 from pipeline.stats.options import stats_options
 from pipeline.verify.options import gc_options, verify_options
 from pipeline.views.options import views_options
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem, SettingError
+from storage_schemas.command_line import Command, run_command
+from storage_schemas.format.errors import CorruptionError
 from storage_schemas.objects.store import Store
 
 
@@ -44,19 +43,11 @@ def views(arguments: Sequence[str]) -> None:
 
 
 def preview(arguments: Sequence[str]) -> None:
-    """Write a contact sheet: canvases with the windows of every teacher and a student, and mosaics."""
+    """Draw a contact sheet of a cache's views."""
     options, recipe = preview_options(arguments)
-    from pipeline.inspect.contact_sheet import lay_out, write_sheet
-    from pipeline.inspect.preview import Drawing, sheet_rows
-    from pipeline.inventory.teacher_maps import teacher_spec
-    from pipeline.views.stage import require_recipe
+    from pipeline.inspect.stage import draw_sheet
 
-    cache, specs = _cache(options.cache), tuple(teacher_spec(choice) for choice in recipe.teachers)
-    require_recipe(cache, recipe)
-    drawing = Drawing(seed=recipe.views.seed, shifts=recipe.views.teacher_shifts, specs=specs)
-    sheet = lay_out(sheet_rows(cache, drawing, options.canvases), [spec.name for spec in specs])
-    write_sheet(sheet, Path(options.sheet))
-    _say(f"preview: {sheet.width} x {sheet.height} pixels written to {options.sheet}")
+    draw_sheet(_cache(options.cache), options, recipe, _say)
 
 
 def extract(arguments: Sequence[str]) -> None:
@@ -93,21 +84,9 @@ def train(arguments: Sequence[str]) -> None:
 def inspect(arguments: Sequence[str]) -> None:
     """Say what is in a cache, or what is known of one view."""
     options = inspect_options(arguments)
-    from pipeline.inspect.cache import inspect_cache
-    from pipeline.inspect.text import cache_lines, view_lines
-    from pipeline.inspect.view import ViewFacts, view_facts
-    from pipeline.verify.problems import MALFORMED
+    from pipeline.inspect.stage import say_facts
 
-    cache = _cache(options.cache)
-    try:
-        facts = view_facts(cache, options.view) if options.view else inspect_cache(cache, options.tolerance)
-    except MALFORMED as error:
-        found, fix = f"cannot be read: {type(error).__name__}: {error}", "`make verify` names all that is wrong"
-        raise CorruptionError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)]) from error
-    if options.json:
-        _say(json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        _say("\n".join(view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts)))
+    say_facts(_cache(options.cache), options, _say)
 
 
 def verify(arguments: Sequence[str]) -> None:
@@ -133,45 +112,11 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def gc(arguments: Sequence[str]) -> None:
-    """Say what a cache no longer needs; delete it when told."""
+    """List what a cache no longer needs; delete it when asked to."""
     options = gc_options(arguments)
-    from pipeline.leases.claim import described
-    from pipeline.leases.lease import WHOLE_LEASE, leased, list_claims
-    from pipeline.recipes import recipe_of
-    from pipeline.text_table import sized
-    from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details, stale_uploads
-    from storage_schemas.objects.pending_uploads import PendingUpload, abort_upload
+    from pipeline.verify.gc import collect_garbage
 
-    def find(cache: Cache) -> tuple[list[Leftover], list[PendingUpload], str]:
-        views = cache.views_manifest()
-        spent = spent_details(cache, views, recipe_of(options.recipe).teachers) if options.details and views else []
-        found, uploads = [*spent, *find_leftovers(cache)], stale_uploads(cache, options.uploads_older_than)
-        for one in found:
-            _say(f"  {one.name}")
-        for upload in uploads:
-            _say(f"  {upload.name}: an upload that began at {upload.begun:%Y-%m-%d %H:%M} and never ended")
-        counts = f"{len(found)} objects, {sized(sum(one.bytes for one in found))}"
-        return found, uploads, counts + (f", and {len(uploads)} unfinished uploads" if uploads else "")
-
-    cache = _cache(options.cache)
-    cache.require()
-    if options.delete:
-        with leased(cache, WHOLE_LEASE, "gc") as lease:
-            found, uploads, counts = find(lease.cache)
-            delete(lease.cache, found)
-            for upload in uploads:
-                abort_upload(cache.store, upload)
-        for name in lease.cleared:
-            _say(f"gc: {name}, of a run that has ended, deleted")
-        _say(f"gc: {counts}, deleted")
-    else:
-        *_, counts = find(cache)
-        for claim in list_claims(cache.store):
-            if claim.stale:
-                _say(f"gc: {claim.name}, of a run that has ended, goes too")
-            else:
-                _say(f"gc: nothing can go now: {claim.lease} is being written by {described(claim)}")
-        _say(f"gc: {counts}, can go; nothing is deleted without --delete")
+    collect_garbage(_cache(options.cache), options, _say)
 
 
 def teachers(arguments: Sequence[str]) -> None:
@@ -213,31 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         Exit status: 0, or 2 with one message on standard error.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    try:
-        _command(arguments[0])(arguments[1:])
-    except AbstractStillhouseError as error:
-        return _refused(error)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        found = f"{error.strerror}" if error.strerror else type(error).__name__
-        return _refused(SettingError("file", [Problem(place=str(error.filename), found=found)]))
-    return 0
-
-
-def _refused(error: AbstractStillhouseError) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-
-
-def _command(name: str) -> Command:
-    if name not in COMMANDS:
-        fix = f"there are {', '.join(COMMANDS)}"
-        raise SettingError("command", [Problem(place=name, found="is no command", fix=fix)])
-    return COMMANDS[name]
+    return run_command(COMMANDS, usage(RECIPES), arguments, package="pipeline")
 
 
 def _cache(uri: str) -> Cache:

@@ -1,78 +1,77 @@
-"""The command line of each stage: a recipe's fields, to be overridden by name, with their docstrings as help."""
+"""The command line of each command: its settings with their docstrings as help, parsed by tyro and checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, final
 
 import tyro
 
-from pipeline.recipes import RECIPES
 from storage_schemas.format.errors import Problem, SettingError
 
 Options = TypeVar("Options")
 
-
-def parse(command: str, default: Options, arguments: Sequence[str]) -> Options:
-    """Read a command line over defaults; a wrong one ends the process with status 2 and says why."""
-    program = f"python -m pipeline {command}"
-    kind: Any = Annotated[type(default), tyro.conf.configure(tyro.conf.FlagCreatePairsOff)]
-    return tyro.cli(kind, prog=program, default=default, args=list(arguments))
-
-
-def named(arguments: Sequence[str], name: str, default: str) -> str:
-    """Return the value of `--name value` or `--name=value`: what must be known before the rest can be read."""
-    value = default
-    for position, argument in enumerate(arguments):
-        if argument == f"--{name}" and position + 1 < len(arguments):
-            value = arguments[position + 1]
-        elif argument.startswith(f"--{name}="):
-            value = argument.partition("=")[2]
-    return value
-
-
-def require(name: str, value: str) -> None:
-    """Refuse a setting that is not given."""
-    if not value:
-        raise SettingError(name, [Problem(place=f"--{name.lower()}", found="is not given", fix=f"make … {name}=…")])
-
-
-COMMAND_HELP: dict[str, str] = {
-    "plan": "what a run would make and cost, stated or measured (--probe); writes nothing",
-    "views": "cut the views",
-    "preview": "a contact sheet: canvases with every teacher's window, and mosaics",
-    "extract": "run one teacher over the views (cutting them first where they are missing)",
-    "stats": "measure what is stored: PHI-S residual, dispersion",
-    "train": "train a student on Ray; without Ray: python -m trainer train",
-    "inspect": "what is in a cache, and how far each stage is",
-    "verify": "check that what is there is what was committed",
-    "export": "a subset of a cache, re-sharded or re-encoded, as a cache of its own in another place",
-    "gc": "what can go: leftovers of killed runs, details that are done with; deletes them when told",
-    "teachers": "the catalogue of teachers",
-    "photographs": "lay out the demo's photographs as a folder",
-}
-"""Every command, with what it does."""
-
-USAGE = "\n".join(
-    [
-        "python -m pipeline COMMAND [--help] [settings]",
-        "",
-        *(f"  {command:<12} {says}" for command, says in COMMAND_HELP.items()),
-        "",
-        f"Recipes: {', '.join(RECIPES)}.",
-    ]
-)
-"""What `python -m pipeline --help` says."""
-
-Command = Callable[[Sequence[str]], None]
+CacheUri = Annotated[
+    str, tyro.conf.arg(help="Where the cache is: a folder, or any URI that fsspec can read and write (CACHE).")
+]
+"""The setting `--cache`."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeachersOptions:
-    """Prints the catalogue of teachers; there is nothing to set."""
+    """Prints the catalogue of teachers. It has no settings."""
+
+
+def parse(command: str, default: Options, arguments: Sequence[str]) -> Options:
+    """Parse a command line over defaults; a wrong one ends the process with status 2 and a message."""
+    program = f"python -m pipeline {command}"
+    kind: Any = Annotated[type(default), tyro.conf.configure(tyro.conf.FlagCreatePairsOff)]
+    return tyro.cli(kind, prog=program, default=default, args=list(arguments))
+
+
+def require(name: str, value: str) -> None:
+    """Refuse a setting that is not given.
+
+    Raises:
+        SettingError: `value` is empty.
+    """
+    if not value:
+        raise SettingError(name, [Problem(place=f"--{name.lower()}", found="is not given", fix=f"make … {name}=…")])
 
 
 def require_at_least(name: str, value: float, least: float) -> None:
-    """Refuse a setting that is less than it may be."""
+    """Refuse a setting that is too small, or not a number.
+
+    Raises:
+        SettingError: `value` is less than `least`, or NaN.
+    """
     if not value >= least:
         raise SettingError(name, [Problem(place=f"--{name}", found=f"{value} is less than {least}")])
+
+
+COMMAND_HELP: dict[str, str] = {
+    "plan": "what a run would make and cost; with --probe, as measured here",
+    "views": "cut views from the images",
+    "preview": "a picture of some canvases with each teacher's window, and of mosaics",
+    "extract": "run one teacher over the views; cut them first where they are missing",
+    "stats": "measure the stored features: PHI-S residual, dispersion, fidelity",
+    "train": "train a student on Ray; without Ray: python -m trainer train",
+    "inspect": "what is in a cache, and what is unfinished",
+    "verify": "check that a cache holds exactly what was committed",
+    "export": "copy a subset of a cache, re-sharded or re-encoded, to a cache of its own",
+    "gc": "what can be deleted: leftovers of killed runs, details that no teacher needs; --delete deletes it",
+    "teachers": "the catalogue of teachers",
+    "photographs": "copy the demo's photographs to a folder",
+}
+"""Every command, with what it does."""
+
+
+def usage(recipes: Iterable[str]) -> str:
+    """Return what `python -m pipeline --help` prints.
+
+    Args:
+        recipes: the names that RECIPE takes.
+    """
+    lines = [f"  {command:<12} {does}" for command, does in COMMAND_HELP.items()]
+    head = "python -m pipeline COMMAND [--help] [settings]"
+    return "\n".join([head, "", *lines, "", f"Recipes: {', '.join(recipes)}."])

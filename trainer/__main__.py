@@ -1,9 +1,9 @@
 """`python -m trainer COMMAND`: reads the command line, runs it, turns refusals into one message and status 2."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from storage_schemas.format.errors import AbstractStillhouseError, Problem, SettingError
+from storage_schemas.command_line import Command, run_command
 from trainer.options import USAGE, train_options
 
 
@@ -13,15 +13,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         Exit status: 0, or 2 with one message on standard error.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0 if arguments else 2
-    try:
-        _command(arguments[0])(arguments[1:])
-    except AbstractStillhouseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(COMMANDS, USAGE, arguments, package="trainer")
 
 
 def train_student(arguments: Sequence[str]) -> None:
@@ -54,14 +46,7 @@ def export(arguments: Sequence[str]) -> None:
     _say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")
 
 
-COMMANDS: Mapping[str, Callable[[Sequence[str]], None]] = {"train": train_student, "report": report, "export": export}
-
-
-def _command(name: str) -> Callable[[Sequence[str]], None]:
-    if name not in COMMANDS:
-        fix = f"there are {', '.join(COMMANDS)}"
-        raise SettingError("command", [Problem(place=name, found="is no command", fix=fix)])
-    return COMMANDS[name]
+COMMANDS: Mapping[str, Command] = {"train": train_student, "report": report, "export": export}
 
 
 def _say(line: str) -> None:

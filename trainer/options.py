@@ -7,6 +7,7 @@ from typing import Annotated, final
 
 import tyro
 
+from storage_schemas.command_line import option_value
 from storage_schemas.format.errors import Problem, SettingError
 from trainer.recipes import RECIPES
 from trainer.settings.config import TrainRecipe
@@ -37,7 +38,7 @@ def train_options(arguments: Sequence[str]) -> TrainOptions:
     Raises:
         SettingError: no such recipe, no cache, or a setting that cannot be used.
     """
-    name = _named(arguments, "recipe", "demo")
+    name = option_value(arguments, "recipe", "demo")
     if name not in RECIPES:
         fix = f"there are {', '.join(RECIPES)}"
         raise SettingError("recipe", [Problem(place=name, found="is no training recipe", fix=fix)])
@@ -52,17 +53,6 @@ def train_options(arguments: Sequence[str]) -> TrainOptions:
     if not options.cache:
         raise SettingError("CACHE", [Problem(place="--cache", found="is not given", fix="make … CACHE=…")])
     return options
-
-
-def _named(arguments: Sequence[str], name: str, default: str) -> str:
-    """Return the value of `--name value` or `--name=value`: what must be known before the rest can be read."""
-    value = default
-    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
-        if argument == f"--{name}":
-            value = following
-        elif argument.startswith(f"--{name}="):
-            value = argument.partition("=")[2]
-    return value
 
 
 USAGE = f"""python -m trainer COMMAND [--help] [settings]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from pipeline.command_line import named, parse, require
+from pipeline.command_line import CacheUri, parse, require
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
 from pipeline.recipes import recipe_of
 from pipeline.recipes.choice import choose
+from storage_schemas.command_line import option_value
 
 
 @final
@@ -17,8 +18,7 @@ class ExtractOptions:
 
     recipe: str = "demo"
     """Name of the recipe; see `pipeline/recipes`."""
-    cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    cache: CacheUri = ""
     data: str = ""
     """The images (DATA), in any form that docs/images.md describes; read only when views are missing."""
     teacher: str = ""
@@ -31,8 +31,8 @@ class ExtractOptions:
 
 def extract_options(arguments: Sequence[str]) -> tuple[ExtractOptions, Recipe]:
     """Read the command line of `extract`, and the recipe with its overrides."""
-    recipe = recipe_of(named(arguments, "recipe", "demo"))
-    teacher = named(arguments, "teacher", "")
+    recipe = recipe_of(option_value(arguments, "recipe", "demo"))
+    teacher = option_value(arguments, "teacher", "")
     asked_for_help = any(argument in ("-h", "--help") for argument in arguments)
     choice = choose(recipe, teacher or (recipe.teachers[0].name if asked_for_help else ""))
     default = ExtractOptions(

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from pipeline.command_line import named, parse, require, require_at_least
+from pipeline.command_line import CacheUri, parse, require, require_at_least
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.recipes import recipe_of
 from pipeline.recipes.choice import choose
+from storage_schemas.command_line import option_value
 from storage_schemas.format.stats import TOLERANCE
 
 
@@ -18,8 +19,7 @@ class PreviewOptions:
 
     recipe: str = "demo"
     """The recipe that made the cache; its teachers' windows are drawn."""
-    cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    cache: CacheUri = ""
     sheet: str = ""
     """Where the picture goes: a PNG (SHEET). One that is there is replaced."""
     teacher: str = ""
@@ -34,8 +34,7 @@ class PreviewOptions:
 class InspectOptions:
     """Settings of `inspect`."""
 
-    cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    cache: CacheUri = ""
     view: str = ""
     """One view instead of the whole cache: set and row, such as `low-128/17`."""
     json: bool = False
@@ -47,7 +46,7 @@ class InspectOptions:
 
 def preview_options(arguments: Sequence[str]) -> tuple[PreviewOptions, Recipe]:
     """Read the command line of `preview`, and the recipe with its overrides and no teacher that was not asked for."""
-    recipe = recipe_of(named(arguments, "recipe", "demo"))
+    recipe = recipe_of(option_value(arguments, "recipe", "demo"))
     options = parse("preview", PreviewOptions(recipe=recipe.name, views=recipe.views), arguments)
     require("CACHE", options.cache)
     require("SHEET", options.sheet)

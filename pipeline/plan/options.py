@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from pipeline.command_line import named, parse, require, require_at_least
+from pipeline.command_line import parse, require, require_at_least
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, ViewsConfig
 from pipeline.recipes import recipe_of
 from pipeline.recipes.choice import choose
+from storage_schemas.command_line import option_value
 
 
 @final
@@ -44,7 +45,7 @@ class PlanOptions:
 
 def plan_options(arguments: Sequence[str]) -> tuple[PlanOptions, Recipe]:
     """Read the command line of `plan`, and the recipe with its overrides and no teacher that was not asked for."""
-    recipe = recipe_of(named(arguments, "recipe", "demo"))
+    recipe = recipe_of(option_value(arguments, "recipe", "demo"))
     default = PlanOptions(recipe=recipe.name, views=recipe.views, calibration=recipe.calibration)
     options = parse("plan", default, arguments)
     require_at_least("images", options.images, least=0)

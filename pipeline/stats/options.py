@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from pipeline.command_line import parse, require
+from pipeline.command_line import CacheUri, parse, require
 from pipeline.config import RunConfig
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.stats import TOLERANCE
@@ -15,8 +15,7 @@ from storage_schemas.format.stats import TOLERANCE
 class StatsOptions:
     """Settings of `stats`."""
 
-    cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    cache: CacheUri = ""
     teacher: str = ""
     """The teacher to measure (TEACHER); every teacher of the cache when empty."""
     tolerance: float = TOLERANCE

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from pipeline.command_line import parse, require, require_at_least
+from pipeline.command_line import CacheUri, parse, require, require_at_least
 from pipeline.config import RunConfig
 
 
@@ -13,8 +13,7 @@ from pipeline.config import RunConfig
 class VerifyOptions:
     """Settings of `verify`."""
 
-    cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    cache: CacheUri = ""
     teacher: str = ""
     """Check only this teacher's features and details (TEACHER): its name in the cache, or `module:Class`."""
     quick: bool = False
@@ -40,8 +39,7 @@ class GcOptions:
 
     recipe: str = "demo"
     """The recipe whose teachers `details` means."""
-    cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    cache: CacheUri = ""
     details: bool = False
     """Also the details of the recipe's fixed teachers whose features are complete. A fixed teacher that is added later,
     or another size of it, needs the images again."""

@@ -5,10 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
 
-from storage_schemas.format.errors import AbstractStillhouseError, Problem, StorageError
+from storage_schemas.format.errors import MALFORMED, AbstractStillhouseError, Problem, StorageError
 
-MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
-"""What a parser raises when a document does not have the structure that our writers give it."""
 ROWS_NAMED = 8
 """How many rows one problem names; it only counts the others."""
 

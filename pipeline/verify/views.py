@@ -7,7 +7,7 @@ from typing import final
 from pipeline.config import ViewsConfig
 from pipeline.inventory.manifest_units import canvas_units, detail_units, stored_sides
 from pipeline.inventory.units import Unit
-from pipeline.verify.problems import MALFORMED, Findings, collecting
+from pipeline.verify.problems import Findings, collecting
 from pipeline.verify.zarr_metadata import Fixes, check_group, check_unit, metadata_name, restore_from_copy
 from pipeline.views.extension import stored_config
 from pipeline.views.generations import implied_sets, redraw
@@ -15,7 +15,7 @@ from pipeline.views.image_parts import ImagePart, read_part
 from pipeline.views.sampling import DrawnView
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
-from storage_schemas.format.errors import CorruptionError, MissingError
+from storage_schemas.format.errors import MALFORMED, CorruptionError, MissingError
 from storage_schemas.format.layout import FEATURES, images_part, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.views import ViewSet

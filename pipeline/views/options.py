@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import final
 
-from pipeline.command_line import named, parse, require
+from pipeline.command_line import CacheUri, parse, require
 from pipeline.config import Recipe, RunConfig, ViewsConfig
 from pipeline.recipes import recipe_of
+from storage_schemas.command_line import option_value
 
 
 @final
@@ -16,8 +17,7 @@ class ViewsOptions:
 
     recipe: str = "demo"
     """The recipe that decides which views are cut; see `pipeline/recipes`."""
-    cache: str = ""
-    """The cache (CACHE): a folder, or a URI that fsspec can open."""
+    cache: CacheUri = ""
     data: str = ""
     """The images (DATA): a folder of images, tars, Parquet files, or a list of URIs; see docs/images.md."""
     extend: bool = False
@@ -28,7 +28,7 @@ class ViewsOptions:
 
 def views_options(arguments: Sequence[str]) -> tuple[ViewsOptions, Recipe]:
     """Read the command line of `views`; return its settings, and the recipe with the overrides applied."""
-    recipe = recipe_of(named(arguments, "recipe", "demo"))
+    recipe = recipe_of(option_value(arguments, "recipe", "demo"))
     options = parse("views", ViewsOptions(recipe=recipe.name, views=recipe.views), arguments)
     require("CACHE", options.cache)
     return options, replace(recipe, views=options.views)

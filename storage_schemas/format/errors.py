@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
+"""What a parser raises when a document does not have the structure that our writers give it."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,14 @@ import sys
 import pytest
 
 from pipeline.__main__ import COMMANDS
-from pipeline.command_line import COMMAND_HELP, USAGE, named
+from pipeline.command_line import COMMAND_HELP, usage
 from pipeline.config import TeacherChoice
 from pipeline.features.options import extract_options
-from pipeline.recipes import recipe_of
+from pipeline.recipes import RECIPES, recipe_of
 from pipeline.recipes.choice import choose
 from pipeline.stats.options import stats_options
 from pipeline.views.options import views_options
+from storage_schemas.command_line import option_value
 from storage_schemas.format.errors import MissingError, SettingError
 
 
@@ -79,12 +80,14 @@ def test_a_cache_must_be_named(read) -> None:
     ],
 )
 def test_what_is_named_last_counts(arguments: list[str], value: str) -> None:
-    assert named(arguments, "recipe", "demo") == value
+    assert option_value(arguments, "recipe", "demo") == value
 
 
 def test_usage_names_every_command() -> None:
-    assert COMMAND_HELP.keys() >= COMMANDS.keys()
-    assert all(f"  {name:<12} " in USAGE for name in COMMANDS)
+    assert COMMAND_HELP.keys() == COMMANDS.keys()
+    shown = usage(RECIPES)
+    assert all(f"  {name:<12} " in shown for name in COMMANDS)
+    assert shown.endswith("Recipes: demo, small, radio_v2_5, c_radio_v4.")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

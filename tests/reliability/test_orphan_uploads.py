@@ -67,12 +67,12 @@ def test_the_upload_of_a_killed_writer_is_found_when_it_is_old_and_taken_back_wh
     [upload] = pending_uploads(Store(uri=orphaned))
     assert upload.name == NAME
     assert abs(datetime.now(UTC) - upload.begun) < timedelta(minutes=10)
-    nothing = "gc: 0 objects, 0 B, can go; nothing is deleted without --delete\n"
+    nothing = "gc: 0 objects, 0 B, can be deleted; nothing is deleted without --delete\n"
     assert gc(capsys, orphaned) == nothing, "it may be that of a running writer"
     found = f"  {NAME}: an upload that began at {upload.begun:%Y-%m-%d %H:%M} and never ended\n"
     counted = "gc: 0 objects, 0 B, and 1 unfinished uploads, "
     dry = gc(capsys, orphaned, "--uploads-older-than", "0")
-    assert dry == f"{found}{counted}can go; nothing is deleted without --delete\n"
+    assert dry == f"{found}{counted}can be deleted; nothing is deleted without --delete\n"
     assert pending_uploads(Store(uri=orphaned)) == [upload]
     proxy.arm(*(Fault(kind="lost", first=n, last=n, matching="uploadId=") for n in (1, 2)))
     assert gc(capsys, orphaned, "--uploads-older-than", "0", "--delete") == f"{found}{counted}deleted\n"

@@ -125,7 +125,7 @@ def test_the_command_deletes_nothing_unless_told(copied: Path, capsys: pytest.Ca
     before = contents(copied)
     assert main(["gc", "--cache", str(copied)]) == 0
     said = capsys.readouterr().out
-    assert said == f"  {STRANGER}\ngc: 1 objects, 5 B, can go; nothing is deleted without --delete\n"
+    assert said == f"  {STRANGER}\ngc: 1 objects, 5 B, can be deleted; nothing is deleted without --delete\n"
     assert contents(copied) == before
     assert main(["gc", "--cache", str(copied), "--delete"]) == 0
     assert capsys.readouterr().out.endswith("gc: 1 objects, 5 B, deleted\n")

@@ -171,7 +171,7 @@ def test_what_a_killed_run_claimed_is_shown_as_ended_and_cleared(
     assert capsys.readouterr().out.endswith("\nviews: views has ended before it was done; the next run goes on\n")
     [left] = [f"leases/{name}" for name in os.listdir(alone.where / "leases") if name.endswith(".claim")]
     assert main(["gc", "--cache", place]) == 0
-    assert f"gc: {left}, of a run that has ended, goes too\n" in capsys.readouterr().out
+    assert f"gc: {left}, of a run that has ended, can be deleted too\n" in capsys.readouterr().out
     assert main(["gc", "--cache", place, "--delete"]) == 0
     assert f"gc: {left}, of a run that has ended, deleted\n" in capsys.readouterr().out
     assert not (alone.where / "leases").exists()

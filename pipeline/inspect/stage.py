@@ -1,0 +1,64 @@
+"""The inspect and preview commands: gather facts and print them, or draw a contact sheet. A cache is only read."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from pipeline.config import Recipe
+from pipeline.inspect.cache import inspect_cache
+from pipeline.inspect.options import InspectOptions, PreviewOptions
+from pipeline.inspect.text import cache_lines, view_lines
+from pipeline.inspect.view import ViewFacts, view_facts
+from pipeline.workers.progress import Say
+from storage_schemas.cache import Cache
+from storage_schemas.format.errors import MALFORMED, CorruptionError, Problem
+
+
+def say_facts(cache: Cache, options: InspectOptions, say: Say) -> None:
+    """Say what is in a cache, or what is known of one view, as text or as JSON.
+
+    Args:
+        cache: the cache.
+        options: of which view alone, and in which form.
+        say: takes the text.
+
+    Raises:
+        MissingError: there is no cache, or no such view.
+        ContractError: the cache is of another format version, or parts of it do not belong together.
+        CorruptionError: something in it cannot be read.
+    """
+    try:
+        facts = view_facts(cache, options.view) if options.view else inspect_cache(cache, options.tolerance)
+    except MALFORMED as error:
+        found, fix = f"cannot be read: {type(error).__name__}: {error}", "`make verify` names everything that is wrong"
+        raise CorruptionError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)]) from error
+    if options.json:
+        say(json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False))
+    else:
+        say("\n".join(view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts)))
+
+
+def draw_sheet(cache: Cache, options: PreviewOptions, recipe: Recipe, say: Say) -> None:
+    """Write a contact sheet of a cache's views.
+
+    Args:
+        cache: the cache.
+        options: how many canvases, and where the picture goes.
+        recipe: the one that made the cache; its teachers' windows are drawn.
+        say: takes the line that names the picture.
+
+    Raises:
+        MissingError: no view is committed yet.
+        IdentityError: the cache is of another recipe.
+    """
+    from pipeline.inspect.contact_sheet import lay_out, write_sheet  # imports PIL, which `inspect` does not need
+    from pipeline.inspect.preview import Drawing, sheet_rows
+    from pipeline.inventory.teacher_maps import teacher_spec
+    from pipeline.views.stage import require_recipe
+
+    specs = tuple(teacher_spec(choice) for choice in recipe.teachers)
+    require_recipe(cache, recipe)
+    drawing = Drawing(seed=recipe.views.seed, shifts=recipe.views.teacher_shifts, specs=specs)
+    sheet = lay_out(sheet_rows(cache, drawing, options.canvases), [spec.name for spec in specs])
+    write_sheet(sheet, Path(options.sheet))
+    say(f"preview: {sheet.width} x {sheet.height} pixels written to {options.sheet}")
