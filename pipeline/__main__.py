@@ -47,7 +47,7 @@ def preview(arguments: Sequence[str]) -> None:
     options, recipe = preview_options(arguments)
     from pipeline.inspect.stage import draw_sheet
 
-    draw_sheet(_cache(options.cache), options, recipe, _say)
+    _say(draw_sheet(_cache(options.cache), options, recipe))
 
 
 def extract(arguments: Sequence[str]) -> None:
@@ -84,9 +84,9 @@ def train(arguments: Sequence[str]) -> None:
 def inspect(arguments: Sequence[str]) -> None:
     """Say what is in a cache, or what is known of one view."""
     options = inspect_options(arguments)
-    from pipeline.inspect.stage import say_facts
+    from pipeline.inspect.stage import facts_text
 
-    say_facts(_cache(options.cache), options, _say)
+    _say(facts_text(_cache(options.cache), options))
 
 
 def verify(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
 """The inspect and preview commands: what is in a cache; they read only.
 
-Door: cache, view, text, preview, contact_sheet, options.
+Door: stage, options.
 """

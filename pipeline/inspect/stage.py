@@ -9,18 +9,16 @@ from pipeline.inspect.cache import inspect_cache
 from pipeline.inspect.options import InspectOptions, PreviewOptions
 from pipeline.inspect.text import cache_lines, view_lines
 from pipeline.inspect.view import ViewFacts, view_facts
-from pipeline.workers.progress import Say
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MALFORMED, CorruptionError, Problem
 
 
-def say_facts(cache: Cache, options: InspectOptions, say: Say) -> None:
-    """Say what is in a cache, or what is known of one view, as text or as JSON.
+def facts_text(cache: Cache, options: InspectOptions) -> str:
+    """Return what is in a cache, or what is known of one view, as text or as JSON.
 
     Args:
         cache: the cache.
-        options: of which view alone, and in which form.
-        say: takes the text.
+        options: which view, where only one is wanted, and text or JSON.
 
     Raises:
         MissingError: there is no cache, or no such view.
@@ -33,19 +31,17 @@ def say_facts(cache: Cache, options: InspectOptions, say: Say) -> None:
         found, fix = f"cannot be read: {type(error).__name__}: {error}", "`make verify` names everything that is wrong"
         raise CorruptionError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)]) from error
     if options.json:
-        say(json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False))
-    else:
-        say("\n".join(view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts)))
+        return json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False)
+    return "\n".join(view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts))
 
 
-def draw_sheet(cache: Cache, options: PreviewOptions, recipe: Recipe, say: Say) -> None:
-    """Write a contact sheet of a cache's views.
+def draw_sheet(cache: Cache, options: PreviewOptions, recipe: Recipe) -> str:
+    """Write a contact sheet of a cache's views, and return the line that names the picture.
 
     Args:
         cache: the cache.
         options: how many canvases, and where the picture goes.
         recipe: the one that made the cache; its teachers' windows are drawn.
-        say: takes the line that names the picture.
 
     Raises:
         MissingError: no view is committed yet.
@@ -61,4 +57,4 @@ def draw_sheet(cache: Cache, options: PreviewOptions, recipe: Recipe, say: Say) 
     drawing = Drawing(seed=recipe.views.seed, shifts=recipe.views.teacher_shifts, specs=specs)
     sheet = lay_out(sheet_rows(cache, drawing, options.canvases), [spec.name for spec in specs])
     write_sheet(sheet, Path(options.sheet))
-    say(f"preview: {sheet.width} x {sheet.height} pixels written to {options.sheet}")
+    return f"preview: {sheet.width} x {sheet.height} pixels written to {options.sheet}"

@@ -1,4 +1,7 @@
-"""Recipes: functions that return what a cache is made of, by name."""
+"""Recipes: functions that return what a cache is made of, by name.
+
+Door: choice, options, demo_images.
+"""
 
 import difflib
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
 """The commands `verify` and `gc`: whether a cache is still what was committed, and which objects nothing names.
 
-Door: stage, leftovers, problems, verdict, text, options.
+Door: stage, gc, text, options.
 """
