@@ -16,7 +16,6 @@ import google_crc32c
 import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8, UInt64
-from numcodecs.zstd import Zstd
 
 from storage_schemas.format.encodings import INT8_NOTHING, INT8_STEP
 from storage_schemas.format.errors import ContractError, CorruptionError, Problem
@@ -88,7 +87,9 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> Chunk:
     little = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
     body = little.reshape(-1).view(np.uint8)
     if spec.compression == "zstd":
-        # the codec that zarr-python writes with: its bytes
+        # the codec that zarr-python writes with: its bytes. Imported here, so that readers need not load it
+        from numcodecs.zstd import Zstd
+
         body = np.frombuffer(Zstd(level=ZSTD_LEVEL).encode(little), dtype=np.uint8)
     return body.data, _checksum(body)
 
