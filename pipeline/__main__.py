@@ -4,15 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from pipeline.command_line import TeachersOptions, parse, usage
-from pipeline.export.options import export_options
-from pipeline.features.options import extract_options
-from pipeline.inspect.options import inspect_options, preview_options
-from pipeline.plan.options import plan_options
 from pipeline.recipes import RECIPES
-from pipeline.recipes.options import photographs_options
-from pipeline.stats.options import stats_options
-from pipeline.verify.options import gc_options, verify_options
-from pipeline.views.options import views_options
 from storage_schemas.cache import Cache
 from storage_schemas.command_line import Command, run_command
 from storage_schemas.format.errors import CorruptionError
@@ -21,6 +13,8 @@ from storage_schemas.objects.store import Store
 
 def plan(arguments: Sequence[str]) -> None:
     """Say what a run would make and cost; write nothing that stays."""
+    from pipeline.plan.options import plan_options
+
     options, recipe = plan_options(arguments)
     from pipeline.plan.stage import say_plan
 
@@ -29,6 +23,8 @@ def plan(arguments: Sequence[str]) -> None:
 
 def views(arguments: Sequence[str]) -> None:
     """Cut the views that a recipe's teachers need."""
+    from pipeline.views.options import views_options
+
     options, recipe = views_options(arguments)
     from pipeline.inventory.teacher_maps import teacher_spec
     from pipeline.inventory.unfinished import unfinished_teachers
@@ -44,6 +40,8 @@ def views(arguments: Sequence[str]) -> None:
 
 def preview(arguments: Sequence[str]) -> None:
     """Draw a contact sheet of a cache's views."""
+    from pipeline.inspect.options import preview_options
+
     options, recipe = preview_options(arguments)
     from pipeline.inspect.stage import draw_sheet
 
@@ -52,6 +50,8 @@ def preview(arguments: Sequence[str]) -> None:
 
 def extract(arguments: Sequence[str]) -> None:
     """Run one teacher over the views, and store its features; cut the views first where some are missing."""
+    from pipeline.features.options import extract_options
+
     options, recipe = extract_options(arguments)
     from pipeline.features.stage import make_features
 
@@ -60,6 +60,8 @@ def extract(arguments: Sequence[str]) -> None:
 
 def stats(arguments: Sequence[str]) -> None:
     """Measure the stored features of one teacher, or of all, and print what was found."""
+    from pipeline.stats.options import stats_options
+
     options = stats_options(arguments)
     from pipeline.stats.facts import measured_facts
     from pipeline.stats.stage import measure_teachers
@@ -83,6 +85,8 @@ def train(arguments: Sequence[str]) -> None:
 
 def inspect(arguments: Sequence[str]) -> None:
     """Say what is in a cache, or what is known of one view."""
+    from pipeline.inspect.options import inspect_options
+
     options = inspect_options(arguments)
     from pipeline.inspect.stage import facts_text
 
@@ -91,6 +95,8 @@ def inspect(arguments: Sequence[str]) -> None:
 
 def verify(arguments: Sequence[str]) -> None:
     """Read everything that is committed, and say whether it is what was committed."""
+    from pipeline.verify.options import verify_options
+
     options = verify_options(arguments)
     from pipeline.verify.stage import verify_cache
     from pipeline.verify.text import verdict_lines
@@ -105,6 +111,8 @@ def verify(arguments: Sequence[str]) -> None:
 
 def export(arguments: Sequence[str]) -> None:
     """Take a subset of a cache to another place."""
+    from pipeline.export.options import export_options
+
     options = export_options(arguments)
     from pipeline.export.stage import export_cache, plan_export
 
@@ -113,6 +121,8 @@ def export(arguments: Sequence[str]) -> None:
 
 def gc(arguments: Sequence[str]) -> None:
     """List what a cache no longer needs; delete it when asked to."""
+    from pipeline.verify.options import gc_options
+
     options = gc_options(arguments)
     from pipeline.verify.gc import collect_garbage
 
@@ -129,6 +139,8 @@ def teachers(arguments: Sequence[str]) -> None:
 
 def photographs(arguments: Sequence[str]) -> None:
     """Lay out the demo's photographs."""
+    from pipeline.recipes.options import photographs_options
+
     folder = photographs_options(arguments).data
     from pipeline.recipes.demo_images import copy_photographs
 

@@ -436,8 +436,8 @@ DOCUMENTED = '"""What it is."""\n'
         (
             door_faults,
             "pipeline/__main__.py",
-            "def f():\n    from pipeline.verify import declared",
-            "pipeline.verify.declared is private to pipeline.verify, whose door is ",
+            "def f():\n    from pipeline.verify import worker",
+            "pipeline.verify.worker is private to pipeline.verify, whose door is ",
         ),
         (
             door_faults,
