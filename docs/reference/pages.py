@@ -39,6 +39,8 @@ def page(name: str, room: Path) -> str:
 def door(room: Path) -> list[str]:
     """Name the modules of a room that others may import: those of its `Door:` line, or all where it has none."""
     modules = sorted(path.stem for path in room.glob("*.py") if not path.stem.startswith("_"))
-    said = re.search(r"^Door: ([a-z0-9_, ]+)\.$", ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or "", re.M)
+    said = re.search(
+        r"^Door: ([a-z0-9_, ]+)\.$", ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or "", re.M
+    )
     named = said[1].split(", ") if said else ["all of it"]
     return modules if named == ["all of it"] else named
