@@ -94,7 +94,10 @@ def test_every_module_is_imported_without_a_warning_under_the_lowest_versions(py
 
 @pytest.mark.slow
 def test_tests_pass_under_the_lowest_versions(python: Path) -> None:
-    said = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=1200", "--tb=short", *RUN)
+    # transformers' SAM3 video, which only a test of ours imports, is compiled by what this torch calls deprecated
+    known = "ignore:`torch.jit.script` is deprecated:DeprecationWarning"
+    options = ("-q", "-p", "no:cacheprovider", "--timeout=1200", "--tb=short", "-W", known)
+    said = run(python, "-m", "pytest", *options, *RUN)
     [passed] = re.findall(r"^(\d+) passed", said, re.M)
     assert int(passed) > 400
 
