@@ -39,7 +39,7 @@ LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
 SHARED_OUT = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check plan views preview extract stats train report inspect verify export gc teachers
+.PHONY: help install demo test test-slow check docs plan views preview extract stats train report inspect verify export gc teachers
 
 help: ## list the commands and their variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -63,7 +63,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,trainer,sam3,onnx,demo,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,trainer,sam3,onnx,demo,dev,docs]'
 	@touch $@
 
 demo: $(INSTALLED) $(LAID_OUT) ## the whole way on photographs at hand: views, three teachers, stats, a student, a report
@@ -85,6 +85,9 @@ check: $(INSTALLED) ## linters and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(INSTALLED) ## the pages of docs/ and the API reference, as a site in build/site
+	$(BIN)/properdocs build --clean --strict --quiet
 
 $(OUT)/photographs: | $(INSTALLED)
 	@$(PIPELINE) photographs --data "$@"

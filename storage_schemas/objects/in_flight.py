@@ -15,7 +15,7 @@ def all_at_once(reads: Sequence[Callable[[], object]]) -> None:
     """Do some reads, a few at a time.
 
     Raises:
-        What the first of them raises that fails, in their order, when none is under way any more.
+        Exception: what the first read that failed raised, in the order of `reads`, after all of them have ended.
     """
     if len(reads) == 1:
         reads[0]()

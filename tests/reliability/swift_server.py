@@ -3,12 +3,9 @@
 Swift is installed once, from the package index, into a folder of the user's cache; starting it takes about a second."""
 
 import ctypes
-import fcntl
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -16,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
+
+from environments import installed_environment
 
 SWIFT = "swift==2.38.3"
 KINDS = ("account", "container", "object")
@@ -56,7 +55,7 @@ class Server:
 @contextmanager
 def swift_server(folder: Path) -> Iterator[Server]:
     """Run a server whose data lie in a folder; it ends with the block, or with this process."""
-    commands = installed_swift()
+    commands = installed_environment("swift", [SWIFT])
     ports = free_ports(1 + len(KINDS))
     configure(folder, commands, ports)
     with ExitStack() as stack:
@@ -64,31 +63,6 @@ def swift_server(folder: Path) -> Iterator[Server]:
             stack.enter_context(running([commands / "python", commands / f"swift-{kind}-server"], folder, kind))
         wait_for(ports[0], folder)
         yield Server(port=ports[0])
-
-
-def installed_swift() -> Path:
-    """Return the folder of Swift's commands, after installing them where they are not yet."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = cache / "stillhouse" / SWIFT.replace("==", "-")
-    home.parent.mkdir(parents=True, exist_ok=True)
-    done = home / "installed"
-    with open(f"{home}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test sessions may start at once
-        if not done.exists():
-            installed([sys.executable, "-m", "venv", "--clear", str(home)])
-            installed([str(home / "bin/python"), "-m", "pip", "install", "--quiet", "--no-input", SWIFT])
-            done.touch()
-    return home / "bin"
-
-
-def installed(command: list[str]) -> None:
-    """Run one step of the installation."""
-    step = subprocess.run(command, capture_output=True, text=True, check=False)
-    if step.returncode:
-        raise RuntimeError(
-            f"the S3 tests need {SWIFT}, and it cannot be installed from the package index:\n"
-            f"  {' '.join(command)}\n{step.stdout}{step.stderr}"
-        )
 
 
 def configure(folder: Path, commands: Path, ports: list[int]) -> None:
