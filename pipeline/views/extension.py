@@ -77,7 +77,7 @@ def stored_config(settings: Identity) -> ViewsConfig:
         ContractError: another version wrote them, with other fields.
     """
     if odd := settings.keys() ^ {field.name for field in fields(ViewsConfig)}:
-        found = f"its settings and those of this version differ in the fields {', '.join(sorted(odd))}"
+        found = f"its settings differ from those of this version in {', '.join(sorted(odd))}"
         fix = "use the version of Stillhouse that made this cache"
         raise ContractError("manifest of views", [Problem(place=MANIFEST, found=found, fix=fix)])
     stored: dict[str, Any] = {

@@ -366,8 +366,16 @@ def test_a_sealed_phi_s_map_that_features_were_not_stored_under_is_found(copied:
     [
         ("views manifest", lambda one: one["sets"]["low-192"].update(margin=3), "its view sets are not those that its"),
         ("views manifest", lambda one: one["sets"].pop("high-256"), "its view sets are not those that its settings"),
-        ("views manifest", lambda one: one["identity"]["views"].pop("seed"), "differ in the fields seed"),
-        ("views manifest", lambda one: one["identity"]["views"].update(zoom=1), "differ in the fields zoom"),
+        (
+            "views manifest",
+            lambda one: one["identity"]["views"].pop("seed"),
+            "its settings differ from those of this version in seed",
+        ),
+        (
+            "views manifest",
+            lambda one: one["identity"]["views"].update(zoom=1),
+            "its settings differ from those of this version in zoom",
+        ),
         ("views manifest", lambda one: one["identity"]["views"].update(patch=0), "patch: 0 is less than 1"),
         ("teacher manifest", lambda one: one["tokens"].update({"low-192": 13}), "its tokens are not those that its"),
         ("teacher manifest", lambda one: one["spec"].update(dim=97), "its identity contains another spec than its own"),
