@@ -154,6 +154,12 @@ class Cache:
         """Return the `views` table of a set, over its committed shards, in order of row."""
         return self._table("views", view_set.name, VIEWS, commits)
 
+    def shard_views(self, view_set: ViewSet, shard: int) -> pa.Table:
+        """Return the `views` rows of one committed shard, without reading its commit record."""
+        name = layout.table_part("views", view_set.name, shard)
+        [table] = self.store.read_parsed([name], lambda body, place: from_parquet(body, VIEWS, place))
+        return table
+
     def rejected(self, view_set: ViewSet, commits: dict[int, list[ShardRecord]]) -> pa.Table:
         """Return the `rejected` table of a set, over its committed shards, shard by shard."""
         return self._table("rejected", view_set.name, REJECTED, commits)

@@ -9,8 +9,8 @@ from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.features.worker import FeatureExtractor, FeatureTask
 from pipeline.inventory.commit_log import committed_below
 from pipeline.inventory.teacher_maps import map_specs
+from pipeline.views.shard_task import details_of
 from pipeline.views.stage import read_manifests
-from pipeline.views.task import details_of
 from pipeline.views.tasks import CommittedViews, read_committed
 from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError

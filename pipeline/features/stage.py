@@ -15,9 +15,8 @@ from pipeline.inventory.inputs import input_side
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.phi_s.moments import merge_each
-from pipeline.views.rejected import exceeds, rejected_count, require_few_rejected
+from pipeline.views.rejected import require_few_rejected
 from pipeline.views.stage import make_views
-from pipeline.views.worker import committed_views
 from pipeline.workers.device import peak_tflops
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
@@ -59,8 +58,8 @@ def make_features(cache: Cache, recipe: Recipe, choice: TeacherChoice, data: str
         specs = {spec.name: spec for spec in map(teacher_spec, (*recipe.teachers, choice))}
         make_views(cache, recipe, list(specs.values()), data, run, say)
         inputs = read_inputs(cache, recipe, choice)
-    elif exceeds(rejected_count(inputs.views.canvases.values()), inputs.views.manifest, run.max_rejected):
-        require_few_rejected(cache, inputs.views.manifest, run.max_rejected)
+    else:
+        require_few_rejected(cache, inputs.views, run.max_rejected)
     extract_teacher(plan_extraction(cache, recipe, choice, inputs), run, say)
 
 
@@ -166,7 +165,7 @@ def _calibration_views(extraction: Extraction) -> list[CalibrationShard]:
     config, channels = extraction.recipe.calibration, extraction.maps[0].dim
 
     def training(view_set: ViewSet, shard: int) -> int:
-        return committed_views(extraction.cache, view_set, shard)["split"].to_pylist().count("train")
+        return extraction.cache.shard_views(view_set, shard)["split"].to_pylist().count("train")
 
     sample = calibration_sample(extraction.views.sets, extraction.tokens, training, config, channels)
     require_tokens(sample, extraction.tokens, config, channels)

@@ -21,7 +21,6 @@ from pipeline.inventory.inputs import inputs_per_view, views_per_input
 from pipeline.phi_s.moments import Moments
 from pipeline.phi_s.observe import Observer
 from pipeline.views.placements import Placement, place_views, placements_table
-from pipeline.views.worker import committed_views
 from pipeline.workers.device import Device, device_of
 from pipeline.workers.prefetch import behind
 from storage_schemas.cache import Cache
@@ -117,7 +116,7 @@ class FeatureExtractor:
         Raises:
             ContractError: the teacher returned NaN or infinity.
         """
-        views = committed_views(self._cache, task.view_set, task.shard)
+        views = self._cache.shard_views(task.view_set, task.shard)
         placements = self._placements(task, views)[: self._whole_mosaics(task.first, task)]
         left, observers = task.first, {spec: Observer() for spec in self._wanted(task)}
         for features in self._features(task, placements):
@@ -132,7 +131,7 @@ class FeatureExtractor:
         Raises:
             ContractError: the teacher returned NaN or infinity. Nothing of the shard is stored.
         """
-        views = committed_views(self._cache, task.view_set, task.shard)
+        views = self._cache.shard_views(task.view_set, task.shard)
         placements, wanted, saturated = self._placements(task, views), self._wanted(task), 0
         with ExitStack() as stack:
             writers = {spec: self._open(stack, task, spec) for spec in wanted}

@@ -12,7 +12,6 @@ from PIL import Image
 from pipeline.inspect.contact_sheet import Picture, with_cells, with_windows
 from pipeline.inventory.inputs import mosaic_layout
 from pipeline.views.placements import Placement, offset_key, place_views, window_starts
-from pipeline.views.worker import committed_views
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, MissingError, Problem
 from storage_schemas.format.geometry import CanvasGeometry, cut_windows
@@ -157,7 +156,7 @@ def _resampled(
 def _first_views(cache: Cache, manifest: ViewsManifest) -> Iterator[ShownViews]:
     for view_set, one in manifest.sets.items():
         commits = cache.records(views_unit(view_set), manifest.digest)
-        tables = (committed_views(cache, view_set, shard) for shard in sorted(commits))
+        tables = (cache.shard_views(view_set, shard) for shard in sorted(commits))
         table = next((table for table in tables if table.num_rows), None)
         if table is not None:
             pixels = cache.array(pixels_array(view_set), commits)

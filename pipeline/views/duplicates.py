@@ -14,7 +14,6 @@ from pipeline.config import RunConfig
 from pipeline.images.listing import SourceImage
 from pipeline.images.reader import ImageReader
 from pipeline.views.image_parts import Copies
-from pipeline.views.worker import committed_views
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
 from pipeline.workers.progress import Say
@@ -114,7 +113,7 @@ def _split(joined: bytes) -> Iterator[bytes]:
 def _first_draws(cache: Cache, manifest: ViewsManifest) -> Iterator[pa.Table]:
     for view_set in manifest.sets:
         for shard in cache.records(views_unit(view_set), manifest.digest):
-            table = committed_views(cache, view_set, shard).select(["image", "draw", "split", "sha256"])
+            table = cache.shard_views(view_set, shard).select(["image", "draw", "split", "sha256"])
             yield table.filter(pc.equal(table["draw"], 0))
 
 

@@ -12,7 +12,8 @@ from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.views.duplicates import find_copies
 from pipeline.views.extension import divide, match_images, stored_config
 from pipeline.views.generations import ViewsPlan, plan_views
-from pipeline.views.task import Detail, details_of
+from pipeline.views.shard_task import Detail, details_of
+from pipeline.views.tasks import CommittedViews
 from pipeline.workers.progress import Say
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import Problem, SettingError
@@ -44,14 +45,23 @@ class ViewsRequest:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredViews:
-    """What a cache holds of the views that are requested."""
+    """What a cache holds of the views that are requested, as it was read at one moment."""
 
-    manifest: ViewsManifest | None
-    """None before any view was cut."""
+    committed: CommittedViews | None
+    """The manifest and the commit records; None before any view was cut."""
     complete: bool
     """Whether every shard that the manifest names is committed, with the details that the teachers need."""
+
+    @property
+    def manifest(self) -> ViewsManifest | None:
+        """The manifest of the views; None before any view was cut."""
+        return None if self.committed is None else self.committed.manifest
+
+    def has_plan_of(self, other: "StoredViews") -> bool:
+        """Say whether the plan that was made from another reading still holds: it depends on nothing else."""
+        return (self.manifest, self.complete) == (other.manifest, other.complete)
 
 
 def plan_missing_views(cache: Cache, request: ViewsRequest, stored: StoredViews) -> ViewsPlan | None:

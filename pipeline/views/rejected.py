@@ -1,28 +1,14 @@
-"""Rejected views: which views were rejected, and how many of them the user accepts."""
+"""Rejected views: how many there are, and how many of them the user accepts."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-import pyarrow as pa
-
 from pipeline.views.generations import total_views
+from pipeline.views.tasks import CommittedViews
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import Problem, SettingError, first_problems
-from storage_schemas.format.layout import table_part, views_unit
 from storage_schemas.format.manifest import ViewsManifest
-from storage_schemas.format.tables import REJECTED, from_parquet
-
-
-def rejected_views(cache: Cache, manifest: ViewsManifest) -> pa.Table:
-    """Return the `rejected` table over all committed shards."""
-    names = [
-        table_part("rejected", view_set.name, shard)
-        for view_set in manifest.sets
-        for shard in cache.records(views_unit(view_set), manifest.digest)
-    ]
-    parts = cache.store.read_parsed(list(names), lambda body, place: from_parquet(body, REJECTED, place))
-    return pa.concat_tables([REJECTED.empty_table(), *parts])
 
 
 def rejected_count(canvases: Iterable[Mapping[int, Sequence[ShardRecord]]]) -> int:
@@ -40,27 +26,27 @@ def exceeds(rejected: int, manifest: ViewsManifest, limit: float) -> bool:
     return rejected / total_views(manifest) > limit
 
 
-def require_few_rejected(cache: Cache, manifest: ViewsManifest, limit: float) -> None:
+def require_few_rejected(cache: Cache, committed: CommittedViews, limit: float) -> None:
     """Refuse to go on when more views were rejected than the user accepts.
 
     Args:
-        cache: holds the `rejected` table.
-        manifest: of its views.
+        cache: holds the `rejected` table, which is read only for the message.
+        committed: the commit records of its views.
         limit: share of all views that may be rejected.
 
     Raises:
         SettingError: more were rejected; names their images.
     """
-    table, total = rejected_views(cache, manifest), total_views(manifest)
-    if not exceeds(table.num_rows, manifest, limit):
+    rejected, total = rejected_count(committed.canvases.values()), total_views(committed.manifest)
+    if not exceeds(rejected, committed.manifest, limit):
         return
-    reasons = sorted({f"{row['image']}: {row['reason']} ({row['detail']})" for row in table.to_pylist()})
+    reasons = _reasons(cache, committed)
     problems = first_problems([Problem(place="DATA", found=reason) for reason in reasons])
-    done = _committed_slots(cache, manifest)
-    found = f"{table.num_rows} of {done} views were rejected; tables/rejected lists them all"
+    done = _committed_slots(committed)
+    found = f"{rejected} of {done} views were rejected; tables/rejected lists them all"
     if done < total:
         found += f". The run stopped early: at most {limit:g} of all {total} views may be rejected"
-    enough = math.ceil(1000 * table.num_rows / done) / 1000
+    enough = math.ceil(1000 * rejected / done) / 1000
     fix = (
         f"to go on without these images: --run.max-rejected {enough}; to include them: repair them, and point CACHE at "
         "a new place"
@@ -69,10 +55,16 @@ def require_few_rejected(cache: Cache, manifest: ViewsManifest, limit: float) ->
     raise SettingError("image list", problems)
 
 
-def _committed_slots(cache: Cache, manifest: ViewsManifest) -> int:
+def _reasons(cache: Cache, committed: CommittedViews) -> list[str]:
+    """Return each rejected image with its reason, sorted."""
+    tables = [cache.rejected(view_set, commits) for view_set, commits in committed.canvases.items()]
+    rows = [row for table in tables for row in table.to_pylist()]
+    return sorted({f"{row['image']}: {row['reason']} ({row['detail']})" for row in rows})
+
+
+def _committed_slots(committed: CommittedViews) -> int:
     """Return how many views were cut or rejected so far: the row slots of the committed shards."""
+    grids = {view_set: shape.grid for view_set, shape in committed.manifest.sets.items()}
     return sum(
-        len(shape.grid.slots(shard))
-        for view_set, shape in manifest.sets.items()
-        for shard in cache.records(views_unit(view_set), manifest.digest)
+        len(grids[view_set].slots(shard)) for view_set, commits in committed.canvases.items() for shard in commits
     )

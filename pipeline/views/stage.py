@@ -18,9 +18,9 @@ from pipeline.views.planning import (
     plan_missing_views,
     refuse_export,
 )
-from pipeline.views.rejected import exceeds, rejected_views, require_few_rejected
-from pipeline.views.task import CutReport, details_of
-from pipeline.views.tasks import missing_tasks, read_committed
+from pipeline.views.rejected import exceeds, rejected_count, require_few_rejected
+from pipeline.views.shard_task import CutReport, details_of
+from pipeline.views.tasks import read_committed
 from pipeline.views.worker import ViewCutter
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
@@ -71,7 +71,7 @@ def make_views(
         return
     with leased(cache, VIEWS_LEASE, "views") as lease:
         now = _stored_views(lease.cache, request)
-        if now != stored:  # another run wrote views before this one got the lease: plan again from what is there now
+        if not now.has_plan_of(stored):  # another run wrote views before this one got the lease
             plan = plan_missing_views(lease.cache, request, now)
         if plan is None:
             _report_complete(lease.cache, request, now)
@@ -79,7 +79,7 @@ def make_views(
         details = details_to_cut(request, now, plan)
         _write_metadata(lease.cache, recipe, plan, details)
         _cut_missing_views(lease.cache, request, plan, details)
-        require_few_rejected(lease.cache, plan.manifest, run.max_rejected)
+        require_few_rejected(lease.cache, read_committed(lease.cache, plan.manifest, details), run.max_rejected)
 
 
 def require_recipe(cache: Cache, recipe: Recipe, *, extend: bool = False) -> ViewsManifest | None:
@@ -132,11 +132,6 @@ def read_manifests(
     return manifests
 
 
-def views_missing(cache: Cache, manifest: ViewsManifest, specs: Iterable[TeacherSpec]) -> bool:
-    """Say whether any shard of the views, or of a detail that some teachers need, is not committed."""
-    return bool(read_committed(cache, manifest, details_of(manifest, specs)).missing_tasks())
-
-
 def describe_sets(manifest: ViewsManifest) -> str:
     """Return a line such as `176 views: low-128 70, low-192 66, high-256 40`."""
     counts = (f"{view_set.name} {shape.grid.views}" for view_set, shape in manifest.sets.items())
@@ -155,14 +150,16 @@ def _is_new(cache: Cache) -> bool:
 
 def _stored_views(cache: Cache, request: ViewsRequest) -> StoredViews:
     manifest = require_recipe(cache, request.recipe, extend=request.extend)
-    complete = manifest is not None and not views_missing(cache, manifest, request.specs)
-    return StoredViews(manifest=manifest, complete=complete)
+    if manifest is None:
+        return StoredViews(committed=None, complete=False)
+    committed = read_committed(cache, manifest, details_of(manifest, request.specs))
+    return StoredViews(committed=committed, complete=not committed.missing_tasks())
 
 
 def _report_complete(cache: Cache, request: ViewsRequest, stored: StoredViews) -> None:
-    assert stored.manifest is not None  # else there would be a plan
-    request.say(f"views: complete, nothing to do ({describe_sets(stored.manifest)})")
-    require_few_rejected(cache, stored.manifest, request.run.max_rejected)
+    assert stored.committed is not None  # else there would be a plan
+    request.say(f"views: complete, nothing to do ({describe_sets(stored.committed.manifest)})")
+    require_few_rejected(cache, stored.committed, request.run.max_rejected)
 
 
 def _write_metadata(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Details) -> None:
@@ -181,11 +178,12 @@ def _write_metadata(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Deta
 def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, details: Details) -> None:
     """Cut the shards that are not committed. End early when more views are rejected than the user accepts."""
     manifest, run, say = plan.manifest, request.run, request.say
-    tasks = missing_tasks(cache, manifest, details, plan.views)
+    committed = read_committed(cache, manifest, details)
+    tasks = committed.missing_tasks(plan.views)
     total, to_cut = total_views(manifest), sum(len(task.views) for task in tasks)
     say(f"views: {describe_sets(manifest)}; {to_cut} to cut in {len(tasks)} shards")
-    require_few_rejected(cache, manifest, run.max_rejected)
-    rejected = rejected_views(cache, manifest).num_rows
+    require_few_rejected(cache, committed, run.max_rejected)
+    rejected = rejected_count(committed.canvases.values())
     reports: list[CutReport] = []
     cutter = partial(ViewCutter, store=cache.store, config=request.recipe.views)
     with (

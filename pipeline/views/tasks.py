@@ -7,7 +7,7 @@ from typing import final
 
 from pipeline.inventory.commit_log import committed_below
 from pipeline.views.sampling import DrawnView
-from pipeline.views.task import CutTask, Detail
+from pipeline.views.shard_task import CutTask, Detail
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import ContractError, IdentityError, Problem
@@ -15,29 +15,30 @@ from storage_schemas.format.layout import detail_unit, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.views import ViewSet
 
-Commits = Mapping[int, Sequence[ShardRecord]]
+Commits = dict[int, list[ShardRecord]]
 """Commit records by shard number."""
 Drawn = Mapping[ViewSet, Sequence[DrawnView]]
 """The views of each set, in order."""
 NONE_DRAWN: Drawn = MappingProxyType({})
-"""Enough to count tasks."""
+"""No views: enough to learn which shards are missing."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CommittedViews:
-    """The commit records of a cache's views, as one reading found them."""
+    """The commit records of a cache's views, as they were read at one moment."""
 
     manifest: ViewsManifest
     canvases: Mapping[ViewSet, Commits]
+    """Commit records of each set's canvases."""
     details: Mapping[ViewSet, Mapping[Detail, Commits]]
-    """The details that are wanted of each set, with those of their shards that are committed."""
+    """Commit records of each detail that was asked for, by set."""
 
     def missing_tasks(self, views: Drawn = NONE_DRAWN) -> list[CutTask]:
-        """Return a task for every shard of which canvases or a detail are not committed.
+        """Return a task for each shard whose canvases or a detail are not committed.
 
         Args:
-            views: those drawn, by set.
+            views: the views that were drawn, by set.
         """
         return [task for view_set in self.manifest.sets for task in self._tasks(view_set, views.get(view_set, ()))]
 
@@ -68,11 +69,11 @@ def read_committed(
 
     Args:
         cache: the cache.
-        manifest: of its views.
-        details: those that are wanted besides the canvases, by set.
+        manifest: the manifest of its views.
+        details: the details that are needed besides the canvases, by set.
 
     Raises:
-        ContractError: a commit record is of other views.
+        ContractError: a commit record belongs to other views.
         IdentityError: a teacher's details were cut with another size.
     """
     shards = committed_below(cache, ["views"])
@@ -93,28 +94,11 @@ def read_committed(
     )
 
 
-def missing_tasks(
-    cache: Cache, manifest: ViewsManifest, details: Mapping[ViewSet, Sequence[Detail]], views: Drawn
-) -> list[CutTask]:
-    """Read the commit log, and return a task for every shard of which something is not committed.
-
-    Args:
-        cache: where the shards are committed.
-        manifest: of the views.
-        details: those that are wanted besides the canvases, by set.
-        views: those drawn, by set.
-
-    Raises:
-        ContractError, IdentityError: as `read_committed`.
-    """
-    return read_committed(cache, manifest, details).missing_tasks(views)
-
-
 def _records_of_detail(cache: Cache, view_set: ViewSet, detail: Detail, shards: Sequence[int]) -> Commits:
     unit = detail_unit(view_set, detail.teacher)
     try:
         return cache.records(unit, detail.identity, shards)
     except ContractError as error:
-        found = f"holds windows that were not cut from these views with sides of {detail.side} px"
-        fix = "use the size and the tiles that made them, or give this teacher another name"
+        found = f"its windows were not cut from these views with sides of {detail.side} px"
+        fix = "use the input size and the tiles that they were cut with, or give this teacher another name"
         raise IdentityError(f"teacher {detail.teacher}", [Problem(place=unit, found=found, fix=fix)]) from error

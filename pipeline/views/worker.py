@@ -14,14 +14,14 @@ from pipeline.images.reader import ImageReader
 from pipeline.views.crop import Cut, cut_canvas, cut_window
 from pipeline.views.opening import OpenedView, RejectedView, open_views
 from pipeline.views.placements import offset_key
-from pipeline.views.task import CutReport, CutTask
+from pipeline.views.shard_task import CutReport, CutTask
 from pipeline.workers.pool import Unfinished
 from pipeline.workers.prefetch import behind
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError, Problem
 from storage_schemas.format.layout import detail_array, detail_unit, pixels_array, table_part, views_unit
-from storage_schemas.format.tables import REJECTED, VIEWS, from_parquet
-from storage_schemas.format.views import ViewSet, draw_offset
+from storage_schemas.format.tables import REJECTED, VIEWS
+from storage_schemas.format.views import draw_offset
 from storage_schemas.objects.store import Store
 from storage_schemas.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 
@@ -153,7 +153,7 @@ class ViewCutter:
     def _require_unchanged(self, shard: WrittenShard) -> None:
         """Refuse details whose images are not those of the committed canvases."""
         task = shard.task
-        if not committed_views(Cache(store=self.store), task.view_set, task.shard).equals(shard.views):
+        if not Cache(store=self.store).shard_views(task.view_set, task.shard).equals(shard.views):
             place = table_part("views", task.view_set.name, task.shard)
             found = "its canvases were cut from other images than those that are there now"
             fix = "restore the images as they were, or make a new cache"
@@ -175,13 +175,6 @@ class ViewCutter:
             key = ShardKey(unit=detail_unit(task.view_set, detail.teacher), shard=task.shard, identity=detail.identity)
             writer = shard.writers[detail_array(task.view_set, detail.teacher)]
             commit(self.store, key, [array_record(writer, key)])
-
-
-def committed_views(cache: Cache, view_set: ViewSet, shard: int) -> pa.Table:
-    """Return the `views` rows of one committed shard."""
-    name = table_part("views", view_set.name, shard)
-    [table] = cache.store.read_parsed([name], lambda body, place: from_parquet(body, VIEWS, place))
-    return table
 
 
 def _append(writers: Mapping[str, ShardWriter], views: Sequence[Cuts]) -> None:

@@ -16,9 +16,9 @@ from stage_runs import LOCAL, contents, own
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.views import opening, worker
-from pipeline.views.rejected import rejected_views
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
+from storage_schemas.format.layout import views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.objects.store import Store
 from storage_schemas.shard_writer import ShardWriter
@@ -138,6 +138,14 @@ def views_of(cache: Cache) -> ViewsManifest:
     return manifest
 
 
+def rejection_reasons(cache: Cache) -> set[str]:
+    """The reasons for which views of a cache were rejected."""
+    manifest = views_of(cache)
+    records = {view_set: cache.records(views_unit(view_set), manifest.digest) for view_set in manifest.sets}
+    tables = [cache.rejected(view_set, commits) for view_set, commits in records.items()]
+    return {reason for table in tables for reason in table["reason"].to_pylist()}
+
+
 APPEND_ALL = ShardWriter.append_all
 
 
@@ -163,4 +171,4 @@ def test_it_makes_no_difference_how_many_are_opened_and_handed_over_at_once(
         monkeypatch.setattr(ShardWriter, "append_all", slowly_append_all)
     assert made[1:] == made[:1] * 3
     cache = Cache(store=Store(uri=str(tmp_path / "cache-0")))
-    assert {row["reason"] for row in rejected_views(cache, views_of(cache)).to_pylist()} == {"empty", "damaged"}
+    assert rejection_reasons(cache) == {"empty", "damaged"}
