@@ -9,12 +9,11 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import CalibrationConfig, Recipe, RunConfig, TeacherChoice, ViewsConfig
-from pipeline.features.extraction import plan_extraction
-from pipeline.features.stage import extract_teacher
+from pipeline.features.stage import make_features
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.inventory.unfinished import unfinished_teachers
 from pipeline.stats.stage import measure_teachers
-from pipeline.views.stage import make_views, require_recipe, views_missing
+from pipeline.views.stage import make_views, require_recipe
 from storage_schemas.cache import Cache
 from storage_schemas.objects.store import Store
 
@@ -103,15 +102,10 @@ class TinyCache:
 
     def extract(self, history: History, teachers: Iterable[str], name: str) -> None:
         """Run a teacher, as `make extract` does: views that it needs and that are not there are cut before."""
-        cache, recipe, choice = self.cache, recipe_of(history, {*teachers, name}), TEACHERS[name]
-        manifest = require_recipe(cache, recipe)
-        if manifest is None or views_missing(cache, manifest, unfinished_teachers(cache, manifest, [choice])):
-            specs = [teacher_spec(one) for one in recipe.teachers]
-            make_views(cache, recipe, specs, self.listed(history), LOCAL, str)
-        extract_teacher(plan_extraction(cache, recipe, choice), LOCAL, str)
+        make_features(
+            self.cache, recipe_of(history, {*teachers, name}), TEACHERS[name], self.listed(history), LOCAL, str
+        )
 
     def measure(self, name: str) -> None:
         """Measure what a teacher stored, as `make stats` does."""
-        cache = self.cache
-        cache.require()
-        measure_teachers(cache, [name], LOCAL, str)
+        measure_teachers(self.cache, [name], LOCAL, str)
