@@ -1,4 +1,4 @@
 """The extract stage: run a teacher over views, fit and freeze PHI-S, write features.
 
-Door: stage, options, extraction, calibration, forward, teacher, worker.
+Door: stage, options, calibration, forward, teacher, worker.
 """
