@@ -101,7 +101,7 @@ class Damage:
         """Say whether a problem comes of an object's being damaged: it names that, or what means nothing without it."""
         parts = name.split("/")
         manifest = name == VIEWS or (len(parts) == 4 and parts[1] == "teachers")
-        orphan = text.startswith(f"{LOG}{'/'.join(parts[1:-1])}") and "no manifest says what they are" in text
+        orphan = text.startswith(f"{LOG}{'/'.join(parts[1:-1])}") and "no manifest defines them" in text
         return names(text, name, self.tiny) or (manifest and orphan)
 
     def spoils(self, place: Place) -> bool:

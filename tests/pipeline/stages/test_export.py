@@ -148,7 +148,7 @@ def test_an_export_of_everything_has_the_bytes_of_every_shard_table_and_map(
     assert {name for name in differing if not name.startswith("tables/shards/") and "/stats" not in name} == manifests
     assert {name for name in before if "/stats" in name}
     assert after.keys() == {name for name in before if "/stats" not in name}
-    assert "MB of it copied as it is" in whole.said[1]
+    assert "MB of it copied without decoding" in whole.said[1]
 
 
 def test_a_selection_has_the_views_that_were_selected_in_the_order_in_which_they_were(
@@ -306,8 +306,8 @@ def refusal(kind: type[AbstractStillhouseError], act: Callable[[], Any]) -> list
         ({"teachers": ("sam3",)}, "sam3: is not in this cache (it has canvas-16, quarter-mean, quarter-mean-fixed)"),
         (
             {"encoding": "float32"},
-            "canvas-16: is stored as float16, and float32 would say more than is there "
-            "(leave --encoding at keep for it; --teachers names the others, which may join the export later)",
+            "canvas-16: is stored as float16: float32 would add bytes and no precision "
+            "(export it with --encoding keep; --teachers names the others, which can be added to the export later)",
         ),
     ],
 )
@@ -332,12 +332,12 @@ def test_the_command_line_exports_and_asks_where_to(
 def test_keys_that_the_cache_does_not_have_are_named(grown_run: StageRun, tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_text("000.png\nno-such.png\n")
     said = refusal(SettingError, lambda: export(grown_run, tmp_path / "e", images=str(tmp_path / "keys.txt")))
-    assert said[1] == "no-such.png: is no image that this cache has views of"
+    assert said[1] == "no-such.png: this cache has no views of such an image"
     (tmp_path / "keys.txt").write_text("")
     said = refusal(SettingError, lambda: export(grown_run, tmp_path / "e", images=str(tmp_path / "keys.txt")))
-    assert said[1].startswith("--sets, --split, --images: leave no view of this cache")
+    assert said[1].startswith("--sets, --split, --images: select no view of this cache")
     said = refusal(MissingError, lambda: export(grown_run, tmp_path / "e", images=str(tmp_path / "none.txt")))
-    assert said[1] == f"{tmp_path / 'none.txt'}: is not there"
+    assert said[1] == f"{tmp_path / 'none.txt'}: does not exist"
 
 
 def test_a_target_that_is_not_apart_or_not_empty_is_refused(grown_run: StageRun, tmp_path: Path) -> None:
@@ -345,12 +345,12 @@ def test_a_target_that_is_not_apart_or_not_empty_is_refused(grown_run: StageRun,
     for where in (grown_run.where, grown_run.where / "inside", grown_run.where.parent, tmp_path / "link"):
         said = refusal(SettingError, lambda where=where: export(grown_run, where))
         assert said[1] == (
-            f"{where}: is not apart from the cache that is exported, {grown_run.where} (point TO at a new place)"
+            f"{where}: overlaps the cache that is exported, {grown_run.where} (point TO at a new place)"
         )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     said = refusal(IdentityError, lambda: export(grown_run, tmp_path / "full"))
-    assert said[1] == f"{tmp_path / 'full'}: is not empty, and holds no cache (point TO at a new place)"
+    assert said[1] == f"{tmp_path / 'full'}: is not empty, and is not a cache (point TO at a new place)"
     assert list(contents(tmp_path / "full")) == ["notes.txt"]
 
 
@@ -370,7 +370,7 @@ def test_another_export_into_the_same_place_is_refused_with_both_values(
     teachers = ("quarter-mean-fixed",)
     lines = refusal(IdentityError, lambda: export(grown_run, whole.where, teachers=teachers, **options))
     assert said in lines
-    assert lines[-1] == "what to do: use the settings that began this export, or point TO at a new place"
+    assert lines[-1] == "what to do: use the settings that this export was begun with, or point TO at a new place"
     assert contents(whole.where) == before
 
 
