@@ -135,7 +135,11 @@ class CacheModel:
         if any("/detail/" in name for name in self._records(self.sound)):
             sets = {name.split("/")[2] for name in views if name.startswith("features.zarr/views/low")}
             if not self.is_declared("fixed"):
-                sets = {one for one in sets if f"features.zarr/views/{one}/detail/fixed/zarr.json" in self.sound}
+                sets = {
+                    view_set
+                    for view_set in sets
+                    if f"features.zarr/views/{view_set}/detail/fixed/zarr.json" in self.sound
+                }
             for unit in self._units({name: sha for name, sha in views.items() if "/detail/" in name}):
                 if unit[0].split("/")[1] in sets:
                     yield unit

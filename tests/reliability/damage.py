@@ -36,15 +36,15 @@ def damaged(model: CacheModel, tiny: TinyCache, kind: str, which: int, where: in
 def _swap(model: CacheModel, tiny: TinyCache, shards: list[str], which: int) -> int:
     """Swap two shards of an array."""
     pairs = [
-        (one, other)
-        for number, one in enumerate(shards)
+        (first, other)
+        for number, first in enumerate(shards)
         for other in shards[number + 1 :]
-        if one.partition("/c/")[0] == other.partition("/c/")[0] and model.held[one] != model.held[other]
+        if first.partition("/c/")[0] == other.partition("/c/")[0] and model.held[first] != model.held[other]
     ]
     if not pairs or model.damage:
         return 0
-    one, other = pairs[which % len(pairs)]
-    return put(model, tiny, {one: (tiny.where / other).read_bytes(), other: (tiny.where / one).read_bytes()})
+    first, other = pairs[which % len(pairs)]
+    return put(model, tiny, {first: (tiny.where / other).read_bytes(), other: (tiny.where / first).read_bytes()})
 
 
 def put(model: CacheModel, tiny: TinyCache, bodies: dict[str, bytes | None]) -> int:
@@ -94,7 +94,7 @@ class Damage:
             return by_record
         teacher = part_of(name).removesuffix("/stats")
         manifest = f"features.zarr/teachers/{teacher}/zarr.json"
-        same = any(part_of(one) == part_of(name) and part_of(name) for one in others)
+        same = any(part_of(damaged_name) == part_of(name) and part_of(name) for damaged_name in others)
         return VIEWS in others or manifest in others or same
 
     def explains(self, text: str, name: str) -> bool:

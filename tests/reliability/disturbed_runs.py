@@ -62,9 +62,9 @@ def contents(store: Store) -> dict[str, str]:
 
 def require_whole_commits(store: Store) -> None:
     """Check that what is committed is there, with the bytes that it was committed with."""
-    records = [one for unit in UNITS for parts in read_commits(store, unit).values() for one in parts]
-    bodies = store.read_many([one.path for one in records])
-    assert [xxhash.xxh3_128(body).hexdigest() for body in bodies] == [one.xxh3 for one in records]
+    records = [record for unit in UNITS for parts in read_commits(store, unit).values() for record in parts]
+    bodies = store.read_many([record.path for record in records])
+    assert [xxhash.xxh3_128(body).hexdigest() for body in bodies] == [record.xxh3 for record in records]
 
 
 def require_one_message(ended: Ended) -> None:

@@ -35,7 +35,7 @@ def check_verify(tiny: TinyCache, model: CacheModel) -> None:
     odd = [text for text in texts if not any(damage.explains(text, name) for name in model.damage)]
     assert not odd, odd
     if not model.damage:
-        assert {(one.unit, one.done, one.of) for one in verdict.unfinished} == model.unfinished()
+        assert {(facts.unit, facts.done, facts.of) for facts in verdict.unfinished} == model.unfinished()
 
 
 def check_inspect(tiny: TinyCache, model: CacheModel) -> None:
@@ -45,7 +45,10 @@ def check_inspect(tiny: TinyCache, model: CacheModel) -> None:
     except AbstractStillhouseError as error:
         return require_about_damage(tiny, model, str(error))
     if not model.damage and model.history:
-        there = {(f"views/{one.name}", one.shards - one.committed, one.shards) for one in facts.view_sets}
+        there = {
+            (f"views/{view_set.name}", view_set.shards - view_set.committed, view_set.shards)
+            for view_set in facts.view_sets
+        }
         assert there == {unit for unit in model.view_units() if "/detail/" not in unit[0]}
         assert facts.generations == len(model.history)
     return None
@@ -63,7 +66,7 @@ def check_gc(tiny: TinyCache, model: CacheModel, *, details: bool, deletes: bool
     except AbstractStillhouseError as error:
         require_about_damage(tiny, model, str(error))
         return "gc refused for damage"
-    gone, left = {one.name for one in spent}, {one.name for one in found}
+    gone, left = {leftover.name for leftover in spent}, {leftover.name for leftover in found}
     assert not left & model.declared(), left & model.declared()
     assert model.leftovers() - model.damage.keys() <= left | gone, model.leftovers() - left
     if not deletes:
@@ -77,7 +80,7 @@ def _spent(tiny: TinyCache, model: CacheModel) -> list[Leftover]:
     roster = sorted(model.roster)
     spent = spent_details(tiny.cache, tiny.cache.views_manifest(), [TEACHERS[name] for name in roster])
     done = "fixed" in roster and model.is_complete("fixed")
-    assert {one.name for one in spent} == {name for name in model.held if done and "/detail/fixed" in name}
+    assert {leftover.name for leftover in spent} == {name for name in model.held if done and "/detail/fixed" in name}
     return spent
 
 

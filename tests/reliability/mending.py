@@ -27,14 +27,14 @@ def mend_from_a_copy(tiny: TinyCache, model: CacheModel, names: Iterable[str]) -
 def mend_as_told(tiny: TinyCache, model: CacheModel) -> None:
     """Do what the messages say: delete what they name and run their commands; put back what has no other mend."""
     problems = verified(tiny).problems
-    deletions = [one for one in problems if "delete " in one.fix]
+    deletions = [problem for problem in problems if "delete " in problem.fix]
     if not deletions:
         mend_from_a_copy(tiny, model, list(model.damage))
-    for place in dict.fromkeys(place for one in deletions for place in _deleted(one)):
+    for place in dict.fromkeys(place for problem in deletions for place in _deleted(problem)):
         _delete(tiny.where, place)
         model.remove([name for name in model.sound if f"{name}/".startswith(f"{place}/")])
     assert hashes(tiny.where) == model.held
-    for stage, options in dict.fromkeys(told for one in deletions for told in COMMAND.findall(one.fix)):
+    for stage, options in dict.fromkeys(told for problem in deletions for told in COMMAND.findall(problem.fix)):
         named = [name for name in TEACHERS if re.search(rf"TEACHER=(<module:Class of )?{name}\b", options)]
         run(tiny, model, " ".join([STAGES[stage], *named]))
 
@@ -47,6 +47,6 @@ def _deleted(problem: Problem) -> list[str]:
 
 def _delete(where: Path, place: str) -> None:
     path = where / place
-    for one in [path, *path.rglob("*")]:
-        if one.is_file():
-            one.unlink()
+    for path_below in [path, *path.rglob("*")]:
+        if path_below.is_file():
+            path_below.unlink()

@@ -50,10 +50,10 @@ class Place:
 def places(model: CacheModel) -> list[Place]:
     """Return the first row of every array that there is, or that there would be once its set is cut."""
     views = model.references.arrays(model.history)
-    every = [_place(path, one) for path, one in views.items() if "/detail/" not in path or "fixed" in model.roster]
+    every = [_place(path, value) for path, value in views.items() if "/detail/" not in path or "fixed" in model.roster]
     for teacher in filter(model.is_declared, TEACHERS):
         said = model.references.arrays(model.history, teacher, model.fitted[teacher])
-        every += [_place(path, one) for path, one in said.items()]
+        every += [_place(path, value) for path, value in said.items()]
     return every
 
 

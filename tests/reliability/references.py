@@ -135,11 +135,11 @@ def _before(kind: str, history: History, teacher: str = "", fitted: History = ()
 def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path of every file below a folder, and what the system says of it."""
     with os.scandir(folder) as found:
-        for one in found:
-            if one.is_dir():
-                yield from files(one.path)
+        for entry in found:
+            if entry.is_dir():
+                yield from files(entry.path)
             else:
-                yield one.path, one.stat()
+                yield entry.path, entry.stat()
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -194,7 +194,7 @@ def check_views(folder: Path, history: History) -> None:
         before = recipe_of(MADE).views
         early = keys[: IMAGES + MORE * history[: history.index("views")].count("images")]
         drawn |= {(key, 0, draw_set(key, 0, before).name) for key in early}
-    small = {one for one in drawn if one[0] in map(image_key, TOO_SMALL)}
+    small = {key for key in drawn if key[0] in map(image_key, TOO_SMALL)}
     assert sorted(_rows(folder, "views")) == sorted(drawn - small)
     assert sorted(_rows(folder, "rejected")) == sorted(small)
 

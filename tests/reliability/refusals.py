@@ -106,8 +106,8 @@ def measuring_too_early(tiny: TinyCache, model: CacheModel) -> bool:
 
 
 REFUSALS: Mapping[str, Callable[[TinyCache, CacheModel], bool]] = {
-    one.__name__: one
-    for one in (
+    refusal.__name__: refusal
+    for refusal in (
         another_seed,
         unasked_extension,
         fewer_images,

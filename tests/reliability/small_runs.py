@@ -62,7 +62,7 @@ TRAINING = TrainRecipe(
 
 def extract(cache: Cache, run: Mapping[str, Any]) -> None:
     """Cut views, run the teacher, measure it."""
-    make_views(cache, RECIPE, [teacher_spec(one) for one in RECIPE.teachers], run["images"], LOCAL, str)
+    make_views(cache, RECIPE, [teacher_spec(choice) for choice in RECIPE.teachers], run["images"], LOCAL, str)
     for choice in RECIPE.teachers:
         extract_teacher(plan_extraction(cache, RECIPE, choice), LOCAL, str)
     measure_teachers(cache, cache.teachers(), LOCAL, str)

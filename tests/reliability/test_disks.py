@@ -64,10 +64,10 @@ def test_a_full_disk_below_a_read_cache_costs_one_warning_and_no_view(small_disk
         warnings.simplefilter("always")
         for key, body in zip(keys, bodies, strict=True):
             cache.put(key, body)
-    [warning] = [str(one.message) for one in said]
+    [warning] = [str(warned.message) for warned in said]
     assert warning.endswith("cannot be written: No space left on device; going on without what it does not keep")
     found = [cache.get(key) for key in keys]
-    assert [one for one in found if one is not None] == bodies[:7], "390 kB hold seven"
+    assert [body for body in found if body is not None] == bodies[:7], "390 kB hold seven"
     assert not list(small_disk.rglob("*.partial"))
 
 

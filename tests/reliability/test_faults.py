@@ -152,7 +152,7 @@ def plans(requests: Sequence[str], kind: FaultKind) -> Iterator[list[Fault]]:
 
 def told(kind: FaultKind, requests: int, seen: Sequence[Weathered]) -> None:
     """Check that no request was left out, and print what docs/reliability.md says (`pytest -rP`)."""
-    struck, runs = sum(one.struck for one in seen), sum(one.runs for one in seen)
+    struck, runs = sum(outcome.struck for outcome in seen), sum(outcome.runs for outcome in seen)
     print(f"{kind}: {struck} faults at {requests} requests, {len(seen)} runs, taken up again {runs - len(seen)} times")
     # a run that was stopped need not come again to every request that the undisturbed one made
     assert struck == requests or (runs > len(seen) and struck >= 0.95 * requests)

@@ -52,7 +52,7 @@ def test_two_runs_that_begin_at_once_on_s3_give_the_bytes_of_one(
     expected: dict,
 ) -> None:
     told = runner.run("extract", bucket, patience=PATIENCE, at_once=2)
-    runs = [Ended(**one) for one in json.loads(told.said)]
+    runs = [Ended(**ended) for ended in json.loads(told.said)]
     assert sorted(run.status for run in runs) in ([0, 0], [0, 2]), runs
     for run in runs:
         if run.status:

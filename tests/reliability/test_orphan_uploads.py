@@ -52,8 +52,8 @@ def orphaned(cached: tuple[str, list[str]], proxy: FaultProxy) -> Iterator[str]:
     yield cached[0]
     proxy.arm()
     for store in (Store(uri=uri) for uri in (cached[0], f"{cached[0]}-too")):
-        for one in pending_uploads(store):
-            abort_upload(store, one)
+        for upload in pending_uploads(store):
+            abort_upload(store, upload)
 
 
 def gc(capsys: pytest.CaptureFixture[str], uri: str, *more: str) -> str:
@@ -79,7 +79,9 @@ def test_the_upload_of_a_killed_writer_is_found_when_it_is_old_and_taken_back_wh
     assert proxy.struck
     proxy.arm()
     assert pending_uploads(Store(uri=orphaned)) == []
-    assert [one.name for one in pending_uploads(Store(uri=f"{orphaned}-too"))] == [NAME], "another cache's is not ours"
+    assert [upload.name for upload in pending_uploads(Store(uri=f"{orphaned}-too"))] == [NAME], (
+        "another cache's is not ours"
+    )
     assert not Store(uri=orphaned).exists(NAME)
 
 
@@ -104,10 +106,10 @@ def test_pages_of_uploads_are_turned_until_the_last(bucket: str, monkeypatch: py
 
     monkeypatch.setattr(type(store.filesystem), "_call_s3", in_pages)
     found = pending_uploads(store)
-    assert [one.name for one in found] == names
-    for one in found:
-        abort_upload(store, one)
-        abort_upload(store, one)  # as where the first answer was lost
+    assert [upload.name for upload in found] == names
+    for upload in found:
+        abort_upload(store, upload)
+        abort_upload(store, upload)  # as where the first answer was lost
     assert pending_uploads(store) == []
 
 

@@ -28,8 +28,8 @@ def asked(source: Source) -> list[BatchRequest]:
     """Ask for every view, one at a time."""
     training = [
         training_request(StepPart(view_set=view_set, rows=np.array([row]), deals=np.array([0])), seed=0)
-        for view_set, one in source.sets.items()
-        for row in one.rows["train"].tolist()
+        for view_set, of_set in source.sets.items()
+        for row in of_set.rows["train"].tolist()
     ]
     return training + heldout_requests(source, {"low": 1, "high": 1}, seed=0)
 
@@ -39,7 +39,8 @@ def digests(dataset: CachedBatches, requests: list[BatchRequest]) -> list[str]:
     return [
         hashlib.sha256(
             b"".join(
-                one.numpy().tobytes() for one in (batch.pixels, *(target.spatial for target in batch.targets.values()))
+                tensor.numpy().tobytes()
+                for tensor in (batch.pixels, *(target.spatial for target in batch.targets.values()))
             )
         ).hexdigest()
         for batch in (dataset[(request,)][0] for request in requests)

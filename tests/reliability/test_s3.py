@@ -31,7 +31,7 @@ QUICKLY_TRIED = ("503", "reset", "flip", "lost")
 
 def tried(*kinds: FaultKind | None) -> list[Any]:
     """Mark as slow what few of them show."""
-    return [pytest.param(one, marks=() if one in (None, *QUICKLY_TRIED) else pytest.mark.slow) for one in kinds]
+    return [pytest.param(kind, marks=() if kind in (None, *QUICKLY_TRIED) else pytest.mark.slow) for kind in kinds]
 
 
 every_kind = pytest.mark.parametrize("kind", tried(*KINDS))
@@ -202,8 +202,8 @@ def uploads_of(store: Store) -> list[dict[str, str]]:
     """Return what names each upload of `large` that is under way."""
     bucket = store.path("").split("/")[0]
     found = store.filesystem.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
-    uploads = [one for one in found if f"{bucket}/{one['Key']}" == store.path("large")]
-    return [{"Bucket": bucket, "Key": one["Key"], "UploadId": one["UploadId"]} for one in uploads]
+    uploads = [upload for upload in found if f"{bucket}/{upload['Key']}" == store.path("large")]
+    return [{"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]} for upload in uploads]
 
 
 def test_a_block_that_raises_leaves_neither_object_nor_parts(store: Store) -> None:

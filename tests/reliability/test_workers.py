@@ -39,14 +39,14 @@ def source_of(uri: str, outage: float = 20.0) -> Source:
 
 
 def asked(source: Source) -> list[tuple[BatchRequest, ...]]:
-    return [(one,) for one in heldout_requests(source, {"low": 1, "high": 1}, seed=0)]
+    return [(request,) for request in heldout_requests(source, {"low": 1, "high": 1}, seed=0)]
 
 
-def same(one: Sequence[ViewBatch], other: Sequence[ViewBatch]) -> bool:
+def same(batches: Sequence[ViewBatch], other: Sequence[ViewBatch]) -> bool:
     return all(
         torch.equal(left.pixels, right.pixels)
         and all(torch.equal(left.targets[name].spatial, right.targets[name].spatial) for name in left.targets)
-        for left, right in zip(one, other, strict=True)
+        for left, right in zip(batches, other, strict=True)
     )
 
 
@@ -58,7 +58,7 @@ def test_workers_read_what_their_parent_reads_though_it_has_used_the_store(
 ) -> None:
     sources = [CachedBatches(source=source_of(uri)) for uri in (str(undisturbed / "cache"), cached[0])]
     requests = asked(sources[0].source)
-    expected = [[one[request] for one in sources] for request in requests]
+    expected = [[source[request] for source in sources] for request in requests]
     assert all(same(*both) for both in expected)
     loader = DataLoader(
         TwoSources(sources),

@@ -106,7 +106,7 @@ class TinyCache:
         cache, recipe, choice = self.cache, recipe_of(history, {*teachers, name}), TEACHERS[name]
         manifest = require_recipe(cache, recipe)
         if manifest is None or views_missing(cache, manifest, unfinished_teachers(cache, manifest, [choice])):
-            specs = [teacher_spec(one) for one in recipe.teachers]
+            specs = [teacher_spec(choice) for choice in recipe.teachers]
             make_views(cache, recipe, specs, self.listed(history), LOCAL, str)
         extract_teacher(plan_extraction(cache, recipe, choice), LOCAL, str)
 

@@ -17,4 +17,4 @@ class TwoSources(Dataset):
         self.sources = sources
 
     def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[list[ViewBatch]]:
-        return [one[requests] for one in self.sources]
+        return [source[requests] for source in self.sources]
