@@ -1,4 +1,4 @@
-"""Small runs on disks that are full, read-only or broken: one message, nothing half committed, and then resumed."""
+"""Small runs on disks that are full, read-only or broken end in one message, with whole commits, and resume."""
 
 import subprocess
 import warnings
@@ -13,7 +13,7 @@ from storage_schemas.read_cache import RangeKey, open_read_cache
 
 
 def check_resumed(runner: Runner, cache: Path, expected: dict) -> None:
-    """Check that nothing was half committed, and that the same run again completes to the same bytes."""
+    """Check that commits are whole, and that the same run again completes to the same bytes."""
     store = Store(uri=str(cache))
     assert not list(cache.rglob("*.partial"))
     require_whole_commits(store)

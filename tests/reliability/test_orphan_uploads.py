@@ -1,4 +1,4 @@
-"""What a killed writer leaves on S3 is found by `gc` where it is old and this cache's, and taken back when told."""
+"""`gc` finds unfinished uploads that a killed writer left in this cache on S3, and aborts them with --delete."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def kill_writer(uri: str) -> None:
 
 
 def begin(uri: str, name: str = NAME) -> dict[str, str]:
-    """Begin an upload, and return what names it."""
+    """Begin an upload, and return its identifier."""
     store = Store(uri=uri)
     bucket, _, key = store.path(name).partition("/")
     begun = store.filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
@@ -46,7 +46,7 @@ def begin(uri: str, name: str = NAME) -> dict[str, str]:
 
 @pytest.fixture
 def orphaned(cached: tuple[str, list[str]], proxy: FaultProxy) -> Iterator[str]:
-    """A cache that a killed writer left an upload of; another's beside it, whose name begins as this one's does."""
+    """A cache with an upload of a killed writer, and one beside it whose name begins with this one's name."""
     kill_writer(cached[0])
     begin(f"{cached[0]}-too")
     yield cached[0]

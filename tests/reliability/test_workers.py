@@ -1,4 +1,4 @@
-"""Caches in a folder and on S3 are read by worker processes, however these are started, and refuse there as here."""
+"""Worker processes read caches in a folder and on S3, however they are started, and refuse as the parent does."""
 
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
@@ -23,12 +23,12 @@ from trainer.settings.running import RunningSettings
 
 METHODS = ("fork", "forkserver", "spawn")
 LIMIT = 30
-"""Seconds in which a worker answers, or is taken to hang."""
+"""A worker that takes longer (seconds) counts as hanging."""
 
 
 @pytest.fixture(autouse=True)
 def _fresh_variables() -> Iterator[None]:
-    """Start the fork server anew: one that other tests started hands on the variables that were set then."""
+    """Start a new fork server: one that other tests started passes on the variables of that time."""
     forkserver._forkserver._stop()
     yield
     forkserver._forkserver._stop()
