@@ -34,10 +34,10 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
             read independently, and the executor.
 
     Raises:
-        MissingError: there is no cache, or no such teacher in it.
+        MissingError: there is no cache, or no such teacher in it; or zarr-python is to read chunks, and is not
+            installed.
         ContractError: it is of another format version.
         SettingError, IdentityError: a teacher is to be run again, and what is given is not the teacher of the cache.
-        SettingError: zarr-python is to read chunks, and it is not installed.
     """
     findings, teacher = Findings(), _name_in_cache(options.teacher)
     if options.independent:
@@ -69,7 +69,7 @@ def _name_in_cache(teacher: str) -> str:
         return teacher
     from teachers.own import own_class  # here, so that torch is loaded only where a class is given
 
-    return own_class(teacher).manifests.name
+    return own_class(teacher).declared.name
 
 
 def _recompute(

@@ -25,7 +25,7 @@ from pipeline.verify.store_file_system import StoreFileSystem
 from pipeline.verify.verdict import Verdict
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commits
-from storage_schemas.format.errors import SettingError
+from storage_schemas.format.errors import MissingError
 from storage_schemas.format.shard_format import ArraySpec, Compression, StoredType
 from storage_schemas.objects.publish import publish_bytes
 from storage_schemas.objects.store import Store
@@ -376,10 +376,10 @@ def test_without_zarr_python_it_is_refused_before_anything_is_read(
     monkeypatch.setitem(sys.modules, "zarr", None)
     assert verified(small_run.cache, independent=0).problems == ()
     monkeypatch.setattr("pipeline.verify.stage.read_manifests", None)
-    with pytest.raises(SettingError) as refusal:
+    with pytest.raises(MissingError) as refusal:
         verified(small_run.cache, independent=1)
     assert str(refusal.value) == (
-        "--independent cannot be used:\n  zarr: is not installed (pip install 'stillhouse[pipeline]')"
+        "a package is missing:\n  zarr: this command needs it: not installed (pip install 'stillhouse[pipeline]')"
     )
 
 
