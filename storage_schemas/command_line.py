@@ -20,6 +20,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("pipeline", "trainer"),
     "torchvision": ("pipeline", "trainer"),
     "transformers": ("sam3",),
+    "zarr": ("pipeline",),
 }
 """Optional package, as it is imported → the extras of Stillhouse that install it."""
 

@@ -7,7 +7,8 @@
 A range is known by the digest of all that says what its bytes are, see `RangeKey`; it lies in the set that its digest
 gives, and each set has an equal share of the bytes. What a set takes stands in the names of its files, those that are
 being written too. So whoever adds one first says so by a name, then lists that one set, twice, and deletes there what
-was longest not read: any number of processes keep to the bound, with no lock to wait for and no count to go wrong."""
+was longest not read: any number of processes keep to the bound, with no lock to wait for and no count to go wrong.
+"""
 
 import hashlib
 import json
@@ -67,7 +68,8 @@ class RangeKey:
 class ReadCache:
     """Ranges of committed objects, kept on this machine. It holds nothing open and may be sent to other processes.
 
-    What it gives is checked by who asks, as what the store gives is; what fails is dropped and read from the store."""
+    What it gives is checked by who asks, as what the store gives is; what fails is dropped and read from the store.
+    """
 
     folder: str
     """Made by `open_read_cache`."""

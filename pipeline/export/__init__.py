@@ -1,4 +1,4 @@
-"""The export command: a subset of a cache, re-sharded or re-encoded, as a cache of its own.
+"""The command `export`: a subset of a cache, in shards of another size or another encoding, as a cache of its own.
 
 Door: stage, options.
 """

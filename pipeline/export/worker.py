@@ -1,4 +1,4 @@
-"""One task of the export stage: the views of a shard, gathered from the shards of another cache that hold them."""
+"""The worker of the export stage: it gathers the views of one shard from the shards of the source that hold them."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.inventory.units import Unit
 from pipeline.workers.prefetch import ahead
 from storage_schemas.cache import Cache
-from storage_schemas.commits import ShardRecord, read_commit
+from storage_schemas.commits import ShardRecord
 from storage_schemas.format.encodings import INT8_LARGEST, as_numbers, as_stored
 from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.layout import table_part
@@ -20,36 +20,36 @@ from storage_schemas.shard_writer import ShardKey, ShardWriter, array_record, co
 from storage_schemas.sharded_array import ShardedArray
 
 BLOCK = 16 * 2**20
-"""Bytes of an array that are read at a time, and at least one view; a few such blocks are held."""
+"""Bytes of an array that are read at a time, at least one view. A few such blocks are in memory at once."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExportTask:
-    """One shard of a unit of the target, and which views of the source fill it."""
+    """One shard of a unit of the target, and the views of the source that fill it."""
 
     source: Unit
     target: Unit
     shard: int
-    """Of the target."""
+    """Its number in the target."""
     rows: tuple[int, ...]
     """Row slots of its views in the source, in order."""
     tables: Mapping[str, pa.Table]
-    """Parts of tables that are known already, by table; those of placements are read by the worker."""
+    """Its parts of `views` and `rejected`, where the unit has them; the worker reads placements itself."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportReport:
-    """What became of a task."""
+    """The result of one task."""
 
     views: int
     bytes: int
-    """Bytes of the arrays written."""
+    """Size of the array shards written."""
     copied: int
-    """Of these, in chunks that were copied as they are."""
+    """Of these, bytes that were copied without decoding."""
     saturated: int
-    """Numbers that were encoded as `int8` and are as large as that holds, or larger."""
+    """Numbers newly encoded as `int8` that are at its largest value, or were beyond it."""
 
 
 @final
@@ -63,67 +63,61 @@ class ShardExporter:
     def export(self, task: ExportTask) -> ExportReport:
         """Write one shard and commit it.
 
-        Chunks are copied as they are, checksum and all, where dtype and codec stay; whatever is read is checked.
+        Where neither type nor codec changes, chunks are copied with their checksum. Every chunk read is checked.
 
         Raises:
-            MissingError, CorruptionError: the source does not hold what it committed.
+            MissingError, CorruptionError: the source has lost or damaged something that it committed.
             ContractError: a number of the source is too large for `float16`.
         """
         cache, unit = Cache(store=self.source), task.target
-        commits = _commits(cache, task)
+        shards = {row // task.source.grid.rows_per_shard for row in task.rows}
+        commits = cache.records(task.source.name, task.source.identity, shards)
         with ExitStack() as stack:
             writers = [stack.enter_context(open_shard(self.target, spec, task.shard)) for spec in unit.arrays]
             arrays = [cache.array(spec.path, commits) for spec in task.source.arrays]
             saturated = sum(_copy(array, writer, task.rows) for array, writer in zip(arrays, writers, strict=True))
         key = ShardKey(unit=unit.name, shard=task.shard, identity=unit.identity)
-        first_row = unit.grid.slots(task.shard).start
-        parts = [
-            write_table_part(
-                self.target, table_part(name, folder, task.shard), self._table(task, name, commits), first_row, key
-            )
-            for name, folder in unit.tables
-        ]
-        commit(self.target, key, [*(array_record(writer, key) for writer in writers), *parts])
-        as_they_are = [_is_same(*pair) for pair in zip(arrays, writers, strict=True)]
-        sizes = [writer.sink.size for writer in writers]
+        records = [array_record(writer, key) for writer in writers]
+        commit(self.target, key, [*records, *self._write_tables(task, commits, key)])
         return ExportReport(
             views=len(task.rows),
-            bytes=sum(sizes),
-            copied=sum(size for size, same in zip(sizes, as_they_are, strict=True) if same),
+            bytes=sum(writer.sink.size for writer in writers),
+            copied=sum(
+                writer.sink.size for array, writer in zip(arrays, writers, strict=True) if _is_same(array, writer)
+            ),
             saturated=saturated,
         )
+
+    def _write_tables(
+        self, task: ExportTask, commits: dict[int, list[ShardRecord]], key: ShardKey
+    ) -> list[ShardRecord]:
+        """Write the shard's part of each table of its unit, and return their records."""
+        first_row = task.target.grid.slots(task.shard).start
+        places = {table: table_part(table, folder, task.shard) for table, folder in task.target.tables}
+        return [
+            write_table_part(self.target, place, self._table(task, table, commits), first_row, key)
+            for table, place in places.items()
+        ]
 
     def _table(self, task: ExportTask, name: str, commits: dict[int, list[ShardRecord]]) -> pa.Table:
         if name in task.tables:
             return task.tables[name]
         teacher = task.target.teacher
         if teacher is None:
-            raise ContractError("export", [Problem(place=name, found="is a table that nothing was selected of")])
+            raise ContractError("export", [Problem(place=name, found="is a table of neither views nor features")])
         placements = Cache(store=self.source).placements(task.source.view_set, teacher.name, commits)
         placed = {row: position for position, row in enumerate(placements["row"].to_pylist())}
         if absent := [row for row in task.rows if row not in placed]:
             found = f"{len(absent)} views have no placement, the first in row {absent[0]}"
             raise ContractError("placements", [Problem(place=task.source.name, found=found)])
-        return renumbered(placements, [placed[row] for row in task.rows], task.target.grid.slots(task.shard).start)
+        return take_rows(placements, [placed[row] for row in task.rows], task.target.grid.slots(task.shard).start)
 
 
-def renumbered(table: pa.Table, positions: Sequence[int], first: int) -> pa.Table:
-    """Return some rows of a table, in the order given, numbered from a row slot on."""
+def take_rows(table: pa.Table, positions: Sequence[int], first: int) -> pa.Table:
+    """Return the rows at some positions of a table, in their order; their row slots count from `first`."""
     taken = table.take(pa.array(positions, pa.int64()))
     numbers = pa.array(range(first, first + len(positions)), pa.int64())
     return taken.set_column(0, table.schema.field("row"), numbers).combine_chunks()
-
-
-def _commits(cache: Cache, task: ExportTask) -> dict[int, list[ShardRecord]]:
-    """Read the commit records of the shards that hold the task's views."""
-    unit = task.source
-    shards = sorted({row // unit.grid.rows_per_shard for row in task.rows})
-    commits = {shard: read_commit(cache.store, unit.name, shard) for shard in shards}
-    odd = [shard for shard, records in commits.items() if any(one.identity != unit.identity for one in records)]
-    if odd:
-        found = f"shards {', '.join(map(str, odd))} were computed from something else than the group says"
-        raise ContractError("commit log", [Problem(place=unit.name, found=found)])
-    return commits
 
 
 def _is_same(array: ShardedArray, writer: ShardWriter) -> bool:
@@ -131,7 +125,7 @@ def _is_same(array: ShardedArray, writer: ShardWriter) -> bool:
 
 
 def _copy(array: ShardedArray, writer: ShardWriter, rows: Sequence[int]) -> int:
-    """Copy views from one array to another, and return how many numbers saturated on the way."""
+    """Copy views from one array to another, and return how many numbers saturated."""
     step, saturated = max(1, BLOCK // array.spec.entry_bytes), 0
     blocks = [rows[first : first + step] for first in range(0, len(rows), step)]
     if _is_same(array, writer):
@@ -151,5 +145,5 @@ def _encoded(entry: np.ndarray, writer: ShardWriter) -> np.ndarray:
     dtype = writer.spec.dtype
     if dtype == entry.dtype or dtype == "uint8":
         return entry
-    with np.errstate(over="ignore"):  # what float16 cannot hold is infinite, and refused when it is appended
+    with np.errstate(over="ignore"):  # a number too large for float16 becomes infinite, and the writer refuses that
         return as_stored(as_numbers(entry), dtype)

@@ -1,7 +1,8 @@
 """Decoding: turn an image file into upright RGB, or say why that is not possible; docs/images.md has the rules.
 
 A JPEG can be decoded at a half, a quarter or an eighth of its size in a fraction of the time. This is done where the
-box is resized to so few pixels that the result is almost the same."""
+box is resized to so few pixels that the result is almost the same.
+"""
 
 import io
 import warnings
@@ -42,7 +43,8 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # parallelism comes from the number of 
 class UnusableImageError(Exception):
     """This image cannot be cut. Its views are recorded as rejected, and the work goes on.
 
-    Both texts are stored in the cache's `rejected` table: another wording changes the bytes of caches."""
+    Both texts are stored in the cache's `rejected` table: another wording changes the bytes of caches.
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -137,7 +139,8 @@ def prepare_cutting() -> None:
     keeps the memory instead: up to twice the largest block that was freed, of those up to 32 MiB; see
     `M_MMAP_THRESHOLD` in mallopt(3). Other C libraries are not affected.
 
-    Pixels: Pillow encodes an image to bytes in one piece instead of joining pieces of 64 KiB."""
+    Pixels: Pillow encodes an image to bytes in one piece instead of joining pieces of 64 KiB.
+    """
     np.empty(TRACKED_BLOCK_BYTES, dtype=np.uint8)
     ImageFile.MAXBLOCK = ENCODER_BUFFER_BYTES
 

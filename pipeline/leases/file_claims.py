@@ -1,7 +1,8 @@
 """Claims in a folder, by file locks; the room's docstring explains the protocol.
 
 The kernel drops a lock when its process ends. The last run to end removes the mutex file and the folder; what a killed
-run left is deleted by the next run."""
+run left is deleted by the next run.
+"""
 
 import fcntl
 import os

@@ -1,6 +1,7 @@
 """Taking a lease. A second run that wants a conflicting lease is refused, and its message names the first.
 
-The room's docstring explains the protocol. Reading needs no lease, and a run that has nothing to write takes none."""
+The room's docstring explains the protocol. Reading needs no lease, and a run that has nothing to write takes none.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

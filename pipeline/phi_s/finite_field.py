@@ -26,7 +26,7 @@ class FiniteField:
 
     @property
     def order(self) -> int:
-        """q = pᵏ, the number of elements."""
+        """Q = pᵏ, the number of elements."""
         return int(self.characteristic**self.degree)
 
 

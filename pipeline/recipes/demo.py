@@ -8,7 +8,8 @@ def demo() -> Recipe:
 
     Every mode is met: windows seen directly (dinov3), from detail at another scale (siglip2, 12 × 12 tokens beside 8
     and 12), in 2 × 2 tiles (24 × 24 beside 16), in mosaics of 3 × 3 and 2 × 2, and alone on a padded canvas (sam3,
-    24 × 24 tokens)."""
+    24 × 24 tokens).
+    """
     views = ViewsConfig(
         low=(128, 192),
         high=(256,),

@@ -8,7 +8,8 @@ def radio_v2_5() -> Recipe:
     segmentation teacher. The paper's own teachers (DFN CLIP, SigLIP, DINOv2, SAM) are not in the catalogue.
 
     Source: v2.5 section 4.2. Every stage sees all images there; here a view has one resolution, and stages 2 and 3
-    share the views at 432, so `draws` is 2."""
+    share the views at 432, so `draws` is 2.
+    """
     teachers = (
         TeacherChoice(name="siglip2", source="siglip2-so400m-384", batch=32),
         TeacherChoice(name="dinov3", source="dinov3-l", batch=32),

@@ -33,7 +33,8 @@ class TrainingWorkersConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
     """Train a student on the cluster at RAY_ADDRESS, or on a Ray of this machine. All other settings are those of
-    `python -m trainer train --help`. The same command again resumes a run that stopped."""
+    `python -m trainer train --help`. The same command again resumes a run that stopped.
+    """
 
     run: TrainingWorkersConfig = field(default_factory=TrainingWorkersConfig)
     rest: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()

@@ -2,7 +2,8 @@
 
 Our reader takes an array's type and shape from the manifests, and the place of a chunk from commit log and index.
 zarr-python knows nothing of these: it goes by `zarr.json` and by the shards alone, as any other program does. It is
-imported only here, and only when it is asked for."""
+imported only here, and only when it is asked for.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from pipeline.verify.verdict import ReadIndependently
 from pipeline.verify.worker import CheckReport
 from pipeline.verify.zarr_metadata import metadata_name
 from storage_schemas.cache import PHI_S_ARRAYS, Cache
+from storage_schemas.command_line import missing_package
 from storage_schemas.commits import ShardRecord
-from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem, SettingError
+from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.seeds import generator
@@ -110,13 +112,12 @@ def require_zarr() -> str:
     """Return the version of zarr-python.
 
     Raises:
-        SettingError: it is not installed.
+        MissingError: it is not installed.
     """
     try:
         import zarr
-    except ImportError as error:
-        problem = Problem(place="zarr", found="is not installed", fix="pip install 'stillhouse[pipeline]'")
-        raise SettingError("--independent", [problem]) from error
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "pipeline") from error
     return zarr.__version__
 
 

@@ -19,7 +19,7 @@ from storage_schemas.format.manifest import TeacherManifest
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheManifests:
+class CheckedManifests:
     """The manifests of a cache that can be read, and the units that they imply."""
 
     recipe: str
@@ -32,7 +32,7 @@ class CacheManifests:
     """Whether every manifest could be read, and none is damaged."""
 
 
-def read_manifests(cache: Cache, teacher: str, findings: Findings) -> CacheManifests:
+def read_manifests(cache: Cache, teacher: str, findings: Findings) -> CheckedManifests:
     """Read and check a cache's groups, manifests, image list and PHI-S maps.
 
     Args:
@@ -47,14 +47,14 @@ def read_manifests(cache: Cache, teacher: str, findings: Findings) -> CacheManif
     recipe = check_root(cache, findings)
     views = check_views(cache, recipe, views_command(cache, recipe or "…"), findings)
     if views is None:
-        return CacheManifests(recipe=recipe, views=None, teachers=(), units=(), whole=not findings.problems)
+        return CheckedManifests(recipe=recipe, views=None, teachers=(), units=(), whole=not findings.problems)
     recipe = views.manifest.identity["recipe"]
     teachers = _checked_teachers(cache, names, recipe, views, findings)
     units = [
         *_checked_view_units(cache, recipe, views, teachers, findings),
         *(unit for checked in teachers for unit in checked.units),
     ]
-    return CacheManifests(
+    return CheckedManifests(
         recipe=recipe,
         views=views,
         teachers=tuple(checked.manifest for checked in teachers),

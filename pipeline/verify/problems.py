@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
 
-from storage_schemas.format.errors import MALFORMED, AbstractStillhouseError, Problem, StorageError
+from storage_schemas.format.errors import MALFORMED, AbstractStillhouseError, Problem, StorageError, first_few
 
 ROWS_NAMED = 8
 """How many rows one problem names; it only counts the others."""
@@ -47,10 +47,9 @@ def collecting(problems: list[Problem], place: str, fix: str) -> Iterator[None]:
 
 
 def rows_problem(place: str, rows: Sequence[int], found: str, fix: str) -> Iterator[Problem]:
-    """Yield one problem that names the first of some rows and counts all of them; nothing where there are no rows."""
+    """Yield one problem that names the first of some rows and counts the others; nothing where there are no rows."""
     if rows:
-        named = ", ".join(map(str, rows[:ROWS_NAMED])) + (f", … ({len(rows)} rows)" if len(rows) > ROWS_NAMED else "")
-        yield Problem(place=f"{place} row {named}", found=found, fix=fix)
+        yield Problem(place=f"{place} row {', '.join(first_few(rows, ROWS_NAMED))}", found=found, fix=fix)
 
 
 def _completed(problem: Problem, place: str, fix: str) -> Problem:

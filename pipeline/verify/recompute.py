@@ -15,7 +15,7 @@ from pipeline.inventory.inputs import views_per_input
 from pipeline.inventory.units import Unit, choice_of
 from pipeline.recipes import recipe_of
 from pipeline.recipes.choice import choose
-from pipeline.verify.manifests import CacheManifests
+from pipeline.verify.manifests import CheckedManifests
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.problems import Findings, collecting
 from pipeline.verify.verdict import Recomputed
@@ -43,7 +43,7 @@ error of about 1."""
 
 
 def recompute_teachers(
-    cache: Cache, manifests: CacheManifests, options: VerifyOptions, findings: Findings
+    cache: Cache, manifests: CheckedManifests, options: VerifyOptions, findings: Findings
 ) -> list[Recomputed]:
     """Run every teacher of a cache again on `options.recompute` views.
 

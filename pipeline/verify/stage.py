@@ -7,7 +7,7 @@ from pipeline.inventory.commit_log import committed_units
 from pipeline.inventory.unfinished import UnfinishedFacts, list_unfinished
 from pipeline.verify.independent import read_independently, require_zarr
 from pipeline.verify.leftovers import unnamed_objects
-from pipeline.verify.manifests import CacheManifests, read_manifests
+from pipeline.verify.manifests import CheckedManifests, read_manifests
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.problems import Findings
 from pipeline.verify.shard_task import CheckTask
@@ -34,10 +34,10 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
             read independently, and the executor.
 
     Raises:
-        MissingError: there is no cache, or no such teacher in it.
+        MissingError: there is no cache, or no such teacher in it; or zarr-python is to read chunks, and is not
+            installed.
         ContractError: it is of another format version.
         SettingError, IdentityError: a teacher is to be run again, and what is given is not the teacher of the cache.
-        SettingError: zarr-python is to read chunks, and it is not installed.
     """
     findings, teacher = Findings(), _name_in_cache(options.teacher)
     if options.independent:
@@ -72,7 +72,9 @@ def _name_in_cache(teacher: str) -> str:
     return own_class(teacher).declared.name
 
 
-def _recompute(cache: Cache, manifests: CacheManifests, options: VerifyOptions, findings: Findings) -> list[Recomputed]:
+def _recompute(
+    cache: Cache, manifests: CheckedManifests, options: VerifyOptions, findings: Findings
+) -> list[Recomputed]:
     if not options.recompute:
         return []
     from pipeline.verify.recompute import recompute_teachers  # here, so that torch is loaded only where it is needed
@@ -82,7 +84,7 @@ def _recompute(cache: Cache, manifests: CacheManifests, options: VerifyOptions, 
 
 def _checked(
     cache: Cache,
-    manifests: CacheManifests,
+    manifests: CheckedManifests,
     committed: Mapping[str, Sequence[int]],
     options: VerifyOptions,
     findings: Findings,
@@ -99,7 +101,7 @@ def _checked(
 
 
 def _read_independently(
-    cache: Cache, manifests: CacheManifests, checked: Checked, options: VerifyOptions, findings: Findings
+    cache: Cache, manifests: CheckedManifests, checked: Checked, options: VerifyOptions, findings: Findings
 ) -> ReadIndependently | None:
     if not options.independent:
         return None
@@ -115,7 +117,7 @@ def _views(checked: Checked) -> dict[str, int]:
 
 
 def _unnamed(
-    manifests: CacheManifests, committed: Mapping[str, Sequence[int]], problems: Sequence[Problem]
+    manifests: CheckedManifests, committed: Mapping[str, Sequence[int]], problems: Sequence[Problem]
 ) -> Iterator[Problem]:
     """Yield units that have committed shards and no manifest; a damaged manifest is a problem already."""
     damaged = {problem.place for problem in problems}
@@ -130,30 +132,30 @@ def _unnamed(
 
 def _list_unfinished(
     cache: Cache,
-    declared: CacheManifests,
+    manifests: CheckedManifests,
     committed: Mapping[str, Sequence[int]],
     checked: Checked,
     findings: Findings,
 ) -> list[UnfinishedFacts]:
     """List what is unfinished, and check the statistics on the way. Those of incomplete features are not listed."""
-    shards = {unit.name: unit.grid.shards for unit in declared.units}
-    incomplete = {unit.name for unit in declared.units if unit.grid.missing(committed.get(unit.name, ()))}
+    shards = {unit.name: unit.grid.shards for unit in manifests.units}
+    incomplete = {unit.name for unit in manifests.units if unit.grid.missing(committed.get(unit.name, ()))}
     incomplete |= {task.name for task, report in checked if not report.records}
-    measured = set(_measured(cache, declared, _views(checked), incomplete, findings))
-    views = declared.views and declared.views.manifest
-    return list(list_unfinished(cache, declared.recipe, views, declared.teachers, shards, committed, measured))
+    measured = set(_measured(cache, manifests, _views(checked), incomplete, findings))
+    views = manifests.views and manifests.views.manifest
+    return list(list_unfinished(cache, manifests.recipe, views, manifests.teachers, shards, committed, measured))
 
 
 def _measured(
-    cache: Cache, declared: CacheManifests, views: Mapping[str, int], incomplete: Collection[str], findings: Findings
+    cache: Cache, manifests: CheckedManifests, views: Mapping[str, int], incomplete: Collection[str], findings: Findings
 ) -> Iterator[str]:
     """Check the statistics of every teacher, and yield the teachers whose statistics are not to be listed."""
-    for manifest in declared.teachers:
+    for manifest in manifests.teachers:
         name = manifest.spec.name
         units = {view_set: features_unit(view_set, name) for view_set in manifest.tokens}
         complete = not any(unit in incomplete for unit in units.values())
         rows = {view_set: views.get(unit, 0) for view_set, unit in units.items()} if complete else None
-        shards = {unit.view_set: unit.grid.shards for unit in declared.units if unit.name in units.values()}
+        shards = {unit.view_set: unit.grid.shards for unit in manifests.units if unit.name in units.values()}
         stats = check_stats(cache, manifest, rows, shards, stats_command(cache, name), findings)
         if stats is not None or not complete:
             yield name

@@ -7,7 +7,7 @@ from typing import TypeVar
 from pipeline.config import RunConfig
 from pipeline.inventory.commit_log import exported_names, unit_command
 from pipeline.inventory.units import Unit
-from pipeline.verify.manifests import CacheManifests
+from pipeline.verify.manifests import CheckedManifests
 from pipeline.verify.shard_task import CheckTask, rewrite_fix
 from pipeline.verify.worker import CheckReport, ShardChecker
 from pipeline.views.sampling import DrawnView
@@ -21,7 +21,7 @@ from storage_schemas.format.layout import views_unit
 Report = TypeVar("Report")
 
 
-def check_tasks(cache: Cache, manifests: CacheManifests, committed: Mapping[str, Sequence[int]]) -> list[CheckTask]:
+def check_tasks(cache: Cache, manifests: CheckedManifests, committed: Mapping[str, Sequence[int]]) -> list[CheckTask]:
     """Return a task for every committed shard.
 
     Args:
@@ -65,7 +65,7 @@ def in_pool(
     return reports
 
 
-def _task(cache: Cache, manifests: CacheManifests, name: str, unit: Unit | None, shard: int) -> CheckTask:
+def _task(cache: Cache, manifests: CheckedManifests, name: str, unit: Unit | None, shard: int) -> CheckTask:
     views = name if unit is None else views_unit(unit.view_set)
     exported = exported_names(manifests.views and manifests.views.manifest, manifests.teachers)
     return CheckTask(
@@ -80,7 +80,7 @@ def _task(cache: Cache, manifests: CacheManifests, name: str, unit: Unit | None,
     )
 
 
-def _drawn_views(manifests: CacheManifests, unit: Unit | None, shard: int) -> tuple[DrawnView, ...] | None:
+def _drawn_views(manifests: CheckedManifests, unit: Unit | None, shard: int) -> tuple[DrawnView, ...] | None:
     if unit is None or manifests.views is None or unit.name != views_unit(unit.view_set):
         return None
     drawn = manifests.views.drawn.get(unit.view_set)

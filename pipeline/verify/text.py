@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pipeline.inventory.unfinished import UnfinishedFacts
 from pipeline.text_table import aligned, sized
 from pipeline.verify.verdict import ReadIndependently, Recomputed, Verdict
-
-NAMES_SHOWN = 10
-"""How many leftovers are named; the others are counted."""
+from storage_schemas.format.errors import first_few
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
@@ -36,9 +34,7 @@ def _leftover_lines(leftovers: Mapping[str, int]) -> Iterator[str]:
     if leftovers:
         size = sized(sum(leftovers.values()))
         yield f"leftovers: {len(leftovers)} objects, {size}, that nothing in the cache names (see `make gc`)"
-        yield from (f"  {name}" for name in list(leftovers)[:NAMES_SHOWN])
-        if len(leftovers) > NAMES_SHOWN:
-            yield f"  and {len(leftovers) - NAMES_SHOWN} more"
+        yield from (f"  {line}" for line in first_few(leftovers))
 
 
 def _recomputed_lines(recomputed: Recomputed) -> Iterator[str]:

@@ -5,7 +5,8 @@ teacher sees as 24 tokens has tokens of 2/3 patch. All positions are rational, s
 exact.
 
 This module is the truth for both sides: the pipeline draws and records offsets by it, the trainer takes its weights
-from it."""
+from it.
+"""
 
 from dataclasses import dataclass
 from typing import final

@@ -1,6 +1,7 @@
 """What the cache says of itself, in the attributes of its Zarr groups: the view sets, the teachers, their identities.
 
-They are stored sealed, see `seal`."""
+They are stored sealed, see `seal`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

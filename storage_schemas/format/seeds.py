@@ -1,7 +1,8 @@
 """Randomness from content: every draw is a function of what is drawn for, never of order, worker or machine.
 
 A draw is keyed by a tuple such as `(recipe seed, image key, draw, "offset", teacher)`. A hash of the key is the draw,
-so two runs that meet the same view in another order, or on another machine, draw the same crop, shift and cell."""
+so two runs that meet the same view in another order, or on another machine, draw the same crop, shift and cell.
+"""
 
 import hashlib
 import json

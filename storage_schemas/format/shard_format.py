@@ -4,7 +4,8 @@
 
 Each chunk's bytes are its array in C order, little-endian, compressed where the encoding says so, then four bytes of
 CRC32C (Castagnoli, little-endian). A slot without a view has offset and length 2⁶⁴ − 1. Source: the Zarr v3
-specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`."""
+specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`.
+"""
 
 import json
 import math

@@ -2,7 +2,8 @@
 
 Parquet's own checksums cover its pages, not the footer that says what the pages are. So each file holds in its footer,
 under the key `stillhouse.sha256`, the SHA-256 of all its bytes with that value read as 64 zeros: any reader can open
-the file, and ours opens no other bytes than those that were written."""
+the file, and ours opens no other bytes than those that were written.
+"""
 
 import hashlib
 import io

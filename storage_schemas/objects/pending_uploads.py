@@ -1,5 +1,6 @@
 """Multipart uploads to S3 that were begun and never ended: a killed writer leaves them, nobody sees them, and their
-parts are paid for. A file system has nothing like them but temporary files, which are objects."""
+parts are paid for. A file system has nothing like them but temporary files, which are objects.
+"""
 
 from collections.abc import Awaitable, Iterator
 from contextlib import suppress

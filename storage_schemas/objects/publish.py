@@ -2,7 +2,8 @@
 
 On a file system an object is written under a temporary name beside its place, flushed to the disk, renamed, and the
 folders above it flushed as far as they are new. On an object store it is one PUT or one multipart upload, which becomes
-visible only when it is complete. `memory://` shows what is being written, so there it is written elsewhere first."""
+visible only when it is complete. `memory://` shows what is being written, so there it is written elsewhere first.
+"""
 
 import io
 import json

@@ -1,7 +1,8 @@
 """Writing one object to S3: a PUT, or a multipart upload where it is large. Every request is made until it is answered.
 
 An upload is known by a number of its own, kept with the object: where an answer was lost, the object itself tells
-whether the upload was carried out."""
+whether the upload was carried out.
+"""
 
 import asyncio
 import uuid

@@ -1,7 +1,8 @@
 """Reading objects from wherever fsspec goes. It holds nothing open, so it may be pickled, and used in any process.
 
 A store behind a network is asked again where it fails, see `Patience`; and what comes over a network is read again
-where it fails a check, before it is called damaged."""
+where it fails a check, before it is called damaged.
+"""
 
 import errno
 import os

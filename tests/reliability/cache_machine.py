@@ -1,9 +1,9 @@
-"""A program of test_model's: it does to tiny caches what users and their machines do, in any order, beside a model.
+"""A program that test_model runs: it does to tiny caches what users and machines do, in random order, beside a model.
 
     python cache_machine.py FOLDER SEQUENCES STEPS SEED
 
-It prints, as JSON, how often each thing came about. It is a program of its own so that it has no thread of anyone's
-when it forks what it kills, and does not check the types of every call as tests do: there are thousands of runs.
+It prints, as JSON, how often each thing happened. It is a program of its own for two reasons: a process that forks
+must have no other threads, and thousands of runs are too slow where the types of every call are checked, as in tests.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import tqdm
+from array_rows import places
 from cache_model import ROOT, CacheModel
 from commands import COMMANDS, run, run_on_a_failing_disk, run_until_killed
 from damage import KINDS, damaged
@@ -30,11 +31,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from looks import check_gc, check_inspect, check_row, check_verify, check_with_zarr, verified
-from mending import mend_as_told, mend_from_a_copy
-from reading import places
+from reading_commands import check_gc, check_inspect, check_row, check_verify, check_with_zarr, verified
 from references import References, hashes
 from refusals import REFUSALS
+from repairs import repair_as_told, repair_from_a_copy
 from tiny_caches import MADE, TEACHERS, History, TinyCache, may_grow, write_images
 
 EXTENDED = (*MADE, "images")
@@ -45,9 +45,9 @@ STARTS: tuple[tuple[History, dict[str, History], dict[str, tuple[History, ...]]]
     (MADE, dict.fromkeys(TEACHERS, MADE), dict.fromkeys(TEACHERS, (MADE,))),
     (EXTENDED, {"direct": MADE, "fixed": MADE, "canvas": EXTENDED}, {"direct": (MADE, EXTENDED)}),
 )
-"""How the views came, what PHI-S of each teacher was fitted on, and what it was measured of."""
+"""The history of the views, that on which each teacher's PHI-S was fitted, and those at which it was measured."""
 MOST_DAMAGED = 2
-"""Objects that are damaged at once."""
+"""Objects that are damaged at the same time."""
 commands, teachers = st.sampled_from(COMMANDS), st.sampled_from(sorted(TEACHERS))
 numbers, moments = st.integers(0, 2**16), st.integers(1, 60)
 
@@ -58,11 +58,11 @@ class CacheMachine(RuleBasedStateMachine):
     root: ClassVar[Path]
     references: ClassVar[References]
     counts: ClassVar[Counter[str]] = Counter()
-    """How often each thing came about."""
+    """How often each thing happened."""
 
     @initialize(start=st.sampled_from(STARTS), roster=st.sets(teachers))
     def begin(self, start: tuple, roster: set[str]) -> None:
-        """Begin with a cache as undisturbed runs leave it."""
+        """Start from a cache that undisturbed runs made."""
         self.counts["sequences"] += 1
         history, fitted, measured = start
         self.tiny = TinyCache(where=self.root / "cache", images=self.root / "images")
@@ -86,7 +86,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(lacks_views)
     @rule()
     def cut(self) -> None:
-        """Cut the views, or take that up again."""
+        """Cut the views, or finish cutting them."""
         self.counts[run(self.tiny, self.model, "cut")] += 1
 
     def may_be_extended(self) -> bool:
@@ -101,7 +101,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(name=teachers)
     def extract(self, name: str) -> None:
-        """Run a teacher, or take that up again; views that it needs are cut before."""
+        """Run a teacher, or finish that; the views that it needs are cut before."""
         self.counts[run(self.tiny, self.model, f"extract {name}")] += 1
 
     @rule(name=teachers)
@@ -119,23 +119,23 @@ class CacheMachine(RuleBasedStateMachine):
         """Run a command on a disk that fails."""
         self.counts[run_on_a_failing_disk(self.tiny, self.model, wanted, moment)] += 1
 
-    # looks
+    # commands that read
 
     def is_there(self) -> bool:
-        """Say whether anything is there to look at."""
+        """Say whether there is a cache."""
         return ROOT in self.model.held
 
     @precondition(lambda machine: machine.model.held)
     @rule()
     def verify(self) -> None:
-        """Everything that is damaged is named, and nothing else; what is unfinished is."""
+        """`verify` names everything damaged and nothing else, and lists what is unfinished."""
         check_verify(self.tiny, self.model)
         self.counts["verify of damage" if self.model.damage else "verify"] += 1
 
     @precondition(is_there)
     @rule(name=teachers)
     def look(self, name: str) -> None:
-        """`inspect` counts what is there, and plain zarr-python reads all of a complete teacher."""
+        """`inspect` counts what is committed, and plain zarr-python reads all arrays of a complete teacher."""
         check_inspect(self.tiny, self.model)
         self.counts["inspect"] += 1
         self.counts[check_with_zarr(self.tiny, self.model, name)] += 1
@@ -143,7 +143,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(is_there)
     @rule(deletes=st.booleans(), details=st.booleans())
     def collect(self, deletes: bool, details: bool) -> None:
-        """Leftovers go, and what is committed does not."""
+        """`gc` deletes leftovers, and nothing that is committed."""
         self.counts[check_gc(self.tiny, self.model, details=details, deletes=deletes)] += 1
 
     def has_views(self) -> bool:
@@ -153,7 +153,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(has_views)
     @rule(rows=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=8))
     def read_rows(self, rows: list[tuple[int, int]]) -> None:
-        """Rows are what they must be, or an error says why they cannot be read."""
+        """Each row is right, or an error says why it cannot be read."""
         every = places(self.model)
         for which, row in rows:
             self.counts[check_row(self.tiny, self.model, every[which % len(every)].at(row))] += 1
@@ -165,7 +165,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(is_sound)
     @rule(kind=st.sampled_from(sorted(REFUSALS)))
     def refuse(self, kind: str) -> None:
-        """What would mix is refused, and changes nothing."""
+        """A run that would mix different data is refused, and changes nothing."""
         self.counts["refusals"] += REFUSALS[kind](self.tiny, self.model)
 
     # damage
@@ -177,7 +177,7 @@ class CacheMachine(RuleBasedStateMachine):
     @precondition(may_be_damaged)
     @rule(kind=st.sampled_from(KINDS), which=numbers, where=numbers)
     def corrupt(self, kind: str, which: int, where: int) -> None:
-        """Objects are flipped, cut, emptied, lost or swapped."""
+        """Flip a bit of an object, cut it short, empty it, lose it, or swap two."""
         self.counts[f"damaged: {kind}"] += damaged(self.model, self.tiny, kind, which, where)
 
     def is_damaged(self) -> bool:
@@ -186,12 +186,12 @@ class CacheMachine(RuleBasedStateMachine):
 
     @precondition(is_damaged)
     @rule(as_told=st.booleans())
-    def mend(self, as_told: bool) -> None:
-        """What is damaged is put back; or of one object what the messages say is done, and that mends it."""
-        self.counts["mended as told" if as_told else "mended from a copy"] += 1
-        mend_from_a_copy(self.tiny, self.model, sorted(self.model.damage)[as_told:])
+    def repair(self, as_told: bool) -> None:
+        """Restore damaged objects from a copy; or do for one of them what `verify` says."""
+        self.counts["repaired as told" if as_told else "repaired from a copy"] += 1
+        repair_from_a_copy(self.tiny, self.model, sorted(self.model.damage)[as_told:])
         if as_told:
-            mend_as_told(self.tiny, self.model)
+            repair_as_told(self.tiny, self.model)
         assert not self.model.damage
         assert not verified(self.tiny).problems
 
@@ -199,7 +199,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_as_the_model_has_it(self) -> None:
-        """Every object has the bytes of the model, there is no other, and every commit record names what is there."""
+        """The cache has the objects of the model and no others, and commit records name only objects that exist."""
         if hasattr(self, "model"):
             self.counts["steps"] += 1
             assert hashes(self.tiny.where) == self.model.held
@@ -207,19 +207,19 @@ class CacheMachine(RuleBasedStateMachine):
             assert not torn, torn
 
     def teardown(self) -> None:
-        """All that was begun can be finished, whatever happened."""
+        """Everything that was started can be finished, whatever happened."""
         if not hasattr(self, "model") or sys.exc_info()[0] is not None:
             return
-        mend_from_a_copy(self.tiny, self.model, list(self.model.damage))
+        repair_from_a_copy(self.tiny, self.model, list(self.model.damage))
         for wanted in ("cut", *(f"extract {name}" for name in sorted(self.model.fitted))):
             run(self.tiny, self.model, wanted)
         assert not verified(self.tiny).problems
 
 
 def main(folder: Path, sequences: int, steps: int, number: int) -> dict[str, Any]:
-    """Run the machine, and return how often each thing came about."""
+    """Run the machine, and return how often each thing happened."""
     tqdm.tqdm.monitor_interval = 0  # no thread of its own
-    os.fsync = FLUSHES.flush  # nothing here outlives the machine, and a disk can be made to fail
+    os.fsync = FLUSHES.flush  # no test needs the data after a power cut, and this can be made to fail
     CacheMachine.root = folder
     CacheMachine.references = References(folder / "references", write_images(folder / "images"))
     began = time.perf_counter()

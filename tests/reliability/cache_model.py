@@ -1,4 +1,4 @@
-"""The model of a tiny cache: a dictionary of what lies in it, and what follows from that."""
+"""The model of a tiny cache: a dictionary of its objects, and what follows from them."""
 
 import json
 import re
@@ -16,7 +16,7 @@ LOG = "tables/shards/"
 PARTIAL = ".partial"
 PLAIN = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {}}, indent=1)
 PLAIN_GROUP = {xxhash.xxh3_128(text.encode()).hexdigest() for text in (PLAIN, f"{PLAIN}\n")}
-"""A group that says nothing yet."""
+"""XXH3 of a group without attributes."""
 OF_SHARDS = re.compile(
     r"features\.zarr/(views/[^/]+|teachers/[^/]+/(low|high)-\d+)/.*c/\d+/.*|tables/(views|rejected|placements)/.*"
 )
@@ -45,35 +45,35 @@ class CacheModel:
 
     references: References
     held: dict[str, str] = field(default_factory=dict)
-    """XXH3 of every object that lies in the cache, damaged or not, by name."""
+    """XXH3 of every object in the cache, damaged or not, by name."""
     damage: dict[str, str] = field(default_factory=dict)
-    """XXH3 that damaged objects should have, by name; some of them are gone."""
+    """XXH3 that damaged or missing objects should have, by name."""
     history: History = ()
-    """How the views came that the manifest is of; empty before there is one."""
+    """History of the views in the manifest; empty before there is one."""
     roster: set[str] = field(default_factory=set)
     """Teachers of the recipe."""
     fitted: dict[str, History] = field(default_factory=dict)
-    """What views PHI-S of a teacher was fitted on."""
+    """History of the views on which a teacher's PHI-S was fitted."""
     measured: dict[str, tuple[History, ...]] = field(default_factory=dict)
-    """What views a teacher's features were of, each time that they were measured and merged."""
+    """Histories of the views at which a teacher's features were measured, one after the other."""
 
     @property
     def sound(self) -> dict[str, str]:
-        """What would lie in the cache if nothing were damaged."""
+        """The objects of the cache as if nothing were damaged."""
         return self.held | self.damage
 
     @property
     def committed(self) -> dict[str, str]:
-        """What the commit records name, with the XXH3 that they name."""
+        """The objects that commit records name, with their XXH3 in the records."""
         records = (sha for name, sha in self.sound.items() if name.startswith(LOG) and not name.endswith(PARTIAL))
         return {name: sha for record in records for name, sha in named_by(self.references.bodies[record]).items()}
 
     def named_by(self, record: str) -> dict[str, str]:
-        """Return what a commit record names."""
+        """Return the objects that a commit record names."""
         return named_by(self.references.bodies[self.sound[record]])
 
     def at_rest(self) -> dict[str, str]:
-        """Return what lies in a cache of this history that nothing disturbed."""
+        """Return the objects of an undisturbed cache of this history."""
         views = self.references.views(self.history) if self.history else {}
         objects = {name: sha for name, sha in views.items() if "fixed" in self.roster or "/detail" not in name}
         for teacher, fitted in self.fitted.items():
@@ -85,14 +85,14 @@ class CacheModel:
     # what commands do
 
     def cutting(self, history: History) -> Step:
-        """Return what cutting the views of a history does."""
+        """Return the step of cutting the views of a history."""
         writes = self.references.views(history)
         waits = "fixed" in self.roster and (history != self.history or not self.is_complete("fixed"))
         completes = frozenset(name for name in writes if waits or "/detail" not in name)
         return Step(writes=writes, completes=completes, history=history)
 
     def extracting(self, teacher: str) -> Step:
-        """Return what extracting a teacher does; views that are missing are cut before."""
+        """Return the step of extracting a teacher; missing views are cut before."""
         history = self.history or MADE
         fitted = self.fitted.get(teacher, history)
         views, features = self.references.views(history), self.references.features(teacher, fitted, history)
@@ -102,7 +102,7 @@ class CacheModel:
         return Step(writes=writes, completes=frozenset(completes), teacher=teacher, fitted=fitted, history=history)
 
     def measuring(self, teacher: str) -> Step:
-        """Return what measuring a teacher does."""
+        """Return the step of measuring a teacher."""
         runs = self.measured.get(teacher, ())
         runs = runs if runs[-1:] == (self.history,) else (*runs, self.history)
         writes = self.references.measured(teacher, self.fitted[teacher], runs)
@@ -111,7 +111,7 @@ class CacheModel:
     # what is there
 
     def is_declared(self, teacher: str) -> bool:
-        """Say whether a teacher has features, or is ready to."""
+        """Say whether a teacher has a manifest."""
         said = self.sound.get(f"features.zarr/teachers/{teacher}/zarr.json")
         return said is not None and said not in PLAIN_GROUP
 
@@ -124,18 +124,22 @@ class CacheModel:
         )
 
     def feature_units(self, teacher: str) -> Iterator[tuple[str, int, int]]:
-        """Yield the name of each unit of a teacher, how many of its shards are lacking, and how many it has."""
+        """Yield the name of each unit of a teacher, how many of its shards are missing, and how many it has in all."""
         features = self.references.features(teacher, self.fitted.get(teacher, MADE), self.history)
         yield from self._units(features)
 
     def view_units(self) -> Iterator[tuple[str, int, int]]:
-        """Yield the same of views, and of details that there are any of."""
+        """Yield the same for canvases, and for details of which any shard is committed."""
         views = self.references.views(self.history)
         yield from self._units({name: sha for name, sha in views.items() if "/detail/" not in name})
         if any("/detail/" in name for name in self._records(self.sound)):
             sets = {name.split("/")[2] for name in views if name.startswith("features.zarr/views/low")}
             if not self.is_declared("fixed"):
-                sets = {one for one in sets if f"features.zarr/views/{one}/detail/fixed/zarr.json" in self.sound}
+                sets = {
+                    view_set
+                    for view_set in sets
+                    if f"features.zarr/views/{view_set}/detail/fixed/zarr.json" in self.sound
+                }
             for unit in self._units({name: sha for name, sha in views.items() if "/detail/" in name}):
                 if unit[0].split("/")[1] in sets:
                     yield unit
@@ -151,7 +155,7 @@ class CacheModel:
         return {name for name in objects if name.startswith(LOG) and not name.endswith(PARTIAL)}
 
     def unfinished(self) -> set[tuple[str, int, int]]:
-        """Return what `verify` must call unfinished: units, with shards done and all."""
+        """Return what `verify` must list as unfinished: units, with shards committed and shards in all."""
         if not self.history:
             return set()
         declared = [teacher for teacher in TEACHERS if self.is_declared(teacher)]
@@ -164,7 +168,7 @@ class CacheModel:
         return left
 
     def claimed(self) -> set[str]:
-        """Return the objects that something committed depends on: what is damaged among them must be found."""
+        """Return the objects that something committed depends on: damage to any of them must be found."""
         records, metadata = self._records(self.sound), set[str]()
         units = {name.removeprefix(LOG).rpartition("/")[0] for name in records}
         for unit in units:
@@ -184,7 +188,7 @@ class CacheModel:
         return {name for name in claimed & self.sound.keys() if not name.endswith(PARTIAL)}
 
     def leftovers(self) -> set[str]:
-        """Return what `gc` must find."""
+        """Return the objects that `gc` must find."""
         named = self.committed.keys() | self.seen()
         unnamed = {name for name in self.held if OF_SHARDS.fullmatch(name) and name not in named}
         unlisted = {f"tables/images/{number:05d}.parquet" for number in range(len(self.history), 9)}
@@ -192,7 +196,8 @@ class CacheModel:
 
     def seen(self) -> set[str]:
         """Return the objects of the views that committed features and details are of, whether or not a record names
-        them."""
+        them.
+        """
         whole = self.references.views(self.history) if self.history else {}
         seen = set[str]()
         for name in self._records(self.sound):
@@ -202,7 +207,7 @@ class CacheModel:
         return seen
 
     def declared(self) -> set[str]:
-        """Return what `gc` must never find."""
+        """Return the objects that `gc` must never find."""
         kept = self.claimed() | self.seen()
         if self.history:
             kept |= {ROOT, *(name for name in self.references.views(self.history) if self._is_of_views(name))}
@@ -216,10 +221,10 @@ class CacheModel:
     def _is_of_views(name: str) -> bool:
         return (name.endswith("zarr.json") and "/detail" not in name) or name.startswith("tables/images/")
 
-    # what becomes of it
+    # changes
 
     def took(self, now: Mapping[str, str], step: Step, *, whole: bool, killed: bool = False) -> None:
-        """Take note of what a command left, after checking it.
+        """Check what a command left, and record it.
 
         Args:
             now: XXH3 of every object there is now.
@@ -237,7 +242,7 @@ class CacheModel:
                     f"odd: {name}: {now[name]}, expected {step.writes.get(name)}"
                 )
         for name in (name for name in self.held if now[name] != self.held[name]):
-            emptied = "/stats/" in name and self._is_begun(name, now)  # statistics say nothing while they change
+            emptied = "/stats/" in name and self._is_begun(name, now)  # no attributes while statistics change
             assert now[name] == step.writes.get(name) or emptied, f"changed: {name}"
         self.damage = {name: sha for name, sha in self.damage.items() if now.get(name) == self.held.get(name)}
         self.held = dict(now)
@@ -248,11 +253,11 @@ class CacheModel:
 
     @staticmethod
     def _is_begun(name: str, now: Mapping[str, str]) -> bool:
-        """Say whether an object is a group of a teacher that says nothing yet."""
+        """Say whether an object is a group of a teacher without attributes."""
         return now[name] in PLAIN_GROUP and name.endswith("zarr.json") and part_of(name) != ""
 
     def settle(self, step: Step) -> None:
-        """Take note of which of what a step was to make is made."""
+        """Record which results of a step exist now."""
         sound, teacher = self.sound, f"features.zarr/teachers/{step.teacher}"
         if step.history and sound.get(VIEWS) == step.writes[VIEWS]:
             self.history = step.history
@@ -263,7 +268,7 @@ class CacheModel:
         self.forget()
 
     def forget(self) -> None:
-        """Forget what is not there any more, and damage of what no commit record names any more."""
+        """Forget objects that no longer exist, and damage to objects that no commit record names any more."""
         committed = self.committed
         self.damage = {
             name: sha for name, sha in self.damage.items() if name in committed or not OF_SHARDS.fullmatch(name)
@@ -278,7 +283,7 @@ class CacheModel:
                     del known[teacher]
 
     def remove(self, names: Iterable[str]) -> None:
-        """Take note that objects are gone for good."""
+        """Record that objects were deleted."""
         for name in names:
             self.held.pop(name, None)
             self.damage.pop(name, None)

@@ -1,4 +1,4 @@
-"""Commands given to a tiny cache: run to their end, killed, on a disk that fails; each time beside the model of it."""
+"""Commands on a tiny cache: run to their end, killed, or run on a disk that fails; the model records each result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from tiny_caches import MADE, TEACHERS, TinyCache, may_grow
 from storage_schemas.format.errors import AbstractStillhouseError, StorageError
 
 COMMANDS = ("cut", "images", "views", *(f"{do} {name}" for do in ("extract", "measure") for name in TEACHERS))
-"""Cutting views, extending them by either, running a teacher, measuring it."""
+"""Cutting views, extending them by images or by views, running a teacher, measuring it."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """A command, and what it is to do."""
+    """A command, and the step that it carries out."""
 
     name: str
     step: Step
@@ -44,7 +44,7 @@ def command(tiny: TinyCache, model: CacheModel, wanted: str) -> Command:
 
 
 def run(tiny: TinyCache, model: CacheModel, wanted: str) -> str:
-    """Run a command to its end; only where something is damaged may it refuse. Return what came of it."""
+    """Run a command to its end; it may refuse only where something is damaged. Return its outcome."""
     given, before, refusal = command(tiny, model, wanted), inodes(tiny, model), None
     try:
         given.act()
@@ -58,7 +58,7 @@ def run(tiny: TinyCache, model: CacheModel, wanted: str) -> str:
 
 
 def run_until_killed(tiny: TinyCache, model: CacheModel, wanted: str, moment: int) -> str:
-    """Run a command, which SIGKILL ends as it touches its n-th file, if it comes to that. Return what came of it."""
+    """Run a command that SIGKILL ends as it touches its n-th file, if it touches so many. Return its outcome."""
     given, before = command(tiny, model, wanted), inodes(tiny, model)
     ended = killed_at(moment, given.act)
     about = set(model.damage)
@@ -69,7 +69,7 @@ def run_until_killed(tiny: TinyCache, model: CacheModel, wanted: str, moment: in
 
 
 def run_on_a_failing_disk(tiny: TinyCache, model: CacheModel, wanted: str, moment: int) -> str:
-    """Run a command, whose n-th flush to the disk fails, if it comes to that. Return what came of it."""
+    """Run a command whose n-th flush to the disk fails, if it makes so many. Return its outcome."""
     given, before, refusal = command(tiny, model, wanted), inodes(tiny, model), None
     try:
         with FLUSHES.failing_at(moment):
@@ -86,7 +86,7 @@ def run_on_a_failing_disk(tiny: TinyCache, model: CacheModel, wanted: str, momen
 
 
 def require_about_damage(tiny: TinyCache, model: CacheModel, text: str) -> None:
-    """Check that a refusal is about what is damaged."""
+    """Check that a refusal names a damaged object."""
     assert any(names(text, name, tiny) for name in model.damage), text
 
 
@@ -102,7 +102,7 @@ def inodes(tiny: TinyCache, model: CacheModel) -> dict[str, int]:
 def _take(
     tiny: TinyCache, model: CacheModel, given: Command, before: dict[str, int], *, whole: bool, killed: bool = False
 ) -> None:
-    """Take note of what a command left; what was committed before is in the same files."""
+    """Record what a command left; objects committed before must still be in the same files."""
     model.took(hashes(tiny.where), given.step, whole=whole, killed=killed)
     now = inodes(tiny, model)
     moved = {name for name, inode in before.items() if name in now and now[name] != inode}

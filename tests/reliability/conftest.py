@@ -32,7 +32,7 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def session_proxy(swift: Server) -> Iterator[FaultProxy]:
-    """A proxy before it."""
+    """A proxy in front of it."""
     with fault_proxy(swift.port) as proxy:
         yield proxy
 
@@ -48,7 +48,7 @@ def made_bucket(session_proxy: FaultProxy, swift: Server) -> str:
 
 @pytest.fixture
 def proxy(session_proxy: FaultProxy, swift: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """The proxy, at peace; the usual AWS variables lead to the server through it."""
+    """The proxy, without faults; the usual AWS variables lead to the server through it."""
     set_variables(monkeypatch, swift, session_proxy)
     session_proxy.arm()
     yield session_proxy
@@ -83,7 +83,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def runner(images: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    """What carries out small runs; those on S3 go through the proxy."""
+    """Carries out small runs; those on S3 go through the proxy."""
     swift, proxy = request.getfixturevalue("swift"), request.getfixturevalue("session_proxy")
     request.getfixturevalue("made_bucket")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -106,7 +106,7 @@ def runner(images: Path, request: pytest.FixtureRequest, tmp_path_factory: pytes
 
 @pytest.fixture(scope="session")
 def undisturbed(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in a folder that nothing disturbs: the cache, and a student beside it."""
+    """An undisturbed run in a folder: the cache, and a student beside it."""
     root = tmp_path_factory.mktemp("undisturbed")
     for step in ("extract", "train"):
         ended = runner.run(step, str(root / "cache"), folder=str(root / "run"))
@@ -116,13 +116,13 @@ def undisturbed(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def expected(undisturbed: Path) -> dict[str, str]:
-    """What every cache of these tests must hold at the end."""
+    """The XXH3 of the objects that every cache of these tests must have at the end."""
     return contents(Store(uri=str(undisturbed / "cache")))
 
 
 @pytest.fixture(scope="session")
 def cached(runner: Runner, session_proxy: FaultProxy, made_bucket: str) -> tuple[str, list[str]]:
-    """A cache on S3 made in peace, and the requests that it took."""
+    """A cache on S3 that was made without faults, and the requests that this took."""
     session_proxy.arm()
     ended = runner.run("extract", f"s3://{made_bucket}/cached", patience=PATIENCE)
     assert ended.status == 0, ended.said

@@ -1,12 +1,12 @@
-"""Damaging objects of a tiny cache, and what may then be said of it."""
+"""Damaging objects of a tiny cache, and which messages that damage explains."""
 
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from array_rows import Place
 from cache_model import LOG, ROOT, VIEWS, CacheModel
 from hypothesis import note
-from reading import Place
 from references import hashes, part_of
 from tiny_caches import TinyCache
 
@@ -14,7 +14,7 @@ KINDS = ("flip", "cut", "empty", "lose", "swap", "lose a record")
 
 
 def damaged(model: CacheModel, tiny: TinyCache, kind: str, which: int, where: int) -> int:
-    """Damage an object of a cache in some way, and take note of it. Return how many were."""
+    """Damage an object of a cache, or two, and record it. Return how many were damaged."""
     whole = sorted(model.claimed() - model.damage.keys())
     if kind == "swap":
         return _swap(model, tiny, [name for name in whole if "/c/" in name], which)
@@ -24,7 +24,7 @@ def damaged(model: CacheModel, tiny: TinyCache, kind: str, which: int, where: in
         return 0
     name = whole[which % len(whole)]
     body = (tiny.where / name).read_bytes()
-    place = where % len(body.rstrip(b"\n"))  # JSON without the end of its last line says the same
+    place = where % len(body.rstrip(b"\n"))  # without the end of its last line JSON is still the same document
     bodies = {
         "flip": body[:place] + bytes([body[place] ^ 1 << where % 8]) + body[place + 1 :],
         "cut": body[:place],
@@ -36,19 +36,19 @@ def damaged(model: CacheModel, tiny: TinyCache, kind: str, which: int, where: in
 def _swap(model: CacheModel, tiny: TinyCache, shards: list[str], which: int) -> int:
     """Swap two shards of an array."""
     pairs = [
-        (one, other)
-        for number, one in enumerate(shards)
+        (first, other)
+        for number, first in enumerate(shards)
         for other in shards[number + 1 :]
-        if one.partition("/c/")[0] == other.partition("/c/")[0] and model.held[one] != model.held[other]
+        if first.partition("/c/")[0] == other.partition("/c/")[0] and model.held[first] != model.held[other]
     ]
     if not pairs or model.damage:
         return 0
-    one, other = pairs[which % len(pairs)]
-    return put(model, tiny, {one: (tiny.where / other).read_bytes(), other: (tiny.where / one).read_bytes()})
+    first, other = pairs[which % len(pairs)]
+    return put(model, tiny, {first: (tiny.where / other).read_bytes(), other: (tiny.where / first).read_bytes()})
 
 
 def put(model: CacheModel, tiny: TinyCache, bodies: dict[str, bytes | None]) -> int:
-    """Put other bytes in the place of objects, or none; and take note."""
+    """Replace the bytes of objects, or delete them for None, and record it."""
     for name, body in bodies.items():
         note(f"damaged: {name}")
         path = tiny.where / name
@@ -57,7 +57,7 @@ def put(model: CacheModel, tiny: TinyCache, bodies: dict[str, bytes | None]) -> 
             path.write_bytes(body)
     now = hashes(tiny.where)
     for name in bodies:
-        # a shard without its record, and statistics without their group, are still to be made
+        # a shard without its record, and statistics without their group, count as unfinished, not as damaged
         if name not in now and (name.startswith(LOG) or name.endswith("/stats/zarr.json")):
             model.remove([name])
         else:
@@ -67,7 +67,7 @@ def put(model: CacheModel, tiny: TinyCache, bodies: dict[str, bytes | None]) -> 
 
 
 def names(text: str, name: str, tiny: TinyCache) -> bool:
-    """Say whether a message names an object: itself, or the array, with the shard where it is one of many."""
+    """Say whether a message names an object: itself, or its array, with the shard where there are several."""
     array, _, number = name.removeprefix("features.zarr/").removesuffix("/c").partition("/c/")
     if name == ROOT and (f"{tiny.where}: holds no features.zarr" in text or f"{tiny.where}: holds a features" in text):
         return True
@@ -80,7 +80,7 @@ def names(text: str, name: str, tiny: TinyCache) -> bool:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """What damage explains."""
+    """The damage of a cache, and what it explains."""
 
     model: CacheModel
     tiny: TinyCache
@@ -94,14 +94,14 @@ class Damage:
             return by_record
         teacher = part_of(name).removesuffix("/stats")
         manifest = f"features.zarr/teachers/{teacher}/zarr.json"
-        same = any(part_of(one) == part_of(name) and part_of(name) for one in others)
+        same = any(part_of(damaged_name) == part_of(name) and part_of(name) for damaged_name in others)
         return VIEWS in others or manifest in others or same
 
     def explains(self, text: str, name: str) -> bool:
-        """Say whether a problem comes of an object's being damaged: it names that, or what means nothing without it."""
+        """Say whether damage to an object explains a problem: it names that, or what cannot be read without it."""
         parts = name.split("/")
         manifest = name == VIEWS or (len(parts) == 4 and parts[1] == "teachers")
-        orphan = text.startswith(f"{LOG}{'/'.join(parts[1:-1])}") and "no manifest says what they are" in text
+        orphan = text.startswith(f"{LOG}{'/'.join(parts[1:-1])}") and "no manifest defines them" in text
         return names(text, name, self.tiny) or (manifest and orphan)
 
     def spoils(self, place: Place) -> bool:

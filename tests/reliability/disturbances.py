@@ -16,7 +16,7 @@ from storage_schemas.format.errors import AbstractStillhouseError
 
 @final
 class Flushes:
-    """What stands for `os.fsync`: it does nothing, and fails when it is told to."""
+    """Takes the place of `os.fsync`: it does nothing, or fails at a chosen call."""
 
     left = 0
 
@@ -51,7 +51,7 @@ class Ended:
 
 
 def killed_at(moment: int, act: Callable[[], None]) -> Ended:
-    """Do something in a forked process, which is killed as it makes, opens for writing or names its n-th file.
+    """Call a function in a forked process, which is killed as it makes, opens for writing or renames its n-th file.
 
     Raises:
         AssertionError: it ended otherwise than by that, by completing or by a refusal.

@@ -1,4 +1,4 @@
-"""Small runs in processes of their own, how they ended, and what they left; through planned faults where told."""
+"""Small runs in processes of their own, through planned faults too: how they ended, and what they left."""
 
 import hashlib
 import json
@@ -20,9 +20,9 @@ from trainer.run_folder import RunFolder
 HERE = Path(__file__).parent
 UNITS = ("views/low-128", "teachers/quarter-mean/low-128")
 PATIENCE = {"outage": 20.0, "silence": 0.7, "first_wait": 0.02}
-"""Of runs whose faults pass: a busy machine alone must not look like an outage."""
+"""For runs through passing faults: a busy machine alone must not look like an outage."""
 IMPATIENCE = PATIENCE | {"outage": 3.0}
-"""Of runs that meet an outage."""
+"""For runs that meet an outage."""
 SECONDS = {"stall": 2.0, "slow": 0.3}
 
 
@@ -32,9 +32,9 @@ class Ended:
     """How a run ended."""
 
     status: int
-    """0: complete; 2: refused in one message; anything else is a fault of ours."""
+    """0: complete; 2: refused in one message; anything else is a bug."""
     said: str
-    """What it said on standard error."""
+    """What it wrote to standard error."""
 
 
 @final
@@ -45,7 +45,7 @@ class Runner:
         self._process, self._images = process, images
 
     def run(self, step: str, cache: str, **settings: Any) -> Ended:
-        """Carry one out, and return how it ended."""
+        """Carry out one run, and return how it ended."""
         run = {"step": step, "cache": cache, "images": str(self._images)} | settings
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -61,10 +61,10 @@ def contents(store: Store) -> dict[str, str]:
 
 
 def require_whole_commits(store: Store) -> None:
-    """Check that what is committed is there, with the bytes that it was committed with."""
-    records = [one for unit in UNITS for parts in read_commits(store, unit).values() for one in parts]
-    bodies = store.read_many([one.path for one in records])
-    assert [xxhash.xxh3_128(body).hexdigest() for body in bodies] == [one.xxh3 for one in records]
+    """Check that every committed object exists, with the bytes that were committed."""
+    records = [record for unit in UNITS for parts in read_commits(store, unit).values() for record in parts]
+    bodies = store.read_many([record.path for record in records])
+    assert [xxhash.xxh3_128(body).hexdigest() for body in bodies] == [record.xxh3 for record in records]
 
 
 def require_one_message(ended: Ended) -> None:
@@ -82,7 +82,7 @@ def weights(folder: Path) -> str:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Weathered:
-    """What runs through planned faults came to."""
+    """The result of runs through planned faults."""
 
     struck: int
     """Requests that failed."""
@@ -93,8 +93,9 @@ class Weathered:
 def weather(
     runner: Runner, proxy: FaultProxy, step: str, uri: str, plan: Sequence[Fault], **settings: str
 ) -> Weathered:
-    """Run through planned faults, again where one stops the run, such as a listing with a flipped bit, which no
-    checksum betrays; what was not struck yet may be then. Each end but the last is one message and whole commits."""
+    """Run through planned faults, and run again where one stops the run, such as a flipped bit in a listing, which has
+    no checksum. Faults that are left strike the next run. Each stop is one message, and leaves whole commits.
+    """
     proxy.arm(*plan)
     ended = [runner.run(step, uri, patience=PATIENCE, **settings)]
     while ended[-1].status != 0 and len(ended) <= len(plan):
@@ -109,6 +110,6 @@ def weather(
 
 
 def faults(numbers: Sequence[int], kinds: Sequence[FaultKind]) -> Iterator[Fault]:
-    """Plan a fault of the next kind at each of some requests."""
+    """Plan a fault at each of some requests, of each kind in turn."""
     for number, kind in zip(numbers, cycle(kinds), strict=False):
         yield Fault(kind=kind, first=number, last=number, seconds=SECONDS.get(kind, 0))

@@ -1,4 +1,4 @@
-"""A proxy before an HTTP server that does, at chosen requests, what networks and servers do on bad days."""
+"""A proxy in front of an HTTP server that fails at chosen requests, as networks and servers do."""
 
 import http.client
 import re
@@ -16,9 +16,9 @@ FaultKind = Literal["500", "503", "slowdown", "reset", "cut", "stall", "slow", "
 REFUSALS = {"500": (500, "InternalError"), "503": (503, "ServiceUnavailable"), "slowdown": (503, "SlowDown")}
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 NUMBER = re.compile(r"[0-9a-f]{32}")
-"""What the name of a claim has, and no two runs share: lines are noted without it."""
+"""The part of a claim's name that differs from run to run: request lines are recorded without it."""
 PIECES = 10
-"""Pieces in which a slow answer comes."""
+"""Number of pieces in which a slow answer is sent."""
 
 
 @final
@@ -28,24 +28,24 @@ class Fault:
 
     kind: FaultKind
     first: int = 1
-    """Number of the first request that it happens to, from 1."""
+    """Number of the first request that fails, from 1."""
     last: int | None = None
-    """Number of the last; None for all that follow."""
+    """Number of the last; None for all later requests."""
     seconds: float = 3600.0
-    """How long a stalled answer waits; over how long a slow one is spread."""
+    """How long a stalled answer waits, or how long a slow one takes."""
     matching: str = ""
-    """Only requests count whose line, such as `PUT /bucket/key`, contains this."""
+    """Only requests are counted whose line, such as `PUT /bucket/key`, contains this."""
     exactly: str = ""
-    """Only requests count that have this line; empty for all."""
+    """Only requests with exactly this line are counted; empty for all."""
 
     def counts(self, line: str) -> bool:
-        """Say whether a request counts."""
+        """Say whether a request is counted."""
         return self.matching in line and self.exactly in ("", line)
 
 
 @final
 class FaultProxy:
-    """The proxy's state: what it is to do, and what it saw."""
+    """The proxy's state: the planned faults, the requests it received, and those that it let fail."""
 
     def __init__(self, port: int) -> None:
         self.backend = port
@@ -61,13 +61,13 @@ class FaultProxy:
         return f"http://127.0.0.1:{self.port}"
 
     def arm(self, *plan: Fault) -> None:
-        """Count requests from here on, and strike as planned."""
+        """Count requests from now on, and let them fail as planned."""
         with self.lock:
             self.plan, self.requests, self.struck = plan, [], []
 
     @contextmanager
     def at_peace(self) -> Iterator[None]:
-        """Neither strike nor count what is asked in the block."""
+        """Neither count the requests of the block nor let them fail."""
         with self.lock:
             plan, requests = self.plan, self.requests
             self.plan, self.requests = (), []
@@ -76,7 +76,7 @@ class FaultProxy:
             self.plan, self.requests = plan, requests
 
     def meet(self, line: str) -> Fault | None:
-        """Note a request, and return what is to happen to it."""
+        """Record a request, and return the fault that strikes it."""
         line = NUMBER.sub("*", line)
         with self.lock:
             self.requests.append(line)
@@ -90,7 +90,7 @@ class FaultProxy:
 
 @final
 class Listener(ThreadingHTTPServer):
-    """The proxy's side towards its clients."""
+    """The proxy's server for its clients."""
 
     request_queue_size = 128
     daemon_threads, block_on_close = True, False  # a stalled answer must not keep the tests waiting
@@ -113,11 +113,11 @@ def fault_proxy(port: int) -> Iterator[FaultProxy]:
 
 
 def handler(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
-    """Return what answers one connection."""
+    """Return the class that answers a connection."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer's head and body leave together
+        wbufsize = -1  # the head and the body of an answer are sent together
         disable_nagle_algorithm = True
 
         def handle_expect_100(self) -> bool:

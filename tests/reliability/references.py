@@ -1,6 +1,7 @@
-"""What every object of a tiny cache must hold: made once for each history by runs that nothing disturbs, and checked.
+"""The right bytes of every object of a tiny cache: made once for each history by undisturbed runs, and checked.
 
-Checked: every view is there once, and all that a teacher stored is what it must have said of the stored pixels."""
+The check: every view exists once, and everything that a teacher stored follows from the stored pixels.
+"""
 
 import io
 import os
@@ -22,9 +23,9 @@ from storage_schemas.format.phi_s import PhiS, to_stored
 
 PATCH = 16
 ROUNDING = {"float16": 2.0**-9, "float32": 1e-4, "int8": 0.51 * INT8_STEP}
-"""How far a number may be from what it should be, by encoding: numbers are below 4."""
+"""Largest error of a number by encoding; the numbers are below 4."""
 ABOVE = "features.zarr/teachers/zarr.json"
-"""The group that all teachers lie in."""
+"""The group of all teachers."""
 Arrays = Mapping[str, tuple[np.ndarray, int]]
 """Sharded arrays by path, each with the row slots of a shard."""
 SHARDED = ("/pixels", "/detail/fixed", "/spatial", "/summary")
@@ -35,7 +36,7 @@ Objects = Mapping[str, str]
 
 @final
 class References:
-    """Undisturbed caches, by what happened to them."""
+    """Undisturbed caches, by their history."""
 
     def __init__(self, root: Path, images: Path) -> None:
         self._root, self._images = root, images
@@ -50,11 +51,11 @@ class References:
         return self._made(("views", history), "")
 
     def features(self, teacher: str, fitted: History, history: History) -> Objects:
-        """Return the objects of a teacher but for its statistics: PHI-S of one time, features of another."""
+        """Return the objects of a teacher but for its statistics: PHI-S fitted at one history, features at another."""
         return self._made(("features", history, teacher, fitted), teacher)
 
     def measured(self, teacher: str, fitted: History, runs: tuple[History, ...]) -> Objects:
-        """Return the objects of a teacher's statistics: what comes after the first run is merged in."""
+        """Return the objects of a teacher's statistics; later runs merge into those of the first."""
         return self._made(("measured", runs[-1], teacher, fitted, runs), f"{teacher}/stats")
 
     def arrays(self, history: History, teacher: str = "", fitted: History = ()) -> Arrays:
@@ -122,7 +123,7 @@ class References:
 
 
 def _before(kind: str, history: History, teacher: str = "", fitted: History = (), runs: tuple = ()) -> tuple:
-    """Return what a cache is made from: one that is a step behind it; nothing for the first."""
+    """Return the cache that a cache is made from, one step before it; nothing for the first."""
     if kind == "views":
         return () if history == MADE else ("views", history[:-1])
     if kind == "features":
@@ -133,23 +134,23 @@ def _before(kind: str, history: History, teacher: str = "", fitted: History = ()
 
 
 def files(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path of every file below a folder, and what the system says of it."""
+    """Yield the path and the stat result of every file below a folder."""
     with os.scandir(folder) as found:
-        for one in found:
-            if one.is_dir():
-                yield from files(one.path)
+        for entry in found:
+            if entry.is_dir():
+                yield from files(entry.path)
             else:
-                yield one.path, one.stat()
+                yield entry.path, entry.stat()
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Return the XXH3 of every object of a cache, by its name; who is at work is not part of it."""
+    """Return the XXH3 of every object of a cache, by its name, but for leases."""
     start, found = len(f"{folder}/"), files(str(folder)) if folder.exists() else ()
     return {path[start:]: _xxh3(path, told) for path, told in found if not path.startswith(f"{folder}/leases/")}
 
 
 XXH3: dict[tuple[int, int, int], str] = {}
-"""Of files, by number, time of change and size: most do not change from one step to the next."""
+"""XXH3 of files by inode, time of change and size: most files do not change from one step to the next."""
 
 
 def _xxh3(path: str, told: os.stat_result) -> str:
@@ -160,7 +161,7 @@ def _xxh3(path: str, told: os.stat_result) -> str:
 
 
 def part_of(name: str) -> str:
-    """Return the teacher that an object is of, with `/stats` for its statistics; nothing for what is of the views."""
+    """Return the teacher that an object belongs to, with `/stats` for its statistics; nothing for objects of views."""
     parts = name.split("/")
     if name == ABOVE:
         return ABOVE
@@ -172,7 +173,7 @@ def part_of(name: str) -> str:
 
 
 def grows(name: str) -> bool:
-    """Say whether an object says how long an array is, or what views or features there are."""
+    """Say whether an object is a manifest or the metadata of an array."""
     return name.endswith(("views/zarr.json", "pixels/zarr.json", "spatial/zarr.json", "summary/zarr.json")) or (
         name.endswith("/zarr.json") and name.split("/")[-2] in TEACHERS
     )
@@ -186,15 +187,15 @@ def named_by(record: Path) -> dict[str, str]:
 
 
 def check_views(folder: Path, history: History) -> None:
-    """Check that a cache holds every view of every image once, and those that are too small as rejected."""
+    """Check that a cache has every view of every image once, and rejects images that are too small."""
     config = recipe_of(history).views
     keys = [image_key(number) for number in range(IMAGES + MORE * history.count("images"))]
     drawn = {(key, draw, draw_set(key, draw, config).name) for key in keys for draw in range(config.draws)}
-    if "views" in history:  # the first draws were made before there was a second resolution
+    if "views" in history:  # the first views were drawn before there was a second resolution
         before = recipe_of(MADE).views
         early = keys[: IMAGES + MORE * history[: history.index("views")].count("images")]
         drawn |= {(key, 0, draw_set(key, 0, before).name) for key in early}
-    small = {one for one in drawn if one[0] in map(image_key, TOO_SMALL)}
+    small = {key for key in drawn if key[0] in map(image_key, TOO_SMALL)}
     assert sorted(_rows(folder, "views")) == sorted(drawn - small)
     assert sorted(_rows(folder, "rejected")) == sorted(small)
 
@@ -211,7 +212,7 @@ def table_rows(file: Path) -> list[dict]:
 
 
 def check_features(folder: Path, teacher: str) -> None:
-    """Check all that a teacher stored against what it must have said of the pixels that are stored."""
+    """Check everything that a teacher stored against the features of the stored pixels."""
     arrays = zarr.open_group(folder / "features.zarr", mode="r")
     said = arrays[f"teachers/{teacher}"]
     mean, rotation, scale = (said[f"phi_s/{name}"][...] for name in ("mean", "rotation", "scale"))

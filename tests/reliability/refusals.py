@@ -1,4 +1,4 @@
-"""What must be refused of a tiny cache, and change nothing in it."""
+"""Runs on a tiny cache that must be refused, and change nothing in it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from storage_schemas.format.errors import AbstractStillhouseError, IdentityError
 
 @contextmanager
 def refused(tiny: TinyCache, error: type[AbstractStillhouseError]) -> Iterator[None]:
-    """Check that a block is refused, and changes nothing."""
+    """Check that the run in the block is refused, and changes nothing."""
     before = hashes(tiny.where)
     with pytest.raises(error):
         yield
@@ -39,7 +39,7 @@ def another_seed(tiny: TinyCache, model: CacheModel) -> bool:
 
 
 def unasked_extension(tiny: TinyCache, model: CacheModel) -> bool:
-    """There are more images or draws, and nobody said that they are to be added."""
+    """There are more images or draws, and `--extend` is not given."""
     if not model.history or not may_grow(model.history):
         return False
     history = (*model.history, may_grow(model.history)[0])
@@ -49,7 +49,7 @@ def unasked_extension(tiny: TinyCache, model: CacheModel) -> bool:
 
 
 def fewer_images(tiny: TinyCache, model: CacheModel) -> bool:
-    """Images of the cache are gone."""
+    """Images of the cache are missing."""
     if "images" not in model.history:
         return False
     with refused(tiny, IdentityError):
@@ -58,7 +58,7 @@ def fewer_images(tiny: TinyCache, model: CacheModel) -> bool:
 
 
 def fewer_views(tiny: TinyCache, model: CacheModel) -> bool:
-    """Draws and resolutions of the cache are gone."""
+    """Draws and resolutions of the cache are missing in the recipe."""
     if "views" not in model.history:
         return False
     with refused(tiny, IdentityError):
@@ -67,7 +67,7 @@ def fewer_views(tiny: TinyCache, model: CacheModel) -> bool:
 
 
 def _extract(tiny: TinyCache, model: CacheModel, choice: TeacherChoice) -> bool:
-    """Run another teacher under a name that is taken."""
+    """Run another teacher under the name of one in the cache."""
     ready = not any(lacking for _, lacking, _ in model.view_units())
     with refused(tiny, IdentityError if ready else AbstractStillhouseError):
         extract_teacher(plan_extraction(tiny.cache, recipe_of(model.history), choice), LOCAL, str)
@@ -89,7 +89,7 @@ def other_batch(tiny: TinyCache, model: CacheModel) -> bool:
 
 
 def other_encoding(tiny: TinyCache, model: CacheModel) -> bool:
-    """Features are to be stored otherwise."""
+    """Features are to be stored in another encoding."""
     if not model.history or not model.is_declared("direct"):
         return False
     return _extract(tiny, model, replace(TEACHERS["direct"], encoding="float32"))
@@ -106,8 +106,8 @@ def measuring_too_early(tiny: TinyCache, model: CacheModel) -> bool:
 
 
 REFUSALS: Mapping[str, Callable[[TinyCache, CacheModel], bool]] = {
-    one.__name__: one
-    for one in (
+    refusal.__name__: refusal
+    for refusal in (
         another_seed,
         unasked_extension,
         fewer_images,

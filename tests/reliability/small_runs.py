@@ -62,7 +62,7 @@ TRAINING = TrainRecipe(
 
 def extract(cache: Cache, run: Mapping[str, Any]) -> None:
     """Cut views, run the teacher, measure it."""
-    make_views(cache, RECIPE, [teacher_spec(one) for one in RECIPE.teachers], run["images"], LOCAL, str)
+    make_views(cache, RECIPE, [teacher_spec(choice) for choice in RECIPE.teachers], run["images"], LOCAL, str)
     for choice in RECIPE.teachers:
         extract_teacher(plan_extraction(cache, RECIPE, choice), LOCAL, str)
     measure_teachers(cache, cache.teachers(), LOCAL, str)
@@ -100,7 +100,7 @@ def carry_out(run: Mapping[str, Any]) -> int:
 
 
 def obey_permissions() -> None:
-    """Give up what lets root read and write whatever the permissions say."""
+    """Drop the capabilities by which root reads and writes in spite of permissions."""
     header = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
     kept = ~(1 << 1 | 1 << 2) & 0xFFFFFFFF  # all but CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
     libc = ctypes.CDLL(None, use_errno=True)
@@ -113,7 +113,7 @@ def obey_permissions() -> None:
 
 
 def fail_at_flush(number: int) -> None:
-    """Let the system refuse the n-th flush to the disk, as a disk does that fails."""
+    """Let the n-th flush to the disk fail, as on a broken disk."""
     flush, made = os.fsync, 0
 
     def failing(descriptor: int) -> None:
@@ -127,7 +127,7 @@ def fail_at_flush(number: int) -> None:
 
 
 def die_at(step: str) -> None:
-    """Have this process killed where a worker has carried out a step for the first time, and before the next."""
+    """Kill this process after a worker has carried out its first step, before the second."""
     [worker] = [kind for kind in (ViewCutter, FeatureExtractor, FeatureMeasurer) if hasattr(kind, step)]
     carried_out = getattr(worker, step)
 
@@ -158,7 +158,7 @@ def in_child(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def at_once(run: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """Carry a run out so many times at once, each in a forked process, and return how all ended."""
+    """Carry out a run `count` times at once, each in a forked process, and return how all ended."""
     pipes = [os.pipe() for _ in range(count)]
     for _, end in pipes:
         if os.fork() == 0:

@@ -1,6 +1,7 @@
 """A real S3 server for tests: OpenStack Swift with its S3 interface, in an environment of its own, on the loopback.
 
-Swift is installed once, from the package index, into a folder of the user's cache; starting it takes about a second."""
+Swift is installed once, from the package index, into a folder of the user's cache; starting it takes about a second.
+"""
 
 import ctypes
 import signal
@@ -43,7 +44,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def variables(self, endpoint: str = "") -> Mapping[str, str]:
-        """Return the usual AWS variables that point here, or at a proxy before it."""
+        """Return the usual AWS variables for this server, or for a proxy in front of it."""
         return {
             "AWS_ACCESS_KEY_ID": ACCESS,
             "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -54,7 +55,7 @@ class Server:
 
 @contextmanager
 def swift_server(folder: Path) -> Iterator[Server]:
-    """Run a server whose data lie in a folder; it ends with the block, or with this process."""
+    """Run a server that keeps its data in a folder; it ends with the block, or with this process."""
     commands = installed_environment("swift", [SWIFT])
     ports = free_ports(1 + len(KINDS))
     configure(folder, commands, ports)
@@ -66,7 +67,7 @@ def swift_server(folder: Path) -> Iterator[Server]:
 
 
 def configure(folder: Path, commands: Path, ports: list[int]) -> None:
-    """Write the configuration of every server, and the rings that say where objects lie."""
+    """Write the configuration of every server, and the rings that say where objects are stored."""
     (folder / "devices/disk").mkdir(parents=True)
     (folder / "swift.conf").write_text("[swift-hash]\nswift_hash_path_suffix = tests\n")
     write_server(folder, "proxy", ports[0], [*MIDDLEWARE, "proxy-server"], "account_autocreate = true")
@@ -84,7 +85,7 @@ def write_server(folder: Path, kind: str, port: int, pipeline: list[str], option
         "[DEFAULT]",
         "bind_ip = 127.0.0.1",
         f"bind_port = {port}",
-        "workers = 0",  # one process: it ends when it is told to
+        "workers = 0",  # one process, which ends at SIGTERM
         f"swift_dir = {folder}",
         f"devices = {folder / 'devices'}",
         "mount_check = false",
@@ -116,7 +117,7 @@ def running(command: list[str | Path], folder: Path, kind: str) -> Iterator[None
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it is gone, however that ended."""
+    """Ask the kernel to end this process when its parent ends, for whatever reason."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
@@ -134,9 +135,9 @@ def wait_for(port: int, folder: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback that nobody uses now."""
+    """Return free ports of the loopback."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [opened.getsockname()[1] for opened in sockets]

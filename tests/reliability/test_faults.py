@@ -1,4 +1,4 @@
-"""Small runs through faults at every request: complete, or stopped in one message and resumed, to the same bytes."""
+"""Small runs through faults at every request end in the same bytes, at once or resumed after one message."""
 
 import os
 import subprocess
@@ -36,9 +36,9 @@ from storage_schemas.objects.store import Store
 
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
 APART = 6
-"""Requests from one fault to the next in the sweep, so that each meets a run at peace."""
+"""Requests from one fault to the next in the sweep, so that each fault meets a run that goes well."""
 OUTAGES_APART = 10
-"""Requests from where one outage begins to where the next does."""
+"""Requests from the start of one outage to the start of the next."""
 
 
 def test_a_cache_on_s3_has_the_bytes_of_one_in_a_folder_and_teaches_the_same_student(
@@ -53,7 +53,7 @@ def test_a_cache_on_s3_has_the_bytes_of_one_in_a_folder_and_teaches_the_same_stu
 
 
 def check_extract(runner: Runner, proxy: FaultProxy, uri: str, plan: Sequence[Fault], expected: dict) -> Weathered:
-    """Extract through faults that pass: the run completes, or is stopped in one message and taken up again."""
+    """Extract through passing faults: the run completes, or stops in one message and is resumed."""
     seen = weather(runner, proxy, "extract", uri, plan)
     assert contents(Store(uri=uri)) == expected
     return seen
@@ -152,9 +152,9 @@ def plans(requests: Sequence[str], kind: FaultKind) -> Iterator[list[Fault]]:
 
 def told(kind: FaultKind, requests: int, seen: Sequence[Weathered]) -> None:
     """Check that no request was left out, and print what docs/reliability.md says (`pytest -rP`)."""
-    struck, runs = sum(one.struck for one in seen), sum(one.runs for one in seen)
+    struck, runs = sum(outcome.struck for outcome in seen), sum(outcome.runs for outcome in seen)
     print(f"{kind}: {struck} faults at {requests} requests, {len(seen)} runs, taken up again {runs - len(seen)} times")
-    # a run that was stopped need not come again to every request that the undisturbed one made
+    # a run that resumes need not make every request of the undisturbed run
     assert struck == requests or (runs > len(seen) and struck >= 0.95 * requests)
 
 

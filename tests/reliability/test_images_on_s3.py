@@ -1,4 +1,4 @@
-"""Images on S3: in every form they give the views that a folder gives, through faults, and refused in one message."""
+"""Images on S3 in every form give the views that a folder gives, through faults too; outages end in one message."""
 
 import random
 import re
@@ -25,7 +25,7 @@ from storage_schemas.objects.store import Store
 
 LIST = "tables/images/00000.parquet"
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "lost")
-"""A flipped bit is left to TLS: no image comes with a hash."""
+"""Without flipped bits: images have no hash of ours, only TLS protects them."""
 
 
 def as_folder(bodies: Mapping[str, bytes], root: Path) -> str:
@@ -43,7 +43,7 @@ def as_tars(bodies: Mapping[str, bytes], root: Path) -> str:
 
 
 def as_pattern(bodies: Mapping[str, bytes], root: Path) -> str:
-    """The same tars, beside something else."""
+    """The same tars, beside other files."""
     (root / "notes.txt").write_bytes(b"x")
     as_tars(bodies, root)
     return "/*.tar"
@@ -67,7 +67,7 @@ Form = Callable[[Mapping[str, bytes], Path], str]
 
 @pytest.fixture
 def put(images: Path, bucket: str, proxy: FaultProxy, tmp_path: Path) -> Callable[[Form], str]:
-    """Puts the images on S3 in a form; returns how they are named then. The proxy starts to count after it."""
+    """Puts the images on S3 in a form, and returns the value of DATA. The proxy counts requests from then on."""
 
     def put(form: Form) -> str:
         bodies = {path.name: path.read_bytes() for path in images.iterdir()}
@@ -83,7 +83,7 @@ def put(images: Path, bucket: str, proxy: FaultProxy, tmp_path: Path) -> Callabl
 
 
 def without_list(held: Mapping[str, str]) -> dict[str, str]:
-    """What is in a cache but for where its images were."""
+    """The objects of a cache, but for the URIs of its images."""
     return {name: hashed for name, hashed in held.items() if name != LIST}
 
 

@@ -11,6 +11,7 @@ from pipeline.verify.stage import verify_cache
 from pipeline.verify.verdict import Verdict
 from storage_schemas.cache import Cache
 from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.persist import RESUMES
 from storage_schemas.objects.store import Store
 
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
@@ -46,4 +47,4 @@ def test_an_outage_is_not_taken_for_damage_to_be_deleted(
     assert problems
     for problem in problems:
         assert "failed " in problem.found
-        assert problem.fix == "run the same command again when that is mended: it resumes"
+        assert problem.fix == RESUMES

@@ -1,4 +1,4 @@
-"""Leases on a real S3 server, which several win that ask it to write only where nothing is; and what networks do."""
+"""Leases on a real S3 server on which several conditional writes can succeed at once; and through network faults."""
 
 import json
 import os
@@ -34,12 +34,12 @@ def cache(bucket: str) -> Cache:
 
 
 def claims_left(uri: str) -> list[str]:
-    """What speaks of leases in a cache."""
+    """The objects of leases in a cache."""
     return Store(uri=uri).listing("leases")
 
 
 def refused_by(ended: Ended) -> str:
-    """Check that a run was refused in one message, and return the lease, and whom that names."""
+    """Check that a run was refused in one message, and return the lease and the owner that it names."""
     require_one_message(ended)
     found = re.search(r"^error: cache s3://\S+ is being written:\n  (\S+: by process \d+ on \S+) ", ended.said, re.M)
     assert found is not None, ended.said
@@ -52,7 +52,7 @@ def test_two_runs_that_begin_at_once_on_s3_give_the_bytes_of_one(
     expected: dict,
 ) -> None:
     told = runner.run("extract", bucket, patience=PATIENCE, at_once=2)
-    runs = [Ended(**one) for one in json.loads(told.said)]
+    runs = [Ended(**ended) for ended in json.loads(told.said)]
     assert sorted(run.status for run in runs) in ([0, 0], [0, 2]), runs
     for run in runs:
         if run.status:

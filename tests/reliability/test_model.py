@@ -1,4 +1,4 @@
-"""Whatever is done to a cache, in whatever order, it is what a model of it says."""
+"""Whatever is done to a cache, in whatever order, it has the objects that a model predicts."""
 
 import json
 import os
@@ -15,12 +15,12 @@ EVERYTHING = (
     *(f"{do} {name}" for do in ("extract", "measure") for name in ("canvas", "direct", "fixed")),
     *("gc", "gc --delete", "refusals", "rows", "rows that are not there", "rows that cannot be read for damage"),
     *(f"damaged: {kind}" for kind in ("cut", "empty", "flip", "lose", "lose a record", "swap")),
-    *("mended as told", "mended from a copy", "refused for damage", "teachers read by zarr-python"),
+    *("repaired as told", "repaired from a copy", "refused for damage", "teachers read by zarr-python"),
 )
 
 
 def ran(where: Path, sequences: int, steps: int, seed: int) -> dict[str, int]:
-    """Run the machine, and return how often each thing came about."""
+    """Run the machine, and return how often each thing happened."""
     command = [sys.executable, str(HERE / "cache_machine.py"), str(where), *map(str, (sequences, steps, seed))]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

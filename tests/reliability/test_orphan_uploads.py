@@ -1,4 +1,4 @@
-"""What a killed writer leaves on S3 is found by `gc` where it is old and this cache's, and taken back when told."""
+"""`gc` finds unfinished uploads that a killed writer left in this cache on S3, and aborts them with --delete."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def kill_writer(uri: str) -> None:
 
 
 def begin(uri: str, name: str = NAME) -> dict[str, str]:
-    """Begin an upload, and return what names it."""
+    """Begin an upload, and return its identifier."""
     store = Store(uri=uri)
     bucket, _, key = store.path(name).partition("/")
     begun = store.filesystem.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
@@ -46,14 +46,14 @@ def begin(uri: str, name: str = NAME) -> dict[str, str]:
 
 @pytest.fixture
 def orphaned(cached: tuple[str, list[str]], proxy: FaultProxy) -> Iterator[str]:
-    """A cache that a killed writer left an upload of; another's beside it, whose name begins as this one's does."""
+    """A cache with an upload of a killed writer, and one beside it whose name begins with this one's name."""
     kill_writer(cached[0])
     begin(f"{cached[0]}-too")
     yield cached[0]
     proxy.arm()
     for store in (Store(uri=uri) for uri in (cached[0], f"{cached[0]}-too")):
-        for one in pending_uploads(store):
-            abort_upload(store, one)
+        for upload in pending_uploads(store):
+            abort_upload(store, upload)
 
 
 def gc(capsys: pytest.CaptureFixture[str], uri: str, *more: str) -> str:
@@ -79,7 +79,9 @@ def test_the_upload_of_a_killed_writer_is_found_when_it_is_old_and_taken_back_wh
     assert proxy.struck
     proxy.arm()
     assert pending_uploads(Store(uri=orphaned)) == []
-    assert [one.name for one in pending_uploads(Store(uri=f"{orphaned}-too"))] == [NAME], "another cache's is not ours"
+    assert [upload.name for upload in pending_uploads(Store(uri=f"{orphaned}-too"))] == [NAME], (
+        "another cache's is not ours"
+    )
     assert not Store(uri=orphaned).exists(NAME)
 
 
@@ -104,10 +106,10 @@ def test_pages_of_uploads_are_turned_until_the_last(bucket: str, monkeypatch: py
 
     monkeypatch.setattr(type(store.filesystem), "_call_s3", in_pages)
     found = pending_uploads(store)
-    assert [one.name for one in found] == names
-    for one in found:
-        abort_upload(store, one)
-        abort_upload(store, one)  # as where the first answer was lost
+    assert [upload.name for upload in found] == names
+    for upload in found:
+        abort_upload(store, upload)
+        abort_upload(store, upload)  # as where the first answer was lost
     assert pending_uploads(store) == []
 
 

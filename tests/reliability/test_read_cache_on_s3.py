@@ -1,4 +1,4 @@
-"""A read cache before a real S3 server: what was read once is not asked for again, by this process or another."""
+"""A read cache in front of a real S3 server: no process requests again what was read once."""
 
 import hashlib
 from pathlib import Path
@@ -25,21 +25,22 @@ def of_shards(proxy: FaultProxy) -> list[str]:
 
 
 def asked(source: Source) -> list[BatchRequest]:
-    """Ask for every view, one at a time."""
+    """Return a request for each view."""
     training = [
         training_request(StepPart(view_set=view_set, rows=np.array([row]), deals=np.array([0])), seed=0)
-        for view_set, one in source.sets.items()
-        for row in one.rows["train"].tolist()
+        for view_set, of_set in source.sets.items()
+        for row in of_set.rows["train"].tolist()
     ]
     return training + heldout_requests(source, {"low": 1, "high": 1}, seed=0)
 
 
 def digests(dataset: CachedBatches, requests: list[BatchRequest]) -> list[str]:
-    """Return the SHA-256 of what each request is answered with."""
+    """Return the SHA-256 of the batch for each request."""
     return [
         hashlib.sha256(
             b"".join(
-                one.numpy().tobytes() for one in (batch.pixels, *(target.spatial for target in batch.targets.values()))
+                tensor.numpy().tobytes()
+                for tensor in (batch.pixels, *(target.spatial for target in batch.targets.values()))
             )
         ).hexdigest()
         for batch in (dataset[(request,)][0] for request in requests)

@@ -1,4 +1,4 @@
-"""One object at a time over S3: whole or not at all, asked for again while it fails, refused in one message after."""
+"""Single objects over S3: whole or not at all; failed requests are tried again, and end in one message in an outage."""
 
 import re
 import time
@@ -24,14 +24,14 @@ from storage_schemas.small_arrays import read_small_array, write_small_arrays
 BODY = np.random.default_rng(0).bytes(4000)
 QUICK = Patience(outage=6.0, silence=2.0, first_wait=0.02)
 SECONDS = {"stall": 3.5, "slow": 1.0}
-"""How long a stalled answer waits, longer than is waited for it, and over how long a slow one is spread."""
+"""How long a stalled answer waits, which is longer than the client waits, and how long a slow one takes."""
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
 QUICKLY_TRIED = ("503", "reset", "flip", "lost")
 
 
 def tried(*kinds: FaultKind | None) -> list[Any]:
-    """Mark as slow what few of them show."""
-    return [pytest.param(one, marks=() if one in (None, *QUICKLY_TRIED) else pytest.mark.slow) for one in kinds]
+    """Mark as slow the kinds that add little to the quick ones."""
+    return [pytest.param(kind, marks=() if kind in (None, *QUICKLY_TRIED) else pytest.mark.slow) for kind in kinds]
 
 
 every_kind = pytest.mark.parametrize("kind", tried(*KINDS))
@@ -39,7 +39,7 @@ every_kind = pytest.mark.parametrize("kind", tried(*KINDS))
 
 @pytest.fixture
 def store(bucket: str, proxy: FaultProxy) -> Store:
-    """A store in a fresh bucket, with two objects; the proxy starts to count after them."""
+    """A store in a fresh bucket, with two objects; the proxy counts requests from then on."""
     patient = Store(uri=f"{bucket}/cache")
     publish_bytes(patient, "a/b.bin", BODY)
     publish_bytes(patient, "a/c.bin", b"")
@@ -50,7 +50,7 @@ def store(bucket: str, proxy: FaultProxy) -> Store:
 
 
 def checked_body(body: bytes, name: str) -> bytes:
-    """Refuse what is not BODY, as every reader of ours refuses what fails its check."""
+    """Refuse a body that is not BODY, as every reader of ours refuses what fails its check."""
     if body != BODY:
         raise CorruptionError("object", [Problem(place=name, found="is not as it was")])
     return body
@@ -98,7 +98,7 @@ def test_a_read_outlives_a_fault(
     assert proxy.struck
 
 
-# but for a flipped bit: S3 gives no checksum of a listing; what it hides is found missing, or is written again
+# without flipped bits: a listing has no checksum, and an object that it hides counts as missing
 @pytest.mark.parametrize("kind", tried(*(kind for kind in KINDS if kind != "flip")))
 def test_a_listing_outlives_a_fault(store: Store, proxy: FaultProxy, kind: FaultKind) -> None:
     proxy.arm(Fault(kind=kind, last=1, seconds=SECONDS.get(kind, 0.0)))
@@ -169,7 +169,7 @@ def test_a_large_object_is_sent_while_it_is_written(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", swift.endpoint)  # the proxy would hold it in this process
     patient, piece, sent = Store(uri=f"{bucket}/cache"), np.random.default_rng(1).bytes(2**20), xxhash.xxh3_128()
-    publish_bytes(patient, "small", piece)  # what is loaded for the first upload is not its own
+    publish_bytes(patient, "small", piece)  # modules that the first upload loads are not counted
     tracemalloc.start()
     try:
         with publish(patient, "large") as sink:
@@ -199,11 +199,11 @@ def test_an_upload_that_is_taken_away_ends_in_one_message(store: Store) -> None:
 
 
 def uploads_of(store: Store) -> list[dict[str, str]]:
-    """Return what names each upload of `large` that is under way."""
+    """Return the identifier of each unfinished upload of `large`."""
     bucket = store.path("").split("/")[0]
     found = store.filesystem.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
-    uploads = [one for one in found if f"{bucket}/{one['Key']}" == store.path("large")]
-    return [{"Bucket": bucket, "Key": one["Key"], "UploadId": one["UploadId"]} for one in uploads]
+    uploads = [upload for upload in found if f"{bucket}/{upload['Key']}" == store.path("large")]
+    return [{"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]} for upload in uploads]
 
 
 def test_a_block_that_raises_leaves_neither_object_nor_parts(store: Store) -> None:

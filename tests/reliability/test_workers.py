@@ -1,4 +1,4 @@
-"""Caches in a folder and on S3 are read by worker processes, however these are started, and refuse there as here."""
+"""Worker processes read caches in a folder and on S3, however they are started, and refuse as the parent does."""
 
 from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
@@ -23,12 +23,12 @@ from trainer.settings.running import RunningSettings
 
 METHODS = ("fork", "forkserver", "spawn")
 LIMIT = 30
-"""Seconds in which a worker answers, or is taken to hang."""
+"""A worker that takes longer (seconds) counts as hanging."""
 
 
 @pytest.fixture(autouse=True)
 def _fresh_variables() -> Iterator[None]:
-    """Start the fork server anew: one that other tests started hands on the variables that were set then."""
+    """Start a new fork server: one that other tests started passes on the variables of that time."""
     forkserver._forkserver._stop()
     yield
     forkserver._forkserver._stop()
@@ -39,14 +39,14 @@ def source_of(uri: str, outage: float = 20.0) -> Source:
 
 
 def asked(source: Source) -> list[tuple[BatchRequest, ...]]:
-    return [(one,) for one in heldout_requests(source, {"low": 1, "high": 1}, seed=0)]
+    return [(request,) for request in heldout_requests(source, {"low": 1, "high": 1}, seed=0)]
 
 
-def same(one: Sequence[ViewBatch], other: Sequence[ViewBatch]) -> bool:
+def same(batches: Sequence[ViewBatch], other: Sequence[ViewBatch]) -> bool:
     return all(
         torch.equal(left.pixels, right.pixels)
         and all(torch.equal(left.targets[name].spatial, right.targets[name].spatial) for name in left.targets)
-        for left, right in zip(one, other, strict=True)
+        for left, right in zip(batches, other, strict=True)
     )
 
 
@@ -58,7 +58,7 @@ def test_workers_read_what_their_parent_reads_though_it_has_used_the_store(
 ) -> None:
     sources = [CachedBatches(source=source_of(uri)) for uri in (str(undisturbed / "cache"), cached[0])]
     requests = asked(sources[0].source)
-    expected = [[one[request] for one in sources] for request in requests]
+    expected = [[source[request] for source in sources] for request in requests]
     assert all(same(*both) for both in expected)
     loader = DataLoader(
         TwoSources(sources),

@@ -1,4 +1,4 @@
-"""Caches of a few views, and the steps that a user makes one by: cutting, extending, extracting, measuring."""
+"""Caches of a few views, and the steps by which a user makes one: cutting, extending, extracting, measuring."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ from storage_schemas.cache import Cache
 from storage_schemas.objects.store import Store
 
 History = tuple[str, ...]
-"""How the views came: `made`, and what each extension added since, `images` or `views`."""
+"""How the views were made: `made`, then for each extension what it added, `images` or `views`."""
 
 LOCAL = RunConfig(executor="local", max_rejected=0.9)
 MADE = ("made",)
 IMAGES, MORE = 9, 3
-"""Images that a cache is made with, and that an extension by images adds."""
+"""Images of a new cache, and images that an extension adds."""
 TOO_SMALL = (2, 10)
 """Images that are rejected."""
 TEACHERS = {
@@ -44,7 +44,7 @@ def may_grow(history: History) -> list[str]:
 
 
 def recipe_of(history: History, teachers: Iterable[str] = TEACHERS, **settings: object) -> Recipe:
-    """Return what a cache of a history is cut by."""
+    """Return the recipe of a cache with a history."""
     grown = {"draws": 2, "low": (64, 96)} if "views" in history else {"draws": 1, "low": (64,)}
     views = ViewsConfig(high=(), heldout=0.2, tokens_per_shard=128, canvas_tokens=10, **grown)
     return Recipe(
@@ -56,7 +56,7 @@ def recipe_of(history: History, teachers: Iterable[str] = TEACHERS, **settings: 
 
 
 def write_images(folder: Path) -> Path:
-    """Write all images that any cache is made from, and a list of those of each number of additions."""
+    """Write the images of all caches, and a list for each number of extensions by images."""
     folder.mkdir(parents=True)
     numbers = range(IMAGES + 2 * MORE)
     for number in numbers:
@@ -101,7 +101,7 @@ class TinyCache:
         make_views(cache, recipe, specs, self.listed(history), LOCAL, str, extend=extend)
 
     def extract(self, history: History, teachers: Iterable[str], name: str) -> None:
-        """Run a teacher, as `make extract` does: views that it needs and that are not there are cut before."""
+        """Run a teacher, as `make extract` does: missing views that it needs are cut before."""
         cache, recipe, choice = self.cache, recipe_of(history, {*teachers, name}), TEACHERS[name]
         make_features(cache, recipe, choice, self.listed(history), LOCAL, str)
 

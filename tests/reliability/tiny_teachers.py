@@ -30,7 +30,7 @@ def _spec(name: str, *, native: int, size_rule: SizeRule) -> TeacherSpec:
 
 
 class AbstractTiny(AbstractTeacher):
-    """The mean colour of each quarter of each patch, weighed: with weights of 1 it can be checked by eye."""
+    """The weighted mean colour of each quarter of each patch: with weights of 1 it can be checked by eye."""
 
     weight = 1.0
 
@@ -54,7 +54,7 @@ class Direct(AbstractTiny):
 
 @final
 class Fixed(AbstractTiny):
-    """48 px alone: 3 × 3 tokens."""
+    """Only 48 px: 3 × 3 tokens."""
 
     declared = _spec("fixed", native=48, size_rule="fixed")
 
@@ -68,7 +68,7 @@ class Canvas(AbstractTiny):
 
 @final
 class OtherWeights(AbstractTiny):
-    """Says it is `Direct`, and holds other weights."""
+    """Declares itself as `Direct`, but has other weights."""
 
     declared = Direct.declared
     weight = 2.0

@@ -1,4 +1,4 @@
-"""A dataset of these tests: batches of several caches, opened in whichever process reads them."""
+"""A dataset for these tests: batches of several caches, each opened in the process that reads it."""
 
 from collections.abc import Sequence
 from typing import final
@@ -11,10 +11,10 @@ from trainer.data.dataset import BatchRequest, CachedBatches
 
 @final
 class TwoSources(Dataset):
-    """Answers each request from every one of its sources, in turn."""
+    """Answers each request from each of its sources in turn."""
 
     def __init__(self, sources: Sequence[CachedBatches]) -> None:
         self.sources = sources
 
     def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[list[ViewBatch]]:
-        return [one[requests] for one in self.sources]
+        return [source[requests] for source in self.sources]

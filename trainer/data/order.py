@@ -4,7 +4,8 @@ Each view set is a deck. Its training rows are shuffled and dealt out, and when 
 so after any number of steps no view of a set was met twice more than another. Each step draws one view set per
 partition and takes the next batch from its deck. An epoch is as many steps as deal every partition out about once.
 
-Nothing here depends on who reads: workers, ranks and a resumed run take their share of the same steps."""
+Nothing here depends on who reads: workers, ranks and a resumed run take their share of the same steps.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

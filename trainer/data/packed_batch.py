@@ -2,7 +2,8 @@
 
 PyTorch shares every tensor by a file of its own, each handed over by a conversation of its own: for the two dozen small
 and large tensors of a step that takes the student's process longer than reading them would. Here all of them lie in
-one."""
+one.
+"""
 
 import io
 import pickle

@@ -1,6 +1,7 @@
 """The course of a run: the order of views in every stage, one after another.
 
-A later stage goes on dealing where an earlier one stopped, so that a view's windows stay fresh over the whole run."""
+A later stage goes on dealing where an earlier one stopped, so that a view's windows stay fresh over the whole run.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

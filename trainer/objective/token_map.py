@@ -2,7 +2,8 @@
 
 The truth is `storage_schemas.format.geometry`. Only the relative shift of the two windows matters, and each axis has
 2 · margin + 1 of them, so every map is a small table made once. Where a table moves whole tokens it is kept as
-indices: no product is formed and nothing is rounded."""
+indices: no product is formed and nothing is rounded.
+"""
 
 from typing import final
 

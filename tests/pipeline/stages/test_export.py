@@ -144,11 +144,13 @@ def test_an_export_of_everything_has_the_bytes_of_every_shard_table_and_map(
     before, after = contents(grown_run.where), contents(whole.where)
     # what says what it was computed from differs, and statistics are to be measured
     differing = {name for name in before if before[name] != after.get(name)}
-    manifests = {f"features.zarr/{name}/zarr.json" for name in ("views", *(f"teachers/{one}" for one in TEACHERS))}
+    manifests = {
+        f"features.zarr/{name}/zarr.json" for name in ("views", *(f"teachers/{teacher}" for teacher in TEACHERS))
+    }
     assert {name for name in differing if not name.startswith("tables/shards/") and "/stats" not in name} == manifests
     assert {name for name in before if "/stats" in name}
     assert after.keys() == {name for name in before if "/stats" not in name}
-    assert "MB of it copied as it is" in whole.said[1]
+    assert "MB of it copied without decoding" in whole.said[1]
 
 
 def test_a_selection_has_the_views_that_were_selected_in_the_order_in_which_they_were(
@@ -210,7 +212,7 @@ def test_an_export_is_verified_inspected_measured_and_trained_on(part: StageRun,
     run = replace(part, where=Path(shutil.copytree(part.where, tmp_path / "export")))
     verdict = verified(run)
     assert verdict.problems == ()
-    assert {one.unit for one in verdict.unfinished} == {f"teachers/{one}/stats" for one in run.cache.teachers()}
+    assert {facts.unit for facts in verdict.unfinished} == {f"teachers/{name}/stats" for name in run.cache.teachers()}
     assert dict(verdict.leftovers) == {}
     measure_teachers(run.cache, run.cache.teachers(), LOCAL, str)
     facts = inspect_cache(run.cache)
@@ -227,7 +229,7 @@ def test_an_export_in_fewer_bits_is_what_a_run_in_these_bits_stores(grown_run: S
     run = export(grown_run, tmp_path / "export", teachers=("quarter-mean",), encoding="float16", compression="zstd")
     assert verified(run).problems == ()
     for name in grown_run.sets:
-        source, target = (one.arrays[f"teachers/quarter-mean/{name}/spatial"] for one in (grown_run, run))
+        source, target = (of_run.arrays[f"teachers/quarter-mean/{name}/spatial"] for of_run in (grown_run, run))
         rows = list(rows_of(grown_run, name).values())
         np.testing.assert_array_equal(target[...][rows], as_stored(source[...][rows], "float16"))
         assert target.dtype == np.float16
@@ -259,7 +261,7 @@ class KilledError(Exception):
     """The end of a process, as far as what it wrote can tell."""
 
 
-MOMENTS = [20, *(pytest.param(one, marks=pytest.mark.slow) for one in (0, 1, 4, 9, 33))]
+MOMENTS = [20, *(pytest.param(moment, marks=pytest.mark.slow) for moment in (0, 1, 4, 9, 33))]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -306,8 +308,8 @@ def refusal(kind: type[AbstractStillhouseError], act: Callable[[], Any]) -> list
         ({"teachers": ("sam3",)}, "sam3: is not in this cache (it has canvas-16, quarter-mean, quarter-mean-fixed)"),
         (
             {"encoding": "float32"},
-            "canvas-16: is stored as float16, and float32 would say more than is there "
-            "(leave --encoding at keep for it; --teachers names the others, which may join the export later)",
+            "canvas-16: is stored as float16: float32 would add bytes and no precision "
+            "(export it with --encoding keep; --teachers names the others, which can be added to the export later)",
         ),
     ],
 )
@@ -332,25 +334,23 @@ def test_the_command_line_exports_and_asks_where_to(
 def test_keys_that_the_cache_does_not_have_are_named(grown_run: StageRun, tmp_path: Path) -> None:
     (tmp_path / "keys.txt").write_text("000.png\nno-such.png\n")
     said = refusal(SettingError, lambda: export(grown_run, tmp_path / "e", images=str(tmp_path / "keys.txt")))
-    assert said[1] == "no-such.png: is no image that this cache has views of"
+    assert said[1] == "no-such.png: this cache has no views of such an image"
     (tmp_path / "keys.txt").write_text("")
     said = refusal(SettingError, lambda: export(grown_run, tmp_path / "e", images=str(tmp_path / "keys.txt")))
-    assert said[1].startswith("--sets, --split, --images: leave no view of this cache")
+    assert said[1].startswith("--sets, --split, --images: select no view of this cache")
     said = refusal(MissingError, lambda: export(grown_run, tmp_path / "e", images=str(tmp_path / "none.txt")))
-    assert said[1] == f"{tmp_path / 'none.txt'}: is not there"
+    assert said[1] == f"{tmp_path / 'none.txt'}: does not exist"
 
 
 def test_a_target_that_is_not_apart_or_not_empty_is_refused(grown_run: StageRun, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(grown_run.where)
     for where in (grown_run.where, grown_run.where / "inside", grown_run.where.parent, tmp_path / "link"):
         said = refusal(SettingError, lambda where=where: export(grown_run, where))
-        assert said[1] == (
-            f"{where}: is not apart from the cache that is exported, {grown_run.where} (point TO at a new place)"
-        )
+        assert said[1] == (f"{where}: overlaps the cache that is exported, {grown_run.where} (point TO at a new place)")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     said = refusal(IdentityError, lambda: export(grown_run, tmp_path / "full"))
-    assert said[1] == f"{tmp_path / 'full'}: is not empty, and holds no cache (point TO at a new place)"
+    assert said[1] == f"{tmp_path / 'full'}: is not empty, and is not a cache (point TO at a new place)"
     assert list(contents(tmp_path / "full")) == ["notes.txt"]
 
 
@@ -370,7 +370,7 @@ def test_another_export_into_the_same_place_is_refused_with_both_values(
     teachers = ("quarter-mean-fixed",)
     lines = refusal(IdentityError, lambda: export(grown_run, whole.where, teachers=teachers, **options))
     assert said in lines
-    assert lines[-1] == "what to do: use the settings that began this export, or point TO at a new place"
+    assert lines[-1] == "what to do: use the settings that this export was begun with, or point TO at a new place"
     assert contents(whole.where) == before
 
 
@@ -440,7 +440,9 @@ def test_another_teacher_may_be_run_over_exported_views(part: StageRun, tmp_path
     assert verified(run).problems == ()
     again = verified(run, teacher="another", source="odd_teachers:CanvasSixteen", recompute=100)
     assert again.problems == ()
-    assert [(one.views, one.left_out) for one in again.recomputed] == [(len(rows_of(run, "low-128")), 0)]
+    assert [(recomputed.views, recomputed.left_out) for recomputed in again.recomputed] == [
+        (len(rows_of(run, "low-128")), 0)
+    ]
 
 
 def test_only_views_of_whole_mosaics_and_with_details_are_run_again(whole: StageRun, part: StageRun) -> None:
@@ -465,7 +467,7 @@ def test_a_fixed_teacher_without_details_is_not_run_again(grown_run: StageRun, t
     verdict = verified(run, teacher="quarter-mean-fixed", source=source, recompute=5)
     assert verdict.problems == ()
     views = sum(len(rows_of(run, name)) for name in run.sets)
-    assert [(one.views, one.left_out) for one in verdict.recomputed] == [(0, views)]
+    assert [(recomputed.views, recomputed.left_out) for recomputed in verdict.recomputed] == [(0, views)]
 
 
 def test_a_cell_that_no_mosaic_of_the_source_drew_is_found(whole: StageRun, tmp_path: Path) -> None:
@@ -478,11 +480,11 @@ def test_a_cell_that_no_mosaic_of_the_source_drew_is_found(whole: StageRun, tmp_
     store = Store(uri=str(where))
     unit = "teachers/canvas-16/low-128"
     records = [
-        replace(one, bytes=len(body), xxh3=xxhash.xxh3_128(body).hexdigest()) if one.path == name else one
-        for one in read_commit(store, unit, 0)
+        replace(record, bytes=len(body), xxh3=xxhash.xxh3_128(body).hexdigest()) if record.path == name else record
+        for record in read_commit(store, unit, 0)
     ]
     (where / record_path(unit, 0)).write_bytes(to_parquet(to_table(records)))
-    problems = [str(one) for one in verify_cache(Cache(store=store), VerifyOptions()).problems]
+    problems = [str(problem) for problem in verify_cache(Cache(store=store), VerifyOptions()).problems]
     assert len(problems) == 1
     assert problems[0].startswith(f"{name} row 1: is not in a cell that is drawn for it")
 

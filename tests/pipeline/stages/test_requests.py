@@ -53,7 +53,8 @@ def shards(views: ViewsManifest) -> int:
 @pytest.fixture(scope="module")
 def stats_objects(views: ViewsManifest) -> int:
     """Objects of one teacher's statistics that are shown: the group; four arrays of each set and of all sets together,
-    and two of summaries, each of them metadata and a chunk."""
+    and two of summaries, each of them metadata and a chunk.
+    """
     return 1 + 2 * (4 * (len(views.sets) + 1) + 2)
 
 

@@ -46,7 +46,8 @@ def is_committed(step: str, run: dict[str, Any]) -> bool:
 
 def check_killed_runs(where: Path, whole: dict[str, Any], outcomes: list[dict[str, Any]]) -> None:
     """All but the last run on each cache were killed, none left a torn commit, and it became what an undisturbed run
-    makes. What was committed was never begun again; what was begun and not committed was no more than is in flight."""
+    makes. What was committed was never begun again; what was begun and not committed was no more than is in flight.
+    """
     expected = contents(where / "undisturbed")
     for outcome in outcomes:
         runs = outcome["runs"]

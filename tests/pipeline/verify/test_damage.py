@@ -47,7 +47,7 @@ def apart(cache: Path) -> dict[str, list[str]]:
     for unit, shards in committed_units(Cache(store=store)).items():
         for shard in shards:
             record = record_path(unit, shard)
-            groups[record] = [record, *(one.path for one in read_commit(store, unit, shard))]
+            groups[record] = [record, *(named_record.path for named_record in read_commit(store, unit, shard))]
     told = {name for group in groups.values() for name in group}
     for name in names(cache):
         if name not in told and not is_foremost(name):
@@ -145,7 +145,7 @@ def foremost_problems(cache: Path, name: str) -> list[Problem]:
 
 def test_flipped_bits_of_what_is_read_first_are_found_and_the_place_named(copied: Path) -> None:
     draws = random.Random(8)
-    for name in [one for one in names(copied) if is_foremost(one)]:
+    for name in [name for name in names(copied) if is_foremost(name)]:
         body = (copied / name).read_bytes()
         for _ in range(12):
             put(copied / name, flip(body, 0, len(body), draws))
@@ -164,8 +164,10 @@ def another(cache: Path, name: str) -> bytes:
     """Return a sound object of the same kind with other bytes: of the same size where there is one, and near."""
     every, kind = sound_objects(cache), Path(name).suffix
     body = every[name]
-    others = [one for one in every if Path(one).suffix == kind and every[one] != body]
-    return every[min(others, key=lambda one: (len(every[one]) != len(body), -len(commonpath([one, name])), one))]
+    others = [other for other in every if Path(other).suffix == kind and every[other] != body]
+    return every[
+        min(others, key=lambda other: (len(every[other]) != len(body), -len(commonpath([other, name])), other))
+    ]
 
 
 DAMAGES: Mapping[str, Damage] = {
@@ -189,7 +191,7 @@ def test_objects_that_are_missing_empty_cut_or_anothers_are_all_found(damage: st
             put(copied / name, body)
         verdict = verified(copied)
         said = "\n".join(map(str, verdict.problems))
-        left = {one.unit for one in verdict.unfinished} if damage == "missing" else set()
+        left = {facts.unit for facts in verdict.unfinished} if damage == "missing" else set()
         unseen = [name for name in chosen if named(name) not in said and undone(name) not in left]
         assert unseen == []
         for name, body in whole.items():
@@ -209,11 +211,11 @@ def undone(name: str) -> str:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_read_first_is_found_missing_empty_cut_or_anothers(damage: str, copied: Path) -> None:
-    for name in [one for one in names(copied) if is_foremost(one)]:
+    for name in [name for name in names(copied) if is_foremost(name)]:
         whole = (copied / name).read_bytes()
         put(copied / name, DAMAGES[damage](copied, name))
         said = foremost_problems(copied, name) or verified(copied).problems
-        assert any(node(name) in str(one) or str(copied) in str(one) for one in said), name
+        assert any(node(name) in str(problem) or str(copied) in str(problem) for problem in said), name
         put(copied / name, whole)
 
 
@@ -244,10 +246,10 @@ READ = (
 def read_all(cache: Path) -> list[np.ndarray]:
     """Read one set and one teacher, as the trainer does."""
     source = open_source(Cache(store=Store(uri=str(cache))), ["dinov3"], ["low-192"])
-    [(view_set, one)] = source.sets.items()
-    rows = np.concatenate([one.rows["train"], one.rows["heldout"]]).tolist()
-    seen = one.features["dinov3"]
-    paths: dict[str, Any] = {layout.pixels_array(view_set): one.commits}
+    [(view_set, of_set)] = source.sets.items()
+    rows = np.concatenate([of_set.rows["train"], of_set.rows["heldout"]]).tolist()
+    seen = of_set.features["dinov3"]
+    paths: dict[str, Any] = {layout.pixels_array(view_set): of_set.commits}
     paths |= {path(view_set, "dinov3"): seen.commits for path in (layout.spatial_array, layout.summary_array)}
     return [source.cache.array(path, commits).read(rows) for path, commits in paths.items()]
 

@@ -25,7 +25,7 @@ from pipeline.verify.store_file_system import StoreFileSystem
 from pipeline.verify.verdict import Verdict
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commits
-from storage_schemas.format.errors import SettingError
+from storage_schemas.format.errors import MissingError
 from storage_schemas.format.shard_format import ArraySpec, Compression, StoredType
 from storage_schemas.objects.publish import publish_bytes
 from storage_schemas.objects.store import Store
@@ -127,12 +127,12 @@ def test_a_sound_cache_in_memory_is_read_as_one_in_a_folder(small_run: Any) -> N
 
 
 def test_of_each_array_as_many_chunks_are_read_as_are_asked_for(small_run: Any) -> None:
-    one, two = (verified(small_run.cache, teacher="dinov3", independent=count).independent for count in (1, 2))
-    assert one is not None
+    single, two = (verified(small_run.cache, teacher="dinov3", independent=count).independent for count in (1, 2))
+    assert single is not None
     assert two is not None
     sharded = 4  # spatial and summary of two sets; every small array is one chunk
-    assert one.arrays == two.arrays == one.chunks
-    assert two.chunks == one.chunks + sharded
+    assert single.arrays == two.arrays == single.chunks
+    assert two.chunks == single.chunks + sharded
 
 
 # which chunks
@@ -257,17 +257,17 @@ def separate_by_dots(document: dict[str, Any]) -> None:
     [
         (
             SPATIAL,
-            lambda one: one.update(data_type="int16", fill_value=0),
+            lambda document: document.update(data_type="int16", fill_value=0),
             "zarr-python reads int16 (12, 12, 96), the manifests imply float16 (12, 12, 96)",
         ),
         (
             PIXELS,
-            lambda one: one.update(data_type="int8"),
+            lambda document: document.update(data_type="int8"),
             "zarr-python reads int8 (224, 224, 3), the manifests imply uint8 (224, 224, 3)",
         ),
         (SPATIAL, transpose, "zarr-python reads float16 (96, 12, 12), the manifests imply float16 (12, 12, 96)"),
-        (SPATIAL, lambda one: one.update(zarr_format=2), "zarr-python cannot open it: "),
-        (SPATIAL, lambda one: one.update(data_type="float12"), "zarr-python cannot open it: "),
+        (SPATIAL, lambda document: document.update(zarr_format=2), "zarr-python cannot open it: "),
+        (SPATIAL, lambda document: document.update(data_type="float12"), "zarr-python cannot open it: "),
     ],
 )
 def test_an_array_whose_metadata_says_something_else_is_named(
@@ -319,9 +319,12 @@ def test_a_chunk_that_zarr_python_alone_cannot_read_is_named(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda one: one.update(data_type="int64", fill_value=0), "zarr-python reads int64 (96,), the manifests imply"),
         (
-            lambda one: one["codecs"][0]["configuration"].update(endian="big"),
+            lambda document: document.update(data_type="int64", fill_value=0),
+            "zarr-python reads int64 (96,), the manifests imply",
+        ),
+        (
+            lambda document: document["codecs"][0]["configuration"].update(endian="big"),
             " of 768 bytes differently, the first at byte",
         ),
     ],
@@ -373,10 +376,10 @@ def test_without_zarr_python_it_is_refused_before_anything_is_read(
     monkeypatch.setitem(sys.modules, "zarr", None)
     assert verified(small_run.cache, independent=0).problems == ()
     monkeypatch.setattr("pipeline.verify.stage.read_manifests", None)
-    with pytest.raises(SettingError) as refusal:
+    with pytest.raises(MissingError) as refusal:
         verified(small_run.cache, independent=1)
     assert str(refusal.value) == (
-        "--independent cannot be used:\n  zarr: is not installed (pip install 'stillhouse[pipeline]')"
+        "a package is missing:\n  zarr: this command needs it: not installed (pip install 'stillhouse[pipeline]')"
     )
 
 

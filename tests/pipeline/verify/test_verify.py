@@ -113,7 +113,7 @@ def forge(cache: Path, unit: str, shard: int, name: str, body: bytes, chunks: by
     put(cache / name, body)
     size, xxh3 = len(body), xxhash.xxh3_128(body).hexdigest()
     told = {"bytes": size, "xxh3": xxh3, "chunks": chunks}
-    recommit(cache, unit, shard, lambda one: replace(one, **told) if one.path == name else one)
+    recommit(cache, unit, shard, lambda record: replace(record, **told) if record.path == name else record)
 
 
 def forge_table(cache: Path, unit: str, name: str, schema: pa.Schema, change: Callable[[list[dict]], None]) -> None:
@@ -144,13 +144,16 @@ def forge_array(cache: Path, array: str, change: Callable[[np.ndarray], np.ndarr
     opened = Cache(store=Store(uri=str(cache)))
     unit = array.rpartition("/")[0]
     commits = {0: read_commit(opened.store, unit, 0)}
-    [record] = [one for one in commits[0] if one.array == array]
+    [record] = [record for record in commits[0] if record.array == array]
     spec = stored_spec(cache, array)
     entries = change(opened.array(array, commits).read(range(record.rows)))
     chunks = [b"".join(encode_chunk(entry, spec)) for entry in entries]
     starts = np.cumsum([0, *map(len, chunks)]).tolist()
     spans = [(start, len(chunk)) for start, chunk in zip(starts, chunks, strict=False)]
-    body, checksums = b"".join(chunks) + encode_index(spans, spec.rows_per_shard), b"".join(one[-4:] for one in chunks)
+    body, checksums = (
+        b"".join(chunks) + encode_index(spans, spec.rows_per_shard),
+        b"".join(chunk[-4:] for chunk in chunks),
+    )
     forge(cache, unit, 0, record.path, body, checksums)
 
 
@@ -281,11 +284,11 @@ def test_a_missing_manifest_leaves_its_committed_shards_without_meaning(copied: 
 def test_details_that_are_lost_are_wanted_until_their_teacher_has_seen_all(copied: Path) -> None:
     lost = "views/low-192/detail/quarter-mean-fixed"
     (copied / record_path(lost, 0)).unlink()
-    assert [one.unit for one in verified(copied).unfinished] == []
-    assert lost not in [one.unit for one in inspect_cache(Cache(store=Store(uri=str(copied)))).unfinished]
+    assert [facts.unit for facts in verified(copied).unfinished] == []
+    assert lost not in [facts.unit for facts in inspect_cache(Cache(store=Store(uri=str(copied)))).unfinished]
     (copied / record_path("teachers/quarter-mean-fixed/high-256", 0)).unlink()
-    assert lost in [one.unit for one in verified(copied).unfinished]
-    assert lost in [one.unit for one in inspect_cache(Cache(store=Store(uri=str(copied)))).unfinished]
+    assert lost in [facts.unit for facts in verified(copied).unfinished]
+    assert lost in [facts.unit for facts in inspect_cache(Cache(store=Store(uri=str(copied)))).unfinished]
 
 
 def test_swapped_shards_are_found_both(copied: Path) -> None:
@@ -310,7 +313,7 @@ def test_swapped_records_are_found_both(copied: Path) -> None:
 
 
 def test_a_record_of_another_identity_is_found(copied: Path) -> None:
-    recommit(copied, "teachers/quarter-mean-canvas/high-256", 0, lambda one: replace(one, identity="f" * 64))
+    recommit(copied, "teachers/quarter-mean-canvas/high-256", 0, lambda record: replace(record, identity="f" * 64))
     [problem] = problems(copied)
     assert problem.startswith(
         "tables/shards/teachers/quarter-mean-canvas/high-256/00000.parquet: has the identity "
@@ -319,13 +322,15 @@ def test_a_record_of_another_identity_is_found(copied: Path) -> None:
 
 
 def test_a_record_of_too_few_rows_is_found(copied: Path) -> None:
-    recommit(copied, "views/low-192", 0, lambda one: replace(one, rows=max(one.rows - 1, 0)))
-    assert any("tables/shards/views/low-192/00000.parquet: names objects of" in one for one in problems(copied))
+    recommit(copied, "views/low-192", 0, lambda record: replace(record, rows=max(record.rows - 1, 0)))
+    assert any("tables/shards/views/low-192/00000.parquet: names objects of" in problem for problem in problems(copied))
 
 
 def test_a_record_that_starts_at_another_row_is_found(copied: Path) -> None:
-    recommit(copied, "teachers/dinov3/low-192", 1, lambda one: replace(one, first_row=0))
-    assert any("teachers/dinov3/low-192/00001.parquet: does not start at row 8" in one for one in problems(copied))
+    recommit(copied, "teachers/dinov3/low-192", 1, lambda record: replace(record, first_row=0))
+    assert any(
+        "teachers/dinov3/low-192/00001.parquet: does not start at row 8" in problem for problem in problems(copied)
+    )
 
 
 def test_another_phi_s_map_is_found_though_every_checksum_holds(copied: Path) -> None:
@@ -340,7 +345,7 @@ def test_another_phi_s_map_is_found_though_every_checksum_holds(copied: Path) ->
 
 def test_a_phi_s_map_that_features_were_not_stored_under_is_found(rewritten: Rewrite) -> None:
     def reseal(body: bytes) -> bytes:
-        return sealed_anew(body, lambda one: one["identity"].update(batch=17))
+        return sealed_anew(body, lambda values: values["identity"].update(batch=17))
 
     [problem] = problems(rewritten(OBJECTS["PHI-S attributes"], reseal))
     assert problem.startswith(
@@ -356,7 +361,7 @@ def test_a_sealed_phi_s_map_that_features_were_not_stored_under_is_found(copied:
     (copied / f"features.zarr/{group}/scale/c").unlink()
     (copied / f"features.zarr/{group}/scale/zarr.json").unlink()
     write_small_arrays(cache.store, group, {"scale": np.array(other.scale)})
-    forge_manifest(copied, OBJECTS["PHI-S attributes"], lambda one: one.update(sha256=phi_s_digest(other)))
+    forge_manifest(copied, OBJECTS["PHI-S attributes"], lambda values: values.update(sha256=phi_s_digest(other)))
     [problem] = problems(copied)
     assert problem.startswith(f"{OBJECTS['PHI-S attributes']}: is not the map that the features were stored under (put")
 
@@ -364,28 +369,48 @@ def test_a_sealed_phi_s_map_that_features_were_not_stored_under_is_found(copied:
 @pytest.mark.parametrize(
     ("kind", "change", "found"),
     [
-        ("views manifest", lambda one: one["sets"]["low-192"].update(margin=3), "its view sets are not those that its"),
-        ("views manifest", lambda one: one["sets"].pop("high-256"), "its view sets are not those that its settings"),
         (
             "views manifest",
-            lambda one: one["identity"]["views"].pop("seed"),
+            lambda values: values["sets"]["low-192"].update(margin=3),
+            "its view sets are not those that its",
+        ),
+        (
+            "views manifest",
+            lambda values: values["sets"].pop("high-256"),
+            "its view sets are not those that its settings",
+        ),
+        (
+            "views manifest",
+            lambda values: values["identity"]["views"].pop("seed"),
             "its settings differ from those of this version in seed",
         ),
         (
             "views manifest",
-            lambda one: one["identity"]["views"].update(zoom=1),
+            lambda values: values["identity"]["views"].update(zoom=1),
             "its settings differ from those of this version in zoom",
         ),
-        ("views manifest", lambda one: one["identity"]["views"].update(patch=0), "patch: 0 is less than 1"),
-        ("teacher manifest", lambda one: one["tokens"].update({"low-192": 13}), "its tokens are not those that its"),
-        ("teacher manifest", lambda one: one["spec"].update(dim=97), "its identity contains another spec than its own"),
-        ("teacher manifest", lambda one: one["spec"].update(name="other"), "is the manifest of a teacher named other"),
+        ("views manifest", lambda values: values["identity"]["views"].update(patch=0), "patch: 0 is less than 1"),
         (
             "teacher manifest",
-            lambda one: one["identity"].update(views="0" * 64),
+            lambda values: values["tokens"].update({"low-192": 13}),
+            "its tokens are not those that its",
+        ),
+        (
+            "teacher manifest",
+            lambda values: values["spec"].update(dim=97),
+            "its identity contains another spec than its own",
+        ),
+        (
+            "teacher manifest",
+            lambda values: values["spec"].update(name="other"),
+            "is the manifest of a teacher named other",
+        ),
+        (
+            "teacher manifest",
+            lambda values: values["identity"].update(views="0" * 64),
             f"its features are of views {'0' * 64}, the",
         ),
-        ("teacher manifest", lambda one: one["identity"].pop("batch"), "cannot be read: KeyError: 'batch'"),
+        ("teacher manifest", lambda values: values["identity"].pop("batch"), "cannot be read: KeyError: 'batch'"),
     ],
 )
 def test_an_edited_manifest_is_found_though_its_seal_holds(
@@ -397,13 +422,13 @@ def test_an_edited_manifest_is_found_though_its_seal_holds(
 
 def test_a_root_of_another_recipe_is_found(rewritten: Rewrite) -> None:
     [problem] = problems(
-        rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda one: one.update(recipe="dema")))
+        rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda values: values.update(recipe="dema")))
     )
     assert problem.startswith("features.zarr/zarr.json: names the recipe dema, the views are of demo (put it back")
 
 
 def test_a_cache_of_another_format_is_refused_by_name(rewritten: Rewrite) -> None:
-    cache = rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda one: one.update(format=2)))
+    cache = rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda values: values.update(format=2)))
     with pytest.raises(ContractError, match=r"is of format 2, this version reads 1 \(use a matching Stillhouse\)"):
         verified(cache)
 
@@ -459,7 +484,7 @@ def test_chunks_beyond_the_views_are_found(copied: Path) -> None:
     spec = stored_spec(copied, f"{unit}/summary")
     chunk = b"".join(encode_chunk(np.zeros(spec.entry_shape, spec.dtype), spec))
     spans = [(len(chunk) * slot, len(chunk)) for slot in range(spec.rows_per_shard)]
-    filled = next(one.rows for one in read_commit(Store(uri=str(copied)), unit, 1) if one.path == name)
+    filled = next(record.rows for record in read_commit(Store(uri=str(copied)), unit, 1) if record.path == name)
     assert filled < spec.rows_per_shard
     body = chunk * spec.rows_per_shard + encode_index(spans, spec.rows_per_shard)
     forge(copied, unit, 1, name, body, chunk[-4:] * filled)
@@ -489,7 +514,7 @@ def test_a_damaged_record_is_not_held_against_the_statistics_of_its_views(rewrit
 
 def test_statistics_that_count_other_views_are_found(rewritten: Rewrite) -> None:
     def miscount(body: bytes) -> bytes:
-        return sealed_anew(body, lambda one: one.update(views=one["views"] + 1))
+        return sealed_anew(body, lambda values: values.update(views=attributes["views"] + 1))
 
     [problem] = problems(rewritten(OBJECTS["stats attributes"], miscount))
     assert problem.startswith(f"{OBJECTS['stats attributes']}: counts 17 views and ")
@@ -505,7 +530,7 @@ def test_a_stats_run_killed_before_its_end_is_unfinished_not_damaged(rewritten: 
     bare = json.dumps({"attributes": {}, "zarr_format": 3, "node_type": "group"}).encode()
     verdict = verified(rewritten(OBJECTS["stats attributes"], lambda _: bare))
     assert verdict.problems == ()
-    assert [one.unit for one in verdict.unfinished] == ["teachers/dinov3/stats"]
+    assert [facts.unit for facts in verdict.unfinished] == ["teachers/dinov3/stats"]
 
 
 def test_an_image_list_of_other_images_is_found_though_it_is_whole(rewritten: Rewrite) -> None:
@@ -560,7 +585,7 @@ def test_features_not_measured_yet_are_unfinished(copied: Path) -> None:
     shutil.rmtree(copied / "features.zarr/teachers/quarter-mean-canvas/stats")
     verdict = verified(copied)
     assert verdict.problems == ()
-    assert [(one.unit, one.command) for one in verdict.unfinished] == [
+    assert [(facts.unit, facts.command) for facts in verdict.unfinished] == [
         ("teachers/quarter-mean-canvas/stats", f"make stats CACHE={copied} TEACHER=quarter-mean-canvas")
     ]
 
@@ -640,7 +665,7 @@ def test_doing_what_a_problem_says_mends_the_metadata_of_a_teacher(
 
 def test_doing_what_a_problem_says_mends_statistics(rewritten: Rewrite) -> None:
     copy = rewritten(OBJECTS["stats array"], in_the_middle)
-    assert any("(delete features.zarr/teachers/dinov3/stats, and `make stats" in one for one in problems(copy))
+    assert any("(delete features.zarr/teachers/dinov3/stats, and `make stats" in problem for problem in problems(copy))
     shutil.rmtree(copy / "features.zarr/teachers/dinov3/stats")
     measure_teachers(Cache(store=Store(uri=str(copy))), ["dinov3"], LOCAL, str)
     assert verified(copy).problems == ()
@@ -650,15 +675,15 @@ def test_doing_what_a_problem_says_mends_statistics(rewritten: Rewrite) -> None:
 def test_a_teacher_run_again_gives_what_is_stored_to_float16_rounding(teacher: str, small_run: Any) -> None:
     verdict = verified(small_run.cache, teacher=teacher, recompute=1000)
     assert verdict.problems == ()
-    [one] = verdict.recomputed
-    assert one.views == 16
-    assert one.largest_error <= 2**-11
+    [recomputed] = verdict.recomputed
+    assert recomputed.views == 16
+    assert recomputed.largest_error <= 2**-11
 
 
 def test_a_teacher_run_again_gives_what_is_stored_in_float32_to_the_order_of_sums(small_run: Any) -> None:
-    [one] = verified(small_run.cache, teacher=CLASSES["quarter-mean-fixed"], recompute=3).recomputed
-    assert (one.teacher, one.views) == ("quarter-mean-fixed", 3)
-    assert one.largest_error < 1e-6
+    [recomputed] = verified(small_run.cache, teacher=CLASSES["quarter-mean-fixed"], recompute=3).recomputed
+    assert (recomputed.teacher, recomputed.views) == ("quarter-mean-fixed", 3)
+    assert recomputed.largest_error < 1e-6
 
 
 @pytest.mark.parametrize("array", ["teachers/dinov3/low-192/spatial", "teachers/dinov3/low-192/summary"])
@@ -694,9 +719,9 @@ def test_a_class_that_goes_by_another_name_is_run_again_when_it_is_said_what_it_
         verified(copied, teacher="another", recompute=5)
     verdict = verified(copied, teacher="another", source=source, recompute=5)
     assert verdict.problems == ()
-    [one] = verdict.recomputed
-    assert (one.teacher, one.views) == ("another", 5)
-    assert one.largest_error <= 2**-11
+    [recomputed] = verdict.recomputed
+    assert (recomputed.teacher, recomputed.views) == ("another", 5)
+    assert recomputed.largest_error <= 2**-11
 
 
 def test_the_command_says_one_line_of_a_sound_cache_and_exits_with_0(
@@ -754,4 +779,4 @@ def random_flips(cache: Path, count: int) -> list[str]:
 def test_a_thousand_random_flipped_bits_are_found(copied: Path) -> None:
     unseen = random_flips(copied, 1000)
     # how many tokens PHI-S was fitted on is said nowhere else
-    assert [one for one in unseen if "phi_s/zarr.json" not in one] == []
+    assert [name for name in unseen if "phi_s/zarr.json" not in name] == []

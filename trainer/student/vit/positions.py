@@ -3,7 +3,8 @@
 In training each view sees a random crop of the grid, resampled to its tokens, so that no token knows its place in the
 picture for certain; otherwise the grid is resized to the longer side and cut to the shorter.
 
-Source: NVlabs/RADIO, after Kim et al. 2023, arXiv:2305.07011."""
+Source: NVlabs/RADIO, after Kim et al. 2023, arXiv:2305.07011.
+"""
 
 import math
 from typing import final

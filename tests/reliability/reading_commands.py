@@ -1,12 +1,12 @@
-"""Looking at a tiny cache in every way there is, beside the model of it."""
+"""Reading a tiny cache by every command that reads, and checking what it says against the model."""
 
 import numpy as np
 import pytest
 import zarr
+from array_rows import Place, read, value_of
 from cache_model import PARTIAL, CacheModel
 from commands import require_about_damage
 from damage import Damage, names
-from reading import Place, read, value_of
 from tiny_caches import LOCAL, TEACHERS, TinyCache
 
 from pipeline.inspect.cache import inspect_cache
@@ -18,13 +18,13 @@ from storage_schemas.format.errors import AbstractStillhouseError, MissingError
 
 
 def verified(tiny: TinyCache) -> Verdict:
-    """Return what `verify` says."""
-    return verify_cache(tiny.cache, VerifyOptions(run=LOCAL))
+    """Return the verdict of `verify`."""
+    return verify_cache(tiny.cache, VerifyOptions(run=LOCAL, independent=1))
 
 
 def check_verify(tiny: TinyCache, model: CacheModel) -> None:
-    """Everything that is damaged is named, and nothing else; what is unfinished is."""
-    if all(name.endswith(PARTIAL) for name in model.sound):  # a run was killed at its very first object
+    """Check that `verify` names everything damaged and nothing else, and lists what is unfinished."""
+    if all(name.endswith(PARTIAL) for name in model.sound):  # a run was killed while it wrote its very first object
         with pytest.raises(MissingError):
             verified(tiny)
         return
@@ -35,24 +35,27 @@ def check_verify(tiny: TinyCache, model: CacheModel) -> None:
     odd = [text for text in texts if not any(damage.explains(text, name) for name in model.damage)]
     assert not odd, odd
     if not model.damage:
-        assert {(one.unit, one.done, one.of) for one in verdict.unfinished} == model.unfinished()
+        assert {(facts.unit, facts.done, facts.of) for facts in verdict.unfinished} == model.unfinished()
 
 
 def check_inspect(tiny: TinyCache, model: CacheModel) -> None:
-    """What is committed is counted."""
+    """Check that `inspect` counts what is committed."""
     try:
         facts = inspect_cache(tiny.cache)
     except AbstractStillhouseError as error:
         return require_about_damage(tiny, model, str(error))
     if not model.damage and model.history:
-        there = {(f"views/{one.name}", one.shards - one.committed, one.shards) for one in facts.view_sets}
+        there = {
+            (f"views/{view_set.name}", view_set.shards - view_set.committed, view_set.shards)
+            for view_set in facts.view_sets
+        }
         assert there == {unit for unit in model.view_units() if "/detail/" not in unit[0]}
         assert facts.generations == len(model.history)
     return None
 
 
 def check_gc(tiny: TinyCache, model: CacheModel, *, details: bool, deletes: bool) -> str:
-    """Leftovers go, and what is committed does not; details that are done with, where that is asked for.
+    """Check that `gc` finds leftovers, and details that are no longer needed where asked, but nothing committed.
 
     Returns:
         What came of it.
@@ -63,7 +66,7 @@ def check_gc(tiny: TinyCache, model: CacheModel, *, details: bool, deletes: bool
     except AbstractStillhouseError as error:
         require_about_damage(tiny, model, str(error))
         return "gc refused for damage"
-    gone, left = {one.name for one in spent}, {one.name for one in found}
+    gone, left = {leftover.name for leftover in spent}, {leftover.name for leftover in found}
     assert not left & model.declared(), left & model.declared()
     assert model.leftovers() - model.damage.keys() <= left | gone, model.leftovers() - left
     if not deletes:
@@ -77,12 +80,12 @@ def _spent(tiny: TinyCache, model: CacheModel) -> list[Leftover]:
     roster = sorted(model.roster)
     spent = spent_details(tiny.cache, tiny.cache.views_manifest(), [TEACHERS[name] for name in roster])
     done = "fixed" in roster and model.is_complete("fixed")
-    assert {one.name for one in spent} == {name for name in model.held if done and "/detail/fixed" in name}
+    assert {leftover.name for leftover in spent} == {name for name in model.held if done and "/detail/fixed" in name}
     return spent
 
 
 def check_row(tiny: TinyCache, model: CacheModel, place: Place) -> str:
-    """A row is what it must be, or an error says why it cannot be read; never is it anything else.
+    """Check that a row is right, or that an error says why it cannot be read.
 
     Returns:
         What came of it.
@@ -102,7 +105,7 @@ def check_row(tiny: TinyCache, model: CacheModel, place: Place) -> str:
 
 
 def check_with_zarr(tiny: TinyCache, model: CacheModel, teacher: str) -> str:
-    """Plain zarr-python reads all of a complete teacher. Return what came of it."""
+    """Check that plain zarr-python reads all arrays of a complete teacher. Return the outcome."""
     if model.damage or not model.is_complete(teacher):
         return "teachers that are not complete"
     arrays = zarr.open_group(tiny.where / "features.zarr", mode="r")

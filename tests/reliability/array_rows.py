@@ -1,4 +1,4 @@
-"""Rows of the arrays of a tiny cache: where they are, what they should be, and reading them as a trainer does."""
+"""Rows of the arrays of a tiny cache: where they are, their right values, and reading them as a trainer does."""
 
 from dataclasses import dataclass, replace
 from typing import final
@@ -19,7 +19,7 @@ class Place:
     """A row of an array."""
 
     unit: str
-    """What the array commits with."""
+    """The unit of the array."""
     array: str
     teacher: str
     """Whose features or details these are; empty for canvases."""
@@ -48,12 +48,12 @@ class Place:
 
 
 def places(model: CacheModel) -> list[Place]:
-    """Return the first row of every array that there is, or that there would be once its set is cut."""
+    """Return the first row of every array, also of those that do not exist yet because their set is not cut."""
     views = model.references.arrays(model.history)
-    every = [_place(path, one) for path, one in views.items() if "/detail/" not in path or "fixed" in model.roster]
+    every = [_place(path, value) for path, value in views.items() if "/detail/" not in path or "fixed" in model.roster]
     for teacher in filter(model.is_declared, TEACHERS):
         said = model.references.arrays(model.history, teacher, model.fitted[teacher])
-        every += [_place(path, one) for path, one in said.items()]
+        every += [_place(path, value) for path, value in said.items()]
     return every
 
 
@@ -65,7 +65,7 @@ def _place(path: str, stored: tuple[np.ndarray, int]) -> Place:
 
 
 def value_of(model: CacheModel, place: Place) -> np.ndarray | None:
-    """Return what a row must be, by plain zarr-python; None where there is none."""
+    """Return the right value of a row, by plain zarr-python; None where there is none."""
     if place.record not in model.sound:
         return None
     table = (
