@@ -14,9 +14,9 @@ import xxhash
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.format import layout
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.format.groups import parse_group_metadata
 from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS
-from storage_schemas.format.seal import unsealed
 from storage_schemas.format.shard_format import parse_array_metadata
 from storage_schemas.format.stats import ChannelStats, RoundingStats, TeacherStats, shards_of_runs
 from storage_schemas.format.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
@@ -38,7 +38,6 @@ SUMMARY_MERGE_ARRAYS = ("summary_sum", "summary_length")
 """What else new summaries are merged into: Σy and Σ|y|, raw teacher units."""
 STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "shards", "summarised", "arrays"})
 """What the group of a teacher's statistics says of itself."""
-NOT_A_GROUP = "is not the metadata of a group in a cache"
 
 
 @final
@@ -274,13 +273,7 @@ def phi_s_digest(phi_s: PhiS) -> str:
 
 
 def _attribute(body: bytes, name: str) -> dict[str, Any] | None:
-    match _metadata(body, name):
-        case {"zarr_format": 3, "node_type": "group", "attributes": {**held}, **rest} if not rest and not held:
-            return None
-        case {"zarr_format": 3, "node_type": "group", "attributes": {layout.ATTRIBUTE: dict(ours), **others}, **rest}:
-            if not rest and not others:
-                return unsealed(ours, name)
-    raise CorruptionError("group", [Problem(place=name, found=NOT_A_GROUP)])
+    return parse_group_metadata(_metadata(body, name), name)
 
 
 def _metadata(body: bytes, name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.format.groups import group_metadata
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.shard_format import checked_body, with_checksum
 from storage_schemas.objects.publish import publish_bytes
@@ -30,11 +31,15 @@ def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray
         place = f"{FEATURES}/{group}/{name}"
         body = np.asarray(values, dtype="<f8").tobytes()
         publish_bytes(store, f"{place}/c" + "/0" * values.ndim, with_checksum(body))
-        publish_bytes(store, f"{place}/zarr.json", json.dumps(small_array_metadata(values.shape), indent=1).encode())
+        _publish_document(store, f"{place}/zarr.json", small_array_metadata(values.shape))
     for above in sorted({above for name in arrays for above in groups_above(f"{group}/{name}")}):
         if not store.exists(f"{FEATURES}/{above}/zarr.json"):
-            plain = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-            publish_bytes(store, f"{FEATURES}/{above}/zarr.json", json.dumps(plain, indent=1).encode())
+            _publish_document(store, f"{FEATURES}/{above}/zarr.json", group_metadata())
+
+
+def _publish_document(store: Store, name: str, values: Mapping[str, Any]) -> None:
+    # without the newline that `publish_json` ends with: caches keep the bytes that they always had
+    publish_bytes(store, name, json.dumps(values, indent=1).encode())
 
 
 def groups_above(path: str) -> list[str]:

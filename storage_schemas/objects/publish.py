@@ -18,8 +18,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from storage_schemas.format.errors import ContractError, Problem, StorageError
-from storage_schemas.format.layout import ATTRIBUTE, FEATURES
-from storage_schemas.format.seal import sealed
+from storage_schemas.format.groups import group_metadata
+from storage_schemas.format.layout import FEATURES
 from storage_schemas.objects.local_files import Piece, write_pieces
 from storage_schemas.objects.store import Store
 
@@ -283,5 +283,4 @@ def publish_group(store: Store, group: str, attributes: dict[str, Any] | None = 
     name = "/".join(part for part in (FEATURES, group, "zarr.json") if part)
     if attributes is not None:
         require_claim(store)
-    held = {} if attributes is None else {ATTRIBUTE: sealed(attributes)}
-    publish_json(store, name, {"zarr_format": 3, "node_type": "group", "attributes": held})
+    publish_json(store, name, group_metadata(attributes))

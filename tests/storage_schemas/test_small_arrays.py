@@ -60,6 +60,8 @@ def test_the_metadata_is_what_zarr_writes(store: Store, tmp_path: Path) -> None:
 def test_the_groups_above_are_made_where_there_are_none(store: Store) -> None:
     groups = [name for name in store.listing("") if b'"group"' in store.read(name)]
     assert groups == ["features.zarr/g/low-256/zarr.json", "features.zarr/g/zarr.json"]
+    plain = b'{\n "zarr_format": 3,\n "node_type": "group",\n "attributes": {}\n}'
+    assert [store.read(name) for name in groups] == [plain] * 2, "the bytes that caches have always had"
     ours = b'{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {}}}'
     publish_bytes(store, "features.zarr/g/zarr.json", ours)
     write_small_arrays(store, "g", ARRAYS)
