@@ -6,13 +6,13 @@ from typing import final
 
 import pyarrow as pa
 
-from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.errors import ContractError, Problem, first_few
 from storage_schemas.format.layout import FEATURES, table_part
 from storage_schemas.format.tables import SHARDS, from_parquet
 from storage_schemas.objects.store import Store
 
 Checksums = bytes
-"""Of chunks, one after the other."""
+"""CRC32C of chunks, one after the other."""
 
 
 @final
@@ -37,6 +37,10 @@ class ShardRecord:
     A reader knows by them the shard that was committed, without reading the rest of it."""
     identity: str
     """Digest of what the shard was computed from."""
+
+
+Commits = dict[int, list[ShardRecord]]
+"""Commit records of a unit, by shard number."""
 
 
 def record_path(unit: str, shard: int) -> str:
@@ -65,12 +69,43 @@ def read_commit(store: Store, unit: str, shard: int) -> list[ShardRecord]:
     return _read(store, unit, [shard])[shard]
 
 
-def read_commits(store: Store, unit: str, shards: Iterable[int] | None = None) -> dict[int, list[ShardRecord]]:
-    """Read a unit's commit records, by shard number: those of some shards, or of every committed shard when None."""
+def read_commits(store: Store, unit: str, shards: Iterable[int] | None = None) -> Commits:
+    """Read commit records of a unit, by shard number.
+
+    Args:
+        store: the cache.
+        unit: the unit's name.
+        shards: whose records, all of them committed; None for all committed shards.
+
+    Raises:
+        MissingError: a shard is not committed.
+        ContractError: a record holds no object, or names an object outside the cache's own folders.
+    """
     return _read(store, unit, committed_shards(store, unit) if shards is None else sorted(shards))
 
 
-def _read(store: Store, unit: str, shards: list[int]) -> dict[int, list[ShardRecord]]:
+def read_records(store: Store, unit: str, identity: str, shards: Iterable[int] | None = None) -> Commits:
+    """Read commit records of a unit that must carry an identity, by shard number.
+
+    Args:
+        store: the cache.
+        unit: the unit's name.
+        identity: digest that every record must carry.
+        shards: whose records, all of them committed; None for all committed shards.
+
+    Raises:
+        MissingError: a shard is not committed.
+        ContractError: a record carries another identity, or holds no object.
+    """
+    commits = read_commits(store, unit, shards)
+    odd = [shard for shard, records in commits.items() if any(record.identity != identity for record in records)]
+    if odd:
+        found = f"shards {', '.join(first_few(odd))} were computed from something else than the group says"
+        raise ContractError("commit log", [Problem(place=unit, found=found)])
+    return commits
+
+
+def _read(store: Store, unit: str, shards: list[int]) -> Commits:
     places = [record_path(unit, shard) for shard in shards]
     return dict(zip(shards, store.read_parsed(places, _parse), strict=True))
 

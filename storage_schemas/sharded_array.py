@@ -8,9 +8,9 @@ from typing import final
 
 import numpy as np
 
-from storage_schemas.commits import ShardRecord
+from storage_schemas.commits import Commits, ShardRecord
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
-from storage_schemas.format.layout import array_object
+from storage_schemas.format.layout import FEATURES, array_object
 from storage_schemas.format.shard_format import (
     CHECKSUM_BYTES,
     NO_CHUNK,
@@ -18,6 +18,7 @@ from storage_schemas.format.shard_format import (
     decode_chunk,
     decode_index,
     index_bytes,
+    parse_array_metadata,
     require_checksum,
     require_whole_chunk,
 )
@@ -25,6 +26,7 @@ from storage_schemas.objects.in_flight import all_at_once
 from storage_schemas.objects.spans import coalesce
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import RangeKey, ReadCache
+from storage_schemas.read_groups import parse_metadata
 
 WORTH_A_THREAD = 2**20
 """Fewer bytes than these are read from a local disk sooner than threads are woken for them."""
@@ -215,6 +217,30 @@ class ShardedArray:
 
     def _place(self, shard: int, row: int) -> str:
         return f"{self.spec.path} shard {shard} row {row}"
+
+
+def open_array(store: Store, path: str, commits: Commits, kept: ReadCache | None = None) -> ShardedArray:
+    """Open a sharded array for reading.
+
+    Args:
+        store: the cache.
+        path: the array, inside `features.zarr`.
+        commits: commit records of the shards that may be read.
+        kept: keeps what is read on this machine; None to keep nothing.
+
+    Raises:
+        MissingError: there is no such array.
+        CorruptionError: its metadata is not JSON.
+        ContractError: its metadata is not that of an array of ours, or a record does not fit the array.
+    """
+    records = {shard: record for shard, parts in commits.items() for record in parts if record.array == path}
+
+    def opened(body: bytes, name: str) -> ShardedArray:
+        spec = parse_array_metadata(path, parse_metadata(body, name))
+        return ShardedArray(store=store, spec=spec, records=records, kept=kept)
+
+    [array] = store.read_parsed([f"{FEATURES}/{path}/zarr.json"], opened)
+    return array
 
 
 def _by_shard(rows: Sequence[int], rows_per_shard: int) -> dict[int, Wanted]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,19 @@ def groups_above(path: str) -> list[str]:
 def array_digest(values: np.ndarray | np.float64) -> str:
     """Return the SHA-256 (hexadecimal) of a small array's float64 bytes."""
     return hashlib.sha256(np.asarray(values, dtype="<f8").tobytes()).hexdigest()
+
+
+def read_small_arrays(store: Store, wanted: Mapping[str, str | None]) -> list[np.ndarray]:
+    """Read whole small arrays; what fails a check over a network is read again.
+
+    Args:
+        store: the cache.
+        wanted: path of each array inside `features.zarr` → the SHA-256 that it must have, or None where no group says.
+
+    Raises:
+        MissingError, CorruptionError: as for `read_small_array`.
+    """
+    return [store.checked(partial(read_small_array, store, path, sha256)) for path, sha256 in wanted.items()]
 
 
 def read_small_array(store: Store, path: str, sha256: str | None = None) -> Float64[np.ndarray, "..."]:

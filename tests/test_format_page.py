@@ -12,14 +12,6 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from storage_schemas.cache import (
-    PHI_S_ARRAYS,
-    SET_MERGE_ARRAYS,
-    STATS_ARRAYS,
-    STATS_ATTRIBUTES,
-    SUMMARY_MERGE_ARRAYS,
-    SUMMARY_STATS_ARRAYS,
-)
 from storage_schemas.format import layout, tables
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import digest
@@ -30,6 +22,14 @@ from storage_schemas.format.shard_format import ArraySpec, Compression, StoredTy
 from storage_schemas.format.teacher import Resample, SizeRule, TeacherSpec
 from storage_schemas.format.views import Split, ViewSet
 from storage_schemas.objects.store import Store
+from storage_schemas.read_phi_s import PHI_S_ARRAYS
+from storage_schemas.read_stats import (
+    SET_MERGE_ARRAYS,
+    STATS_ARRAYS,
+    STATS_ATTRIBUTES,
+    SUMMARY_MERGE_ARRAYS,
+    SUMMARY_STATS_ARRAYS,
+)
 from storage_schemas.small_arrays import write_small_arrays
 
 PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()

@@ -1,5 +1,6 @@
 """PHI-S: the one rotation and the one scale that standardise every channel of a teacher, and the way back."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import final
 
@@ -48,6 +49,12 @@ class PhiS:
     def inverse_weight(self) -> Float32[np.ndarray, "channels channels"]:
         """V with raw = stored Vᵀ + μ, for row vectors: φ Rᵀ in float32."""
         return (self.rotation.T * self.scale).astype(np.float32)
+
+
+def phi_s_digest(phi_s: PhiS) -> str:
+    """Return the SHA-256 (hexadecimal) of a map's float64 bytes: mean, rotation, scale."""
+    parts = (phi_s.mean, phi_s.rotation, np.float64(phi_s.scale))
+    return hashlib.sha256(b"".join(np.asarray(part, dtype="<f8").tobytes() for part in parts)).hexdigest()
 
 
 def to_stored(phi_s: PhiS, raw: Float[np.ndarray, "*rows channels"]) -> Float32[np.ndarray, "*rows channels"]:
