@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.errors import ContractError, Problem, require_fields
 from storage_schemas.format.stats import ChannelStats, RoundingStats, TeacherStats, shards_of_runs
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
@@ -35,9 +35,7 @@ def read_stats(store: Store, teacher: str) -> TeacherStats | None:
     attributes = read_attributes(store, group)
     if attributes is None:
         return None
-    if odd := attributes.keys() ^ STATS_ATTRIBUTES:
-        found = f"fields that this version does not share: {', '.join(sorted(odd))}"
-        raise ContractError("statistics", [Problem(place=group, found=found)])
+    require_fields("statistics", group, attributes, STATS_ATTRIBUTES)
     digests = attributes["arrays"]
     sets = {
         ViewSet.parse(name): _channels(store, group, f"{name}/", tokens, digests)

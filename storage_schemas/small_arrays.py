@@ -1,4 +1,4 @@
-"""The small arrays beside the shards (PHI-S, statistics): float64, one chunk with CRC32C each, in plain Zarr."""
+"""The small arrays (PHI-S, statistics): plain Zarr, float64, one chunk with CRC32C each."""
 
 import hashlib
 import json
@@ -18,7 +18,12 @@ from storage_schemas.objects.store import Store
 
 
 def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray | np.float64]) -> None:
-    """Publish arrays into a group, and the groups that hold them where there are none; what is there is replaced.
+    """Publish arrays into a group, and the groups above them where there are none. Arrays that are there are replaced.
+
+    Args:
+        store: the cache.
+        group: path of the group inside `features.zarr`.
+        arrays: path inside the group → values, finite float64 of any shape.
 
     Raises:
         ContractError: an array is not float64, or holds NaN or infinity.
@@ -39,12 +44,12 @@ def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray
 
 
 def _publish_document(store: Store, name: str, values: Mapping[str, Any]) -> None:
-    # without the newline that `publish_json` ends with: caches keep the bytes that they always had
+    # without the newline that `publish_json` appends: existing caches have these bytes
     publish_bytes(store, name, json.dumps(values, indent=1).encode())
 
 
 def groups_above(path: str) -> list[str]:
-    """Return the groups that an array lies in, the outermost first."""
+    """Return the groups above an array or a group, the outermost first."""
     parts = path.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
@@ -72,12 +77,12 @@ def read_small_array(store: Store, path: str, sha256: str | None = None) -> Floa
 
     Args:
         store: the cache.
-        path: inside `features.zarr`.
-        sha256: what it must have, where its group says so.
+        path: the array, inside `features.zarr`.
+        sha256: digest that its values must have; None where no group names one.
 
     Raises:
         MissingError: there is no such array.
-        CorruptionError: its metadata or its chunk is damaged, or its chunk was never written, or it is another array.
+        CorruptionError: its metadata or its chunk is damaged, its chunk was never written, or it has another digest.
     """
     place = f"{FEATURES}/{path}"
     try:
@@ -94,12 +99,12 @@ def read_small_array(store: Store, path: str, sha256: str | None = None) -> Floa
         found = f"{len(body)} bytes do not fill the shape {shape}"
         raise CorruptionError("array", [Problem(place=path, found=found)])
     if sha256 not in (None, hashlib.sha256(body).hexdigest()):
-        raise CorruptionError("array", [Problem(place=path, found="is sound, but not the one that its group names")])
+        raise CorruptionError("array", [Problem(place=path, found="is sound, but not the array that its group names")])
     return np.frombuffer(body, dtype="<f8").reshape(shape).astype(np.float64)
 
 
 def small_array_metadata(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the `zarr.json` of a small array, as the Zarr v3 specification writes it."""
+    """Return the `zarr.json` of a small array, as the Zarr v3 specification has it."""
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -122,5 +127,7 @@ def _parse_shape(metadata: bytes, path: str) -> tuple[int, ...]:
     except (ValueError, KeyError, TypeError):
         understood = False
     if not understood:
-        raise CorruptionError("array", [Problem(place=f"{path}/zarr.json", found="is not that of a small array")])
+        raise CorruptionError(
+            "array", [Problem(place=f"{path}/zarr.json", found="is not the metadata of a small array")]
+        )
     return shape

@@ -29,7 +29,7 @@ def parse_group_metadata(metadata: Mapping[str, Any], place: str) -> dict[str, A
         place: where it lies, for the error.
 
     Raises:
-        CorruptionError: it is not what `group_metadata` writes, or its seal is not that of its values.
+        CorruptionError: it is not what `group_metadata` writes, or its seal does not match its values.
     """
     match metadata:
         case {"zarr_format": 3, "node_type": "group", "attributes": {**others}, **rest} if not rest and not others:

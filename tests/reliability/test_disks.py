@@ -65,7 +65,9 @@ def test_a_full_disk_below_a_read_cache_costs_one_warning_and_no_view(small_disk
         for key, body in zip(keys, bodies, strict=True):
             cache.put(key, body)
     [warning] = [str(one.message) for one in said]
-    assert warning.endswith("cannot be written: No space left on device; going on without what it does not keep")
+    assert warning.endswith(
+        "cannot be written: No space left on device; what it does not keep is read from the store again"
+    )
     found = [cache.get(key) for key in keys]
     assert [one for one in found if one is not None] == bodies[:7], "390 kB hold seven"
     assert not list(small_disk.rglob("*.partial"))

@@ -46,4 +46,4 @@ def test_an_outage_is_not_taken_for_damage_to_be_deleted(
     assert problems
     for problem in problems:
         assert "failed " in problem.found
-        assert problem.fix == "run the same command again when that is mended: it resumes"
+        assert problem.fix == "run the same command again when this is fixed: it resumes"

@@ -122,8 +122,8 @@ def fill(store: Store) -> None:
             to_parquet(pa.Table.from_pylist(PLACEMENT_ROWS[rows], PLACEMENTS)),
             f"tables/placements/t/low-32/{shard:05}.parquet",
         )
-        for one, content in ((name, body), (part_name, part), (seen_name, seen)):
-            put(store, one, content)
+        for object_name, content in ((name, body), (part_name, part), (seen_name, seen)):
+            put(store, object_name, content)
         views = [
             record(name, spec.path, shard, chunks, body, MANIFEST.digest),
             record(part_name, "", shard, chunks, part, MANIFEST.digest),
@@ -283,7 +283,7 @@ def test_a_group_that_zarr_made_before_us_has_no_attribute_yet(folder: Path) -> 
         ),
         (
             '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {"identity": {}}}}',
-            "attributes is damaged:\n  features.zarr/views/zarr.json: their seal is not that of their values",
+            "attributes is damaged:\n  features.zarr/views/zarr.json: their seal does not match their values",
         ),
     ],
 )
@@ -447,7 +447,7 @@ def test_statistics_of_another_version_are_refused(folder: Path) -> None:
         opened(folder).stats("t")
     assert str(refusal.value) == (
         "statistics breaks the storage contract:\n"
-        "  teachers/t/stats: fields that this version does not share: best, median, mode"
+        "  teachers/t/stats: has unknown best, median, mode (another version of Stillhouse wrote it: use that version)"
     )
 
 

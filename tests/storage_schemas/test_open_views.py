@@ -205,7 +205,7 @@ def refusal_of(call: Callable[[], object], kind: type[AbstractStillhouseError] =
 def test_what_is_in_a_cache_is_told_with_counts(cache: Cache) -> None:
     contents = cache.contents()
     assert contents.recipe == "small"
-    told = {name: (one.drawn, one.views, one.geometry.side) for name, one in contents.view_sets.items()}
+    told = {name: (found.drawn, found.views, found.geometry.side) for name, found in contents.view_sets.items()}
     assert told == {"high-64": (3, 3, 80), "low-32": (7, 6, 48)}
     assert {name: teacher.spec for name, teacher in contents.teachers.items()} == {"any": SPEC, "plain": PLAIN}
     assert contents.teachers["any"].tokens == {"high-64": 4, "low-32": 2}

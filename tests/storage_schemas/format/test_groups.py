@@ -45,5 +45,5 @@ def test_any_other_metadata_is_refused(metadata: dict[str, Any]) -> None:
 
 
 def test_values_that_do_not_have_their_seal_are_refused() -> None:
-    with pytest.raises(CorruptionError, match=r"g/zarr.json: their seal is not that of their values"):
+    with pytest.raises(CorruptionError, match=r"g/zarr.json: their seal does not match their values"):
         parse_group_metadata({**PLAIN, "attributes": {"stillhouse": {**SEALED, "a": 2}}}, "g/zarr.json")
