@@ -1,88 +1,136 @@
-"""The cache, open for reading: what `trainer` sees of it, and `pipeline` between its stages."""
+"""The cache, open for reading: what the trainer, the stages of the pipeline and a user's own program see of it."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, final
 
-import numpy as np
 import pyarrow as pa
-import xxhash
 
-from storage_schemas.commits import ShardRecord, read_commits
+from storage_schemas.cached_views import CachedView, Units, ViewReader
+from storage_schemas.commits import Commits, read_records
+from storage_schemas.contents import CacheContents, read_contents
 from storage_schemas.format import layout
-from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS
-from storage_schemas.format.seal import unsealed
-from storage_schemas.format.shard_format import parse_array_metadata
-from storage_schemas.format.stats import ChannelStats, RoundingStats, TeacherStats, shards_of_runs
+from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
+from storage_schemas.open_views import open_views
 from storage_schemas.read_cache import ReadCache
-from storage_schemas.sharded_array import ShardedArray
-from storage_schemas.small_arrays import read_small_array
-
-PHI_S_ARRAYS = ("mean", "rotation", "scale")
-"""Arrays of a teacher's PHI-S, in the order in which they are hashed."""
-STATS_ARRAYS = ("mean", "variance", "spectrum", "rounding")
-"""Arrays of a teacher's statistics, over all view sets and over each."""
-SUMMARY_STATS_ARRAYS = ("dispersion", "mean_direction")
-"""Further ones, of a teacher with a summary."""
-SET_MERGE_ARRAYS = ("covariance",)
-"""What else new shards of a set are merged into."""
-SUMMARY_MERGE_ARRAYS = ("summary_sum", "summary_length")
-"""What else new summaries are merged into: Σy and Σ|y|, raw teacher units."""
-STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "shards", "summarised", "arrays"})
-"""What the group of a teacher's statistics says of itself."""
-NOT_A_GROUP = "is not the metadata of a group in a cache"
+from storage_schemas.read_groups import (
+    read_attributes,
+    read_manifests,
+    read_teacher_manifest,
+    read_views_manifest,
+    require_cache,
+    teacher_names,
+)
+from storage_schemas.read_phi_s import phi_s_of, read_phi_s, require_phi_s
+from storage_schemas.read_stats import read_stats
+from storage_schemas.read_tables import read_table
+from storage_schemas.sharded_array import ShardedArray, open_array
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
-    """A cache of some format version this code reads. It holds nothing open and may be sent to other processes."""
+    """A cache. It holds nothing open and may be sent to other processes.
+
+    cache = Cache.open("out/demo/cache")
+    cache.contents()                          # view sets and teachers, with counts
+    cache.view("low-128", 17, units="raw")    # one view with the features of all its teachers
+    cache.open_views("low-128")               # all views of a set, to read one by one
+    """
 
     store: Store
+    """Where it is."""
     kept: ReadCache | None = None
-    """Where what is read of its arrays is kept on this machine."""
+    """Keeps what is read of its arrays on this machine; None to keep nothing. See `open_read_cache`."""
+
+    @classmethod
+    def open(cls, uri: str) -> "Cache":
+        """Open a cache for reading.
+
+        Args:
+            uri: a folder, or any URI that fsspec reaches, such as `s3://bucket/prefix`.
+
+        Raises:
+            MissingError: there is no cache.
+            ContractError: it has another format version.
+        """
+        cache = cls(store=Store(uri=uri))
+        cache.require()
+        return cache
+
+    def contents(self) -> CacheContents:
+        """Return what is in the cache, with counts. It reads every commit record, and no array.
+
+        Raises:
+            MissingError: there is no cache.
+        """
+        return read_contents(self.store)
+
+    def view(
+        self, view_set: str, row: int, *, teachers: Collection[str] | None = None, units: Units = "phi-s"
+    ) -> CachedView:
+        """Read one view and what each teacher gave for it.
+
+        To read many views, call `open_views` once: `view` reads the records and the tables of the shard at every call.
+
+        Args:
+            view_set: name of the set, such as `low-128`.
+            row: row slot in the set.
+            teachers: names of the teachers; None for all that have features of the set, empty for the pixels alone.
+            units: units of the spatial features. Summaries are in raw teacher units always.
+
+        Raises:
+            MissingError: the view, or the features of it, were never committed; or the cache lacks a teacher.
+            SettingError: the cache has no such view set, or the set no such row slot.
+            CorruptionError: stored bytes are not those that were committed.
+        """
+        return open_views(self.store, self.kept, view_set, teachers, units, row).read(row)
+
+    def open_views(
+        self, view_set: str, *, teachers: Collection[str] | None = None, units: Units = "phi-s"
+    ) -> ViewReader:
+        """Open all views of a set, after checking that every shard is committed: of the pixels, and of each teacher.
+
+        Args:
+            view_set: name of the set, such as `low-128`.
+            teachers: names of the teachers; None for all that have features of the set, empty for the pixels alone.
+            units: units of the spatial features. Summaries are in raw teacher units always.
+
+        Raises:
+            MissingError: shards were never committed, or the cache lacks a teacher.
+            SettingError: the cache has no such view set.
+            CorruptionError: a record, a table or metadata is damaged.
+        """
+        return open_views(self.store, self.kept, view_set, teachers, units)
 
     def require(self) -> str:
-        """Return the name of the recipe that made the cache, after checking that there is one of our format.
+        """Check that there is a cache of the format version that this code reads.
+
+        Returns:
+            The name of the recipe that made it.
 
         Raises:
-            MissingError: there is no cache here.
-            ContractError: it is of another format version.
-            CorruptionError: it names no recipe.
+            MissingError: there is no cache.
+            ContractError: it has another format version.
+            CorruptionError: it does not name its recipe.
         """
-        attributes = self.attributes("")
-        if attributes is None:
-            fix = "run `make extract` first, or point CACHE at a cache"
-            raise MissingError("cache", [Problem(place=self.store.uri, found="holds no features.zarr", fix=fix)])
-        if attributes.get("format") != layout.FORMAT_VERSION:
-            found = f"is of format {attributes.get('format')}, this version reads {layout.FORMAT_VERSION}"
-            raise ContractError("cache", [Problem(place=self.store.uri, found=found, fix="use a matching Stillhouse")])
-        if not isinstance(attributes.get("recipe"), str):
-            raise CorruptionError("cache", [Problem(place=self.store.uri, found="names no recipe")])
-        return attributes["recipe"]
+        return require_cache(self.store)
 
     def attributes(self, group: str) -> dict[str, Any] | None:
-        """Return our attribute of a group (`""` for the root), or None when it has none yet.
+        """Return what a group says of itself, or None where it says nothing yet.
 
-        The groups above an array are made before they are given their attribute.
+        Args:
+            group: path of the group inside `features.zarr`; `""` for the root.
 
         Raises:
-            CorruptionError: it is not what was sealed.
+            CorruptionError: its metadata is damaged, or its seal does not match.
         """
-        name = "/".join(part for part in (layout.FEATURES, group, "zarr.json") if part)
-        try:
-            [ours] = self.store.read_parsed([name], _attribute)
-        except MissingError:
-            return None
-        return ours
+        return read_attributes(self.store, group)
 
     def manifests(self, teachers: Iterable[str] = ()) -> CacheManifests:
         """Read the manifests of the views and of some teachers, each object once.
@@ -93,66 +141,50 @@ class Cache:
         Raises:
             MissingError, ContractError, CorruptionError: as `require`.
         """
-        recipe, views = self.require(), self.attributes("views")
-        read = {name: self.attributes(f"teachers/{name}") for name in teachers}
-        return CacheManifests(
-            recipe=recipe,
-            views=None if views is None else ViewsManifest.from_attributes(views),
-            teachers={
-                name: TeacherManifest.from_attributes(attributes)
-                for name, attributes in read.items()
-                if attributes is not None
-            },
-        )
+        return read_manifests(self.store, teachers)
 
     def views_manifest(self) -> ViewsManifest | None:
-        """Return what `views` says of itself, or None before any view was cut."""
-        attributes = self._manifest("views")
-        return None if attributes is None else ViewsManifest.from_attributes(attributes)
+        """Return the manifest of the views, or None before any view was cut."""
+        return read_views_manifest(self.store)
 
     def teacher_manifest(self, teacher: str) -> TeacherManifest | None:
-        """Return what a teacher's group says of itself, or None when it has none yet."""
-        attributes = self._manifest(f"teachers/{teacher}")
-        return None if attributes is None else TeacherManifest.from_attributes(attributes)
+        """Return the manifest of a teacher, or None where the cache has none."""
+        return read_teacher_manifest(self.store, teacher)
 
     def teachers(self) -> list[str]:
-        """Return the names of the teachers that the cache has features or a start of them for, sorted."""
-        folder = f"{layout.FEATURES}/teachers"
-        return [name for name in self.store.children(folder) if self.store.exists(f"{folder}/{name}/zarr.json")]
+        """Return the names of the teachers whose extraction has begun, sorted."""
+        return teacher_names(self.store)
 
-    def records(self, unit: str, identity: str, shards: Iterable[int] | None = None) -> dict[int, list[ShardRecord]]:
+    def records(self, unit: str, identity: str, shards: Iterable[int] | None = None) -> Commits:
         """Return a unit's commit records by shard number.
 
         Args:
-            unit: see `layout`.
+            unit: its name; see `storage_schemas.format.layout`.
             identity: digest that every record must carry.
-            shards: whose records; of every committed shard when None.
+            shards: shards to read the records of, all of them committed; None for all committed shards.
 
         Raises:
-            MissingError: a shard that is named has no record.
-            ContractError: a record is of another identity.
+            MissingError: a shard that is named is not committed.
+            ContractError: a record carries another identity.
         """
-        commits = read_commits(self.store, unit, shards)
-        odd = [shard for shard, records in commits.items() if any(record.identity != identity for record in records)]
-        if odd:
-            found = f"shards {', '.join(map(str, odd))} were computed from something else than the group says"
-            raise ContractError("commit log", [Problem(place=unit, found=found)])
-        return commits
+        return read_records(self.store, unit, identity, shards)
 
-    def array(self, path: str, commits: dict[int, list[ShardRecord]]) -> ShardedArray:
-        """Open a sharded array over the given commit records."""
-        records = {shard: one for shard, parts in commits.items() for one in parts if one.array == path}
+    def array(self, path: str, commits: Commits) -> ShardedArray:
+        """Open a sharded array for reading.
 
-        def opened(body: bytes, name: str) -> ShardedArray:
-            spec = parse_array_metadata(path, _metadata(body, name))
-            return ShardedArray(store=self.store, spec=spec, records=records, kept=self.kept)
+        Args:
+            path: the array, inside `features.zarr`.
+            commits: commit records of the shards that may be read.
 
-        [array] = self.store.read_parsed([f"{layout.FEATURES}/{path}/zarr.json"], opened)
-        return array
+        Raises:
+            MissingError: there is no such array.
+            ContractError: its metadata is not that of an array of ours, or a record does not fit the array.
+        """
+        return open_array(self.store, path, commits, self.kept)
 
-    def views(self, view_set: ViewSet, commits: dict[int, list[ShardRecord]]) -> pa.Table:
-        """Return the `views` table of a set, over its committed shards, in order of row."""
-        return self._table("views", view_set.name, VIEWS, commits)
+    def views(self, view_set: ViewSet, commits: Commits) -> pa.Table:
+        """Return the `views` table of a set over committed shards, in order of row."""
+        return read_table(self.store, "views", view_set.name, VIEWS, commits)
 
     def shard_views(self, view_set: ViewSet, shard: int) -> pa.Table:
         """Return the `views` rows of one committed shard, without reading its commit record."""
@@ -160,13 +192,13 @@ class Cache:
         [table] = self.store.read_parsed([name], lambda body, place: from_parquet(body, VIEWS, place))
         return table
 
-    def rejected(self, view_set: ViewSet, commits: dict[int, list[ShardRecord]]) -> pa.Table:
-        """Return the `rejected` table of a set, over its committed shards, shard by shard."""
-        return self._table("rejected", view_set.name, REJECTED, commits)
+    def rejected(self, view_set: ViewSet, commits: Commits) -> pa.Table:
+        """Return the `rejected` table of a set over committed shards, shard by shard."""
+        return read_table(self.store, "rejected", view_set.name, REJECTED, commits)
 
-    def placements(self, view_set: ViewSet, teacher: str, commits: dict[int, list[ShardRecord]]) -> pa.Table:
-        """Return the `placements` table of a teacher and a set, over the committed shards, in order of row."""
-        return self._table("placements", f"{teacher}/{view_set.name}", PLACEMENTS, commits)
+    def placements(self, view_set: ViewSet, teacher: str, commits: Commits) -> pa.Table:
+        """Return the `placements` table of a teacher and a set over committed shards, in order of row."""
+        return read_table(self.store, "placements", f"{teacher}/{view_set.name}", PLACEMENTS, commits)
 
     def phi_s(self, teacher: str) -> PhiS | None:
         """Return a teacher's frozen PHI-S map, or None before it was fitted.
@@ -174,8 +206,7 @@ class Cache:
         Raises:
             CorruptionError: its arrays are not those that were frozen.
         """
-        attributes = self.attributes(f"teachers/{teacher}/phi_s")
-        return None if attributes is None else self.phi_s_of(teacher, attributes)
+        return read_phi_s(self.store, teacher)
 
     def phi_s_of(self, teacher: str, attributes: Mapping[str, Any]) -> PhiS:
         """Return a teacher's frozen PHI-S map, given the attributes of its group.
@@ -183,12 +214,7 @@ class Cache:
         Raises:
             CorruptionError: its arrays are not those that were frozen.
         """
-        group = f"teachers/{teacher}/phi_s"
-        mean, rotation, scale = self._small_arrays(group, PHI_S_ARRAYS)
-        phi_s = PhiS(mean=mean, rotation=rotation, scale=float(scale))
-        if phi_s_digest(phi_s) != attributes.get("sha256"):
-            raise CorruptionError("PHI-S", [Problem(place=group, found="its arrays are not those that were frozen")])
-        return phi_s
+        return phi_s_of(self.store, teacher, attributes)
 
     def require_phi_s(self, teacher: str) -> tuple[PhiS, dict[str, Any]]:
         """Return the PHI-S map that a teacher's features were stored under, and the attributes of its group.
@@ -197,110 +223,14 @@ class Cache:
             MissingError: it is gone.
             CorruptionError: its arrays are not those that were frozen.
         """
-        attributes = self.attributes(f"teachers/{teacher}/phi_s")
-        if attributes is None:
-            found = "is gone, and features were stored under it"
-            fix = "put it back from a copy of the cache, or make a new cache"
-            raise MissingError("PHI-S", [Problem(place=f"teachers/{teacher}/phi_s", found=found, fix=fix)])
-        return self.phi_s_of(teacher, attributes), attributes
+        return require_phi_s(self.store, teacher)
 
     def stats(self, teacher: str) -> TeacherStats | None:
         """Return a teacher's statistics, or None before they were measured.
 
         Raises:
-            CorruptionError: an array fails its checksum, or was never written.
-            ContractError: they were written by another version.
+            MissingError: an array is not there.
+            CorruptionError: an array is damaged.
+            ContractError: another version wrote them.
         """
-        group = f"teachers/{teacher}/stats"
-        attributes = self.attributes(group)
-        if attributes is None:
-            return None
-        if odd := attributes.keys() ^ STATS_ATTRIBUTES:
-            found = f"fields that this version does not share: {', '.join(sorted(odd))}"
-            raise ContractError("statistics", [Problem(place=group, found=found)])
-        told = attributes["arrays"]
-        sets = {
-            ViewSet.parse(name): self._channels(group, f"{name}/", count, told)
-            for name, count in attributes["sets"].items()
-        }
-        dispersion, direction = None, None
-        if attributes["summarised"]:
-            dispersion, direction = self._small_arrays(group, SUMMARY_STATS_ARRAYS, told)
-        return TeacherStats(
-            identity=attributes["identity"],
-            views=attributes["views"],
-            shards={ViewSet.parse(name): shards_of_runs(runs, group) for name, runs in attributes["shards"].items()},
-            pooled=self._channels(group, "", attributes["tokens"], told),
-            sets=sets,
-            dispersion=None if dispersion is None else float(dispersion),
-            mean_direction=direction,
-            arrays=told,
-        )
-
-    def _manifest(self, group: str) -> dict[str, Any] | None:
-        attributes = self.attributes(group)
-        if attributes is not None:
-            self.require()
-        return attributes
-
-    def _channels(self, group: str, prefix: str, tokens: int, told: Mapping[str, str]) -> ChannelStats:
-        names = [f"{prefix}{name}" for name in STATS_ARRAYS]
-        mean, variance, spectrum, rounding = self._small_arrays(group, names, told)
-        costs = RoundingStats.from_array(rounding, f"{group}/{prefix}rounding")
-        return ChannelStats(tokens=tokens, mean=mean, variance=variance, spectrum=spectrum, rounding=costs)
-
-    def _small_arrays(
-        self, group: str, names: Sequence[str], told: Mapping[str, str] | None = None
-    ) -> list[np.ndarray]:
-        """Read arrays of a group; their SHA-256 are those that it tells, where it does."""
-        if told is not None and (untold := [name for name in names if name not in told]):
-            found = f"does not tell the SHA-256 of {', '.join(untold)}"
-            fix = "delete it, and run `make stats` again"
-            raise ContractError("statistics", [Problem(place=group, found=found, fix=fix)])
-        wanted = [None if told is None else told[name] for name in names]
-        return [
-            self.store.checked(partial(read_small_array, self.store, f"{group}/{name}", sha256))
-            for name, sha256 in zip(names, wanted, strict=True)
-        ]
-
-    def _table(self, table: str, where: str, schema: pa.Schema, commits: dict[int, list[ShardRecord]]) -> pa.Table:
-        shards = {layout.table_part(table, where, shard): shard for shard in sorted(commits)}
-
-        def parsed(body: bytes, name: str) -> pa.Table:
-            _require_committed(name, body, commits[shards[name]])
-            return from_parquet(body, schema, name)
-
-        return pa.concat_tables([schema.empty_table(), *self.store.read_parsed(list(shards), parsed)])
-
-
-def phi_s_digest(phi_s: PhiS) -> str:
-    """Return the SHA-256 (hexadecimal) of a PHI-S map's float64 bytes: mean, rotation, scale."""
-    parts = (phi_s.mean, phi_s.rotation, np.float64(phi_s.scale))
-    return hashlib.sha256(b"".join(np.asarray(part, dtype="<f8").tobytes() for part in parts)).hexdigest()
-
-
-def _attribute(body: bytes, name: str) -> dict[str, Any] | None:
-    match _metadata(body, name):
-        case {"zarr_format": 3, "node_type": "group", "attributes": {**held}, **rest} if not rest and not held:
-            return None
-        case {"zarr_format": 3, "node_type": "group", "attributes": {layout.ATTRIBUTE: dict(ours), **others}, **rest}:
-            if not rest and not others:
-                return unsealed(ours, name)
-    raise CorruptionError("group", [Problem(place=name, found=NOT_A_GROUP)])
-
-
-def _metadata(body: bytes, name: str) -> dict[str, Any]:
-    try:
-        metadata = json.loads(body)
-    except ValueError as error:
-        raise CorruptionError("metadata", [Problem(place=name, found=f"is not JSON: {error}")]) from error
-    if not isinstance(metadata, dict):
-        raise CorruptionError("metadata", [Problem(place=name, found="is no JSON object")])
-    return metadata
-
-
-def _require_committed(name: str, body: bytes, records: Sequence[ShardRecord]) -> None:
-    committed = [record.xxh3 for record in records if record.path == name]
-    if committed != [xxhash.xxh3_128(body).hexdigest()]:
-        found = "its XXH3 is not the one that its shard was committed with"
-        raise CorruptionError("table", [Problem(place=name, found=found)])
+        return read_stats(self.store, teacher)

@@ -1,4 +1,4 @@
-"""The commit log: a shard counts once its record is written, and the record is written last."""
+"""The commit log: a shard counts once its commit record is written, and the record is written last."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import final
 
 import pyarrow as pa
 
-from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.errors import ContractError, Problem, first_few
 from storage_schemas.format.layout import FEATURES, table_part
 from storage_schemas.format.tables import SHARDS, from_parquet
 from storage_schemas.objects.store import Store
 
 Checksums = bytes
-"""Of chunks, one after the other."""
+"""CRC32C of chunks, one after the other."""
 
 
 @final
@@ -23,54 +23,90 @@ class ShardRecord:
     path: str
     """The object, relative to the cache."""
     array: str
-    """The array inside `features.zarr` that it holds a shard of; empty for a table's part."""
+    """The array inside `features.zarr` that it holds a shard of; empty for a part of a table."""
     first_row: int
     """First row slot of the shard."""
     rows: int
-    """Views in the shard: they fill its first slots."""
+    """Views in the shard. They fill its first slots."""
     bytes: int
     """Size of the object (bytes)."""
     xxh3: str
     """XXH3 (128 bits) of the object's bytes, hexadecimal."""
     chunks: Checksums
-    """CRC32C of each chunk, in order of row slot, four bytes each as it ends with them; empty for a table's part.
-    A reader knows by them the shard that was committed, without reading the rest of it."""
+    """CRC32C of each chunk, in order of row slot: the four bytes that end the chunk; empty for a part of a table. By
+    them a reader recognises a chunk of the shard that was committed, without reading the rest of the shard."""
     identity: str
     """Digest of what the shard was computed from."""
 
 
+Commits = dict[int, list[ShardRecord]]
+"""Commit records of a unit, by shard number."""
+
+
 def record_path(unit: str, shard: int) -> str:
-    """Return where a shard's commit record lies, relative to the cache."""
+    """Return the name of a shard's commit record, relative to the cache."""
     return table_part("shards", unit, shard)
 
 
 def to_table(records: list[ShardRecord]) -> pa.Table:
-    """Return a shard's records as the table of its commit file."""
+    """Return the records of a shard's objects as the table of its commit record."""
     return pa.Table.from_pylist([{name: getattr(record, name) for name in SHARDS.names} for record in records], SHARDS)
 
 
 def committed_shards(store: Store, unit: str) -> list[int]:
-    """Return the numbers of a unit's committed shards, sorted, from the names alone."""
+    """Return the numbers of a unit's committed shards, sorted. It lists the commit records, and reads none."""
     prefix = f"tables/shards/{unit}"
     names = [name.removeprefix(f"{prefix}/") for name in store.listing(prefix)]
     return sorted(int(name.removesuffix(".parquet")) for name in names if _is_record(name))
 
 
 def read_commit(store: Store, unit: str, shard: int) -> list[ShardRecord]:
-    """Read one shard's commit record.
+    """Read the commit record of one shard.
 
     Raises:
-        ContractError: it holds no object, or names one outside the cache's own folders.
+        MissingError: the shard is not committed.
+        ContractError: the record names no object, or one outside the cache's own folders.
     """
     return _read(store, unit, [shard])[shard]
 
 
-def read_commits(store: Store, unit: str, shards: Iterable[int] | None = None) -> dict[int, list[ShardRecord]]:
-    """Read a unit's commit records, by shard number: those of some shards, or of every committed shard when None."""
+def read_commits(store: Store, unit: str, shards: Iterable[int] | None = None) -> Commits:
+    """Read commit records of a unit, by shard number.
+
+    Args:
+        store: the cache.
+        unit: the unit's name.
+        shards: whose records, all of them committed; None for all committed shards.
+
+    Raises:
+        MissingError: a shard is not committed.
+        ContractError: a record names no object, or one outside the cache's own folders.
+    """
     return _read(store, unit, committed_shards(store, unit) if shards is None else sorted(shards))
 
 
-def _read(store: Store, unit: str, shards: list[int]) -> dict[int, list[ShardRecord]]:
+def read_records(store: Store, unit: str, identity: str, shards: Iterable[int] | None = None) -> Commits:
+    """Read commit records of a unit that must carry an identity, by shard number.
+
+    Args:
+        store: the cache.
+        unit: the unit's name.
+        identity: digest that every record must carry.
+        shards: whose records, all of them committed; None for all committed shards.
+
+    Raises:
+        MissingError: a shard is not committed.
+        ContractError: a record carries another identity, or names no object of the cache.
+    """
+    commits = read_commits(store, unit, shards)
+    odd = [shard for shard, records in commits.items() if any(record.identity != identity for record in records)]
+    if odd:
+        found = f"shards {', '.join(first_few(odd))} were computed from something else than the group says"
+        raise ContractError("commit log", [Problem(place=unit, found=found)])
+    return commits
+
+
+def _read(store: Store, unit: str, shards: list[int]) -> Commits:
     places = [record_path(unit, shard) for shard in shards]
     return dict(zip(shards, store.read_parsed(places, _parse), strict=True))
 
@@ -83,5 +119,5 @@ def _parse(body: bytes, place: str) -> list[ShardRecord]:
 
 
 def _is_record(name: str) -> bool:
-    # a unit's folder may hold those of a unit below it (detail), and a writer's temporary files
+    # the folder of a unit may also hold the records of a unit below it (detail), and temporary files of writers
     return name.endswith(".parquet") and name.removesuffix(".parquet").isdecimal()

@@ -1,13 +1,14 @@
-"""A bounded folder on this machine that keeps what was read from a store behind a network.
+"""A folder of bounded size on this machine that keeps what was read over a network.
 
     FOLDER/stillhouse-read-cache.json                   what this folder is, and how many bytes it may take
     FOLDER/<set>/<digest>-<bytes>                       one kept range
     FOLDER/<set>/<digest>-<bytes>.<number>.partial      one that is being written
 
-A range is known by the digest of all that says what its bytes are, see `RangeKey`; it lies in the set that its digest
-gives, and each set has an equal share of the bytes. What a set takes stands in the names of its files, those that are
-being written too. So whoever adds one first says so by a name, then lists that one set, twice, and deletes there what
-was longest not read: any number of processes keep to the bound, with no lock to wait for and no count to go wrong.
+A range is named by the digest of everything that determines its bytes; see `RangeKey`. The digest also chooses its set,
+and each set has an equal share of the bytes. File names hold their sizes, those of files that are being written too. So
+a process that adds a range first creates its file under a temporary name, then lists that one set, twice, and deletes
+the least recently read ranges in it until the set fits its share. Any number of processes keep to the bound, without
+locks and without a shared counter.
 """
 
 import hashlib
@@ -29,38 +30,40 @@ from storage_schemas.objects.store import Store
 
 VERSION = 1
 MARKER = "stillhouse-read-cache.json"
-"""What tells a folder of ours from any other: nothing is deleted in a folder that was not found with it."""
+"""The file that marks a folder as a read cache: nothing is deleted in a folder without it."""
 SET_BYTES = 256 * 2**20
-"""Share of a set (bytes): several of the largest chunks there are, and not many files to list."""
+"""Share of a set (bytes): room for several of the largest chunks, and not many files to list."""
 MOST_SETS = 4096
 HEAD_BYTES = 32
-"""A kept range begins with its digest: in another's place it is of no use."""
+"""A kept range begins with its digest, so that a file in the place of another is noticed."""
 ABANDONED = 600.0
-"""What has been written for so long (seconds) is that of a process that was killed."""
+"""A temporary file that is older than this (seconds) was left by a process that was killed."""
 _NAME = re.compile(r"[0-9a-f]{64}-([0-9]+)(\.[0-9a-f]{32}\.partial)?")
 _warned: set[str] = set()
-"""Folders of which this process has said that they do not keep what they should."""
+"""Folders that this process has warned about."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeKey:
-    """All that says what the bytes of a range are."""
+    """Everything that determines the bytes of a range."""
 
     uri: str
-    """The store."""
+    """URI of the store."""
     path: str
     """The object, relative to the store."""
     xxh3: str
-    """Of the whole object, as its commit record has it: one that was written anew is another."""
+    """XXH3 of the whole object, from its commit record: an object that is written again has another."""
     start: int
+    """First byte of the range."""
     stop: int
+    """Byte after the last one of the range."""
 
     @property
     def digest(self) -> str:
-        """What the range is kept as: SHA-256, hexadecimal."""
-        told = json.dumps([self.uri, self.path, self.xxh3, self.start, self.stop])
-        return hashlib.sha256(told.encode()).hexdigest()
+        """SHA-256 (hexadecimal) of the key: the name of the file."""
+        text = json.dumps([self.uri, self.path, self.xxh3, self.start, self.stop])
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @final
@@ -68,24 +71,25 @@ class RangeKey:
 class ReadCache:
     """Ranges of committed objects, kept on this machine. It holds nothing open and may be sent to other processes.
 
-    What it gives is checked by who asks, as what the store gives is; what fails is dropped and read from the store.
+    The reader checks what it gets from here as it checks what comes from the store. What fails is dropped, and read
+    from the store.
     """
 
     folder: str
-    """Made by `open_read_cache`."""
+    """The folder, made by `open_read_cache`."""
     limit: int
-    """How many bytes it may take; names, folders and what a file system rounds up to are not counted."""
+    """Bytes that it may take. Names, folders and what a file system rounds sizes up to are not counted."""
     sets: int
-    """Parts that it is divided into."""
+    """Number of sets that it is divided into."""
 
     def get(self, key: RangeKey) -> memoryview | None:
-        """Return a range's bytes, or None where they are not kept."""
+        """Return the bytes of a range, or None where they are not kept."""
         name, length = key.digest, HEAD_BYTES + key.stop - key.start
         try:
             with open(self._path(name, length), "rb", buffering=0) as file:
                 body = file.read()
                 with suppress(PermissionError):
-                    os.utime(file.fileno())  # what was read last is deleted last
+                    os.utime(file.fileno())  # the most recently read range is deleted last
         except OSError:
             return None
         if len(body) != length or body[:HEAD_BYTES] != bytes.fromhex(name):
@@ -94,10 +98,10 @@ class ReadCache:
         return memoryview(body)[HEAD_BYTES:]
 
     def put(self, key: RangeKey, body: bytes | memoryview) -> None:
-        """Keep a range. Where that fails, as on a full disk, it is not kept, and the process says so once."""
+        """Keep a range. Where that fails, as on a full disk, it is not kept, and the process warns once."""
         name, length = key.digest, HEAD_BYTES + len(body)
         if length > self._share:
-            self._warn(f"has room for {self._share} bytes at a time, and a range takes {length}")
+            self._warn(f"a set has room for {self._share} bytes, and a range takes {length}")
             return
         try:
             self._write(self._path(name, length), bytes.fromhex(name), body)
@@ -105,7 +109,7 @@ class ReadCache:
             self._warn(f"cannot be written: {error.strerror or error}")
 
     def drop(self, key: RangeKey) -> None:
-        """Forget a range that is not what it should be."""
+        """Delete a range whose bytes are wrong."""
         with suppress(OSError):
             os.remove(self._path(key.digest, HEAD_BYTES + key.stop - key.start))
 
@@ -132,8 +136,8 @@ class ReadCache:
                 os.remove(temporary)
 
     def _make_room(self, folder: str) -> bool:
-        """Delete what was longest not read until a set keeps to its share; say whether it does."""
-        # a listing may miss a file that is renamed while it is made; no file misses two
+        """Delete the least recently read ranges until a set fits its share; return whether it does."""
+        # a listing may miss a file that is renamed meanwhile; two listings do not both miss it
         names = {*os.listdir(folder), *os.listdir(folder)}
         sizes = {name: int(match[1]) for name in names if (match := _NAME.fullmatch(name))}
         written = {name for name in sizes if name.endswith(TEMPORARY)}
@@ -153,24 +157,24 @@ class ReadCache:
     def _warn(self, found: str) -> None:
         if self.folder not in _warned:
             _warned.add(self.folder)
-            said = f"read cache {self.folder}: {found}; going on without what it does not keep"
-            warnings.warn(said, RuntimeWarning, stacklevel=2)
+            text = f"read cache {self.folder}: {found}; what it does not keep is read from the store again"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def open_read_cache(folder: str, limit: int, store: Store) -> ReadCache:
-    """Take a folder for a read cache: one that is new or empty, or was made as such.
+    """Open a folder as a read cache. It must be new or empty, or have been opened as a read cache before.
 
     Args:
-        folder: on this machine's disks. Several runs, of several stores, may share it.
+        folder: on a disk of this machine. Several runs that read several stores may share it.
         limit: how many bytes it may take.
-        store: what is read.
+        store: the store that is read.
 
     Raises:
-        SettingError: the store needs none; the folder holds something else, or a read cache of another limit; it cannot
-            be written.
+        SettingError: the store is local and needs none; or the folder holds something else, is a read cache with
+            another limit, or cannot be written to.
     """
     if store.is_local:
-        found, fix = f"keeps nothing of {store.uri}, which is a folder itself", "leave running.read_cache out"
+        found, fix = f"{store.uri} is a folder and needs no read cache", "leave running.read_cache out"
         raise SettingError("running.read_cache", [Problem(place=folder, found=found, fix=fix)])
     sets = min(max(1, limit // SET_BYTES), MOST_SETS)
     opened = ReadCache(folder=os.path.abspath(os.path.expanduser(folder)), limit=limit, sets=sets)
@@ -183,32 +187,33 @@ def open_read_cache(folder: str, limit: int, store: Store) -> ReadCache:
 
 
 def _mark(opened: ReadCache) -> None:
-    """Write into a folder what it is, where it is empty; else check that it says the same."""
-    marker, told = os.path.join(opened.folder, MARKER), {"version": VERSION, "bytes": opened.limit, "sets": opened.sets}
+    """Mark an empty folder as this read cache, or check that it is marked so."""
+    marker = os.path.join(opened.folder, MARKER)
+    values = {"version": VERSION, "bytes": opened.limit, "sets": opened.sets}
     os.makedirs(opened.folder, exist_ok=True)
     if not os.path.exists(marker):
         if strange := sorted(name for name in os.listdir(opened.folder) if not name.startswith(MARKER)):
-            found, fix = f"holds {strange[0]}, and is no read cache", "give a folder that is empty, or not there yet"
+            found, fix = f"holds {strange[0]}, and is not a read cache", "name a folder that is empty or does not exist"
             raise SettingError("running.read_cache", [Problem(place=opened.folder, found=found, fix=fix)])
         temporary = f"{marker}.{uuid.uuid4().hex}{TEMPORARY}"
         with open(temporary, "x") as file:
-            json.dump(told, file)
+            json.dump(values, file)
         with suppress(FileExistsError):
-            os.link(temporary, marker)  # of several that start at once, one makes it
+            os.link(temporary, marker)  # of several processes that start at once, one succeeds
         os.remove(temporary)
-    _require_told(marker, told)
+    _require_marker(marker, values)
 
 
-def _require_told(marker: str, told: Mapping[str, Any]) -> None:
-    fix = "give another folder; or delete this one while no run uses it"
+def _require_marker(marker: str, expected: Mapping[str, Any]) -> None:
+    fix = "name another folder, or delete this one while no run uses it"
     with open(marker) as file:
         text = file.read()
     try:
-        said = dict(json.loads(text))
+        found = dict(json.loads(text))
     except (ValueError, TypeError) as error:
-        problem = Problem(place=marker, found="does not say what this folder is", fix=fix)
+        problem = Problem(place=marker, found="is damaged: it does not describe a read cache", fix=fix)
         raise SettingError("running.read_cache", [problem]) from error
-    if unlike := differences(said, told, marker):
+    if unlike := differences(found, expected, marker):
         raise SettingError("running.read_cache", [*unlike, Problem(place="what to do", found=fix)])
 
 
@@ -216,7 +221,7 @@ def _last_read(folder: str, name: str) -> float:
     try:
         return os.stat(os.path.join(folder, name)).st_mtime
     except FileNotFoundError:
-        return 0.0  # deleted meanwhile, or it got its last name
+        return 0.0  # it was deleted or renamed meanwhile
 
 
 def _remove(folder: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Writing shards: whole ones only, streamed view by view, committed last."""
+"""Writing shards: streamed view by view, published whole, committed last."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,32 +25,32 @@ from storage_schemas.objects.store import Store
 from storage_schemas.small_arrays import groups_above
 
 HALF_EXPONENT = 0x7C00
-"""Bits of the exponent of a float16: all of them are set in NaN and infinity, and in no other."""
+"""Bits of the exponent of a float16. They are all set in NaN and infinity, and in no other number."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardKey:
-    """Which shard, of what."""
+    """Which shard of which unit."""
 
     unit: str
-    """The unit it commits with; see `storage_schemas.format.layout`."""
+    """The unit that it is part of; see `storage_schemas.format.layout`."""
     shard: int
-    """Its number."""
+    """Number of the shard."""
     identity: str
     """Digest of what it is computed from."""
 
 
 @final
 class ShardWriter:
-    """One shard of one array on its way out: entries are appended in order of row, each checked and checksummed."""
+    """Writes one shard of one array: entries are appended in order of row, and each is checked."""
 
     def __init__(self, spec: ArraySpec, sink: Sink) -> None:
         """Begin a shard.
 
         Args:
-            spec: of the array.
-            sink: where its bytes go.
+            spec: the array.
+            sink: what the bytes are written to.
         """
         self.spec, self.sink = spec, sink
         self.spans: list[tuple[int, int]] = []
@@ -67,15 +67,18 @@ class ShardWriter:
         self.append_all([entry])
 
     def append_all(self, entries: Iterable[np.ndarray]) -> None:
-        """Write the next views' entries in one go, or none of them. Each is checked as it comes, and held till then.
+        """Write the entries of the next views with one write, or none of them. All are in memory until then.
+
+        Args:
+            entries: in order of row.
 
         Raises:
-            ContractError: as for one of them.
+            ContractError: as for `append`.
         """
         self.sink.write_all(piece for entry in entries for piece in self._noted(self._encoded(entry)))
 
     def append_chunk(self, chunk: bytes) -> None:
-        """Write the next view's entry, encoded already and checked: that of another shard of this dtype and codec.
+        """Write the next view's entry as a chunk that was read, and checked, from an array of the same dtype and codec.
 
         Raises:
             ContractError: more entries than the shard has slots.
@@ -100,19 +103,27 @@ class ShardWriter:
 
 
 def _is_finite(entry: np.ndarray) -> bool:
-    if entry.dtype == np.float16:  # NumPy widens each one to see; an exponent of ones tells it in a tenth of the time
+    if (
+        entry.dtype == np.float16
+    ):  # NumPy would convert each number first; testing the exponent takes a tenth of the time
         return int((entry.view(np.uint16) & HALF_EXPONENT).max(initial=0)) != HALF_EXPONENT
     return entry.dtype.kind != "f" or bool(np.isfinite(entry).all())
 
 
 @contextmanager
 def open_shard(store: Store, spec: ArraySpec, shard: int) -> Iterator[ShardWriter]:
-    """Open one shard of an array for writing. It appears whole when the block ends, or not at all.
+    """Open one shard of an array for writing. It appears whole when the block ends, and not at all where it raises.
 
     Args:
         store: the cache.
-        spec: of the array.
-        shard: its number.
+        spec: the array.
+        shard: number of the shard.
+
+    Yields:
+        What entries are appended to.
+
+    Raises:
+        StorageError: the store fails; or the claim of this run is gone.
     """
     with publish(store, array_object(spec.path, shard, len(spec.shape))) as sink:
         writer = ShardWriter(spec, sink)
@@ -136,7 +147,15 @@ def array_record(writer: ShardWriter, key: ShardKey) -> ShardRecord:
 
 
 def write_table_part(store: Store, name: str, table: pa.Table, first_row: int, key: ShardKey) -> ShardRecord:
-    """Publish a table's part and return its commit record."""
+    """Publish a part of a table, and return its commit record.
+
+    Args:
+        store: the cache.
+        name: the object, relative to the cache.
+        table: rows of the part.
+        first_row: first row slot of the shard.
+        key: the shard that it is part of.
+    """
     sink = publish_bytes(store, name, to_parquet(table))
     return ShardRecord(
         path=name,
@@ -151,13 +170,22 @@ def write_table_part(store: Store, name: str, table: pa.Table, first_row: int, k
 
 
 def commit(store: Store, key: ShardKey, records: Sequence[ShardRecord]) -> None:
-    """Publish a shard's commit record. Call it last: from here on the shard counts."""
+    """Publish a shard's commit record. This comes last: from now on the shard counts.
+
+    Args:
+        store: the cache.
+        key: the shard.
+        records: one for each of its objects.
+
+    Raises:
+        StorageError: the store fails; or the claim of this run is gone.
+    """
     require_claim(store)
     publish_bytes(store, record_path(key.unit, key.shard), to_parquet(to_table(list(records))))
 
 
 def create_array(store: Store, spec: ArraySpec) -> None:
-    """Publish an array's metadata, and that of the groups above it where there is none yet."""
+    """Publish the metadata of an array, and of the groups above it where there are none yet."""
     publish_json(store, f"{FEATURES}/{spec.path}/zarr.json", array_metadata(spec))
     for group in groups_above(spec.path):
         if not store.exists(f"{FEATURES}/{group}/zarr.json"):

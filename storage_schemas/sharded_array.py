@@ -1,4 +1,4 @@
-"""Reading views from a sharded array: indices cached, neighbours read at once, every chunk checked."""
+"""Reading views from a sharded array: indices are cached, neighbours are read together, every chunk is checked."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,9 +8,9 @@ from typing import final
 
 import numpy as np
 
-from storage_schemas.commits import ShardRecord
+from storage_schemas.commits import Commits, ShardRecord
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
-from storage_schemas.format.layout import array_object
+from storage_schemas.format.layout import FEATURES, array_object
 from storage_schemas.format.shard_format import (
     CHECKSUM_BYTES,
     NO_CHUNK,
@@ -18,6 +18,7 @@ from storage_schemas.format.shard_format import (
     decode_chunk,
     decode_index,
     index_bytes,
+    parse_array_metadata,
     require_checksum,
     require_whole_chunk,
 )
@@ -25,30 +26,37 @@ from storage_schemas.objects.in_flight import all_at_once
 from storage_schemas.objects.spans import coalesce
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import RangeKey, ReadCache
+from storage_schemas.read_groups import parse_metadata
 
 WORTH_A_THREAD = 2**20
-"""Fewer bytes than these are read from a local disk sooner than threads are woken for them."""
+"""Below this size (bytes), reading from a local disk takes less time than waking threads."""
 Wanted = list[tuple[int, int]]
-"""Places in the caller's buffer, and the rows that go there."""
+"""Positions in the caller's buffer, and the rows that are read into them."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ShardedArray:
-    """One array of the cache, open for reading. It trusts the commit log, never what happens to lie in the store."""
+    """One array of the cache, open for reading. It reads shards that are in the commit log, and no others.
+
+    A reader of it may be sent to other processes.
+    """
 
     store: Store
+    """The cache."""
     spec: ArraySpec
+    """The array."""
     records: Mapping[int, ShardRecord]
     """Commit record of each shard, by shard number."""
     kept: ReadCache | None = None
-    """Where chunks and indices that were read are kept on this machine."""
+    """Keeps chunks and indices on this machine; None to keep nothing."""
     indices: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
-    """Decoded shard indices, kept once read."""
+    """Decoded indices of the shards that were read."""
     is_straight: bool = field(init=False, repr=False)
-    """Whether chunks lie in local files as they lie in memory, and so are read into the caller's buffer itself."""
+    """Whether chunks have the same bytes in local files and in memory, so that they are read into the caller's
+    buffer."""
     reader: object = field(default_factory=object, init=False, repr=False)
-    """Whose the local files are that this process keeps open."""
+    """Identifies this array among those whose local files this process keeps open."""
 
     def __post_init__(self) -> None:
         problems = [
@@ -62,13 +70,13 @@ class ShardedArray:
         """Return the entries of the given rows, in their order.
 
         Args:
-            rows: row slots, in any order, repeats allowed.
-            out: a buffer `[len(rows), *entry shape]` of the array's dtype to write into; made when not given.
+            rows: row slots, in any order; they may repeat.
+            out: buffer `[len(rows), *entry shape]` of the array's dtype to read into; None to make one.
 
         Raises:
-            MissingError: a row lies in a shard that was never committed, or in a slot without a view.
+            MissingError: a row lies in a shard that was never committed, or no view fills its slot.
             CorruptionError: stored bytes fail a check, or an object is shorter than its record says.
-            ContractError: the buffer's shape or dtype is not that of the entries.
+            ContractError: the buffer has another shape or dtype than the entries.
         """
         shape = (len(rows), *self.spec.entry_shape)
         if out is None:
@@ -76,7 +84,8 @@ class ShardedArray:
         if out.shape != shape or out.dtype != np.dtype(self.spec.dtype):
             found = f"is {out.dtype} {out.shape}, the entries are {self.spec.dtype} {shape}"
             raise ContractError("buffer", [Problem(place=self.spec.path, found=found)])
-        reads = [partial(self._read_shard, *one, out) for one in _by_shard(rows, self.spec.rows_per_shard).items()]
+        by_shard = _by_shard(rows, self.spec.rows_per_shard)
+        reads = [partial(self._read_shard, shard, wanted, out) for shard, wanted in by_shard.items()]
         if self.store.is_local and out.nbytes < WORTH_A_THREAD:
             for read in reads:
                 read()
@@ -85,12 +94,12 @@ class ShardedArray:
         return out
 
     def read_chunks(self, rows: Sequence[int]) -> list[bytes]:
-        """Return the chunks of the given rows as they are stored, each with its checksum, in their order.
+        """Return the chunks of the given rows as they are stored, with their checksums, in their order.
 
-        They are checked as whatever is read, but not decoded.
+        They are checked, but not decoded.
 
         Args:
-            rows: row slots, in any order, repeats allowed.
+            rows: row slots, in any order; they may repeat.
 
         Raises:
             MissingError, CorruptionError: as `read`.
@@ -119,7 +128,7 @@ class ShardedArray:
             self.store.checked(partial(self._read_decoded, shard, wanted, out))
 
     def _read_straight(self, shard: int, wanted: Wanted, bodies: np.ndarray) -> None:
-        """Read chunks into the buffer itself, and check each while it is in the processor's cache."""
+        """Read chunks into the caller's buffer, and check each while it is in the processor's cache."""
         index, record = self._index(shard), self.records[shard]
         spans = [(*self._span(shard, index, row), position, row) for position, row in wanted]
         file = self.store.open(record.path, self.reader)
@@ -135,7 +144,9 @@ class ShardedArray:
     def _read_decoded(self, shard: int, wanted: Wanted, out: np.ndarray) -> None:
         index = self._index(shard)
         asked = [(position, row, self._span(shard, index, row)) for position, row in wanted]
-        absent = [one for one in asked if not self._recall(shard, one[1], one[2], out[one[0]])]
+        absent = [
+            (position, row, span) for position, row, span in asked if not self._recall(shard, row, span, out[position])
+        ]
         runs = coalesce(span for _, _, span in absent)
         bodies = self.store.read_ranges(self.records[shard].path, runs) if runs else []
         starts = [start for start, _ in runs]
@@ -147,7 +158,7 @@ class ShardedArray:
                 self.kept.put(self._key(shard, (start, stop)), chunk)
 
     def _recall(self, shard: int, row: int, span: tuple[int, int], out: np.ndarray) -> bool:
-        """Fill a view's place from what is kept of it, and say whether that could be done."""
+        """Fill a view's place from the read cache; return whether it was kept there."""
         if self.kept is None or (chunk := self.kept.get(self._key(shard, span))) is None:
             return False
         try:
@@ -203,18 +214,42 @@ class ShardedArray:
         if offset == NO_CHUNK:
             raise MissingError("view", [Problem(place=self._place(shard, row), found="no view fills this row slot")])
         if offset + length > self.records[shard].bytes:
-            found = f"its index points beyond the shard's {self.records[shard].bytes} bytes"
+            found = f"its index points beyond the {self.records[shard].bytes} bytes of the shard"
             raise CorruptionError("shard", [Problem(place=self._place(shard, row), found=found)])
         return offset, offset + length
 
     def _require_committed(self, shard: int, row: int, stored: bytearray | memoryview) -> None:
         slot = CHECKSUM_BYTES * (row % self.spec.rows_per_shard)
         if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != stored:
-            found = "is sound, but not the one that was committed here: another shard lies in this one's place"
+            found = "is sound, but not the chunk that was committed here: another shard is in this place"
             raise CorruptionError("chunk", [Problem(place=self._place(shard, row), found=found)])
 
     def _place(self, shard: int, row: int) -> str:
         return f"{self.spec.path} shard {shard} row {row}"
+
+
+def open_array(store: Store, path: str, commits: Commits, kept: ReadCache | None = None) -> ShardedArray:
+    """Open a sharded array for reading.
+
+    Args:
+        store: the cache.
+        path: the array, inside `features.zarr`.
+        commits: commit records of the shards that may be read.
+        kept: keeps what is read on this machine; None to keep nothing.
+
+    Raises:
+        MissingError: there is no such array.
+        CorruptionError: its metadata is not JSON.
+        ContractError: its metadata is not that of an array of ours, or a record does not fit the array.
+    """
+    records = {shard: record for shard, parts in commits.items() for record in parts if record.array == path}
+
+    def opened(body: bytes, name: str) -> ShardedArray:
+        spec = parse_array_metadata(path, parse_metadata(body, name))
+        return ShardedArray(store=store, spec=spec, records=records, kept=kept)
+
+    [array] = store.read_parsed([f"{FEATURES}/{path}/zarr.json"], opened)
+    return array
 
 
 def _by_shard(rows: Sequence[int], rows_per_shard: int) -> dict[int, Wanted]:

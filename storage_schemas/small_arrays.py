@@ -1,14 +1,16 @@
-"""The small arrays beside the shards (PHI-S, statistics): float64, one chunk with CRC32C each, in plain Zarr."""
+"""The small arrays (PHI-S, statistics): plain Zarr, float64, one chunk with CRC32C each."""
 
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.format.groups import group_metadata
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.shard_format import checked_body, with_checksum
 from storage_schemas.objects.publish import publish_bytes
@@ -16,7 +18,12 @@ from storage_schemas.objects.store import Store
 
 
 def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray | np.float64]) -> None:
-    """Publish arrays into a group, and the groups that hold them where there are none; what is there is replaced.
+    """Publish arrays into a group, and the groups above them where there are none. Arrays that are there are replaced.
+
+    Args:
+        store: the cache.
+        group: path of the group inside `features.zarr`.
+        arrays: path inside the group → values, finite float64 of any shape.
 
     Raises:
         ContractError: an array is not float64, or holds NaN or infinity.
@@ -30,15 +37,19 @@ def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray
         place = f"{FEATURES}/{group}/{name}"
         body = np.asarray(values, dtype="<f8").tobytes()
         publish_bytes(store, f"{place}/c" + "/0" * values.ndim, with_checksum(body))
-        publish_bytes(store, f"{place}/zarr.json", json.dumps(small_array_metadata(values.shape), indent=1).encode())
+        _publish_document(store, f"{place}/zarr.json", small_array_metadata(values.shape))
     for above in sorted({above for name in arrays for above in groups_above(f"{group}/{name}")}):
         if not store.exists(f"{FEATURES}/{above}/zarr.json"):
-            plain = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-            publish_bytes(store, f"{FEATURES}/{above}/zarr.json", json.dumps(plain, indent=1).encode())
+            _publish_document(store, f"{FEATURES}/{above}/zarr.json", group_metadata())
+
+
+def _publish_document(store: Store, name: str, values: Mapping[str, Any]) -> None:
+    # without the newline that `publish_json` appends: existing caches have these bytes
+    publish_bytes(store, name, json.dumps(values, indent=1).encode())
 
 
 def groups_above(path: str) -> list[str]:
-    """Return the groups that an array lies in, the outermost first."""
+    """Return the groups above an array or a group, the outermost first."""
     parts = path.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
@@ -48,17 +59,30 @@ def array_digest(values: np.ndarray | np.float64) -> str:
     return hashlib.sha256(np.asarray(values, dtype="<f8").tobytes()).hexdigest()
 
 
+def read_small_arrays(store: Store, wanted: Mapping[str, str | None]) -> list[np.ndarray]:
+    """Read whole small arrays; what fails a check over a network is read again.
+
+    Args:
+        store: the cache.
+        wanted: path of each array inside `features.zarr` → the SHA-256 that it must have, or None where no group says.
+
+    Raises:
+        MissingError, CorruptionError: as for `read_small_array`.
+    """
+    return [store.checked(partial(read_small_array, store, path, sha256)) for path, sha256 in wanted.items()]
+
+
 def read_small_array(store: Store, path: str, sha256: str | None = None) -> Float64[np.ndarray, "..."]:
     """Read one whole small array.
 
     Args:
         store: the cache.
-        path: inside `features.zarr`.
-        sha256: what it must have, where its group says so.
+        path: the array, inside `features.zarr`.
+        sha256: digest that its values must have; None where no group names one.
 
     Raises:
         MissingError: there is no such array.
-        CorruptionError: its metadata or its chunk is damaged, or its chunk was never written, or it is another array.
+        CorruptionError: its metadata or its chunk is damaged, its chunk was never written, or it has another digest.
     """
     place = f"{FEATURES}/{path}"
     try:
@@ -75,12 +99,12 @@ def read_small_array(store: Store, path: str, sha256: str | None = None) -> Floa
         found = f"{len(body)} bytes do not fill the shape {shape}"
         raise CorruptionError("array", [Problem(place=path, found=found)])
     if sha256 not in (None, hashlib.sha256(body).hexdigest()):
-        raise CorruptionError("array", [Problem(place=path, found="is sound, but not the one that its group names")])
+        raise CorruptionError("array", [Problem(place=path, found="is sound, but not the array that its group names")])
     return np.frombuffer(body, dtype="<f8").reshape(shape).astype(np.float64)
 
 
 def small_array_metadata(shape: tuple[int, ...]) -> dict[str, Any]:
-    """Return the `zarr.json` of a small array, as the Zarr v3 specification writes it."""
+    """Return the `zarr.json` of a small array, as the Zarr v3 specification has it."""
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -103,5 +127,7 @@ def _parse_shape(metadata: bytes, path: str) -> tuple[int, ...]:
     except (ValueError, KeyError, TypeError):
         understood = False
     if not understood:
-        raise CorruptionError("array", [Problem(place=f"{path}/zarr.json", found="is not that of a small array")])
+        raise CorruptionError(
+            "array", [Problem(place=f"{path}/zarr.json", found="is not the metadata of a small array")]
+        )
     return shape

@@ -12,14 +12,6 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from storage_schemas.cache import (
-    PHI_S_ARRAYS,
-    SET_MERGE_ARRAYS,
-    STATS_ARRAYS,
-    STATS_ATTRIBUTES,
-    SUMMARY_MERGE_ARRAYS,
-    SUMMARY_STATS_ARRAYS,
-)
 from storage_schemas.format import layout, tables
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import digest
@@ -30,6 +22,14 @@ from storage_schemas.format.shard_format import ArraySpec, Compression, StoredTy
 from storage_schemas.format.teacher import Resample, SizeRule, TeacherSpec
 from storage_schemas.format.views import Split, ViewSet
 from storage_schemas.objects.store import Store
+from storage_schemas.read_phi_s import PHI_S_ARRAYS
+from storage_schemas.read_stats import (
+    SET_MERGE_ARRAYS,
+    STATS_ARRAYS,
+    STATS_ATTRIBUTES,
+    SUMMARY_MERGE_ARRAYS,
+    SUMMARY_STATS_ARRAYS,
+)
 from storage_schemas.small_arrays import write_small_arrays
 
 PAGE = (Path(__file__).parent.parent / "docs" / "format.md").read_text()
@@ -48,7 +48,7 @@ SPEC = TeacherSpec(
 SHAPE = ViewSetManifest(
     grid=layout.ShardGrid(counts=(5,), rows_per_shard=2), geometry=CanvasGeometry(resolution=32, patch=16, margin=1)
 )
-SCHEMAS = {name.lower(): one for name, one in vars(tables).items() if isinstance(one, pa.Schema)}
+SCHEMAS = {name.lower(): schema for name, schema in vars(tables).items() if isinstance(schema, pa.Schema)}
 TYPES = {"double": "float64"}
 
 
@@ -138,8 +138,8 @@ def test_the_page_has_every_word_that_a_value_may_be() -> None:
     [rule] = [row[1] for row in rows_after("| in `spec` | value |") if row[0] == "`size_rule`"]
     [resample] = [row[1] for row in rows_after("| in `spec` | value |") if row[0] == "`resample`"]
     [split] = [row[2] for row in rows_after("\n**`views`**: ") if row[0] == "`split`"]
-    told = [names_in(one) for one in (rule, resample, split)]
-    assert [told[0], told[1][:2], told[2]] == [list(get_args(one)) for one in (SizeRule, Resample, Split)]
+    told = [names_in(cell) for cell in (rule, resample, split)]
+    assert [told[0], told[1][:2], told[2]] == [list(get_args(kind)) for kind in (SizeRule, Resample, Split)]
 
 
 def test_the_page_has_every_field_of_a_teacher_and_of_a_view_set() -> None:

@@ -12,11 +12,11 @@ from pipeline.inventory.teacher_maps import map_specs
 from pipeline.views.shard_task import details_of
 from pipeline.views.stage import read_manifests
 from pipeline.views.tasks import CommittedViews, read_committed
-from storage_schemas.cache import Cache, phi_s_digest
+from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
 from storage_schemas.format.layout import features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
-from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.format.teacher import Precision, TeacherSpec
 from storage_schemas.format.views import ViewSet, teacher_tokens
 from teachers.source import precision_of

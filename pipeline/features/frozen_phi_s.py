@@ -4,9 +4,9 @@ import numpy as np
 
 from pipeline.phi_s.fit import fit_phi_s
 from pipeline.phi_s.moments import Moments
-from storage_schemas.cache import Cache, phi_s_digest
+from storage_schemas.cache import Cache
 from storage_schemas.format.identity import Identity, require_same
-from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.objects.publish import publish_group, require_claim
 from storage_schemas.small_arrays import write_small_arrays
 

@@ -22,7 +22,7 @@ from pipeline.verify.tasks import in_pool
 from pipeline.verify.verdict import ReadIndependently
 from pipeline.verify.worker import CheckReport
 from pipeline.verify.zarr_metadata import metadata_name
-from storage_schemas.cache import PHI_S_ARRAYS, Cache
+from storage_schemas.cache import Cache
 from storage_schemas.command_line import missing_package
 from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem
@@ -31,6 +31,7 @@ from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.seeds import generator
 from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.objects.store import Store
+from storage_schemas.read_phi_s import PHI_S_ARRAYS
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.small_arrays import read_small_array
 

@@ -7,8 +7,9 @@ from typing import final
 
 from pipeline.inventory.units import Unit
 from pipeline.verify.problems import Findings, collecting
-from storage_schemas.cache import NOT_A_GROUP, Cache
+from storage_schemas.cache import Cache
 from storage_schemas.commits import committed_shards
+from storage_schemas.format.groups import NOT_A_GROUP
 from storage_schemas.format.layout import ATTRIBUTE, FEATURES
 from storage_schemas.format.shard_format import ArraySpec, parse_array_metadata
 from storage_schemas.objects.store import Store

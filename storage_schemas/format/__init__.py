@@ -1,4 +1,4 @@
-"""The contract as values: keys, shapes, geometry, manifests, tables, the bytes of a shard. It reads and writes nothing.
+"""The contract as values: names, shapes, geometry, manifests, tables, the bytes of a shard. Nothing is read or written.
 
 Door: all of it.
 """

@@ -1,6 +1,6 @@
 """The errors that a user can act on: one message with every problem, each with its place and its fix."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -108,3 +108,22 @@ class StorageError(AbstractStillhouseError):
     """The store fails: an outage, a full disk, a missing permission. What was committed stays."""
 
     verb = "failed"
+
+
+def require_fields(subject: str, place: str, found: Collection[str], expected: Collection[str]) -> None:
+    """Refuse a stored object whose fields are not those of this version.
+
+    Args:
+        subject: what the object is, for the message.
+        place: where it lies, for the message.
+        found: names of its fields.
+        expected: names of the fields that this version reads.
+
+    Raises:
+        ContractError: fields are missing or unknown; it names all of them.
+    """
+    kinds = {"lacks": set(expected) - set(found), "has unknown": set(found) - set(expected)}
+    odd = [f"{kind} {', '.join(sorted(names))}" for kind, names in kinds.items() if names]
+    if odd:
+        fix = "another version of Stillhouse wrote it: use that version"
+        raise ContractError(subject, [Problem(place=place, found=" and ".join(odd), fix=fix)])

@@ -1,11 +1,10 @@
 """Where tokens lie: windows in a canvas, tokens in a window, and which student tokens meet which teacher tokens.
 
 Everything is counted in **patches** of the student, the unit in which windows move. A window of 16 patches that a
-teacher sees as 24 tokens has tokens of 2/3 patch. All positions are rational, so the code works in integers and is
-exact.
+teacher sees as 24 tokens has tokens of 2/3 patch. All positions are rational numbers, so the code works in integers and
+is exact.
 
-This module is the truth for both sides: the pipeline draws and records offsets by it, the trainer takes its weights
-from it.
+Both sides use this module alone: the pipeline to draw and record offsets, the trainer to compute its weights.
 """
 
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ class CanvasGeometry:
     patch: int
     """Side of a student patch (pixels): windows move by whole patches."""
     margin: int
-    """How many patches a window can move along each axis (patches); 0 leaves no room for shifts."""
+    """How far a window can move along each axis (patches); 0 leaves no room for shifts."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.resolution < 1 or self.resolution % self.patch:
@@ -77,14 +76,16 @@ class TokenAxis:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AxisMatch:
-    """How two token axes meet: the common positions, and what each side contributes to them."""
+    """How the tokens of two windows meet along one axis: the common positions, and what each side contributes to
+    them.
+    """
 
     student: Float64[np.ndarray, "positions student_tokens"]
-    """Weights that carry student tokens to positions; a row sums to 1 where `common`, else it is zero."""
+    """Weights that map student tokens to positions. A row sums to 1 where `common`, and is zero elsewhere."""
     teacher: Float64[np.ndarray, "positions teacher_tokens"]
-    """Weights that carry teacher tokens to positions; a row sums to 1 where `common`, else it is zero."""
+    """Weights that map teacher tokens to positions. A row sums to 1 where `common`, and is zero elsewhere."""
     common: Bool[np.ndarray, " positions"]
-    """Ω along this axis: positions whose whole cell both windows contain."""
+    """Ω along this axis: positions whose whole cell lies in both windows."""
 
 
 def cut_windows(
@@ -114,10 +115,19 @@ def cut_windows(
 
 
 def overlap_weights(cells: TokenAxis, tokens: TokenAxis) -> Float64[np.ndarray, "cells tokens"]:
-    """Return how much of each cell each token covers (fractions of the cell): the exact area resampling of one axis.
+    """Return how much of each cell each token covers: exact resampling by area, along one axis.
 
-    A field that is constant over tokens has, over a cell, the mean Σ_j w_ij x_j. Equal spacing gives zeros and ones, so
-    a shift by whole tokens is exact. A row sums to less than 1 where its cell reaches beyond the tokens' window.
+        w_ij = |cell_i ∩ token_j| / |cell_i|
+
+    The mean over cell i of a field that is constant over each token is Σ_j w_ij x_j. Equal spacing gives zeros and
+    ones, so a shift by whole tokens is exact.
+
+    Args:
+        cells: the axis that is resampled to.
+        tokens: the axis that is resampled, in the same canvas.
+
+    Returns:
+        Fractions of a cell. A row sums to less than 1 where its cell reaches beyond the tokens' window.
     """
     cell_edges = _edges(cells, other=tokens)
     token_edges = _edges(tokens, other=cells)
@@ -127,14 +137,16 @@ def overlap_weights(cells: TokenAxis, tokens: TokenAxis) -> Float64[np.ndarray, 
 
 
 def match_axis(student: TokenAxis, teacher: TokenAxis) -> AxisMatch:
-    """Match a student's axis with a teacher's: F_{S→T} and Ω of v4 eq 1, along one axis.
+    """Match the tokens of a student with those of a teacher, along one axis: F_{S→T} and Ω.
 
     The finer side is resampled to the coarser, and a position counts only where its whole cell lies in both windows.
     With equal spacing the positions are the teacher's tokens, and the map is a shift by whole tokens.
 
+    Source: v4 eq 1.
+
     Args:
-        student: the student's window and tokens.
-        teacher: the teacher's window and tokens, in the same canvas.
+        student: the student's window and tokens (patches).
+        teacher: the teacher's window and tokens in the same canvas (patches).
     """
     on_teacher = teacher.tokens * student.span <= student.tokens * teacher.span
     cells = teacher if on_teacher else student
@@ -158,8 +170,16 @@ def match_tokens(
 ]:
     """Bring a student's and a teacher's tokens of one view to their common positions, in float64.
 
+    `trainer.TokenMap` does the same for batches of tensors.
+
+    Args:
+        student: tokens of the student's window, in the teacher's feature space.
+        teacher: tokens of the teacher's window.
+        rows: how their rows meet.
+        cols: how their columns meet.
+
     Returns:
-        F_{S→T}[student], the teacher beside it, and Ω. Outside Ω both features are zero.
+        F_{S→T}[student], the teacher's tokens at the same positions, and Ω. Outside Ω both are zero.
     """
     mapped = np.einsum("ps,qt,stc->pqc", rows.student, cols.student, student.astype(np.float64), optimize=True)
     beside = np.einsum("ps,qt,stc->pqc", rows.teacher, cols.teacher, teacher.astype(np.float64), optimize=True)
@@ -167,7 +187,7 @@ def match_tokens(
 
 
 def _edges(axis: TokenAxis, other: TokenAxis) -> np.ndarray:
-    """Token boundaries in units of 1 / (axis.tokens × other.tokens) patch, so that both axes' edges are integers."""
+    """Return token boundaries in units of 1 / (axis.tokens × other.tokens) patch: both axes then have integer edges."""
     steps = np.arange(axis.tokens + 1, dtype=np.int64)
     return axis.start * axis.tokens * other.tokens + steps * axis.span * other.tokens
 

@@ -1,4 +1,4 @@
-"""Identity: what a thing was computed from, as a JSON object; its digest; and how two of them differ."""
+"""Identities: what a result was computed from, as a JSON object; the digest of it; and how two of them differ."""
 
 import hashlib
 import json
@@ -8,28 +8,28 @@ from typing import Any
 from storage_schemas.format.errors import ContractError, IdentityError, Problem
 
 Identity = Mapping[str, Any]
-"""JSON-ready values by name, nested as they come."""
+"""JSON-ready values by name, nested to any depth."""
 
 
 def digest(identity: Identity) -> str:
-    """Return the SHA-256 (hexadecimal) of an identity's canonical JSON: keys sorted as text, no space.
+    """Return the SHA-256 (hexadecimal) of an identity's canonical JSON: keys sorted as text, no spaces.
 
-    An identity that was stored and read again has the same digest.
+    An identity has the same digest before it is stored and after it is read.
 
     Raises:
-        ContractError: it holds NaN, infinity or what JSON cannot say.
+        ContractError: it holds NaN, infinity, or a value that JSON does not have.
     """
     text = json.dumps(_as_stored(identity), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differences(stored: Identity, current: Identity, holder: str = "the cache") -> list[Problem]:
-    """Name every value in which two identities differ, with both values and whose they are.
+    """Return one problem for every value in which two identities differ, with both values.
 
     Args:
-        stored: what is there.
-        current: this run's.
-        holder: where `stored` is, for the message.
+        stored: the identity that is there already.
+        current: the identity of this run.
+        holder: what holds `stored`, for the message.
     """
     before, now = dict(_leaves(_as_stored(stored))), dict(_leaves(_as_stored(current)))
     absent = "nothing"
@@ -44,23 +44,23 @@ def differences(stored: Identity, current: Identity, holder: str = "the cache") 
 
 
 def require_same(subject: str, stored: Identity, current: Identity, fix: str) -> None:
-    """Refuse to go on when two identities differ.
+    """Refuse to go on where two identities differ.
 
     Args:
         subject: what is compared, for the message.
-        stored: the cache's.
-        current: this run's.
-        fix: what the user can do about it.
+        stored: the identity in the cache.
+        current: the identity of this run.
+        fix: what the user can do.
 
     Raises:
-        IdentityError: they differ; every value that does is named.
+        IdentityError: they differ; it names every value that does.
     """
     if problems := differences(stored, current):
         raise IdentityError(subject, [*problems, Problem(place="what to do", found=fix)])
 
 
 def _as_stored(identity: Identity) -> dict[str, Any]:
-    # keys become text and tuples lists: {2: …, 10: …} would sort another way before it was stored than after
+    # JSON turns keys into text and tuples into lists: {2: …, 10: …} sorts differently before it is stored and after
     try:
         return json.loads(json.dumps(identity, allow_nan=False))
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Where things lie in a cache: every array, table and object by its one name.
+"""Names in a cache: where every array, table and object lies.
 
     CACHE/features.zarr/views/<set>/pixels
     CACHE/features.zarr/views/<set>/detail/<teacher>
@@ -6,7 +6,8 @@
     CACHE/features.zarr/teachers/<teacher>/{phi_s,stats}/…
     CACHE/tables/{images,views,rejected,placements,shards}/…
 
-A **unit** is what commits together: the views of a set, a teacher's detail of a set, a teacher's features of a set.
+A **unit** is what is committed together: the views of a set, the details of a set for one teacher, the features of a
+set from one teacher.
 """
 
 from collections.abc import Iterable
@@ -17,72 +18,87 @@ from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.views import ViewSet
 
 FORMAT_VERSION = 1
-"""Version of the cache's format. A reader refuses any other by name."""
+"""Version of the cache's format. A reader refuses any other version."""
 FEATURES = "features.zarr"
 """The Zarr group, relative to the cache."""
 ATTRIBUTE = "stillhouse"
-"""The one attribute of ours on a Zarr group; its value is a JSON object."""
+"""The only attribute of a Zarr group; its value is a JSON object."""
 
 
 def views_unit(view_set: ViewSet) -> str:
-    """The unit of a set's canvases and of the tables that say what was cut from where."""
+    """Return the unit of a set's canvases, and of the tables that say which crop of which image each of them is."""
     return f"views/{view_set.name}"
 
 
 def detail_unit(view_set: ViewSet, teacher: str) -> str:
-    """The unit of the windows that a fixed teacher sees at its own scale."""
+    """Return the unit of the windows that a fixed teacher sees at its own scale."""
     return f"views/{view_set.name}/detail/{teacher}"
 
 
 def features_unit(view_set: ViewSet, teacher: str) -> str:
-    """The unit of a teacher's features of a set, with the placements they were computed under."""
+    """Return the unit of a teacher's features of a set, with the placements that they were computed with."""
     return f"teachers/{teacher}/{view_set.name}"
 
 
 def pixels_array(view_set: ViewSet) -> str:
-    """uint8 [rows, side, side, 3]: the canvases, at the student's scale."""
+    """Return the path of the canvases at the student's scale: uint8 `[rows, side, side, 3]`."""
     return f"{views_unit(view_set)}/pixels"
 
 
 def detail_array(view_set: ViewSet, teacher: str) -> str:
-    """uint8 [rows, native, native, 3]: a fixed teacher's windows, cut straight from the source at its scale."""
+    """Return the path of a fixed teacher's windows, cut from the source image at its scale: uint8 `[rows, side, side,
+    3]`.
+    """
     return detail_unit(view_set, teacher)
 
 
 def spatial_array(view_set: ViewSet, teacher: str) -> str:
-    """[rows, token rows, token columns, channels]: spatial tokens in PHI-S units."""
+    """Return the path of a teacher's spatial tokens in PHI-S units: `[rows, tokens, tokens, channels]`."""
     return f"{features_unit(view_set, teacher)}/spatial"
 
 
 def summary_array(view_set: ViewSet, teacher: str) -> str:
-    """float32 [rows, channels]: summaries in raw teacher units."""
+    """Return the path of a teacher's summaries in raw teacher units: float32 `[rows, channels]`."""
     return f"{features_unit(view_set, teacher)}/summary"
 
 
 def array_object(array: str, shard: int, axes: int) -> str:
-    """The object that holds a shard of an array sharded along its first axis, relative to the cache."""
+    """Return the object that holds a shard of an array, relative to the cache.
+
+    Args:
+        array: path inside `features.zarr`.
+        shard: number of the shard, along the first axis.
+        axes: number of axes of the array.
+    """
     return f"{FEATURES}/{array}/c/{shard}" + "/0" * (axes - 1)
 
 
 def table_part(table: str, where: str, shard: int) -> str:
-    """The Parquet file with a shard's rows of a table, relative to the cache."""
+    """Return the Parquet file with a shard's rows of a table, relative to the cache.
+
+    Args:
+        table: name of the table.
+        where: what the part is of: a view set, a teacher and a view set, or a unit.
+        shard: number of the shard.
+    """
     return f"tables/{table}/{where}/{shard:05d}.parquet"
 
 
 def images_part(generation: int) -> str:
-    """The images that a generation brought, copies too, relative to the cache."""
+    """Return the Parquet file with the images that a generation added, copies included, relative to the cache."""
     return f"tables/images/{generation:05d}.parquet"
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardGrid:
-    """Row slots of a view set, cut into shards. Each generation of views starts in a shard of its own."""
+    """The row slots of a view set, divided into shards. Each generation of views starts in a new shard."""
 
     counts: tuple[int, ...]
-    """Views drawn in each generation, one row slot for each: what the cache was made with, then each extension."""
+    """Views drawn in each generation: the first one, then one for each extension. Every view has a row slot."""
     rows_per_shard: int
-    """Row slots in a shard (views): the smallest writable unit. A chunk is one view, the smallest readable unit."""
+    """Row slots in a shard (views). A shard is the smallest unit that is written; a chunk, one view, the smallest that
+    is read."""
 
     def __post_init__(self) -> None:
         if not self.counts or min(self.counts) < 0 or self.rows_per_shard < 1:
@@ -96,12 +112,12 @@ class ShardGrid:
 
     @property
     def shards(self) -> int:
-        """Number of shards; the last of each generation may be partly filled."""
+        """Number of shards. The last shard of each generation may be filled in part."""
         return sum(-(-count // self.rows_per_shard) for count in self.counts)
 
     @property
     def rows(self) -> int:
-        """Length of the set's arrays: row slots up to the last one that a view was drawn for."""
+        """Length of the set's arrays: all row slots up to the last one that a view was drawn for."""
         return self.slots(self.shards - 1).stop if self.shards else 0
 
     def missing(self, committed: Iterable[int]) -> list[int]:
@@ -109,7 +125,7 @@ class ShardGrid:
         return sorted(set(range(self.shards)).difference(committed))
 
     def first(self, generations: int) -> "ShardGrid":
-        """Return the grid as it was when there were only so many generations."""
+        """Return the grid of the first generations alone, as it was before the others were added."""
         return ShardGrid(counts=self.counts[:generations], rows_per_shard=self.rows_per_shard)
 
     def slots(self, shard: int) -> range:
@@ -122,7 +138,7 @@ class ShardGrid:
         return range(first, first + len(self.drawn(shard)))
 
     def drawn(self, shard: int) -> range:
-        """Return which of the set's views a shard was given, counted over all generations.
+        """Return which views of the set a shard was given, by their numbers over all generations.
 
         Raises:
             ContractError: the grid has no such shard.
@@ -134,5 +150,5 @@ class ShardGrid:
                 first = (shard - passed) * self.rows_per_shard
                 return range(before + first, before + min(first + self.rows_per_shard, count))
             before, passed = before + count, passed + shards
-        found = f"there is no shard {shard} among {self.shards}"
+        found = f"there is no shard {shard}: the set has {self.shards} shards"
         raise ContractError("shard grid", [Problem(place="shard", found=found)])

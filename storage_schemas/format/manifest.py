@@ -1,13 +1,13 @@
-"""What the cache says of itself, in the attributes of its Zarr groups: the view sets, the teachers, their identities.
+"""Manifests: what the groups of a cache say about its view sets and its teachers, and what these were computed from.
 
-They are stored sealed, see `seal`.
+They are stored with a seal; see `seal`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from storage_schemas.format.errors import ContractError, Problem
+from storage_schemas.format.errors import ContractError, Problem, require_fields
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import Identity, digest
 from storage_schemas.format.layout import ShardGrid
@@ -18,13 +18,15 @@ from storage_schemas.format.views import ViewSet
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSetManifest:
-    """Shape of one view set."""
+    """Sizes of one view set."""
 
     grid: ShardGrid
+    """Its row slots and shards."""
     geometry: CanvasGeometry
+    """Its canvas."""
 
     def attributes(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
+        """Return the manifest as JSON-ready values."""
         return {
             "views": list(self.grid.counts),
             "rows_per_shard": self.grid.rows_per_shard,
@@ -35,7 +37,11 @@ class ViewSetManifest:
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> "ViewSetManifest":
-        """Read `attributes()` back; other fields are refused."""
+        """Read `attributes()` back.
+
+        Raises:
+            ContractError: its fields are not those of this version.
+        """
         _require_fields("view set", values, {"views", "rows_per_shard", "resolution", "patch", "margin"})
         return cls(
             grid=ShardGrid(counts=tuple(values["views"]), rows_per_shard=values["rows_per_shard"]),
@@ -46,20 +52,24 @@ class ViewSetManifest:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What some views were drawn by: those that a cache was made with, or those that one extension added."""
+    """How some views were drawn: the views that a cache was made with, or those that one extension added."""
 
     views: Mapping[str, Any]
     """Settings of the views."""
     images: Mapping[str, Any]
-    """The images that it brought, without copies: `count`, and `keys_sha256`, the digest of their keys."""
+    """The images that it added, without copies: `count`, and `keys_sha256`, the digest of their keys."""
 
     def attributes(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
+        """Return the generation as JSON-ready values."""
         return {"views": self.views, "images": self.images}
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> "Generation":
-        """Read `attributes()` back; other fields are refused."""
+        """Read `attributes()` back.
+
+        Raises:
+            ContractError: its fields are not those of this version.
+        """
         _require_fields("generation", values, {"views", "images"})
         return cls(views=values["views"], images=values["images"])
 
@@ -67,36 +77,36 @@ class Generation:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewsManifest:
-    """Attributes of `views`: what was cut, from what."""
+    """Attributes of the group `views`: which view sets there are, and what they were cut from."""
 
     identity: Identity
-    """What the cache was made with: recipe, settings of the views, digest of the image list."""
+    """What the first generation was cut from: recipe, settings of the views, digest of the image list."""
     sets: Mapping[ViewSet, ViewSetManifest]
-    """The view sets that hold views, in order of name."""
+    """The view sets that hold views."""
     extensions: tuple[Generation, ...] = ()
-    """What was added since, oldest first."""
+    """Generations that were added later, oldest first."""
 
     @property
     def digest(self) -> str:
-        """Digest of the identity: every view shard and every feature carries it. Extensions leave it as it is."""
+        """Digest of the identity, which every record of these views carries. Extensions do not change it."""
         return digest(self.identity)
 
     @property
     def exported(self) -> bool:
-        """Whether the views are a subset of those of another cache, which was exported to here."""
+        """Whether the views were exported from another cache."""
         return "export" in self.identity
 
     @property
     def generations(self) -> tuple[Generation, ...]:
-        """What the cache was made with, and what was added since."""
+        """All generations, the first one first."""
         return Generation(views=self.identity["views"], images=self.identity["images"]), *self.extensions
 
     def attributes(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
+        """Return the manifest as JSON-ready values."""
         return {
             "identity": self.identity,
-            "sets": {key.name: one.attributes() for key, one in self.sets.items()},
-            "extensions": [one.attributes() for one in self.extensions],
+            "sets": {view_set.name: shape.attributes() for view_set, shape in self.sets.items()},
+            "extensions": [generation.attributes() for generation in self.extensions],
         }
 
     @classmethod
@@ -104,14 +114,14 @@ class ViewsManifest:
         """Read `attributes()` back.
 
         Raises:
-            ContractError: its fields are not those of this version, or a set has views of other generations.
+            ContractError: its fields are not those of this version, or a set has another number of generations.
         """
         _require_fields("views", values, {"identity", "sets", "extensions"})
-        sets = {ViewSet.parse(name): ViewSetManifest.from_attributes(one) for name, one in values["sets"].items()}
+        sets = {ViewSet.parse(name): ViewSetManifest.from_attributes(shape) for name, shape in values["sets"].items()}
         extensions = tuple(map(Generation.from_attributes, values["extensions"]))
-        for view_set, one in sets.items():
-            if len(one.grid.counts) != 1 + len(extensions):
-                found = f"has views of {len(one.grid.counts)} generations, there are {1 + len(extensions)}"
+        for view_set, shape in sets.items():
+            if len(shape.grid.counts) != 1 + len(extensions):
+                found = f"has views of {len(shape.grid.counts)} generations, there are {1 + len(extensions)}"
                 raise ContractError("manifest of views", [Problem(place=view_set.name, found=found)])
         return cls(identity=values["identity"], sets=sets, extensions=extensions)
 
@@ -119,34 +129,35 @@ class ViewsManifest:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherManifest:
-    """Attributes of `teachers/<teacher>`: what computed the features."""
+    """Attributes of the group `teachers/<teacher>`: the teacher, and what its features were computed from."""
 
     spec: TeacherSpec
+    """The teacher."""
     identity: Identity
-    """Views, spec, weights, precision, placements, encoding, PHI-S: all that the stored values depend on."""
+    """Everything that the stored values depend on: views, spec, weights, precision, placements, encoding, PHI-S."""
     tokens: Mapping[ViewSet, int]
     """Tokens along one side of a window, for each view set."""
 
     @property
     def digest(self) -> str:
-        """Digest of the identity: every feature shard carries it."""
+        """Digest of the identity, which every record of these features carries."""
         return digest(self.identity)
 
     @property
     def exported(self) -> bool:
-        """Whether the features are those of another cache, which were exported to here."""
+        """Whether the features were exported from another cache."""
         return "source" in self.identity
 
     @property
     def origin(self) -> Identity:
-        """What the features were computed from, in the cache where a teacher was run."""
+        """The identity of the features in the cache where the teacher was run."""
         identity = self.identity
         while "source" in identity:
             identity = identity["source"]
         return identity
 
     def attributes(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
+        """Return the manifest as JSON-ready values."""
         tokens = {key.name: tokens for key, tokens in self.tokens.items()}
         return {"spec": self.spec.attributes(), "identity": self.identity, "tokens": tokens}
 
@@ -179,6 +190,4 @@ class CacheManifests:
 
 
 def _require_fields(subject: str, values: Mapping[str, Any], fields: set[str]) -> None:
-    if odd := set(values) ^ fields:
-        found = f"fields that this version does not share: {', '.join(sorted(odd))}"
-        raise ContractError(f"manifest of {subject}", [Problem(place="attributes", found=found)])
+    require_fields(f"manifest of {subject}", "attributes", values, fields)

@@ -1,9 +1,10 @@
-"""Mosaics: how many windows share one forward of a canvas teacher, and where each lies.
+"""Mosaics: how many windows share one forward of a canvas teacher, and where each of them lies.
 
-Cells are laid out **in tokens**: a cell boundary that falls inside a token would shift every feature after it. For a
-canvas of 72 tokens: 128 px windows (8 tokens) 9 × 9, 224 px (14) 5 × 5 with two tokens to spare, 432 px (27) 2 × 2 in
-cells of 36.
-Source: v2.5 section 4.3, counted in pixels there.
+Cells are measured **in tokens**: a cell boundary inside a token would shift every feature after it. A canvas of 72
+tokens holds 9 × 9 windows of 128 px (8 tokens), 5 × 5 of 224 px (14, with two tokens to spare), and 2 × 2 of 432 px
+(27, in cells of 36).
+
+Source: v2.5 section 4.3, which counts in pixels.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from storage_schemas.format.seeds import Key, uniforms
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MosaicLayout:
-    """Cells of equal size on a square canvas; a window lies at the top left corner of its cell."""
+    """Cells of equal size on a square canvas. A window lies at the top left corner of its cell."""
 
     canvas_tokens: int
     """Side of the canvas (tokens)."""
@@ -48,18 +49,21 @@ class MosaicLayout:
         return self.canvas_tokens // self.per_side
 
     def corner(self, cell: int) -> Offset:
-        """Return the first token (row, column) of a cell, counted row by row.
+        """Return where a cell starts (tokens).
+
+        Args:
+            cell: its number, row by row from the top left.
 
         Raises:
-            ContractError: the mosaic has no such cell.
+            ContractError: there is no such cell.
         """
         if not 0 <= cell < self.capacity:
-            found = f"there is no cell {cell} among {self.capacity}"
+            found = f"there is no cell {cell}: the mosaic has {self.capacity} cells"
             raise ContractError("mosaic", [Problem(place="cell", found=found)])
         row, col = divmod(cell, self.per_side)
         return Offset(row=row * self.cell_tokens, col=col * self.cell_tokens)
 
 
 def draw_cells(layout: MosaicLayout, key: Key) -> list[int]:
-    """Return the cell of each of a mosaic's `capacity` members: a permutation that depends on the key alone."""
+    """Return the cell of each of a mosaic's `capacity` windows: a permutation that depends on the key alone."""
     return np.argsort(uniforms(key, layout.capacity), kind="stable").tolist()

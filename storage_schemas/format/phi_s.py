@@ -1,5 +1,6 @@
-"""PHI-S: the one rotation and the one scale that standardise every channel of a teacher, and the way back."""
+"""PHI-S: one rotation and one scale that standardise every channel of a teacher's features, and their inverse."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import final
 
@@ -16,8 +17,10 @@ class PhiS:
 
         stored = φ⁻¹ R (raw − μ),   raw = φ Rᵀ stored + μ,   R = H Uᵀ
 
-    Source: Ranzinger et al. 2024, arXiv:2410.01680; v2.5 eq 7. Fitted once per teacher, never again: eigenvectors move
-    between fits, and every target would move with them.
+    It is fitted once per teacher and never again: eigenvectors change between fits, and every target would change with
+    them.
+
+    Source: Ranzinger et al. 2024, arXiv:2410.01680; v2.5 eq 7.
     """
 
     mean: Float64[np.ndarray, " channels"]
@@ -50,16 +53,37 @@ class PhiS:
         return (self.rotation.T * self.scale).astype(np.float32)
 
 
+def phi_s_digest(phi_s: PhiS) -> str:
+    """Return the SHA-256 (hexadecimal) of a map's float64 bytes: mean, rotation, scale."""
+    parts = (phi_s.mean, phi_s.rotation, np.float64(phi_s.scale))
+    return hashlib.sha256(b"".join(np.asarray(part, dtype="<f8").tobytes() for part in parts)).hexdigest()
+
+
 def to_stored(phi_s: PhiS, raw: Float[np.ndarray, "*rows channels"]) -> Float32[np.ndarray, "*rows channels"]:
-    """Map raw teacher features to PHI-S units, in float32.
+    """Map raw teacher features to PHI-S units.
+
+        stored = φ⁻¹ R (raw − μ)
 
     Args:
         phi_s: the teacher's frozen map.
         raw: features (raw teacher units), channels last.
+
+    Returns:
+        The same features (PHI-S units), in float32.
     """
     return (raw.astype(np.float32) - phi_s.mean.astype(np.float32)) @ phi_s.forward_weight.T
 
 
 def to_raw(phi_s: PhiS, stored: Float[np.ndarray, "*rows channels"]) -> Float32[np.ndarray, "*rows channels"]:
-    """Map stored features back to raw teacher units, in float32; the inverse of `to_stored`."""
+    """Map stored features back to raw teacher units: the inverse of `to_stored`.
+
+        raw = φ Rᵀ stored + μ
+
+    Args:
+        phi_s: the teacher's frozen map.
+        stored: features (PHI-S units), channels last.
+
+    Returns:
+        The same features (raw teacher units), in float32.
+    """
     return stored.astype(np.float32) @ phi_s.inverse_weight.T + phi_s.mean.astype(np.float32)

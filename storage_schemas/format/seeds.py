@@ -1,7 +1,7 @@
-"""Randomness from content: every draw is a function of what is drawn for, never of order, worker or machine.
+"""Random draws by key: a draw depends on its key alone, never on order, worker or machine.
 
-A draw is keyed by a tuple such as `(recipe seed, image key, draw, "offset", teacher)`. A hash of the key is the draw,
-so two runs that meet the same view in another order, or on another machine, draw the same crop, shift and cell.
+A key is a tuple such as `(recipe seed, image key, draw, "offset", teacher)`, and the draw is a hash of it. So two runs
+that reach the same view in another order, or on another machine, draw the same crop, shift and cell.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from jaxtyping import Float64
 from storage_schemas.format.errors import Problem, SettingError
 
 Key = tuple[int | str, ...]
-"""What a draw is for. The parts are joined without ambiguity: ("a", "bc") and ("ab", "c") draw differently."""
+"""What a draw is for. Its parts stay apart: ("a", "bc") and ("ab", "c") draw differently."""
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -30,7 +30,7 @@ def digest_of(key: Key) -> bytes:
 
 
 def canonical(key: Key) -> bytes:
-    """Return a key as canonical JSON, the bytes that are hashed."""
+    """Return a key as canonical JSON: the bytes that are hashed."""
     return f"[{','.join(map(_canonical_part, key))}]".encode()
 
 
@@ -43,7 +43,11 @@ def _canonical_part(part: int | str) -> str:
 def uniforms(key: Key, count: int) -> Float64[np.ndarray, " count"]:
     """Return numbers drawn uniformly from [0, 1): 53 bits each of the SHAKE-256 stream of the key.
 
-    What a cache is made of is drawn from here, not from a NumPy generator, whose streams may change between releases.
+    Everything random in a cache is drawn here and not by NumPy's generators, whose streams may change between releases.
+
+    Args:
+        key: what the numbers are for.
+        count: how many.
     """
     stream = hashlib.shake_256(canonical(key)).digest(8 * count)
     return (np.frombuffer(stream, dtype=">u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -59,22 +63,22 @@ def _uniform(stream: bytes) -> float:
 
 
 def generator(key: Key) -> np.random.Generator:
-    """Return a NumPy generator (PCG64) seeded by the key alone, for draws that no cache keeps."""
+    """Return a NumPy generator (PCG64) seeded by the key alone, for draws that are not stored in a cache."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest_of(key), "little")))
 
 
 def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
-    """Choose one of `proportions`' keys, each as often as its (positive, not necessarily normalised) weight says.
+    """Choose one of several, each with a probability in proportion to its weight.
 
-    With u uniform on [0, 1) for each choice of its own, the least −ln(1 − u) / weight is taken: of exponential waiting
-    times of these rates, the first. A choice that is added later draws its own u and changes no other's, so it takes
-    its share from the others and moves nothing between them.
+    Every choice draws its own u, uniform on [0, 1), and the choice with the smallest −ln(1 − u) / weight is taken:
+    these are exponential waiting times, and the first to end wins. A choice that is added later draws its own u and
+    changes no other, so it takes its share from the others and moves nothing between them.
 
     Source: weighted rendezvous hashing; Thaler and Ravishankar 1998, doi:10.1109/90.663936, without weights.
 
     Args:
-        proportions: choice → weight (unitless). Their order changes nothing: an identity does not keep it either.
-        key: what the choice is for. Each choice draws for this key with itself at the end.
+        proportions: choice → weight (unitless, positive; they need not add up to 1). Their order has no effect.
+        key: what the choice is for. Each choice draws for this key with itself appended.
 
     Raises:
         SettingError: there is nothing to choose from, or a weight is not a positive number.
@@ -82,7 +86,7 @@ def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
     if not proportions or not all(math.isfinite(weight) and weight > 0 for weight in proportions.values()):
         found = f"{dict(proportions)} are not positive weights of one choice or more"
         raise SettingError("proportions", [Problem(place=str(key), found=found)])
-    shared = hashlib.shake_256(canonical(key).removesuffix(b"]"))  # what all draws begin with
+    shared = hashlib.shake_256(canonical(key).removesuffix(b"]"))  # all draws begin with it
 
     def wait(choice: Choice) -> float:
         drawn = shared.copy()
@@ -93,5 +97,5 @@ def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
 
 
 def hash_order(keys: Sequence[Key]) -> list[int]:
-    """Return the order (indices into `keys`) of a shuffle that depends on the keys alone, not on how they came."""
+    """Return a shuffled order (indices into `keys`) that depends on the keys alone, not on the order they come in."""
     return sorted(range(len(keys)), key=lambda index: digest_of(keys[index]))

@@ -1,10 +1,11 @@
-"""The bytes of a shard: Zarr v3 `sharding_indexed`, one view per chunk, index at the end, CRC32C on everything.
+"""The bytes of a shard: Zarr v3 `sharding_indexed`, one view per chunk, the index at the end, CRC32C on everything.
 
     chunk 0 | crc32c | chunk 1 | crc32c | … | (offset, length) of every chunk slot, uint64 little-endian | crc32c
 
-Each chunk's bytes are its array in C order, little-endian, compressed where the encoding says so, then four bytes of
-CRC32C (Castagnoli, little-endian). A slot without a view has offset and length 2⁶⁴ − 1. Source: the Zarr v3
-specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`.
+A chunk is a view's entry in C order, little-endian, compressed where the array is, then four bytes of CRC32C
+(Castagnoli, little-endian). A slot without a view has offset and length 2⁶⁴ − 1.
+
+Source: the Zarr v3 specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`.
 """
 
 import json
@@ -25,9 +26,9 @@ from storage_schemas.format.layout import ATTRIBUTE
 Compression = Literal["none", "zstd"]
 StoredType = Literal["uint8", "int8", "float16", "float32"]
 FILL: Mapping[StoredType, int | str] = {"uint8": 0, "int8": INT8_NOTHING, "float16": "NaN", "float32": "NaN"}
-"""What readers that do not ask the commit log find where nothing is."""
+"""Fill values: what other Zarr readers show for row slots that hold no view."""
 Chunk = tuple[memoryview, bytes]
-"""A chunk's bytes, and their checksum, which follows them."""
+"""The bytes of a chunk, and the checksum that follows them."""
 NO_CHUNK = 2**64 - 1
 CHECKSUM_BYTES = 4
 ZSTD_LEVEL = 3
@@ -37,18 +38,18 @@ _ZSTD = pa.Codec("zstd")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySpec:
-    """An array of the cache: its name, its shape, and how its shards are written."""
+    """An array of the cache: its path, its shape, and how its shards are written."""
 
     path: str
     """Path inside `features.zarr`."""
     shape: tuple[int, ...]
-    """Row slots first, then the shape of one view's entry."""
+    """Number of row slots, then the shape of one view's entry."""
     dtype: StoredType
     """Stored type."""
     rows_per_shard: int
     """Row slots in one shard (views)."""
     compression: Compression = "none"
-    """Codec of each chunk. Features look like noise to it: zstd gains a few percent on float16."""
+    """Codec of each chunk. Features are close to noise: on float16, zstd saves a few percent."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -67,7 +68,7 @@ class ArraySpec:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a chunk's body is an entry as it lies in this machine's memory."""
+        """Whether a chunk holds an entry byte for byte as it is in this machine's memory."""
         return self.compression == "none" and np.dtype(self.dtype) == np.dtype(self.dtype).newbyteorder("<")
 
 
@@ -77,10 +78,14 @@ def index_bytes(rows_per_shard: int) -> int:
 
 
 def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> Chunk:
-    """Return one view's entry as the bytes of a chunk, which are not copied where they lie so already.
+    """Return one view's entry as the bytes of a chunk. An entry that has these bytes in memory already is not copied.
+
+    Args:
+        entry: `spec.entry_shape` of the array's dtype.
+        spec: the array.
 
     Raises:
-        ContractError: the entry's shape or dtype is not the array's.
+        ContractError: the entry has another shape or dtype than the array.
     """
     if entry.shape != spec.entry_shape or entry.dtype != np.dtype(spec.dtype):
         found = f"an entry is {entry.dtype} {entry.shape}, expected {spec.dtype} {spec.entry_shape}"
@@ -88,7 +93,7 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> Chunk:
     little = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
     body = little.reshape(-1).view(np.uint8)
     if spec.compression == "zstd":
-        # the codec that zarr-python writes with: its bytes. Imported here, so that readers need not load it
+        # zarr-python writes with this codec too: the bytes are the same. Readers need not load it
         from numcodecs.zstd import Zstd
 
         body = np.frombuffer(Zstd(level=ZSTD_LEVEL).encode(little), dtype=np.uint8)
@@ -103,6 +108,10 @@ def with_checksum(body: bytes | memoryview) -> bytes:
 def checked_body(chunk: memoryview, place: str) -> memoryview:
     """Return a chunk's bytes without their checksum, after checking it.
 
+    Args:
+        chunk: bytes and checksum.
+        place: array, shard and row, for the error.
+
     Raises:
         CorruptionError: the checksum is wrong.
     """
@@ -114,8 +123,13 @@ def checked_body(chunk: memoryview, place: str) -> memoryview:
 def require_checksum(body: UInt8[np.ndarray, "_"], stored: bytes, place: str) -> None:
     """Check a chunk's bytes against the checksum that is stored after them.
 
+    Args:
+        body: the bytes.
+        stored: the checksum.
+        place: array, shard and row, for the error.
+
     Raises:
-        CorruptionError: it is not theirs.
+        CorruptionError: they do not match.
     """
     if _checksum(body) != stored:
         raise CorruptionError("chunk", [Problem(place=place, found="its CRC32C does not match its bytes")])
@@ -126,8 +140,8 @@ def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str
 
     Args:
         chunk: the chunk's bytes, checksum included.
-        spec: the array's.
-        out: the caller's buffer, `spec.entry_shape` of the array's dtype.
+        spec: the array.
+        out: buffer to write into, `spec.entry_shape` of the array's dtype.
         place: array, shard and row, for the error.
 
     Raises:
@@ -145,8 +159,13 @@ def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str
 def require_whole_chunk(chunk: memoryview, spec: ArraySpec, place: str) -> None:
     """Check a chunk without decoding it: its checksum, and its length where it is not compressed.
 
+    Args:
+        chunk: bytes and checksum.
+        spec: the array.
+        place: array, shard and row, for the error.
+
     Raises:
-        CorruptionError: one is wrong.
+        CorruptionError: checksum or length is wrong.
     """
     body = checked_body(chunk, place)
     if spec.compression == "none" and len(body) != spec.entry_bytes:
@@ -155,14 +174,24 @@ def require_whole_chunk(chunk: memoryview, spec: ArraySpec, place: str) -> None:
 
 
 def encode_index(spans: list[tuple[int, int]], rows_per_shard: int) -> bytes:
-    """Return a shard's index: (offset, length) of each chunk written, empty slots after them."""
+    """Return a shard's index: offset and length of each chunk, then empty slots.
+
+    Args:
+        spans: start and length of each chunk, in order of slot (bytes).
+        rows_per_shard: slots of the shard.
+    """
     index = np.full((rows_per_shard, 2), NO_CHUNK, dtype="<u8")
     index[: len(spans)] = np.array(spans, dtype="<u8").reshape(-1, 2)
     return with_checksum(index.tobytes())
 
 
 def decode_index(index: bytes, rows_per_shard: int, place: str) -> UInt64[np.ndarray, "slots 2"]:
-    """Check a shard's index and return (offset, length) of every slot.
+    """Check a shard's index and return offset and length of every slot.
+
+    Args:
+        index: its bytes, checksum included.
+        rows_per_shard: slots of the shard.
+        place: array and shard, for the error.
 
     Raises:
         CorruptionError: length or checksum is wrong.
@@ -174,9 +203,9 @@ def decode_index(index: bytes, rows_per_shard: int, place: str) -> UInt64[np.nda
 
 
 def array_metadata(spec: ArraySpec) -> dict[str, Any]:
-    """Return the `zarr.json` of an array, as the Zarr v3 specification writes it."""
+    """Return the `zarr.json` of an array, as the Zarr v3 specification has it."""
     byte_order = {"name": "bytes", "configuration": {"endian": "little"}}
-    one_byte = {"name": "bytes"}  # an array of single bytes has no byte order to state
+    one_byte = {"name": "bytes"}  # single bytes have no byte order
     zstd = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
     sharding = {
         "chunk_shape": [1, *spec.entry_shape],
@@ -205,8 +234,12 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
 def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
     """Read an array's `zarr.json`.
 
+    Args:
+        path: the array, inside `features.zarr`.
+        metadata: its `zarr.json`.
+
     Raises:
-        ContractError: any layout but the one that `array_metadata` writes.
+        ContractError: it describes another layout than `array_metadata` writes.
     """
     try:
         chunk_codecs = metadata["codecs"][0]["configuration"]["codecs"]
@@ -221,13 +254,13 @@ def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
     except (KeyError, IndexError, TypeError, ContractError):
         understood = False
     if not understood:
-        fix = "it was not written by Stillhouse, or by another version"
-        raise ContractError("array", [Problem(place=f"{path}/zarr.json", found="names another layout", fix=fix)])
+        found, fix = "describes a layout that this version does not read", "another program or version wrote it"
+        raise ContractError("array", [Problem(place=f"{path}/zarr.json", found=found, fix=fix)])
     return spec
 
 
 def _problems(spec: ArraySpec) -> Iterator[Problem]:
-    # exactly int: JSON's 4.0, its true, and NumPy's integers would each go wrong later, and elsewhere
+    # exactly int: 4.0 and true from JSON, and NumPy integers, would fail later and elsewhere
     if len(spec.shape) < 2 or not all(type(length) is int and length > 0 for length in spec.shape):
         yield Problem(place="shape", found=f"{spec.shape} is not two or more positive whole numbers")
     if type(spec.rows_per_shard) is not int or spec.rows_per_shard < 1:
@@ -238,11 +271,11 @@ def _problems(spec: ArraySpec) -> Iterator[Problem]:
 
 
 def _as_json(metadata: dict[str, Any]) -> str:
-    return json.dumps(metadata, sort_keys=True)  # as text, 1 and true differ; as Python values they are equal
+    return json.dumps(metadata, sort_keys=True)  # Python takes 1 and True for equal; as text they differ
 
 
 def _inflate(body: memoryview, spec: ArraySpec, place: str) -> memoryview:
-    # The array's own shape sizes the buffer: a chunk that would inflate to more, or to less, is refused.
+    # the array's own shape gives the size of the buffer: a chunk that inflates to more or to less is refused
     try:
         return memoryview(_ZSTD.decompress(body, spec.entry_bytes))
     except OSError as error:

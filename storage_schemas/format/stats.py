@@ -28,19 +28,19 @@ PAPER_DISPERSIONS: Mapping[str, float] = MappingProxyType(
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundingStats:
-    """What storing the features in fewer bits costs, over all channels."""
+    """What is lost by storing features in fewer bits, over all channels."""
 
     numbers: int
-    """Numbers looked at."""
+    """Numbers that were sampled."""
     float16: float
     """Mean squared error of `float16` (PHI-S units squared)."""
     int8: float
     """Mean squared error of `int8` (PHI-S units squared)."""
     saturated: float
-    """Share of the numbers that are as large as `int8` holds, or larger."""
+    """Share of the numbers that reach or exceed the largest that `int8` holds."""
 
     def array(self) -> Float64[np.ndarray, "4"]:
-        """Return it as it is stored."""
+        """Return the four values as they are stored."""
         return np.array([float(self.numbers), self.float16, self.int8, self.saturated])
 
     @classmethod
@@ -48,7 +48,7 @@ class RoundingStats:
         """Read `array()` back.
 
         Raises:
-            ContractError: it is of another shape, or of negative numbers.
+            ContractError: it has another shape, or a negative number.
         """
         if values.shape != (4,) or (values < 0).any() or values[0] < 1:
             found = f"{values.tolist()} are not a count and three numbers of at least 0"
@@ -60,7 +60,7 @@ class RoundingStats:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ChannelStats:
-    """First two moments of stored spatial features over every token counted."""
+    """First two moments of stored spatial features, over all tokens that were counted."""
 
     tokens: int
     """Tokens counted."""
@@ -69,14 +69,18 @@ class ChannelStats:
     variance: Float64[np.ndarray, " channels"]
     """Variance of each channel (PHI-S units squared): 1 where the fit is perfect."""
     spectrum: Float64[np.ndarray, " channels"]
-    """Eigenvalues of the covariance (PHI-S units squared), falling, none below zero; times φ² in raw units."""
+    """Eigenvalues of the covariance (PHI-S units squared), the largest first, none below zero. Times φ² they are in raw
+    units."""
     rounding: RoundingStats
-    """What encodings cost."""
+    """What is lost by encodings."""
 
     def fidelity(self, encoding: Encoding) -> float | None:
-        """Return what an encoding leaves of the features: F = Var[t] / MSE, or None where it changes nothing.
+        """Return the fidelity of an encoding: F = Var[t] / MSE, or None where it changes nothing.
 
-        Source: v2.5 eq 8, with the stored feature in the student's place.
+        Source: v2.5 eq 8, with the encoded feature in place of the student's.
+
+        Args:
+            encoding: how the features are stored.
         """
         error = {"float32": 0.0, "float16": self.rounding.float16, "int8": self.rounding.int8}[encoding]
         return float(np.mean(self.variance)) / error if error else None
@@ -129,16 +133,16 @@ class TeacherStats:
     pooled: ChannelStats
     """Over all view sets together."""
     sets: Mapping[ViewSet, ChannelStats]
-    """Each view set that holds views on its own."""
+    """Over each view set that holds views."""
     dispersion: float | None
     """Disp(Θ_y) of v4 eq 6 (rad²) over raw summaries; None for a teacher without a summary."""
     mean_direction: Float64[np.ndarray, " summary_channels"] | None
     """μ_y of v4 eq 5, unit length; None for a teacher without a summary."""
     arrays: Mapping[str, str]
-    """SHA-256 of each array that was written with these, by its path in their group."""
+    """Path of each array in the group of the statistics → its SHA-256."""
 
     def unmeasured(self, shards: Mapping[ViewSet, int]) -> int:
-        """Return how many shards came after these were measured.
+        """Return how many shards were added after these statistics were measured.
 
         Args:
             shards: how many shards each set has.
@@ -149,7 +153,7 @@ class TeacherStats:
 
 
 def shard_runs(shards: Iterable[int]) -> list[list[int]]:
-    """Return shard numbers as `[first, stop)` runs, as statistics name what they measured: JSON-ready and short."""
+    """Return shard numbers as runs `[first, stop)`: short, JSON-ready."""
     runs: list[list[int]] = []
     for shard in sorted(shards):
         if runs and runs[-1][1] == shard:
@@ -162,12 +166,18 @@ def shard_runs(shards: Iterable[int]) -> list[list[int]]:
 def shards_of_runs(runs: Sequence[Sequence[int]], place: str) -> frozenset[int]:
     """Return the shard numbers of runs.
 
+    Args:
+        runs: as `shard_runs` returns them.
+        place: where they are stored, for the error.
+
     Raises:
-        ContractError: they are not what `shard_runs` gives.
+        ContractError: they are not what `shard_runs` returns.
     """
     shards = frozenset(shard for first, stop in runs for shard in range(first, stop))
     if shard_runs(shards) != [list(run) for run in runs]:
-        problem = Problem(place=place, found=f"{runs} are no runs of shards: rising, apart, none empty")
+        problem = Problem(
+            place=place, found=f"{runs} are not runs of shards: in order, apart from one another, none empty"
+        )
         raise ContractError("statistics", [problem])
     return shards
 

@@ -1,8 +1,8 @@
 """The Parquet tables: their columns, and how they are written and read.
 
-Parquet's own checksums cover its pages, not the footer that says what the pages are. So each file holds in its footer,
-under the key `stillhouse.sha256`, the SHA-256 of all its bytes with that value read as 64 zeros: any reader can open
-the file, and ours opens no other bytes than those that were written.
+Parquet's own checksums cover its pages, not the footer that describes the pages. So the footer of each file holds,
+under the key `stillhouse.sha256`, the SHA-256 of all bytes of the file, with that value itself read as 64 zeros. Any
+reader can open the file; ours refuses it where a byte has changed.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ def _columns(**types: pa.DataType) -> pa.Schema:
 
 
 IMAGES = pa.schema([*_columns(image=pa.string(), uri=pa.string()), pa.field("copy_of", pa.string())])
-"""The image list: stable key, and where it was read from. `copy_of`: the key of the image whose bytes it has, where it
-was left out for that; null where views were drawn of it."""
+"""The image list: stable key, and URI. `copy_of`: the key of another image that has the same bytes, where this one was
+left out for that reason; null where views were drawn from it."""
 
 VIEWS = _columns(
     row=pa.int64(),
@@ -37,8 +37,8 @@ VIEWS = _columns(
     image_height=pa.int32(),
     image_width=pa.int32(),
 )
-"""What was cut from where. `left`, `top`, `width`, `height`: the canvas's box (pixels of the upright source image);
-`flip`: mirrored left to right after the cut; `sha256`: of the source's bytes."""
+"""Which crop of which image each view is. `left`, `top`, `width`, `height`: the box that became the canvas (pixels of
+the upright source image); `flip`: mirrored left to right after the cut; `sha256`: of the source file."""
 
 REJECTED = _columns(image=pa.string(), draw=pa.int32(), reason=pa.string(), detail=pa.string())
 """Views that could not be cut, and why."""
@@ -50,8 +50,8 @@ PLACEMENTS = pa.schema(
         pa.field("cell", pa.int32()),
     ]
 )
-"""How one teacher saw each view: its window's offset (patches), and its mosaic and cell, null where there is none.
-Mosaics are numbered by their first row slot."""
+"""How one teacher saw each view: the offset of its window (patches), and its mosaic and cell, null where there is none.
+The number of a mosaic is its first row slot."""
 
 SHARDS = _columns(
     path=pa.string(),
@@ -63,12 +63,13 @@ SHARDS = _columns(
     chunks=pa.binary(),
     identity=pa.string(),
 )
-"""The commit log: one file per committed shard of a unit, one row per object. `array` is empty for a table's part."""
+"""The commit log: one file per committed shard of a unit, one row per object. `array` is empty for a part of a
+table."""
 
 
 _SEAL = "stillhouse.sha256"
 _ZEROS = b"0" * 64
-_SEALED = re.compile(rb"stillhouse\.sha256\x18@([0-9a-f]{64})")  # between them, Thrift's "text of 64 bytes"
+_SEALED = re.compile(rb"stillhouse\.sha256\x18@([0-9a-f]{64})")  # \x18@ is how Thrift begins a text of 64 bytes
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -85,27 +86,32 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def from_parquet(body: bytes, schema: pa.Schema, place: str) -> pa.Table:
-    """Read a Parquet file, checking its bytes and its columns.
+    """Read a Parquet file, after checking its bytes and its columns.
+
+    Args:
+        body: bytes of the file.
+        schema: columns that it must have.
+        place: where it lies, for the error.
 
     Raises:
         CorruptionError: the bytes are not those that were written.
-        ContractError: its columns are not the table's.
+        ContractError: it has other columns.
     """
     start, stop = _seal_span(body)
     if hashlib.sha256(body[:start] + _ZEROS + body[stop:]).hexdigest().encode() != body[start:stop]:
-        found = f"its bytes do not have the SHA-256 that its footer names as {_SEAL}"
+        found = f"its bytes do not have the SHA-256 in its footer, {_SEAL}"
         raise CorruptionError("table", [Problem(place=place, found=found)])
-    # in this thread, and from a buffer: a thread of Arrow's that lets go of a Python file while the interpreter ends
+    # in this thread, and from a buffer: a thread of Arrow that releases a Python file while the interpreter shuts down
     # aborts the process
     table = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False).replace_schema_metadata(None)
     if not table.schema.equals(schema):
-        found = f"columns are {', '.join(table.schema.names)}, expected {', '.join(schema.names)} of their types"
-        fix = "it was written by another version: use that one, or make the cache anew"
+        found = f"has the columns {', '.join(table.schema.names)}, expected {', '.join(schema.names)}, of their types"
+        fix = "another version of Stillhouse wrote it: use that version, or make a new cache"
         raise ContractError("table", [Problem(place=place, found=found, fix=fix)])
     return table
 
 
 def _seal_span(body: bytes) -> tuple[int, int]:
-    # the last one: a column may hold anything, the footer stands after all columns
+    # the last match: a column may contain anything, and the footer comes after all columns
     seals = list(_SEALED.finditer(body))
     return seals[-1].span(1) if seals else (len(body), len(body))

@@ -1,4 +1,6 @@
-"""What both sides must know of a teacher: its dimensions, the sizes it accepts, and how it wants its pixels."""
+"""What both sides must know about a teacher: its dimensions, the sizes that it accepts, how its pixels are
+normalised.
+"""
 
 import math
 import re
@@ -6,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final, get_args
 
-from storage_schemas.format.errors import ContractError, Problem, SettingError
+from storage_schemas.format.errors import Problem, SettingError, require_fields
 
 SizeRule = Literal["any", "fixed", "canvas"]
 Resample = Literal["bilinear", "bicubic"]
@@ -17,12 +19,12 @@ _BLOCK = re.compile(r"-block(0|[1-9][0-9]*)$")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherSpec:
-    """A teacher as the cache knows it. Two specs that differ in any field are two teachers."""
+    """A teacher as the cache knows it. Specs that differ in any field are different teachers."""
 
     name: str
     """Its name in the cache, `teachers/<name>`, and on the command line."""
     model: str
-    """The model behind the name, as its library calls it; for people and for the cache's identity."""
+    """Name of the model in its library; for people, and part of the cache's identity."""
     dim: int
     """Channels of a spatial token (C)."""
     summary_dim: int | None
@@ -30,26 +32,28 @@ class TeacherSpec:
     patch: int
     """Side of a token's patch (pixels of the teacher's input)."""
     size_rule: SizeRule
-    """`any`: the window at its own resolution. `fixed`: the window at `native` pixels, from `detail`. `canvas`: windows
-    laid out in tokens on one `native` × `native` input."""
+    """Which input sizes it accepts. `any`: the window at its own resolution. `fixed`: the window at `native` pixels,
+    from `detail`. `canvas`: one `native` × `native` input, on which windows are laid out in tokens."""
     native: int
-    """Input side (pixels) of a `fixed` or `canvas` teacher; for `any` the side it was trained at, for information."""
+    """Side of the input of a `fixed` or `canvas` teacher (pixels). For `any`, the side it was trained at, for
+    information."""
     mean: tuple[float, float, float]
     """Mean (RGB, of pixels in [0, 1]) subtracted before the model."""
     std: tuple[float, float, float]
     """Standard deviation (RGB, of pixels in [0, 1]) divided by after the mean."""
     resample: Resample = "bilinear"
-    """Antialiased filter for a canvas teacher's window, when its patch differs from the student's."""
+    """Antialiased filter for the windows of a canvas teacher whose patch differs from the student's."""
     licence: str = "unstated"
-    """Licence of the weights, which binds what may be done with the features too."""
+    """Licence of the weights. It also restricts what may be done with the features."""
     layer: int | None = None
     """Block whose output is cached (counted from 0), or None for the last."""
     tiles: int = 1
-    """For a fixed teacher: along each side of a window of the high partition it has so many times its native tokens."""
+    """For a fixed teacher: tiles along each side of a window in the high partition. It has so many times its native
+    tokens there."""
     upsampler: str | None = None
-    """What makes them: `tiles`, `bilinear` or `module:Class`; None for a teacher without tiles."""
+    """What computes these tokens: `tiles`, `bilinear` or `module:Class`. None where `tiles` is 1."""
     random_weights: bool = False
-    """True when the weights are seeded noise, for demonstrations and tests only."""
+    """Whether the weights are seeded noise, for demonstrations and tests only."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -57,15 +61,19 @@ class TeacherSpec:
             raise SettingError(f"teacher {self.name!r}", problems)
 
     def block(self, layer: int) -> "TeacherSpec":
-        """Return the teacher that one intermediate block's map is, beside the last block's: `<name>-block<layer>`.
+        """Return the spec of an intermediate block's output, which the cache stores as a teacher:
+        `<name>-block<layer>`.
 
-        It has no summary: that is the last block's.
+        It has no summary: the summary belongs to the last block.
+
+        Args:
+            layer: number of the block, from 0.
         """
         return replace(self, name=f"{self.name}-block{layer}", layer=layer, summary_dim=None)
 
     @property
     def forward_of(self) -> str:
-        """Name of the teacher whose forward gives this map, and whose windows, cells and details it shares."""
+        """Name of the teacher whose forward computes this output, and whose windows, cells and details it shares."""
         return forward_of(self.name)
 
     @property
@@ -83,12 +91,9 @@ class TeacherSpec:
         """Rebuild a spec from `attributes()`.
 
         Raises:
-            ContractError: fields are missing or unknown: it was written by another version.
+            ContractError: fields are missing or unknown: another version wrote it.
         """
-        odd = set(attributes) ^ set(cls.__slots__)
-        if odd:
-            found = f"fields that this version does not share: {', '.join(sorted(odd))}"
-            raise ContractError("teacher spec", [Problem(place="spec", found=found)])
+        require_fields("teacher spec", "spec", attributes, cls.__slots__)
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()
         }
@@ -96,7 +101,7 @@ class TeacherSpec:
 
 
 def forward_of(name: str) -> str:
-    """Return the name of the teacher whose forward gives the map of a name: `dinov3` for `dinov3-block7`."""
+    """Return the name of the teacher whose forward computes an output: `dinov3` for `dinov3-block7`."""
     return _BLOCK.sub("", name)
 
 
@@ -114,10 +119,10 @@ def _problems(spec: TeacherSpec) -> Iterator[Problem]:
             yield Problem(place=field, found=f"{value} is less than {least}")
     block = _BLOCK.search(spec.name)
     if (block and int(block[1])) != spec.layer and (spec.layer or 0) >= 0:
-        said = "no block's map" if spec.layer is None else f"the map of block {spec.layer}"
-        yield Problem(place="name", found=f"{spec.name!r} is {said}", fix="names end in -block<n> for these alone")
+        fix = "with layer=n it is <name>-block<n>, and without a layer it does not end so"
+        yield Problem(place="name", found=f"{spec.name!r} does not fit layer={spec.layer}", fix=fix)
     if spec.tiles > 1 and spec.size_rule != "fixed":
-        found = f"{spec.tiles}, but a teacher of size rule {spec.size_rule} sees large windows as they are"
+        found = f"{spec.tiles}, but a teacher of size rule {spec.size_rule} sees large windows whole"
         yield Problem(place="tiles", found=found, fix="leave it at 1")
     if (spec.tiles > 1) != (spec.upsampler is not None):
         yield Problem(place="upsampler", found=f"{spec.upsampler!r} for {spec.tiles} tiles along a side")

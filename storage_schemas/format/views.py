@@ -1,4 +1,4 @@
-"""Views: the names of view sets, the splits, and the draws that place a window in a view."""
+"""Views: names of view sets, splits, and the random offsets of windows."""
 
 import math
 import re
@@ -26,6 +26,7 @@ class ViewSet:
     """All views of one resolution in one partition. Row i of every array in a set is the same view."""
 
     partition: Partition
+    """`low` or `high`."""
     resolution: int
     """Side of the window (pixels)."""
 
@@ -36,23 +37,27 @@ class ViewSet:
 
     @classmethod
     def parse(cls, name: str) -> "ViewSet":
-        """Read a set's name back; anything else is refused."""
+        """Read the name of a view set.
+
+        Raises:
+            ContractError: it is not such a name.
+        """
         parts = _NAME.fullmatch(name)
         if parts is None:
-            raise ContractError("view set", [Problem(place=name, found="is no name such as low-256 or high-1152")])
+            raise ContractError("view set", [Problem(place=name, found="is not a name such as low-256 or high-1152")])
         return cls(partition=parts[1], resolution=int(parts[2]))  # type: ignore[arg-type]
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shifts:
-    """How windows lie about the margin."""
+    """How the offsets of teachers' windows are distributed over the margin."""
 
     distribution: ShiftDistribution = "uniform"
-    """`uniform`: every offset alike. `rounded-normal`: whole patches about the middle of the margin, as the nearest
-    offset to a normal draw; what would leave the margin stays at its edge."""
+    """`uniform`: every offset is equally likely. `rounded-normal`: a normal draw about the middle of the margin,
+    rounded to whole patches and clipped to the margin."""
     sd: float = 0.5
-    """Standard deviation of the normal draw (patches); nothing to `uniform`."""
+    """Standard deviation of the normal draw (patches). `uniform` does not use it."""
 
     def __post_init__(self) -> None:
         if self.distribution not in get_args(ShiftDistribution):
@@ -60,26 +65,29 @@ class Shifts:
             problem = Problem(place="distribution", found=f"{self.distribution!r} is not known", fix=known)
             raise ContractError("shifts", [problem])
         if not 0 < self.sd < math.inf:
-            raise ContractError("shifts", [Problem(place="sd", found=f"{self.sd} patches is no positive width")])
+            raise ContractError("shifts", [Problem(place="sd", found=f"{self.sd} patches is not a positive width")])
 
 
 UNIFORM = Shifts()
-"""Every offset alike."""
+"""Every offset is equally likely."""
 
 
 def draw_offset(geometry: CanvasGeometry, shifts: Shifts, key: Key) -> Offset:
-    """Draw where a window starts, each axis on its own.
+    """Draw where a window starts, along each axis independently.
 
-    With m the margin and z from a normal distribution of mean 0 and the given deviation, a rounded normal offset is
-    m/2 + z rounded and clipped to 0 … m: for an even m the middle, moved by whole patches.
+    With m the margin and z normal with mean 0 and the given deviation, a rounded-normal offset is m/2 + z, rounded and
+    clipped to 0 … m. For an even m it is the middle, moved by whole patches.
 
-    Source: v4 section 2.3 gives no distribution; the public trainer moves a teacher by a normal draw of 0.5 patches,
-    rounded, about a crop that it shares with the student.
+    Source: v4 section 2.3 gives no distribution. The public trainer shifts a teacher by a rounded normal draw of 0.5
+    patches about a crop that it shares with the student.
 
     Args:
-        geometry: the canvas; offsets are 0 … margin (patches) along each axis.
-        shifts: their distribution.
-        key: `(recipe seed, image key, draw, "offset", participant)`, so that every teacher has its own.
+        geometry: the canvas.
+        shifts: distribution of the offsets.
+        key: `(recipe seed, image key, draw, "offset", participant)`, so that every teacher has its own offset.
+
+    Returns:
+        The offset: 0 to margin along each axis (patches).
     """
     drawn = uniforms(key, 2)
     if shifts.distribution == "uniform":
@@ -90,10 +98,15 @@ def draw_offset(geometry: CanvasGeometry, shifts: Shifts, key: Key) -> Offset:
 
 
 def teacher_tokens(spec: TeacherSpec, view_set: ViewSet, geometry: CanvasGeometry) -> int:
-    """Return the tokens along one side of a window as the teacher's features have it.
+    """Return how many tokens a teacher's features have along one side of a window.
+
+    Args:
+        spec: the teacher.
+        view_set: the view set.
+        geometry: its canvas.
 
     Raises:
-        ContractError: the teacher cannot see a window of this resolution in whole tokens.
+        ContractError: a window of this resolution is not a whole number of the teacher's tokens.
     """
     if spec.size_rule == "fixed":
         return spec.native_tokens * tiles_along(spec, view_set)
@@ -106,20 +119,20 @@ def teacher_tokens(spec: TeacherSpec, view_set: ViewSet, geometry: CanvasGeometr
 
 
 def tiles_along(spec: TeacherSpec, view_set: ViewSet) -> int:
-    """Return how many times its native tokens a fixed teacher has along one side of a window: more than one in the high
-    partition alone.
+    """Return how many times its native tokens a fixed teacher has along one side of a window: 1 in the low
+    partition.
     """
     return spec.tiles if view_set.partition == "high" else 1
 
 
 def detail_side(spec: TeacherSpec, view_set: ViewSet) -> int:
-    """Return the side of a fixed teacher's detail (pixels): its native one, or as many beside each other as it has
-    tiles. `bilinear` looks at no tile.
+    """Return the side of a fixed teacher's detail (pixels): its native side times its tiles. `bilinear` uses no
+    tiles.
     """
     return spec.native * (1 if spec.upsampler == "bilinear" else tiles_along(spec, view_set))
 
 
 def _normal_edges(margin: int, sd: float) -> np.ndarray:
-    """Chance that a rounded normal offset is 0, at most 1, … at most margin − 1: half-way points are its edges."""
+    """Return the probabilities that a rounded normal offset is at most 0, at most 1, … at most margin − 1."""
     normal = NormalDist(mu=margin / 2, sigma=sd)
     return np.array([normal.cdf(offset + 0.5) for offset in range(margin)])

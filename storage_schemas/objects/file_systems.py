@@ -1,4 +1,4 @@
-"""The file systems of fsspec, made as we need them, and asked: again and again where they are behind a network."""
+"""File systems of fsspec: made with our settings, and asked with retries where they are behind a network."""
 
 import os
 from collections.abc import Sequence
@@ -13,11 +13,15 @@ from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.objects.patience import Patience
 from storage_schemas.objects.spans import Span
 
-_NO_STALE_LISTINGS = {"use_listings_cache": False}  # what another worker published a moment ago must be seen
+_NO_STALE_LISTINGS = {"use_listings_cache": False}  # objects that another worker has just published must be seen
 
 
 def file_system(uri: str, patience: Patience) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the fsspec file system that a URI names, and the path that it names there; one for each process.
+    """Return the fsspec file system of a URI, and the path on it. Each process has one of each.
+
+    Args:
+        uri: of a folder of objects.
+        patience: how long its requests may fail.
 
     Raises:
         SettingError: there is no such kind of URI.
@@ -26,17 +30,19 @@ def file_system(uri: str, patience: Patience) -> tuple[fsspec.AbstractFileSystem
 
 
 def file_system_of(uri: str, patience: Patience, tries: int = 1) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the fsspec file system of one object among many, and the object's path there; one for each process.
+    """Return the fsspec file system of one object among many, and the path of the object on it.
+
+    Each process has one file system for all objects of a kind.
 
     Args:
-        uri: of the object. `#`, `?` and `::` stand for themselves.
-        patience: with its requests.
-        tries: how often S3's own client makes a request, before it counts as failed. A long listing is made of many,
-            and would begin again.
+        uri: of the object. `#`, `?` and `::` have no special meaning in it.
+        patience: how long its requests may fail.
+        tries: how often the S3 client itself makes a request before the request counts as failed. A long listing needs
+            many requests, and would start over if it failed.
 
     Raises:
         ValueError: there is no such kind of URI.
-        ImportError: what it takes is not installed.
+        ImportError: a package that it needs is not installed.
     """
     protocol = split_protocol(uri)[0] or "file"
     kind = fsspec.get_filesystem_class(protocol)
@@ -47,19 +53,19 @@ def file_system_of(uri: str, patience: Patience, tries: int = 1) -> tuple[fsspec
 def ask(
     filesystem: fsspec.AbstractFileSystem, question: str, path: str, place: str, patience: Patience, **settings: Any
 ) -> Any:
-    """Ask a file system about a path, until it answers or has failed for too long.
+    """Call a method of a file system for a path; over a network, until it answers or has failed for too long.
 
     Args:
-        filesystem: which.
-        question: a method of it.
-        path: its first argument.
-        place: what the question is about, for the message.
+        filesystem: the file system.
+        question: name of the method.
+        path: first argument of the method.
+        place: the object, for the message.
         patience: when to stop.
-        settings: more arguments.
+        settings: further arguments of the method.
 
     Raises:
-        StorageError: it failed for too long, or refuses.
-        OSError: that is its answer.
+        StorageError: it failed for too long, or access is refused.
+        OSError: the file system answers with this error.
     """
     if not isinstance(filesystem, AsyncFileSystem):
         return getattr(filesystem, question)(path, **settings)
@@ -71,7 +77,7 @@ def ask(
 def read_spans(
     filesystem: fsspec.AbstractFileSystem, spans: Sequence[Span], places: Sequence[str], patience: Patience
 ) -> list[bytes | BaseException]:
-    """Return the bytes of each span, several read at a time from a store behind a network; see `remote.read_spans`."""
+    """Return the bytes of each span. Over a network several are read at a time; see `remote.read_spans`."""
     if not isinstance(filesystem, AsyncFileSystem):
         paths, starts, stops = ([span[part] for span in spans] for part in range(3))
         return filesystem.cat_ranges(paths, starts, stops, on_error="return")
@@ -81,7 +87,9 @@ def read_spans(
 
 
 def forget_file_systems() -> None:
-    """Make file systems anew from here on: they hold the credentials and the endpoint that they were made with."""
+    """Make new file systems from now on: the old ones keep the credentials and the endpoint that they were made
+    with.
+    """
     _opened.cache_clear()
     _made.cache_clear()
 
@@ -89,13 +97,13 @@ def forget_file_systems() -> None:
 @lru_cache
 def _opened(uri: str, silence: float, _process: int) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
-        # fsspec would make one for each thread, with connections of its own
+        # fsspec would make one for each thread, each with its own connections
         filesystem, root = fsspec.url_to_fs(uri, skip_instance_cache=True, **_options(uri, silence))
     except (ValueError, ImportError) as error:
         raise SettingError(
             "CACHE", [Problem(place=uri, found=str(error), fix="give a folder or an s3:// URI")]
         ) from error
-    return _without_tries_of_its_own(filesystem), root.rstrip("/")
+    return _without_own_retries(filesystem), root.rstrip("/")
 
 
 @lru_cache
@@ -104,12 +112,12 @@ def _made(
 ) -> fsspec.AbstractFileSystem:
     options = _options(f"{protocol}://", silence, tries) if protocol != "file" else {}
     made = fsspec.filesystem(protocol, skip_instance_cache=True, **options, **dict(named))
-    return _without_tries_of_its_own(made)
+    return _without_own_retries(made)
 
 
-def _without_tries_of_its_own(filesystem: fsspec.AbstractFileSystem) -> fsspec.AbstractFileSystem:
+def _without_own_retries(filesystem: fsspec.AbstractFileSystem) -> fsspec.AbstractFileSystem:
     if "s3" in filesystem.protocol:
-        filesystem.retries = 1  # s3fs's, beside those of its client
+        filesystem.retries = 1  # s3fs retries besides its client
     return filesystem
 
 

@@ -1,4 +1,4 @@
-"""Reading, and hashing what is written, in threads that a process keeps."""
+"""The threads of a process that read objects, and hash what is written."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,12 +7,12 @@ from functools import lru_cache
 from typing import Any
 
 AT_ONCE = 4
-"""Reads in flight. A disk or a network answers several in little more than the time of one; so does memory, as reading,
-and inflating what is compressed, leave other threads free to check what they have."""
+"""Reads at a time. A disk or a network answers several in little more than the time of one. So does memory: while one
+thread reads or inflates, others check what they have read."""
 
 
 def all_at_once(reads: Sequence[Callable[[], object]]) -> None:
-    """Do some reads, a few at a time.
+    """Run reads, a few at a time, and wait for all of them.
 
     Raises:
         Exception: what the first read that failed raised, in the order of `reads`, after all of them have ended.
@@ -20,18 +20,18 @@ def all_at_once(reads: Sequence[Callable[[], object]]) -> None:
     if len(reads) == 1:
         reads[0]()
         return
-    under_way = [later(read) for read in reads]
-    wait(under_way)
-    for one in under_way:
-        one.result()
+    futures = [later(read) for read in reads]
+    wait(futures)
+    for future in futures:
+        future.result()
 
 
 def later(step: Callable[..., Any], *arguments: Any) -> Future:
-    """Do a step in another thread. It must not itself wait for one that is done so."""
+    """Run a step in one of the threads. It must not wait for another such step: all threads may be taken."""
     return _threads(os.getpid()).submit(step, *arguments)
 
 
 @lru_cache(maxsize=1)
 def _threads(_process: int) -> ThreadPoolExecutor:
-    # a forked process has none of its parent's threads
+    # a forked process does not have the threads of its parent
     return ThreadPoolExecutor(AT_ONCE, thread_name_prefix="storage")

@@ -1,4 +1,4 @@
-"""Local files without fsspec: reading ranges as bytes, or straight into the caller's buffers; writing pieces."""
+"""Local files without fsspec: ranges are read as bytes or into the caller's buffers, and pieces are written."""
 
 import os
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ import numpy as np
 from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, MissingError, Problem, StorageError
 
 KEPT_OPEN = 256
-"""Files that a process keeps open at most; the one that was not asked for for longest goes first."""
+"""Files that a process keeps open at most. The least recently used file is closed first."""
 AT_ONCE = 1024
-"""Pieces that one call writes: POSIX systems take so many."""
+"""Pieces that one call writes: the most that POSIX systems take."""
 Buffer = np.ndarray | bytearray | memoryview
-"""Bytes, side by side, to be filled."""
+"""Contiguous bytes that are filled."""
 Piece = bytes | memoryview
-"""Bytes, side by side, to be written."""
+"""Contiguous bytes that are written."""
 
 
 @final
 class OpenFile:
-    """A file, open for reading until nobody holds it: another thread may still read what is no longer kept."""
+    """A file that is open for reading until nobody refers to it: another thread may read it after it left the cache."""
 
     def __init__(self, path: str, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
@@ -31,13 +31,17 @@ class OpenFile:
     def fill(self, start: int, *buffers: Buffer) -> None:
         """Fill buffers, one after the other, with the bytes from `start` on.
 
+        Args:
+            start: first byte.
+            buffers: filled whole.
+
         Raises:
-            CorruptionError: the file ends before.
+            CorruptionError: the file ends too early.
             StorageError: it cannot be read.
         """
-        left: list[Any] = list(buffers)  # typing learns that arrays are buffers with Python 3.12
+        left: list[Any] = list(buffers)  # type checkers know from Python 3.12 on that arrays are buffers
         at, stop = start, start + sum(map(len, buffers))
-        while (read := self._read(left, at)) < stop - at:  # one call gives at most 2 GiB
+        while (read := self._read(left, at)) < stop - at:  # one call reads at most 2 GiB
             if not read:
                 found = f"ends within bytes {start} to {stop}"
                 raise CorruptionError("object", [Problem(place=self._path, found=found)])
@@ -57,11 +61,15 @@ class OpenFile:
 def open_file(path: str, _reader: object) -> OpenFile:
     """Open a file, or return it as it was opened for the same reader.
 
-    A reader that comes later finds what has the name then; one that came before goes on with the file that it found.
-    What is read is checked in any case. A forked process may go on with it too: it has no position of its own.
+    A new reader opens the file that has the name now; an older reader goes on with the file that it opened. Either way
+    what is read is checked. A forked process may use it too, as every read names its own position.
+
+    Args:
+        path: the file.
+        _reader: who reads; each reader opens the file for itself.
 
     Raises:
-        MissingError: there is none.
+        MissingError: there is no such file.
         StorageError: it cannot be read.
     """
     try:
@@ -71,10 +79,10 @@ def open_file(path: str, _reader: object) -> OpenFile:
 
 
 def refused(place: str, error: OSError) -> AbstractStillhouseError:
-    """Return what is said where a file system does not give an object."""
+    """Return the error to raise where a file system does not return an object."""
     if isinstance(error, FileNotFoundError):
         return MissingError("object", [Problem(place=place, found="is not there")])
-    found, fix = f"cannot be read: {error.strerror or error}", "run the same command again when that is mended"
+    found, fix = f"cannot be read: {error.strerror or error}", "run the same command again when this is fixed"
     return StorageError("storage", [Problem(place=place, found=found, fix=fix)])
 
 
@@ -85,12 +93,12 @@ def write_pieces(descriptor: int, pieces: Sequence[Piece]) -> None:
         written = os.writev(descriptor, left[:AT_ONCE])
         while left and written >= len(left[0]):
             written -= len(left.pop(0))
-        if left:  # a disk that is full takes a part, and refuses the rest
+        if left:  # a full disk takes a part and refuses the rest
             left[0] = memoryview(left[0])[written:]
 
 
 def read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | BaseException]:
-    """Return the bytes `start … stop` of each range of a file, fewer where it ends before; or what reading met."""
+    """Return the bytes of each range of a file, fewer where the file ends too early; or the error that reading met."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -103,7 +111,7 @@ def read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | Bas
 
 def _read_range(descriptor: int, start: int, stop: int) -> bytes:
     parts = []
-    while start < stop and (part := os.pread(descriptor, stop - start, start)):  # one call gives at most 2 GiB
+    while start < stop and (part := os.pread(descriptor, stop - start, start)):  # one call reads at most 2 GiB
         parts.append(part)
         start += len(part)
     return b"".join(parts)

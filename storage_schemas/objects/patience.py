@@ -3,17 +3,20 @@
 from dataclasses import dataclass
 from typing import final
 
+RESUMES = "run the same command again when this is fixed: it resumes"
+"""What a user does after a store failed."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long to go on asking."""
+    """When to try a request again, and when to give up."""
 
     outage: float = 60.0
-    """A request that fails is tried again until it has failed for so long (seconds); then the run stops."""
+    """A request that fails is tried again until it has failed for this long (seconds); then the run stops."""
     silence: float = 15.0
-    """An answer that stays away, or pauses, for so long counts as failed (seconds)."""
+    """A request without an answer, or whose answer pauses, for this long counts as failed (seconds)."""
     first_wait: float = 0.1
-    """Wait before the second attempt (seconds); it doubles from attempt to attempt, and varies by up to a half."""
+    """Wait before the second attempt (seconds). It doubles with every attempt, and varies at random by up to a half."""
     longest_wait: float = 5.0
-    """What the doubling ends at (seconds)."""
+    """Longest wait between attempts (seconds)."""

@@ -1,5 +1,5 @@
-"""Multipart uploads to S3 that were begun and never ended: a killed writer leaves them, nobody sees them, and their
-parts are paid for. A file system has nothing like them but temporary files, which are objects.
+"""Multipart uploads to S3 that were begun and never ended. A killed writer leaves them: no listing shows them, and
+their parts cost money. On a file system, temporary files take their place; those are listed.
 """
 
 from collections.abc import Awaitable, Iterator
@@ -17,27 +17,27 @@ from storage_schemas.objects.store import Store
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingUpload:
-    """One upload under way, or left."""
+    """One upload that is in progress, or was left."""
 
     name: str
-    """The object that it would become, relative to the cache."""
+    """The object that it was to become, relative to the cache."""
     number: str
-    """The store's number of the upload."""
+    """The upload's number in the store."""
     begun: datetime
-    """When, by the store's clock."""
+    """When it was begun, by the clock of the store."""
 
 
 def pending_uploads(store: Store) -> list[PendingUpload]:
-    """Return the uploads under way to a cache's own folders, sorted by name; none where the store is no S3."""
+    """Return unfinished uploads to a cache's own folders, sorted by name; none where the store is not S3."""
     filesystem = store.filesystem
     if not isinstance(filesystem, AsyncFileSystem) or "s3" not in filesystem.protocol:
         return []
-    found = [one for folder in (FEATURES, "tables") for one in _below(store, folder)]
-    return sorted(found, key=lambda one: (one.name, one.number))
+    found = [upload for folder in (FEATURES, "tables") for upload in _below(store, folder)]
+    return sorted(found, key=lambda upload: (upload.name, upload.number))
 
 
 def abort_upload(store: Store, upload: PendingUpload) -> None:
-    """Take an upload back, and the parts that were sent. One that has ended meanwhile is no error."""
+    """Abort an upload and delete the parts that were sent. An upload that has ended meanwhile is not an error."""
     with suppress(FileNotFoundError):
         _asked(store, upload.name, "abort_multipart_upload", Key=_key(store, upload.name), UploadId=upload.number)
 
@@ -47,9 +47,9 @@ def _below(store: Store, folder: str) -> Iterator[PendingUpload]:
     marks: dict[str, str] = {}
     while more:
         page = _asked(store, folder, "list_multipart_uploads", Prefix=prefix, **marks)
-        for one in page.get("Uploads", []):
-            name = f"{folder}/{one['Key'].removeprefix(prefix)}"
-            yield PendingUpload(name=name, number=one["UploadId"], begun=one["Initiated"])
+        for upload in page.get("Uploads", []):
+            name = f"{folder}/{upload['Key'].removeprefix(prefix)}"
+            yield PendingUpload(name=name, number=upload["UploadId"], begun=upload["Initiated"])
         more = page.get("IsTruncated", False)
         marks = {"KeyMarker": page.get("NextKeyMarker", ""), "UploadIdMarker": page.get("NextUploadIdMarker", "")}
 

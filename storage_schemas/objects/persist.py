@@ -1,4 +1,4 @@
-"""Making a request until it is answered: what is tried again, when, and when it is enough."""
+"""Retries: which requests are made again, when, and when to give up."""
 
 import asyncio
 import random
@@ -19,12 +19,12 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from storage_schemas.format.errors import Problem, StorageError
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.patience import RESUMES, Patience
 
 Result = TypeVar("Result")
 PASSING_CODES = frozenset(
     {
-        "BadDigest",  # the request was damaged on its way, as for the next three
+        "BadDigest",  # the request was damaged in transit, as for the next three
         "IncompleteBody",
         "InvalidDigest",
         "XAmzContentSHA256Mismatch",
@@ -35,11 +35,11 @@ PASSING_CODES = frozenset(
         "TooManyRequests",
     }
 )
-"""Refusals of S3 that the same request may not meet again, whatever their status."""
+"""Error codes of S3 after which the same request may succeed, whatever their status."""
 PASSING = frozenset({429, 500, 502, 503, 504})
-"""Statuses of such refusals."""
+"""HTTP statuses after which the same request may succeed."""
 DAMAGED = (ResponseParserError, FlexibleChecksumError, ValueError, LookupError, TypeError, AttributeError)
-"""What parsers raise over an answer that was damaged on its way."""
+"""Errors of parsers over an answer that was damaged in transit."""
 UNANSWERED = (
     HTTPClientError,
     EndpointError,
@@ -48,31 +48,30 @@ UNANSWERED = (
     ConnectionError,
     *DAMAGED,
 )
-"""No answer came, or one that was damaged on its way."""
+"""No answer came, or the answer was damaged in transit."""
 SLOWEST = 2**20
-"""A transfer may take a second longer for every so many bytes."""
-RESUMES = "run the same command again when that is mended: it resumes"
+"""An upload may take a second longer for every so many bytes."""
 
 
 async def persist(
     attempt: Callable[[], Awaitable[Result]], place: str, patience: Patience, upload: int | None = None
 ) -> Result:
-    """Make a request until it is answered, or has failed for too long.
+    """Make a request again and again until it is answered, or has failed for too long.
 
     Args:
-        attempt: makes it, once each time.
-        place: what it is about, for the message.
+        attempt: makes the request once.
+        place: the object, for the message.
         patience: when to stop.
-        upload: bytes it sends. An upload's answer may come late by no more than these explain; a download is watched
-            piece by piece, by the client.
+        upload: bytes that it sends. They extend the time in which an answer must come. None for a download, whose
+            pauses the client watches.
 
     Returns:
         The answer.
 
     Raises:
-        StorageError: it failed for too long, or was refused in a way that no patience mends.
+        StorageError: it failed for too long, or was refused for a reason that does not pass.
         FileNotFoundError: there is no such object.
-        OSError: the request cannot be answered, such as one for bytes beyond an object's end.
+        OSError: the request cannot be answered, such as one for bytes beyond the end of an object.
     """
     clock = asyncio.get_running_loop().time
     began, wait, attempts = clock(), patience.first_wait, 0
@@ -89,37 +88,37 @@ async def persist(
             if clock() - began + wait > patience.outage:
                 found = f"failed {attempts} times in {clock() - began:.0f} seconds, at last with {describe(error)}"
                 raise StorageError("storage", [Problem(place=place, found=found, fix=RESUMES)]) from error
-        await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # so that many workers do not come back as one
+        await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # so that many workers do not retry at the same moment
         wait = min(2 * wait, patience.longest_wait)
 
 
 def is_passing(error: BaseException) -> bool:
-    """Say whether the same request may succeed later."""
+    """Return whether the same request may succeed later."""
     if (answer := _answer(error)) is not None:
         return answer[0] in PASSING or answer[1] in PASSING_CODES
     return isinstance(error, UNANSWERED)
 
 
 def is_ambiguous(error: BaseException) -> bool:
-    """Say whether the request may have been carried out though it failed."""
+    """Return whether the request may have been carried out although it failed."""
     answer = _answer(error)
     return answer is None or answer[0] >= 500
 
 
 def describe(error: BaseException) -> str:
-    """Return what went wrong, without what was sent: a request is signed, and its signature is nobody's business."""
+    """Return what went wrong, without the request itself: its signature must not be shown."""
     if (answer := _answer(error)) is not None:
         status, code = map(str, answer)
-        return f"HTTP {status}" if code in ("", status) else f"HTTP {status} {code}"  # HEAD is answered without a code
+        return f"HTTP {status}" if code in ("", status) else f"HTTP {status} {code}"  # an answer to HEAD has no code
     if isinstance(error, DAMAGED):
         return "an answer that cannot be read"
     return "no answer in time" if "Timeout" in type(error).__name__ else "a broken connection"
 
 
 def _answer(error: BaseException) -> tuple[int, str] | None:
-    """Return the status and the code that S3 answered with, or None where it did not answer."""
-    for one in (error, error.__cause__):  # s3fs raises Python's own errors from those of botocore
-        response = getattr(one, "response", None)
+    """Return the status and the code of S3's answer, or None where there was no answer."""
+    for raised in (error, error.__cause__):  # s3fs raises Python's own errors from those of botocore
+        response = getattr(raised, "response", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return int(status), str(response.get("Error", {}).get("Code", ""))
@@ -127,16 +126,16 @@ def _answer(error: BaseException) -> tuple[int, str] | None:
 
 
 def _refusal(error: Exception, place: str) -> Problem | None:
-    """Return what a user can mend, where no patience does."""
+    """Return what a user can fix, where trying again does not help."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        found, fix = "no credentials are given", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        found, fix = "there are no credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
     elif (_answer(error) or (0, ""))[1] == "NoSuchBucket":
-        found, fix = "there is no such bucket", "make it, or name another"
+        found, fix = "there is no such bucket", "create it, or name another"
     elif isinstance(error, PermissionError):
         found = f"access is refused: {describe(error)}"
         fix = "check the credentials, AWS_ENDPOINT_URL and the bucket's policy"
     elif isinstance(error, BotoCoreError) and not is_passing(error):
-        found, fix = f"cannot be asked: {error}", "check the AWS variables and AWS_CONFIG_FILE"
+        found, fix = f"no request can be made: {error}", "check the AWS variables and AWS_CONFIG_FILE"
     else:
         return None
     return Problem(place=place, found=found, fix=fix)

@@ -1,8 +1,9 @@
-"""Publishing objects: whole or not at all, durable before anyone is told.
+"""Publishing objects: they appear whole or not at all, and are durable before anything refers to them.
 
-On a file system an object is written under a temporary name beside its place, flushed to the disk, renamed, and the
-folders above it flushed as far as they are new. On an object store it is one PUT or one multipart upload, which becomes
-visible only when it is complete. `memory://` shows what is being written, so there it is written elsewhere first.
+On a file system an object is written under a temporary name beside its place, flushed to the disk, and renamed; then
+its folder is flushed, and every folder above it that is new. On an object store it is one PUT or one multipart upload,
+which becomes visible only when it is complete. `memory://` would show objects in part, so they are put together
+first.
 """
 
 import io
@@ -19,22 +20,22 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from storage_schemas.format.errors import ContractError, Problem, StorageError
-from storage_schemas.format.layout import ATTRIBUTE, FEATURES
-from storage_schemas.format.seal import sealed
+from storage_schemas.format.groups import group_metadata
+from storage_schemas.format.layout import FEATURES
 from storage_schemas.objects.local_files import Piece, write_pieces
+from storage_schemas.objects.patience import RESUMES
 from storage_schemas.objects.store import Store
 
 TEMPORARY = ".partial"
-"""Ending of a name that was never published. Such files are left only by a killed process, and nobody reads them."""
+"""Suffix of temporary names. Only a killed process leaves such files, and nothing reads them."""
 ON_ITS_WAY = 16 * 2**20
-"""The disk begins after so many bytes, while the next are computed; else all of them wait for the end."""
-RESUMES = "run the same command again when that is mended: it resumes"
+"""After so many bytes the disk begins to write, while the next are computed. Otherwise all of them wait for the end."""
 AGAIN = "run the same command again: it resumes"
 
 
 @final
 class Sink:
-    """Where an object's bytes go: it counts and hashes them on the way."""
+    """What the bytes of an object are written to: it counts and hashes them on the way."""
 
     def __init__(self, write: Callable[[Sequence[Piece]], object]) -> None:
         self._write = write
@@ -43,19 +44,20 @@ class Sink:
         self.size = 0
 
     def write(self, piece: Piece) -> None:
-        """Append bytes. They may be changed afterwards."""
+        """Append bytes. The caller may change them afterwards."""
         self.write_all([piece])
 
     def write_all(self, pieces: Iterable[Piece]) -> None:
-        """Append bytes in one go, one piece after the other. They may be changed afterwards.
+        """Append pieces with one write. The caller may change them afterwards.
 
-        Each is hashed as it comes, while the processor's cache has it. Where one cannot be had, none is written.
+        Each piece is hashed when it is produced, while it is in the processor's cache. Where producing one raises, none
+        is written.
 
         Raises:
-            ContractError: an earlier call raised: size and hash are no longer those of what is there.
+            ContractError: an earlier call raised, so size and hash are no longer those of the bytes written.
         """
         if self._broken:
-            found, fix = "is written to after a write that failed", "let what it raised end the block"
+            found, fix = "is written to after a write that failed", "let the exception end the block"
             raise ContractError("object", [Problem(place="sink", found=found, fix=fix)])
         self._broken, written = True, []
         for piece in pieces:
@@ -72,48 +74,48 @@ class Sink:
 
 
 class AbstractTarget(Protocol):
-    """What bytes are written to."""
+    """A file or an upload that bytes are written to."""
 
     def writelines(self, pieces: Sequence[Piece], /) -> object:
-        """Append bytes, or a copy of them, one piece after the other."""
+        """Append pieces, or copies of them, one after the other."""
 
 
 @contextmanager
 def publish(store: Store, name: str) -> Iterator[Sink]:
-    """Write an object that appears whole when the block ends, and not at all when it raises.
+    """Write an object that appears whole when the block ends, and not at all where the block raises.
 
     Args:
         store: the cache.
         name: the object, relative to the cache.
 
     Yields:
-        A sink. Its size and its hash are those of the object.
+        What to write the bytes to. Its size and its hash are those of the object.
 
     Raises:
-        StorageError: the disk is full, may not be written, or fails; the object store fails for too long.
+        StorageError: the disk is full, cannot be written to, or fails; or the object store fails for too long.
     """
     with _opened(store, store.path(name)) as target:
         yield Sink(target.writelines)
 
 
 def publish_bytes(store: Store, name: str, body: bytes) -> Sink:
-    """Publish an object that is in memory already."""
+    """Publish an object whose bytes are in memory, and return its size and hash."""
     with publish(store, name) as sink:
         sink.write(body)
     return sink
 
 
 def require_claim(store: Store) -> None:
-    """Refuse to go on once the claim under which a store is written is gone.
+    """Refuse to go on once the claim of this run on the store is gone.
 
-    It is asked before a shard, a commit record, a PHI-S map or what a group says of itself gets its name: what counts,
-    and what a graphics card may give other bits of a second time.
+    It is checked before a shard, a commit record, a PHI-S map or a group's attributes get their name: these count, and
+    another run on a GPU may compute other bits.
 
     Raises:
-        StorageError: it is gone: another run may have begun.
+        StorageError: the claim is gone: another run may have begun.
     """
     if store.claim and not store.exists(store.claim):
-        found = "is gone: this run gave no sign of life for too long, and another may have begun; it stops here"
+        found = "is gone: this run sent no heartbeat for too long, and another run may have begun; this one stops"
         raise StorageError("lease", [Problem(place=f"{store.uri}/{store.claim}", found=found, fix=AGAIN)])
 
 
@@ -135,7 +137,7 @@ def _publish_local(path: str) -> Iterator[AbstractTarget]:
     temporary = f"{path}.{uuid.uuid4().hex}{TEMPORARY}"
     with as_storage_error(path):
         made = make_folder(os.path.dirname(path))
-        file = open(temporary, "xb", buffering=0)  # noqa: SIM115 (closed below, where that may fail as writing may)
+        file = open(temporary, "xb", buffering=0)  # noqa: SIM115 (closed below, where closing may fail as writing may)
     target = _LocalFile(file.fileno(), path)
     try:
         yield target
@@ -144,7 +146,7 @@ def _publish_local(path: str) -> Iterator[AbstractTarget]:
             file.close()
             _give_name(temporary, path, made)
     except BaseException:
-        with suppress(OSError):  # what it holds cannot be written, and is not wanted
+        with suppress(OSError):  # its buffered bytes cannot be written, and are not needed
             file.close()
         with suppress(OSError):
             os.remove(temporary)
@@ -201,17 +203,17 @@ class _LocalFile:
                 self._let_go()
 
     def settle(self) -> None:
-        """Have all of it on the disk."""
+        """Wait until all of it is on the disk."""
         os.fsync(self._descriptor)
         if self._on_its_way:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Say that what was written is needed no more: Linux has the disk begin with it, and keeps no page of what is
-        there already.
+        """Tell Linux that the bytes written are not needed again: it starts to write them to the disk, and drops the
+        pages that are on the disk already.
 
-        A cache is larger than memory: pages of it would take the place of what is read again, and each new page costs
-        more than one that was used a moment ago, many times as much where a hypervisor has to find it.
+        A cache is larger than memory, so its pages would displace others that are read again. Also, a new page costs
+        more than one that was just released; under a hypervisor, many times as much.
         """
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._descriptor, 0, self._size, os.POSIX_FADV_DONTNEED)
@@ -220,10 +222,13 @@ class _LocalFile:
 
 @contextmanager
 def as_storage_error(path: str) -> Iterator[None]:
-    """Say in one message what a file system does not do.
+    """Turn errors of the file system into one message.
+
+    Args:
+        path: what is written, for the message.
 
     Raises:
-        StorageError: it refused, or failed.
+        StorageError: the file system refused or failed.
     """
     try:
         yield
@@ -246,13 +251,15 @@ def _publish_remote(store: Store, path: str) -> Iterator[AbstractTarget]:
         yield file
     except BaseException:
         file.discard()  # aborts the upload
-        file.closed = True  # else it would publish what it holds when it is collected
+        file.closed = True  # else it would publish what it holds when it is garbage-collected
         raise
     file.close()
 
 
 def make_folder(path: str) -> list[str]:
-    """Make a folder, and return those to be flushed when something in it got its name: it, and one above each made."""
+    """Make a folder, and return the folders to flush once a file in it has its name: the folder, and the parents of new
+    ones.
+    """
     changed = [path]
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -275,14 +282,22 @@ def _flush(path: str) -> None:
 
 
 def publish_json(store: Store, name: str, values: Any) -> None:
-    """Publish a JSON object, keys in the order given."""
+    """Publish a JSON object. Its keys keep their order."""
     publish_bytes(store, name, (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def publish_group(store: Store, group: str, attributes: dict[str, Any] | None = None) -> None:
-    """Publish the `zarr.json` of a Zarr group (`""` for the root), with our attribute when there is one, sealed."""
+    """Publish the `zarr.json` of a group.
+
+    Args:
+        store: the cache.
+        group: path of the group inside `features.zarr`; `""` for the root.
+        attributes: what the group says of itself, stored with a seal; None for a group that only holds others.
+
+    Raises:
+        StorageError: the store fails; or the run's claim is gone, which is checked where there are attributes.
+    """
     name = "/".join(part for part in (FEATURES, group, "zarr.json") if part)
     if attributes is not None:
         require_claim(store)
-    held = {} if attributes is None else {ATTRIBUTE: sealed(attributes)}
-    publish_json(store, name, {"zarr_format": 3, "node_type": "group", "attributes": held})
+    publish_json(store, name, group_metadata(attributes))

@@ -1,4 +1,4 @@
-"""Asking a store behind a network: every request is made again by our own rule, and by no one else's."""
+"""Requests to a store behind a network. Only our own rule makes them again; its client and s3fs do not."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,14 +13,14 @@ from storage_schemas.objects.spans import Span
 
 Result = TypeVar("Result")
 AT_ONCE = 16
-"""Requests in flight."""
+"""Requests at a time."""
 
 
 def s3_options(silence: float, tries: int = 1) -> dict[str, Any]:
-    """Return options of s3fs that leave trying again to us.
+    """Return options of s3fs that leave retries to us.
 
     Args:
-        silence: an answer that stays away, or pauses, for so long counts as failed (seconds).
+        silence: a request without an answer for this long counts as failed (seconds).
         tries: how often its client makes a request.
     """
     config = {
@@ -35,7 +35,7 @@ def s3_options(silence: float, tries: int = 1) -> dict[str, Any]:
 def ask(
     filesystem: AsyncFileSystem, request: Callable[[], Awaitable[Result]], place: str, patience: Patience
 ) -> Result:
-    """Make one request; see `persist`."""
+    """Make one request, with retries; see `persist`."""
     return sync(filesystem.loop, persist, request, place, patience)
 
 
@@ -48,7 +48,7 @@ def read_spans(
         For each, in their order: its bytes, or FileNotFoundError, or an OSError where the span lies beyond the object.
 
     Raises:
-        StorageError: the store failed for too long, or refuses.
+        StorageError: the store failed for too long, or refuses access.
     """
     return sync(filesystem.loop, _read_spans, filesystem, spans, places, patience)
 
@@ -65,7 +65,7 @@ async def _read_spans(
             except OSError as error:
                 return error
 
-    tasks = [asyncio.ensure_future(read(*one)) for one in zip(spans, places, strict=True)]
+    tasks = [asyncio.ensure_future(read(span, place)) for span, place in zip(spans, places, strict=True)]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
@@ -75,7 +75,7 @@ async def _read_spans(
 
 async def _read(filesystem: AsyncFileSystem, path: str, start: int | None, stop: int | None) -> bytes:
     if start is not None and start == stop:
-        return b""  # HTTP knows no empty range
-    # without more than one request for an object, s3fs does not ask for its size first
+        return b""  # HTTP has no empty range
+    # with one request at a time for an object, s3fs does not ask for its size first
     alone = {"max_concurrency": 1} if "s3" in filesystem.protocol else {}
     return await filesystem._cat_file(path, start=start, end=stop, **alone)

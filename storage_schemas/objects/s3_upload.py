@@ -1,6 +1,7 @@
-"""Writing one object to S3: a PUT, or a multipart upload where it is large. Every request is made until it is answered.
+"""Writing one object to S3: one PUT, or a multipart upload where it is large. Requests are made again until they
+succeed.
 
-An upload is known by a number of its own, kept with the object: where an answer was lost, the object itself tells
+Each upload has a number of its own, which is stored with the object. Where an answer was lost, the object itself shows
 whether the upload was carried out.
 """
 
@@ -15,30 +16,31 @@ from fsspec.asyn import AsyncFileSystem
 
 from storage_schemas.format.errors import Problem, StorageError
 from storage_schemas.objects.local_files import Piece
-from storage_schemas.objects.patience import Patience
-from storage_schemas.objects.persist import RESUMES, is_ambiguous, persist
+from storage_schemas.objects.patience import RESUMES, Patience
+from storage_schemas.objects.persist import is_ambiguous, persist
 
 PART_BYTES = 16 * 2**20
-"""Size of a part of a multipart upload, but for the last: S3 takes no smaller ones than 5 MiB, and 10,000 of them."""
+"""Size of every part of a multipart upload but the last (bytes). S3 takes parts of 5 MiB or more, and 10,000 of
+them."""
 MARK = "stillhouse-upload"
-"""Name of the object's metadata with the upload's number."""
-GONE = "its multipart upload was taken away while it was under way"
+"""Name of the object's metadata that holds the number of the upload."""
+GONE = "its multipart upload was aborted while it was in progress"
 GIVE_UP = Patience(outage=5.0, silence=5.0)
-"""An upload that failed is aborted, but not at length: `gc` finds what is left of it."""
+"""A failed upload is aborted, but only for a short while: `gc` finds what is left of it."""
 
 
 @contextmanager
 def s3_upload(
     filesystem: AsyncFileSystem, path: str, patience: Patience, part_bytes: int = PART_BYTES
 ) -> Iterator["S3Upload"]:
-    """Upload what is written in the block; nothing appears when it raises.
+    """Upload what is written in the block. Where the block raises, nothing appears.
 
     Args:
-        filesystem: that of s3fs.
+        filesystem: of s3fs.
         path: bucket and key.
         patience: when to stop trying.
-        part_bytes: an object of fewer bytes is one PUT; a larger one comes in parts of so many, one of them on its way
-            while the next is gathered.
+        part_bytes: an object of fewer bytes is sent by one PUT. A larger one is sent in parts of this size, one while
+            the next is gathered.
     """
     upload = S3Upload(filesystem, path, patience, part_bytes)
     try:
@@ -51,7 +53,7 @@ def s3_upload(
 
 @final
 class S3Upload:
-    """An object on its way."""
+    """An object that is being uploaded."""
 
     def __init__(self, filesystem: AsyncFileSystem, path: str, patience: Patience, part_bytes: int) -> None:
         self._filesystem, self._patience, self._part_bytes = filesystem, patience, part_bytes
@@ -64,11 +66,11 @@ class S3Upload:
         self._sending: Future | None = None
 
     def writelines(self, pieces: Sequence[Piece]) -> None:
-        """Append a copy of bytes, one piece after the other."""
+        """Append a copy of pieces, one after the other."""
         for piece in pieces:
             self._held += piece
         while len(self._held) >= self._part_bytes:
-            self._settle()  # before the next part is made: no more than two are held
+            self._settle()  # before the next part is made: no more than two are in memory
             with memoryview(self._held) as held:
                 part = bytes(held[: self._part_bytes])
             del self._held[: self._part_bytes]
@@ -85,7 +87,7 @@ class S3Upload:
         self._wait(self._complete())
 
     def abort(self) -> None:
-        """Take back the parts that were sent."""
+        """Delete the parts that were sent."""
         if self._sending is not None:
             self._sending.cancel()
         if self._upload:
@@ -119,11 +121,11 @@ class S3Upload:
     async def _complete(self) -> None:
         parts = {"Parts": self._parts}
         complete = self._request("complete_multipart_upload", UploadId=self._upload, MultipartUpload=parts)
-        await self._once(complete, self._part_bytes * len(self._parts))  # S3 may put the parts together meanwhile
+        await self._once(complete, self._part_bytes * len(self._parts))  # S3 may need time to join the parts
         self._upload = ""
 
     async def _once(self, request: Callable[[], Awaitable[Any]], size: int) -> None:
-        """Make a request that publishes; where its answer was lost, look whether it was carried out."""
+        """Make a request that publishes the object; where its answer was lost, check whether it was carried out."""
         doubtful = False
 
         async def attempt() -> None:

@@ -1,7 +1,7 @@
-"""Reading objects from wherever fsspec goes. It holds nothing open, so it may be pickled, and used in any process.
+"""Reading objects from wherever fsspec reaches.
 
-A store behind a network is asked again where it fails, see `Patience`; and what comes over a network is read again
-where it fails a check, before it is called damaged.
+Over a network, requests that fail are made again; see `Patience`. What fails a check is read again too, before it is
+called damaged: the network may have damaged it.
 """
 
 import errno
@@ -24,22 +24,24 @@ from storage_schemas.objects.spans import Span
 
 Result = TypeVar("Result")
 READ_AGAIN = 3
-"""How often what came over a network is read again where it fails a check."""
+"""How often an object that came over a network is read again where it fails a check."""
 TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
-"""What the file systems of fsspec call the time when an object was written."""
+"""Names that file systems of fsspec have for the time when an object was written."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """A folder of objects behind a URI: a local path, `s3://bucket/prefix`, `memory://…`."""
+    """A folder of objects: a local path, `s3://bucket/prefix`, `memory://…`. It holds nothing open and may be
+    pickled.
+    """
 
     uri: str
-    """Where it is. A local path is made absolute where the store is made: workers may run in other folders."""
+    """Where it is. A local path is made absolute at once: workers may run in other folders."""
     patience: Patience = field(default_factory=Patience)
-    """How long it may fail, where it is behind a network."""
+    """How long requests over a network may fail."""
     claim: str = ""
-    """An object of its own: once that is gone, nothing that counts is written through this value; see
+    """An object that says that this run writes here. Once it is gone, nothing that counts is written; see
     `publish.require_claim`. Empty for no such object."""
 
     def __post_init__(self) -> None:
@@ -51,12 +53,12 @@ class Store:
 
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
-        """The fsspec file system, made in the calling process."""
+        """The fsspec file system of the calling process."""
         return file_system(self.uri, self.patience)[0]
 
     @property
     def is_local(self) -> bool:
-        """True for a folder of this machine's file systems."""
+        """Whether it is a folder on a file system of this machine."""
         return self._is_folder or isinstance(self.filesystem, LocalFileSystem)
 
     def path(self, name: str) -> str:
@@ -72,37 +74,46 @@ class Store:
     def read(self, name: str) -> bytes:
         """Return a whole object.
 
+        Args:
+            name: of the object, relative to the store.
+
         Raises:
-            MissingError: there is none of that name.
+            MissingError: there is no such object.
             StorageError: it cannot be read.
         """
         return self.read_many([name])[0]
 
     def read_many(self, names: Sequence[str]) -> list[bytes]:
-        """Return whole objects, in the order of their names; a remote store is asked for many at a time.
+        """Return whole objects, in the order given. Over a network many are read at a time.
+
+        Args:
+            names: of the objects, relative to the store.
 
         Raises:
-            MissingError: there is none of one of the names.
+            MissingError: one of the objects is not there.
             StorageError: one of them cannot be read.
         """
         bodies = self._bodies([(name, None, None) for name in names])
         return [self._received(name, body) for name, body in zip(names, bodies, strict=True)]
 
     def read_parsed(self, names: Sequence[str], parse: Callable[[bytes, str], Result]) -> list[Result]:
-        """Return what is made of whole objects, in the order of their names.
+        """Read whole objects and parse them, in the order given.
 
         Args:
-            names: the objects.
-            parse: makes something of an object's bytes and its name, and checks them.
+            names: of the objects, relative to the store.
+            parse: takes an object's bytes and its name, checks them, and returns the result.
 
         Raises:
-            MissingError: there is none of one of the names.
-            CorruptionError, ContractError: an object fails its check, every time it is read.
+            MissingError: one of the objects is not there.
+            CorruptionError, ContractError: an object fails its check every time it is read.
         """
-        return [self._parsed(*one, parse) for one in zip(names, self.read_many(names), strict=True)]
+        return [self._parsed(name, body, parse) for name, body in zip(names, self.read_many(names), strict=True)]
 
     def checked(self, read: Callable[[], Result]) -> Result:
-        """Return what a function reads and checks; over a network, call it again where the check fails.
+        """Return what a function reads and checks. Over a network, call it again where the check fails.
+
+        Args:
+            read: reads from this store, and checks.
 
         Raises:
             CorruptionError, ContractError: the check fails every time.
@@ -115,11 +126,15 @@ class Store:
         return read()
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return the bytes `start … stop` of each range of an object.
+        """Return ranges of an object's bytes.
+
+        Args:
+            name: of the object, relative to the store.
+            ranges: start and stop of each range (bytes).
 
         Raises:
-            MissingError: there is no object of that name.
-            CorruptionError: it ends before a range does.
+            MissingError: there is no such object.
+            CorruptionError: the object ends before a range does.
             StorageError: it cannot be read.
         """
         if self.is_local:
@@ -133,55 +148,62 @@ class Store:
         return [self._received(name, part) for part in parts]
 
     def open(self, name: str, reader: object) -> OpenFile:
-        """Return a local object to read from; it is kept open for the same reader.
+        """Open a local object for reading. It is kept open for the same reader.
+
+        Args:
+            name: of the object, relative to the store.
+            reader: who reads; each reader opens the object for itself.
 
         Raises:
-            MissingError: there is no object of that name.
+            MissingError: there is no such object.
             StorageError: it cannot be read.
         """
         return open_file(self.path(name), reader)
 
     def size(self, name: str) -> int | None:
-        """Return an object's size (bytes), or None when there is none of that name."""
+        """Return the size of an object (bytes), or None where there is no such object."""
         try:
             return int(self._ask("info", name)["size"])
         except FileNotFoundError:
             return None
 
     def exists(self, name: str) -> bool:
-        """Say whether there is an object or a folder of that name."""
+        """Return whether there is an object or a folder of that name."""
         return bool(self._ask("exists", name))
 
     def listing(self, prefix: str) -> list[str]:
-        """Return the names of all objects below a prefix, sorted; empty when there are none."""
+        """Return the names of all objects below a prefix, sorted."""
         return sorted(self._below(self._ask("find", prefix)))
 
     def times(self, prefix: str) -> dict[str, float]:
-        """Return when each object below a prefix was written (seconds since 1970), by the store's own clock.
+        """Return when each object below a prefix was written (seconds since 1970), by the clock of the store.
 
         Raises:
-            StorageError: the store does not say.
+            StorageError: the store does not tell the time.
         """
         found = self._ask("find", prefix, detail=True)
         return dict(zip(self._below(found), map(self._time, found.values()), strict=True))
 
     def children(self, folder: str) -> list[str]:
-        """Return the names of what lies directly in a folder, without the folder's, sorted; empty when it is none."""
+        """Return the names of the objects and folders in a folder, without its own name, sorted; none where it is
+        absent.
+        """
         path = self.path(folder)
         try:
             found = self._ask("ls", folder, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(one.rstrip("/").removeprefix(f"{path}/") for one in found if one.rstrip("/") != path)
+        inside = (name.rstrip("/") for name in found)
+        return sorted(name.removeprefix(f"{path}/") for name in inside if name != path)
 
     def remove(self, name: str) -> None:
-        """Delete an object. One that is gone is no error: an earlier request may have been answered too late."""
+        """Delete an object. It is not an error where it is gone: an earlier request may have been answered too late."""
         with suppress(FileNotFoundError):
             self._ask("rm_file", name)
 
     @property
     def _is_folder(self) -> bool:
-        return "://" not in self.uri  # asked at every read: it costs less than finding the file system
+        return "://" not in self.uri  # evaluated at every read: looking up the file system would cost more
 
     @property
     def _root(self) -> str:
@@ -207,7 +229,7 @@ class Store:
         return self.checked(lambda: parse(self.read(name), name))
 
     def _time(self, info: Mapping[str, Any]) -> float:
-        """Return when an object was written, whatever the file system calls that."""
+        """Return when an object was written, by whatever name the file system has for it."""
         for name in TIMES:
             if isinstance(time := info.get(name), datetime):
                 return time.timestamp()

@@ -1,4 +1,4 @@
-"""Small runs on disks that are full, read-only or broken end in one message, with whole commits, and resume."""
+"""Small runs on disks that are full, read-only or broken: one message, nothing half committed, and then resumed."""
 
 import subprocess
 import warnings
@@ -13,7 +13,7 @@ from storage_schemas.read_cache import RangeKey, open_read_cache
 
 
 def check_resumed(runner: Runner, cache: Path, expected: dict) -> None:
-    """Check that commits are whole, and that the same run again completes to the same bytes."""
+    """Check that nothing was half committed, and that the same run again completes to the same bytes."""
     store = Store(uri=str(cache))
     assert not list(cache.rglob("*.partial"))
     require_whole_commits(store)
@@ -65,9 +65,11 @@ def test_a_full_disk_below_a_read_cache_costs_one_warning_and_no_view(small_disk
         for key, body in zip(keys, bodies, strict=True):
             cache.put(key, body)
     [warning] = [str(warned.message) for warned in said]
-    assert warning.endswith("cannot be written: No space left on device; going on without what it does not keep")
+    assert warning.endswith(
+        "cannot be written: No space left on device; what it does not keep is read from the store again"
+    )
     found = [cache.get(key) for key in keys]
-    assert [body for body in found if body is not None] == bodies[:7], "390 kB hold seven"
+    assert [one for one in found if one is not None] == bodies[:7], "390 kB hold seven"
     assert not list(small_disk.rglob("*.partial"))
 
 

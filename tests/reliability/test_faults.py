@@ -106,7 +106,7 @@ def check_outage(runner: Runner, proxy: FaultProxy, uri: str, kind: FaultKind, n
     proxy.arm(Fault(kind=kind, first=number))
     ended = runner.run("extract", uri, patience=IMPATIENCE)
     require_one_message(ended)
-    assert "run the same command again when that is mended: it resumes" in ended.said
+    assert "run the same command again when this is fixed: it resumes" in ended.said
     proxy.arm()
     require_whole_commits(Store(uri=uri))
     again = runner.run("extract", uri, patience=PATIENCE)

@@ -128,7 +128,7 @@ def test_an_outage_ends_a_run_in_one_message_and_the_next_goes_on(
     assert time.monotonic() - began < Patience().outage - 15, "its own patience, not the usual one"
     require_one_message(ended)
     assert re.search(r"  s3://\S+: failed \d+ times in \d+ seconds, at last with HTTP 503", ended.said)
-    assert "run the same command again when that is mended: it resumes" in ended.said
+    assert "run the same command again when this is fixed: it resumes" in ended.said
     proxy.arm()
     again = runner.run("extract", where, images=data, patience=PATIENCE)
     assert again.status == 0, again.said
@@ -138,7 +138,7 @@ def test_an_outage_ends_a_run_in_one_message_and_the_next_goes_on(
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        ("s3://no-such-bucket/images", "there is no such bucket (make it, or name another)"),
+        ("s3://no-such-bucket/images", "there is no such bucket (create it, or name another)"),
         ("s3://tests/no/such/images", "does not exist ("),
     ],
 )

@@ -193,7 +193,7 @@ def test_an_upload_that_is_taken_away_ends_in_one_message(store: Store) -> None:
             store.filesystem.call_s3("abort_multipart_upload", **uploads_of(store)[0])
             upload.writelines([LARGE[6 * 2**20 :]])
 
-    with pytest.raises(StorageError, match="large: its multipart upload was taken away while it was under way"):
+    with pytest.raises(StorageError, match="large: its multipart upload was aborted while it was in progress"):
         bereft()
     assert not store.exists("large")
 
@@ -237,7 +237,7 @@ def test_an_outage_ends_in_one_message_in_time(
     with pytest.raises(StorageError) as refusal:
         ask()
     assert time.monotonic() - began < QUICK.outage + QUICK.silence + 2
-    fix = r" \(run the same command again when that is mended: it resumes\)"
+    fix = r" \(run the same command again when this is fixed: it resumes\)"
     said = rf"storage failed:\n  {store.uri}/\S+: failed \d+ times in \d+ seconds, at last with ({last_words}){fix}"
     assert re.fullmatch(said, str(refusal.value)), refusal.value
     proxy.arm()
@@ -263,7 +263,7 @@ def test_small_arrays_travel_too(store: Store) -> None:
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong-5e1f"}, "access is refused: HTTP 403 "),
         ({"AWS_ACCESS_KEY_ID": "nobody"}, "access is refused: HTTP 403 "),
-        ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no credentials are given"),
+        ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "there are no credentials"),
     ],
     ids=["wrong secret", "wrong name", "none"],
 )

@@ -14,14 +14,14 @@ import pytest
 import xxhash
 from counting_store import counted
 
-from storage_schemas.cache import Cache, phi_s_digest
+from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, record_path, to_table
 from storage_schemas.format import layout
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.layout import ShardGrid
 from storage_schemas.format.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
-from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.format.seal import sealed, unsealed
 from storage_schemas.format.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
 from storage_schemas.format.tables import PLACEMENTS, VIEWS, to_parquet
@@ -122,8 +122,8 @@ def fill(store: Store) -> None:
             to_parquet(pa.Table.from_pylist(PLACEMENT_ROWS[rows], PLACEMENTS)),
             f"tables/placements/t/low-32/{shard:05}.parquet",
         )
-        for one, content in ((name, body), (part_name, part), (seen_name, seen)):
-            put(store, one, content)
+        for object_name, content in ((name, body), (part_name, part), (seen_name, seen)):
+            put(store, object_name, content)
         views = [
             record(name, spec.path, shard, chunks, body, MANIFEST.digest),
             record(part_name, "", shard, chunks, part, MANIFEST.digest),
@@ -247,7 +247,7 @@ def test_a_cache_of_another_format_is_refused_by_name_whatever_is_asked_of_it(fo
             ask()
         assert str(refusal.value) == (
             "cache breaks the storage contract:\n"
-            f"  {folder}: is of format {version}, this version reads 1 (use a matching Stillhouse)"
+            f"  {folder}: has format {version}, this version of Stillhouse reads 1 (use the version that wrote it)"
         )
 
 
@@ -255,7 +255,7 @@ def test_a_cache_that_names_no_recipe_is_damaged(folder: Path) -> None:
     rewrite(folder / "features.zarr/zarr.json", recipe=None)
     with pytest.raises(CorruptionError) as refusal:
         opened(folder).require()
-    assert str(refusal.value) == f"cache is damaged:\n  {folder}: names no recipe"
+    assert str(refusal.value) == f"cache is damaged:\n  {folder}: does not name its recipe"
 
 
 def test_a_group_that_zarr_made_before_us_has_no_attribute_yet(folder: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_group_that_zarr_made_before_us_has_no_attribute_yet(folder: Path) -> 
     ("body", "said"),
     [
         ("{", "metadata is damaged:\n  features.zarr/views/zarr.json: is not JSON: "),
-        ("[]", "metadata is damaged:\n  features.zarr/views/zarr.json: is no JSON object"),
+        ("[]", "metadata is damaged:\n  features.zarr/views/zarr.json: is not a JSON object"),
         (
             '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": [1]}}',
             "group is damaged:\n  features.zarr/views/zarr.json: is not the metadata of a group in a cache",
@@ -283,7 +283,7 @@ def test_a_group_that_zarr_made_before_us_has_no_attribute_yet(folder: Path) -> 
         ),
         (
             '{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {"identity": {}}}}',
-            "attributes is damaged:\n  features.zarr/views/zarr.json: their seal is not that of their values",
+            "attributes is damaged:\n  features.zarr/views/zarr.json: their seal does not match their values",
         ),
     ],
 )
@@ -429,7 +429,7 @@ def test_statistics_come_back_by_set(cache: Cache) -> None:
 def test_statistics_that_do_not_tell_what_an_array_is_are_refused(folder: Path) -> None:
     measured(Store(uri=str(folder)), summarised=False)
     rewrite(folder / "features.zarr/teachers/t/stats/zarr.json", arrays={})
-    with pytest.raises(ContractError, match="does not tell the SHA-256 of low-32/mean, low-32/variance"):
+    with pytest.raises(ContractError, match="does not name the SHA-256 of low-32/mean, low-32/variance"):
         opened(folder).stats("t")
 
 
@@ -447,7 +447,7 @@ def test_statistics_of_another_version_are_refused(folder: Path) -> None:
         opened(folder).stats("t")
     assert str(refusal.value) == (
         "statistics breaks the storage contract:\n"
-        "  teachers/t/stats: fields that this version does not share: best, median, mode"
+        "  teachers/t/stats: has unknown best, median, mode (another version of Stillhouse wrote it: use that version)"
     )
 
 

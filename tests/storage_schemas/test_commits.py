@@ -27,10 +27,10 @@ PART = replace(ARRAY, path="tables/views/low-256/00003.parquet", array="", bytes
 @pytest.fixture(params=["local", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """An empty store of each kind."""
-    one = Store(uri=str(tmp_path) if request.param == "local" else "memory://commits")
-    one.filesystem.makedirs(one.path("tables"), exist_ok=True)
-    yield one
-    one.filesystem.rm(one.path("tables"), recursive=True)
+    empty = Store(uri=str(tmp_path) if request.param == "local" else "memory://commits")
+    empty.filesystem.makedirs(empty.path("tables"), exist_ok=True)
+    yield empty
+    empty.filesystem.rm(empty.path("tables"), recursive=True)
 
 
 def put(store: Store, name: str, body: bytes) -> None:

@@ -101,10 +101,10 @@ def write_shards(store: Store, xxh3: str = "a" * 32, entries: np.ndarray = ENTRI
 @pytest.fixture
 def store() -> Iterator[Store]:
     """A store that is no folder."""
-    one = Store(uri="memory://read-cache/cache")
-    yield one
-    for name in one.listing(""):
-        one.remove(name)
+    remote = Store(uri="memory://read-cache/cache")
+    yield remote
+    for name in remote.listing(""):
+        remote.remove(name)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_each_view_and_each_index_is_kept_once_with_its_bytes(array: ShardedArra
     chunk, index = 8 * 8 * 3 + 4, 16 * SLOTS + 4
     sizes = sorted(path.stat().st_size for path in kept(cache))
     assert sizes == sorted([HEAD_BYTES + chunk] * ROWS + [HEAD_BYTES + index] * 3)
-    assert [int(path.name.partition("-")[2]) for path in kept(cache)] == [one.stat().st_size for one in kept(cache)]
+    assert [int(path.name.partition("-")[2]) for path in kept(cache)] == [path.stat().st_size for path in kept(cache)]
 
 
 def damaged(body: bytes, other: bytes, draws: random.Random) -> Iterator[bytes]:
@@ -163,7 +163,7 @@ def test_a_damaged_entry_is_dropped_and_read_from_the_store(array: ShardedArray,
     array.read(range(ROWS))
     whole = {path: path.read_bytes() for path in kept(cache)}
     for path, body in whole.items():
-        other = next(one for place, one in whole.items() if place != path and len(one) == len(body))
+        other = next(held for place, held in whole.items() if place != path and len(held) == len(body))
         for bad in damaged(body, other, random.Random(path.name)):
             path.write_bytes(bad)
             np.testing.assert_array_equal(anew(array).read(range(ROWS)), ENTRIES)
@@ -215,8 +215,8 @@ def test_a_range_that_has_no_room_at_all_costs_one_warning_and_no_other_range(ca
         warnings.simplefilter("always")
         for number in (2, 3):
             small.put(range_key(number, 500), bytes(500))
-    [warning] = [str(one.message) for one in said]
-    assert "has room for 500 bytes at a time, and a range takes 532; going on without" in warning
+    [warning] = [str(caught.message) for caught in said]
+    assert "a set has room for 500 bytes, and a range takes 532; what it does not keep is read" in warning
     assert [small.get(range_key(number, length)) is None for number, length in ((1, 100), (2, 500))] == [False, True]
 
 
@@ -231,9 +231,9 @@ def fillers(cache: ReadCache, limit: int, count: int, seeds: range) -> list[subp
         )
         for seed in seeds
     ]
-    for one in running:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "filling\n"
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "filling\n"
     return running
 
 
@@ -242,10 +242,10 @@ def test_two_processes_under_pressure_keep_to_the_bound_and_read_what_was_kept(c
     stranger.parent.mkdir()
     stranger.write_text("not ours")
     running = fillers(cache, limit, 1200, range(2))
-    while any(one.poll() is None for one in running):
+    while any(process.poll() is None for process in running):
         most = max(most, most_taken(cache))
-    ended = [one.communicate() for one in running]
-    assert [one.returncode for one in running] == [0, 0], ended
+    ended = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0], ended
     assert all(int(out) > 100 for out, _ in ended), "ranges were read that had been kept"
     assert 0.7 * limit / 3 < most <= limit / 3 + stranger.stat().st_size
     assert 0.7 * limit < taken(cache) - stranger.stat().st_size <= limit
@@ -256,17 +256,17 @@ def test_two_processes_under_pressure_keep_to_the_bound_and_read_what_was_kept(c
 def test_a_process_killed_while_it_fills_leaves_what_gives_way_later(cache: ReadCache) -> None:
     limit = 60_000
     for seed in range(4):
-        [one] = fillers(cache, limit, 10**9, range(seed, seed + 1))
+        [process] = fillers(cache, limit, 10**9, range(seed, seed + 1))
         time.sleep(0.03 + 0.02 * seed)
-        one.kill()
-        one.communicate()
+        process.kill()
+        process.communicate()
         assert taken(cache) <= limit
     partial = Path(cache.folder, "0002", f"{'0' * 64}-9000.{'0' * 32}.partial")  # as one that was killed later leaves
     partial.write_bytes(bytes(500))
     os.utime(partial, (time.time() - ABANDONED - 1,) * 2)
-    [one] = fillers(cache, limit, 500, range(99, 100))
-    out, said = one.communicate()
-    assert (one.returncode, said) == (0, ""), "nobody waits for a lock, and what was kept is whole"
+    [process] = fillers(cache, limit, 500, range(99, 100))
+    out, said = process.communicate()
+    assert (process.returncode, said) == (0, ""), "nobody waits for a lock, and what was kept is whole"
     left = [path for path in kept(cache) if path.suffix == ".partial"]
     assert partial not in left
     assert int(out) > 50
@@ -288,7 +288,9 @@ def test_what_others_are_writing_counts_and_is_left_alone(cache: ReadCache) -> N
 
 def test_a_folder_that_cannot_be_written_costs_one_warning_and_no_view(array: ShardedArray, cache: ReadCache) -> None:
     Path(cache.folder, "0000").write_text("in the way of a set's folder")
-    with pytest.warns(RuntimeWarning, match=r"cannot be written: Not a directory; going on without") as said:
+    with pytest.warns(
+        RuntimeWarning, match=r"cannot be written: Not a directory; what it does not keep is read"
+    ) as said:
         np.testing.assert_array_equal(array.read(range(ROWS)), ENTRIES)
     assert len(said) == 1
     with warnings.catch_warnings(action="error"):
@@ -308,13 +310,16 @@ def test_a_folder_is_taken_where_it_is_empty_or_was_made_as_one(store: Store, tm
     [
         (
             {"photo.png": "x"},
-            r"holds photo\.png, and is no read cache \(give a folder that is empty, or not there yet\)",
+            r"holds photo\.png, and is not a read cache \(name a folder that is empty or does not exist\)",
         ),
         ({MARKER: "{}"}, r"bytes: .*json has nothing, this run has 1000000"),
         ({MARKER: '{"version": 1, "bytes": 999, "sets": 1}'}, r"bytes: .*json has 999, this run has 1000000"),
         ({MARKER: '{"version": 2, "bytes": 1000000, "sets": 1}'}, r"version: .*json has 2, this run has 1"),
-        ({MARKER: "[1]"}, r"json: does not say what this folder is \(give another folder; or delete this one while"),
-        ({MARKER: "\0"}, r"json: does not say what this folder is"),
+        (
+            {MARKER: "[1]"},
+            r"json: is damaged: it does not describe a read cache \(name another folder, or delete this one while",
+        ),
+        ({MARKER: "\0"}, r"json: is damaged: it does not describe a read cache"),
     ],
 )
 def test_a_folder_that_is_not_ours_is_refused_and_left_as_it_is(
@@ -336,6 +341,8 @@ def test_a_folder_that_cannot_be_made_is_refused(store: Store, tmp_path: Path) -
 def test_a_cache_that_is_a_folder_needs_none_inside_or_outside_of_it(tmp_path: Path) -> None:
     local = Store(uri=str(tmp_path / "cache"))
     for folder in (tmp_path / "cache/kept", tmp_path / "kept"):
-        with pytest.raises(SettingError, match=r"which is a folder itself \(leave running\.read_cache out\)"):
+        with pytest.raises(
+            SettingError, match=r"cache is a folder and needs no read cache \(leave running\.read_cache out\)"
+        ):
             open_read_cache(str(folder), ROOM, local)
         assert not folder.exists()

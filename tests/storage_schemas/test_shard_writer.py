@@ -49,8 +49,8 @@ def entry(number: int) -> np.ndarray:
 def write_shard(store: Store, shard: int, *entries: np.ndarray) -> ShardWriter:
     """Write a shard of the entries given."""
     with open_shard(store, SPEC, shard) as writer:
-        for one in entries:
-            writer.append(one)
+        for entry in entries:
+            writer.append(entry)
     return writer
 
 
@@ -146,11 +146,16 @@ def test_several_entries_at_once_give_the_bytes_of_one_after_the_other(store: St
         together.append_all(views[:2])
         together.append_all([])
         together.append_all(iter([views[2], views[3, :, ::-1][:, ::-1], views[4]]))
-    one, other = (array_record(written, KEY) for written in (alone, together))
+    first, second = (array_record(written, KEY) for written in (alone, together))
     by_one, at_once = (store.read(f"features.zarr/{spec.path}/c/{shard}/0/0/0") for shard in (0, 1))
     assert by_one == at_once
-    assert (one.bytes, one.xxh3, one.rows, one.chunks) == (other.bytes, other.xxh3, other.rows, other.chunks)
-    read = ShardedArray(store=store, spec=spec, records={1: other}).read(range(5, 10))
+    assert (first.bytes, first.xxh3, first.rows, first.chunks) == (
+        second.bytes,
+        second.xxh3,
+        second.rows,
+        second.chunks,
+    )
+    read = ShardedArray(store=store, spec=spec, records={1: second}).read(range(5, 10))
     np.testing.assert_array_equal(read, views)
 
 

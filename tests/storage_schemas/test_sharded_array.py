@@ -260,7 +260,7 @@ def test_a_sound_shard_in_anothers_place_is_damaged_though_nothing_but_its_value
     for row in range(SLOTS):
         fresh = ShardedArray(store=array.store, spec=spec, records=array.records)
         said = refusal_of(CorruptionError, lambda row=row, fresh=fresh: fresh.read([row]))  # type: ignore[misc]
-        found = "is sound, but not the one that was committed here: another shard lies in this one's place"
+        found = "is sound, but not the chunk that was committed here: another shard is in this place"
         assert said == f"chunk is damaged:\n  {spec.path} shard 0 row {row}: {found}"
 
 
@@ -270,7 +270,7 @@ def test_views_of_a_shard_that_changed_places_are_damaged(tmp_path: Path) -> Non
     body = place.read_bytes()
     place.write_bytes(body[16:32] + body[:16] + body[32:])
     np.testing.assert_array_equal(array.read([2, 3]), ENTRIES[[2, 3]])
-    assert "row 1: is sound, but not the one that was committed" in refusal_of(CorruptionError, lambda: array.read([1]))
+    assert "row 1: is sound, but not the chunk" in refusal_of(CorruptionError, lambda: array.read([1]))
 
 
 def test_an_index_that_points_beyond_the_shard_is_damaged(tmp_path: Path) -> None:
@@ -280,8 +280,8 @@ def test_an_index_that_points_beyond_the_shard_is_damaged(tmp_path: Path) -> Non
     place.write_bytes(body[:-68] + encode_index([(0, 16), (16, len(body))], SLOTS))
     np.testing.assert_array_equal(array.read([0]), ENTRIES[[0]])
     assert refusal_of(CorruptionError, lambda: array.read([1])) == (
-        "shard is damaged:\n"
-        f"  teachers/t/low-256/spatial shard 0 row 1: its index points beyond the shard's {len(body)} bytes"
+        f"shard is damaged:\n  teachers/t/low-256/spatial shard 0 row 1: "
+        f"its index points beyond the {len(body)} bytes of the shard"
     )
 
 

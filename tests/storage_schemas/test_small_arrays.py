@@ -28,10 +28,10 @@ ARRAYS = {
 @pytest.fixture(params=["local", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each kind with ARRAYS in the group `g`."""
-    one = Store(uri=str(tmp_path) if request.param == "local" else "memory://small")
-    write_small_arrays(one, "g", ARRAYS)
-    yield one
-    one.filesystem.rm(one.path("features.zarr"), recursive=True)
+    filled = Store(uri=str(tmp_path) if request.param == "local" else "memory://small")
+    write_small_arrays(filled, "g", ARRAYS)
+    yield filled
+    filled.filesystem.rm(filled.path("features.zarr"), recursive=True)
 
 
 def test_arrays_come_back_bit_for_bit(store: Store) -> None:
@@ -60,6 +60,8 @@ def test_the_metadata_is_what_zarr_writes(store: Store, tmp_path: Path) -> None:
 def test_the_groups_above_are_made_where_there_are_none(store: Store) -> None:
     groups = [name for name in store.listing("") if b'"group"' in store.read(name)]
     assert groups == ["features.zarr/g/low-256/zarr.json", "features.zarr/g/zarr.json"]
+    plain = b'{\n "zarr_format": 3,\n "node_type": "group",\n "attributes": {}\n}'
+    assert [store.read(name) for name in groups] == [plain] * 2, "the bytes that caches have always had"
     ours = b'{"zarr_format": 3, "node_type": "group", "attributes": {"stillhouse": {}}}'
     publish_bytes(store, "features.zarr/g/zarr.json", ours)
     write_small_arrays(store, "g", ARRAYS)
@@ -108,7 +110,7 @@ def test_every_flipped_bit_and_every_cut_is_found(name: str, tmp_path: Path) -> 
     body = place.read_bytes()
     bits = np.random.default_rng(0).integers(0, 8, size=len(body)).tolist()
     flipped = (bytes([*body[:i], body[i] ^ 1 << bit, *body[i + 1 :]]) for i, bit in enumerate(bits))
-    what = f"array is damaged:\n  g/{array}/zarr.json: is not that of a small array"
+    what = f"array is damaged:\n  g/{array}/zarr.json: is not the metadata of a small array"
     if "zarr.json" not in name:
         what = f"chunk is damaged:\n  g/{array}: its CRC32C does not match its bytes"
     for torn in [*flipped, *(body[:length] for length in range(len(body)))]:
@@ -127,7 +129,7 @@ def test_a_shape_that_is_not_of_whole_numbers_is_refused(shape: Any, tmp_path: P
     (tmp_path / "features.zarr/g/mean/zarr.json").write_text(json.dumps(metadata))
     with pytest.raises(CorruptionError) as refusal:
         read_small_array(store, "g/mean")
-    assert str(refusal.value) == "array is damaged:\n  g/mean/zarr.json: is not that of a small array"
+    assert str(refusal.value) == "array is damaged:\n  g/mean/zarr.json: is not the metadata of a small array"
 
 
 def test_metadata_of_another_shape_does_not_cut_an_array_short(tmp_path: Path) -> None:
@@ -143,5 +145,5 @@ def test_a_sound_array_in_anothers_place_is_refused_where_its_digest_is_told(tmp
     store, values = Store(uri=str(tmp_path)), np.arange(3.0)
     write_small_arrays(store, "g", {"mean": values, "variance": values + 1})
     np.testing.assert_array_equal(read_small_array(store, "g/mean", array_digest(values)), values)
-    with pytest.raises(CorruptionError, match=r"g/variance: is sound, but not the one that its group names"):
+    with pytest.raises(CorruptionError, match=r"g/variance: is sound, but not the array that its group names"):
         read_small_array(store, "g/variance", array_digest(values))

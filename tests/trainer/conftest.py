@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from storage_schemas.cache import Cache, phi_s_digest
+from storage_schemas.cache import Cache
 from storage_schemas.format import layout
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.layout import ShardGrid
 from storage_schemas.format.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
-from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.format.tables import PLACEMENTS, VIEWS
 from storage_schemas.format.teacher import TeacherSpec

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from storage_schemas.cache import Cache, phi_s_digest
+from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
 from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
-from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.views import ViewSet
 from trainer.data.set_source import SetSource, open_set

@@ -117,7 +117,7 @@ def test_what_counts_is_not_written_once_the_claim_is_gone(cache: Cache) -> None
         cache.store.remove(lease.cache.store.claim)
         with pytest.raises(StorageError) as caught:
             publish_group(lease.cache.store, "views", {"a": 2})
-    found = "is gone: this run gave no sign of life for too long, and another may have begun; it stops here"
+    found = "is gone: this run sent no heartbeat for too long, and another run may have begun; this one stops"
     place = f"{cache.store.uri}/{lease.cache.store.claim}"
     assert str(caught.value) == f"lease failed:\n  {place}: {found} (run the same command again: it resumes)"
     assert cache.attributes("views") == {"a": 1}
@@ -227,7 +227,7 @@ def test_a_run_whose_claim_expired_is_cleared_and_writes_nothing_more(memory: Ca
         age(memory, first.cache.store.claim, 121)
         with leased(memory, VIEWS_LEASE, "views") as second:
             publish_group(second.cache.store, "views", {"a": 1})
-            with pytest.raises(StorageError, match="is gone: this run gave no sign of life for too long"):
+            with pytest.raises(StorageError, match="is gone: this run sent no heartbeat for too long"):
                 publish_group(first.cache.store, "views", {"a": 2})
     assert memory.attributes("views") == {"a": 1}
 

@@ -197,7 +197,7 @@ def test_a_chunk_that_was_changed_under_a_patched_checksum_is_found(rewritten: R
     assert zarr.open_array(cache / "features.zarr" / SPATIAL, mode="r")[3].shape == (12, 12, 96), "zarr-python reads it"
     assert verified(cache, independent=0).problems == ()
     [problem] = map(str, verified(cache).problems)
-    assert problem.startswith(f"{SPATIAL} shard 0 row 3: is sound, but not the one that was committed here")
+    assert problem.startswith(f"{SPATIAL} shard 0 row 3: is sound, but not the chunk that was committed here")
     assert problem.endswith(
         f"(delete tables/shards/teachers/dinov3/low-192/00000.parquet; then `make extract RECIPE=demo CACHE={cache} "
         "TEACHER=dinov3` writes the shard again)"

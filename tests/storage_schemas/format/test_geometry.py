@@ -105,9 +105,9 @@ def test_equal_grids_meet_by_a_shift_of_whole_tokens(axis: TokenAxis, shift: int
 
 
 @given(AXES, AXES)
-def test_the_two_sides_may_change_places_where_their_spacing_differs(one: TokenAxis, other: TokenAxis) -> None:
-    match, turned = match_axis(one, other), match_axis(other, one)
-    if one.span * other.tokens != other.span * one.tokens:
+def test_the_two_sides_may_change_places_where_their_spacing_differs(first: TokenAxis, second: TokenAxis) -> None:
+    match, turned = match_axis(first, second), match_axis(second, first)
+    if first.span * second.tokens != second.span * first.tokens:
         np.testing.assert_array_equal(match.student, turned.teacher)
         np.testing.assert_array_equal(match.teacher, turned.student)
         np.testing.assert_array_equal(match.common, turned.common)

@@ -45,12 +45,12 @@ def test_what_was_stored_and_read_again_is_the_same(identity: dict[str, Any]) ->
 
 
 @given(IDENTITIES, IDENTITIES)
-def test_identities_have_one_digest_exactly_when_nothing_differs(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert (digest(one) == digest(other)) == (differences(one, other) == [])
+def test_identities_have_one_digest_exactly_when_nothing_differs(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert (digest(first) == digest(second)) == (differences(first, second) == [])
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [
         ({"a.b": 1}, {"a": {"b": 1}}),
         ({"a": {}}, {}),
@@ -61,9 +61,9 @@ def test_identities_have_one_digest_exactly_when_nothing_differs(one: dict[str, 
         ({"a": ["bc"]}, {"a": ["b", "c"]}),
     ],
 )
-def test_what_only_looks_alike_differs(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert digest(one) != digest(other)
-    assert differences(one, other)
+def test_what_only_looks_alike_differs(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert digest(first) != digest(second)
+    assert differences(first, second)
 
 
 def test_every_value_that_differs_is_named_with_both_values() -> None:
@@ -86,11 +86,11 @@ def test_every_value_that_differs_is_named_with_both_values() -> None:
 
 
 def test_an_empty_identity_differs_in_what_the_other_has_and_in_nothing_else() -> None:
-    assert [str(one) for one in differences({}, {"name": "é"})] == ['name: the cache has nothing, this run has "é"']
+    assert list(map(str, differences({}, {"name": "é"}))) == ['name: the cache has nothing, this run has "é"']
 
 
 def test_the_holder_of_the_other_value_is_named() -> None:
-    assert [str(one) for one in differences({"a": "x"}, {"a": "y"}, holder="the run there")] == [
+    assert list(map(str, differences({"a": "x"}, {"a": "y"}, holder="the run there"))) == [
         'a: the run there has "x", this run has "y"'
     ]
 
@@ -101,6 +101,6 @@ def test_the_same_identity_is_let_through() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"bytes"])
 def test_what_json_cannot_say_has_no_identity(value: Any) -> None:
-    for use in (digest, lambda one: differences({}, one)):
+    for use in (digest, lambda identity: differences({}, identity)):
         with pytest.raises(ContractError, match=r"^identity breaks the storage contract:\n  identity: "):
             use({"a": value})

@@ -1,5 +1,7 @@
 """Every thing in a cache has one place, and the slots of a view set fall into shards without gap or overlap."""
 
+from itertools import chain
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,9 +36,9 @@ def test_a_shard_lies_where_zarr_looks_for_it(axes: int, end: str) -> None:
 def test_every_slot_lies_in_exactly_one_shard_in_order(views: int, rows_per_shard: int) -> None:
     grid = ShardGrid(counts=(views,), rows_per_shard=rows_per_shard)
     slots = [grid.slots(shard) for shard in range(grid.shards)]
-    assert [slot for one in slots for slot in one] == list(range(views))
-    assert all(len(one) == rows_per_shard for one in slots[:-1])
-    assert all(one.start == shard * rows_per_shard for shard, one in enumerate(slots))
+    assert list(chain.from_iterable(slots)) == list(range(views))
+    assert all(len(inside) == rows_per_shard for inside in slots[:-1])
+    assert all(inside.start == shard * rows_per_shard for shard, inside in enumerate(slots))
     assert grid.rows == grid.views == views
 
 
@@ -57,7 +59,7 @@ def test_each_generation_starts_in_a_shard_of_its_own(counts: tuple[int, ...], r
         range(shard * rows_per_shard, shard * rows_per_shard + len(views)) for shard, (_, views) in enumerate(shards)
     ]
     assert [grid.slots(shard) for shard in range(grid.shards)] == slots
-    assert grid.rows == max((one.stop for one in slots), default=0)
+    assert grid.rows == max((inside.stop for inside in slots), default=0)
     assert grid.views == view
 
 
@@ -74,7 +76,10 @@ def test_a_generation_moves_nothing_of_the_earlier_ones(counts: tuple[int, ...],
 def test_a_shard_that_the_grid_does_not_have_is_refused(shard: int) -> None:
     with pytest.raises(ContractError) as refusal:
         ShardGrid(counts=(3, 1), rows_per_shard=2).slots(shard)
-    assert str(refusal.value) == f"shard grid breaks the storage contract:\n  shard: there is no shard {shard} among 3"
+    assert (
+        str(refusal.value)
+        == f"shard grid breaks the storage contract:\n  shard: there is no shard {shard}: the set has 3 shards"
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_the_digest_is_that_of_the_identity_alone(manifest: Manifest) -> None:
 
 def test_an_extension_leaves_the_digest_as_it_is() -> None:
     assert VIEWS.digest == replace(VIEWS, extensions=()).digest
-    assert [one.images["count"] for one in VIEWS.generations] == [10, 3]
+    assert [generation.images["count"] for generation in VIEWS.generations] == [10, 3]
 
 
 def test_views_of_other_generations_than_there_are_are_refused_though_they_are_sealed() -> None:
@@ -86,11 +86,11 @@ def test_views_of_other_generations_than_there_are_are_refused_though_they_are_s
 def damaged(value: Any) -> list[Any]:
     """Return every JSON tree that differs from `value` in one leaf or one name."""
     if isinstance(value, dict):
-        inside = [value | {name: one} for name, inner in value.items() for one in damaged(inner)]
-        renamed = [{(key + "x" if key == name else key): one for key, one in value.items()} for name in value]
+        inside = [value | {name: other} for name, inner in value.items() for other in damaged(inner)]
+        renamed = [{(key + "x" if key == name else key): held for key, held in value.items()} for name in value]
         return inside + renamed
     if isinstance(value, list):
-        return [[*value[:i], one, *value[i + 1 :]] for i, inner in enumerate(value) for one in damaged(inner)]
+        return [[*value[:i], other, *value[i + 1 :]] for i, inner in enumerate(value) for other in damaged(inner)]
     return [value + 1 if isinstance(value, int | float) else f"{value}0"]
 
 
@@ -103,7 +103,7 @@ def test_a_sealed_manifest_with_any_one_value_damaged_is_refused(manifest: Manif
     for tree in trees:
         with pytest.raises(CorruptionError) as refusal:
             unsealed(tree, "here")
-        assert str(refusal.value) == "attributes is damaged:\n  here: their seal is not that of their values"
+        assert str(refusal.value) == "attributes is damaged:\n  here: their seal does not match their values"
 
 
 @every_manifest
@@ -112,7 +112,9 @@ def test_fields_that_are_missing_or_unknown_are_named(manifest: Manifest) -> Non
     del attributes["identity"]
     with pytest.raises(ContractError) as refusal:
         type(manifest).from_attributes(attributes)
-    assert str(refusal.value).endswith("fields that this version does not share: identity, zoom")
+    assert str(refusal.value).endswith(
+        "attributes: lacks identity and has unknown zoom (another version of Stillhouse wrote it: use that version)"
+    )
 
 
 def test_a_view_set_of_another_version_is_refused() -> None:
@@ -120,5 +122,6 @@ def test_a_view_set_of_another_version_is_refused() -> None:
     with pytest.raises(ContractError) as refusal:
         ViewsManifest.from_attributes(values)
     assert str(refusal.value) == (
-        "manifest of view set breaks the storage contract:\n  attributes: fields that this version does not share: zoom"
+        "manifest of view set breaks the storage contract:\n  attributes: has unknown zoom "
+        "(another version of Stillhouse wrote it: use that version)"
     )

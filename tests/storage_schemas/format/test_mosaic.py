@@ -93,4 +93,7 @@ def test_a_window_that_does_not_fit_the_canvas_is_refused(canvas: int, window: i
 def test_a_cell_that_the_mosaic_does_not_have_is_refused(cell: int) -> None:
     with pytest.raises(ContractError) as refusal:
         MosaicLayout(canvas_tokens=72, window_tokens=16).corner(cell)
-    assert str(refusal.value) == f"mosaic breaks the storage contract:\n  cell: there is no cell {cell} among 16"
+    assert (
+        str(refusal.value)
+        == f"mosaic breaks the storage contract:\n  cell: there is no cell {cell}: the mosaic has 16 cells"
+    )

@@ -32,10 +32,10 @@ def test_a_key_is_hashed_as_compact_json() -> None:
 
 @given(PARTS, PARTS)
 def test_two_keys_draw_the_same_only_when_they_are_the_same(
-    one: tuple[int | str, ...], other: tuple[int | str, ...]
+    first: tuple[int | str, ...], second: tuple[int | str, ...]
 ) -> None:
-    assert (digest_of(one) == digest_of(other)) == (one == other)
-    assert (unit_interval(one) == unit_interval(other)) == (one == other)
+    assert (digest_of(first) == digest_of(second)) == (first == second)
+    assert (unit_interval(first) == unit_interval(second)) == (first == second)
 
 
 def test_parts_are_joined_without_ambiguity() -> None:
@@ -79,7 +79,7 @@ def test_pick_depends_neither_on_the_order_nor_on_the_scale_of_the_weights(
 def test_a_choice_that_is_added_takes_its_share_and_moves_nothing_between_the_others() -> None:
     before, after = {128: 1.0, 192: 3.0}, {128: 1.0, 192: 3.0, 256: 2.0}
     moved = [(pick(before, key), pick(after, key)) for key in KEYS]
-    changed = Counter((one, other) for one, other in moved if one != other)
+    changed = Counter((old, new) for old, new in moved if old != new)
     assert set(changed) == {(128, 256), (192, 256)}
     for old, share in ((128, 1 / 12), (192, 3 / 12)):  # a third of each: 2 of 6
         assert abs(changed[old, 256] - 10_000 * share) < 4 * np.sqrt(10_000 * share * (1 - share))

@@ -199,9 +199,9 @@ def test_an_index_of_another_length_is_refused(slots: int) -> None:
 def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Return the place of every value in a JSON tree."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, one in inner:
+    for key, below in inner:
         yield (*place, key)
-        yield from leaves(one, (*place, key))
+        yield from leaves(below, (*place, key))
 
 
 def changed(metadata: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def refusal_of(metadata: Any) -> str:
 
 FOREIGN = (
     "array breaks the storage contract:\n"
-    "  a/b/zarr.json: names another layout (it was not written by Stillhouse, or by another version)"
+    "  a/b/zarr.json: describes a layout that this version does not read (another program or version wrote it)"
 )
 
 

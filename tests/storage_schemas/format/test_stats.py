@@ -122,5 +122,5 @@ def test_what_are_no_runs_is_refused(runs: list[list[int]]) -> None:
         shards_of_runs(runs, "teachers/t/stats")
     assert str(refusal.value) == (
         "statistics breaks the storage contract:\n"
-        f"  teachers/t/stats: {runs} are no runs of shards: rising, apart, none empty"
+        f"  teachers/t/stats: {runs} are not runs of shards: in order, apart from one another, none empty"
     )

@@ -24,10 +24,7 @@ VALUES = {
     pa.binary(): st.binary(max_size=5),
 }
 every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-DAMAGED = (
-    "table is damaged:\n"
-    "  tables/x.parquet: its bytes do not have the SHA-256 that its footer names as stillhouse.sha256"
-)
+DAMAGED = "table is damaged:\n  tables/x.parquet: its bytes do not have the SHA-256 in its footer, stillhouse.sha256"
 
 
 @st.composite
@@ -115,9 +112,9 @@ def test_the_columns_of_another_table_are_refused_by_name(schema: pa.Schema) -> 
                 from_parquet(to_parquet(other.empty_table()), schema, "tables/x.parquet")
             assert str(refusal.value) == (
                 "table breaks the storage contract:\n"
-                f"  tables/x.parquet: columns are {', '.join(other.names)}, "
-                f"expected {', '.join(schema.names)} of their types "
-                "(it was written by another version: use that one, or make the cache anew)"
+                f"  tables/x.parquet: has the columns {', '.join(other.names)}, "
+                f"expected {', '.join(schema.names)}, of their types "
+                "(another version of Stillhouse wrote it: use that version, or make a new cache)"
             )
 
 

@@ -47,16 +47,16 @@ def test_the_map_of_a_block_has_its_own_name_and_no_summary_and_says_whose_it_is
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": "d-block7"}, "name: 'd-block7' is no block's map"),
-        ({"name": "d-block7", "layer": 8}, "name: 'd-block7' is the map of block 8"),
-        ({"name": "d-block07", "layer": 7}, "name: 'd-block07' is the map of block 7"),
-        ({"layer": 0}, "name: 'sam3' is the map of block 0"),
+        ({"name": "d-block7"}, "name: 'd-block7' does not fit layer=None"),
+        ({"name": "d-block7", "layer": 8}, "name: 'd-block7' does not fit layer=8"),
+        ({"name": "d-block07", "layer": 7}, "name: 'd-block07' does not fit layer=7"),
+        ({"layer": 0}, "name: 'sam3' does not fit layer=0"),
     ],
 )
-def test_only_the_map_of_a_block_is_called_one(change: dict[str, Any], said: str) -> None:
+def test_only_the_spec_of_a_block_has_the_name_of_one(change: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingError) as refusal:
         replace(SAM3, **change)
-    assert f"{said} (names end in -block<n> for these alone)" in str(refusal.value)
+    assert f"{said} (with layer=n it is <name>-block<n>, and without a layer it does not end so)" in str(refusal.value)
 
 
 def test_the_words_that_a_cache_keeps_are_those_they_always_were() -> None:
@@ -75,7 +75,8 @@ def test_attributes_with_fields_missing_or_unknown_are_refused_by_name() -> None
     with pytest.raises(ContractError) as refusal:
         TeacherSpec.from_attributes(attributes)
     assert str(refusal.value) == (
-        "teacher spec breaks the storage contract:\n  spec: fields that this version does not share: colour, dim"
+        "teacher spec breaks the storage contract:\n  spec: lacks dim and has unknown colour "
+        "(another version of Stillhouse wrote it: use that version)"
     )
 
 
@@ -92,7 +93,7 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"tiles": 0}, "tiles: 0 is less than 1"),
     (
         {"tiles": 3, "upsampler": "tiles"},
-        "tiles: 3, but a teacher of size rule canvas sees large windows as they are (leave it at 1)",
+        "tiles: 3, but a teacher of size rule canvas sees large windows whole (leave it at 1)",
     ),
     ({"size_rule": "fixed", "tiles": 3}, "upsampler: None for 3 tiles along a side"),
     ({"upsampler": "tiles"}, "upsampler: 'tiles' for 1 tiles along a side"),

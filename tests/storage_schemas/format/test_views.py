@@ -79,7 +79,7 @@ def test_anything_else_is_no_name_of_a_view_set(name: str) -> None:
     with pytest.raises(ContractError) as refusal:
         ViewSet.parse(name)
     assert str(refusal.value) == (
-        f"view set breaks the storage contract:\n  {name}: is no name such as low-256 or high-1152"
+        f"view set breaks the storage contract:\n  {name}: is not a name such as low-256 or high-1152"
     )
 
 
@@ -91,7 +91,12 @@ def test_the_words_that_a_cache_keeps_are_those_they_always_were() -> None:
 
 def test_view_sets_sort_by_partition_then_by_resolution() -> None:
     names = ["low-1024", "high-512", "low-256", "high-1152"]
-    assert [one.name for one in sorted(map(ViewSet.parse, names))] == ["high-512", "high-1152", "low-256", "low-1024"]
+    assert [view_set.name for view_set in sorted(map(ViewSet.parse, names))] == [
+        "high-512",
+        "high-1152",
+        "low-256",
+        "low-1024",
+    ]
 
 
 def test_an_offset_is_drawn_uniformly_over_the_margin_each_axis_on_its_own() -> None:
@@ -118,7 +123,8 @@ def test_the_offsets_of_a_key_are_those_they_always_were() -> None:
 @pytest.mark.parametrize("shifts", [UNIFORM, Shifts(distribution="rounded-normal")])
 def test_without_a_margin_the_window_starts_where_the_canvas_does(shifts: Shifts) -> None:
     tight = replace(GEOMETRY, margin=0)
-    assert {(one.row, one.col) for one in (draw_offset(tight, shifts, (number,)) for number in range(50))} == {(0, 0)}
+    drawn = [draw_offset(tight, shifts, (number,)) for number in range(50)]
+    assert {(offset.row, offset.col) for offset in drawn} == {(0, 0)}
 
 
 @pytest.mark.parametrize("sd", [0.3, 0.5, 1.0, 4.0])
@@ -174,7 +180,7 @@ def test_the_rounded_normal_offsets_of_a_key_are_those_they_always_were() -> Non
 def test_a_width_of_nothing_or_of_everything_is_refused(sd: float) -> None:
     with pytest.raises(ContractError) as refusal:
         Shifts(distribution="rounded-normal", sd=sd)
-    assert str(refusal.value) == f"shifts breaks the storage contract:\n  sd: {sd} patches is no positive width"
+    assert str(refusal.value) == f"shifts breaks the storage contract:\n  sd: {sd} patches is not a positive width"
 
 
 def test_a_distribution_of_no_known_name_is_refused() -> None:

@@ -63,7 +63,7 @@ def test_a_disk_that_fails_is_told_in_one_message(
     for read in (lambda: file.fill(0, bytearray(1)), lambda: open_file(f"{tmp_path}/x", object())):
         with pytest.raises(StorageError) as refusal:
             read()
-        found = "cannot be read: Input/output error (run the same command again when that is mended)"
+        found = "cannot be read: Input/output error (run the same command again when this is fixed)"
         assert str(refusal.value) == f"storage failed:\n  {tmp_path}/x: {found}"
 
 

@@ -159,6 +159,7 @@ def test_a_group_holds_our_attribute_and_nothing_else(store: Store) -> None:
     assert json.loads(store.read("features.zarr/zarr.json")) == root
     plain = json.loads(store.read("features.zarr/teachers/dinov3/zarr.json"))
     assert plain == {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    assert store.read("features.zarr/teachers/dinov3/zarr.json").endswith(b'"attributes": {}\n}\n')
 
 
 def test_json_keeps_its_order_and_refuses_nan(store: Store) -> None:

@@ -29,11 +29,11 @@ def memory() -> Any:
 @pytest.fixture(params=["local", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """A store of each kind that holds OBJECTS."""
-    one = Store(uri=str(tmp_path / "cache") if request.param == "local" else "memory://bucket/cache")
+    filled = Store(uri=str(tmp_path / "cache") if request.param == "local" else "memory://bucket/cache")
     for name, body in OBJECTS.items():
-        one.filesystem.makedirs(one.path(name).rsplit("/", 1)[0], exist_ok=True)
-        one.filesystem.pipe_file(one.path(name), body)
-    yield one
+        filled.filesystem.makedirs(filled.path(name).rsplit("/", 1)[0], exist_ok=True)
+        filled.filesystem.pipe_file(filled.path(name), body)
+    yield filled
     memory().rm("/", recursive=True)
 
 
@@ -130,7 +130,7 @@ def test_any_other_failure_of_the_file_system_is_a_refusal_that_names_the_object
     assert raised.value.__cause__ is failure
     assert str(raised.value) == (
         f"storage failed:\n  memory://other/{name}: cannot be read: {failure.args[-1]} "
-        "(run the same command again when that is mended)"
+        "(run the same command again when this is fixed)"
     )
 
 
@@ -165,8 +165,8 @@ def test_a_name_that_leads_out_of_the_cache_is_refused_before_anything_is_opened
         store.size,
         store.exists,
         store.listing,
-        lambda one: store.read_many(["a/b.bin", one]),
-        lambda one: store.read_ranges(one, [(0, 1)]),
+        lambda outside: store.read_many(["a/b.bin", outside]),
+        lambda outside: store.read_ranges(outside, [(0, 1)]),
     ):
         with pytest.raises(CorruptionError) as refusal:
             use(name)

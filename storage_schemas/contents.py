@@ -1,0 +1,102 @@
+"""What is in a cache, at a glance: its view sets and its teachers, with counts."""
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from storage_schemas.commits import read_commits
+from storage_schemas.format import layout
+from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.manifest import TeacherManifest
+from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.format.views import ViewSet
+from storage_schemas.objects.store import Store
+from storage_schemas.read_groups import read_teacher_manifest, read_views_manifest, require_cache, teacher_names
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSetContents:
+    """One view set."""
+
+    geometry: CanvasGeometry
+    """Sizes of a canvas, of a window in it, and of a patch."""
+    drawn: int
+    """Views that were drawn for the set. Some may have been rejected."""
+    views: int
+    """Views that are committed."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherContents:
+    """One teacher."""
+
+    spec: TeacherSpec
+    """What it is: model, channels, licence, …"""
+    tokens: Mapping[str, int]
+    """View set → tokens along one side of a window."""
+    views: Mapping[str, int]
+    """View set → views whose features are committed; sets without any are left out."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheContents:
+    """A whole cache."""
+
+    recipe: str
+    """Name of the recipe that made it."""
+    view_sets: Mapping[str, ViewSetContents]
+    """By name, such as `low-128`."""
+    teachers: Mapping[str, TeacherContents]
+    """By name, such as `dinov3`."""
+
+
+def read_contents(store: Store) -> CacheContents:
+    """Return what is in a cache. It reads every commit record, and no array.
+
+    Raises:
+        MissingError: there is no cache.
+    """
+    recipe, views = require_cache(store), read_views_manifest(store)
+    sets = {} if views is None else {view_set: views.sets[view_set] for view_set in sorted(views.sets)}
+    manifests = {name: read_teacher_manifest(store, name) for name in teacher_names(store)}
+    return CacheContents(
+        recipe=recipe,
+        view_sets={
+            view_set.name: ViewSetContents(
+                geometry=shape.geometry,
+                drawn=shape.grid.views,
+                views=_committed(store, layout.views_unit(view_set), layout.pixels_array(view_set)),
+            )
+            for view_set, shape in sets.items()
+        },
+        teachers={name: _teacher(store, manifest, sets) for name, manifest in manifests.items() if manifest},
+    )
+
+
+def _teacher(store: Store, manifest: TeacherManifest, sets: Iterable[ViewSet]) -> TeacherContents:
+    name = manifest.spec.name
+    counts = {
+        view_set.name: _committed(store, layout.features_unit(view_set, name), layout.spatial_array(view_set, name))
+        for view_set in sets
+    }
+    return TeacherContents(
+        spec=manifest.spec,
+        tokens={view_set.name: tokens for view_set, tokens in sorted(manifest.tokens.items())},
+        views={view_set: count for view_set, count in counts.items() if count},
+    )
+
+
+def _committed(store: Store, unit: str, array: str) -> int:
+    """Return how many views are committed: the rows of one of a unit's arrays."""
+    commits = read_commits(store, unit)
+    return sum(record.rows for records in commits.values() for record in records if record.array == array)
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return what helps a user who gave an unknown name: the names that are near, or else all that there are."""
+    near = difflib.get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
