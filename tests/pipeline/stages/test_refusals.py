@@ -493,7 +493,7 @@ def test_an_unknown_command_is_answered_with_those_there_are(refused: Refused) -
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest(refused: Refused) -> None:
-    expected = ["RECIPE cannot be used:", "  smal: is no recipe (there are small)"]
+    expected = ["RECIPE cannot be used:", "  smal: no such recipe (did you mean small?)"]
     assert refused("views", "--recipe", "smal") == expected
     assert refused("extract", "--recipe=smal") == expected
 
