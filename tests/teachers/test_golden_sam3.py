@@ -148,7 +148,7 @@ def test_a_rotary_table_of_another_size_or_number_of_heads_is_refused(published,
         with pytest.raises(ContractError) as refusal:
             loaded(entry("sam3-tiny"), tmp_path / "sam3.pt")
         assert str(refusal.value).splitlines()[1] == (
-            f"  {name}: the rotary table is not this model's: other heads, another size or another base"
+            f"  {name}: the rotary table is that of another head size, input size or base"
         )
 
 
