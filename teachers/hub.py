@@ -9,7 +9,7 @@ from storage_schemas.format.errors import MissingError, Problem, SettingError
 from teachers.entry import CatalogueEntry
 
 _FILES = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
-LOCAL_COPY = "WEIGHTS=/path/to/file-or-folder on the make command line, or --weights"
+LOCAL_COPY = "WEIGHTS=/path/to/file-or-folder with make, or --choice.weights; --weights for plan and verify"
 
 
 def fetch_weights(entry: CatalogueEntry) -> Path:

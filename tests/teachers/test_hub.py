@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from storage_schemas.format.errors import SettingError
 from teachers.build import build_teacher
 
-LOCAL = "WEIGHTS=/path/to/file-or-folder on the make command line, or --weights"
+LOCAL = "WEIGHTS=/path/to/file-or-folder with make, or --choice.weights; --weights for plan and verify"
 OFFLINE = "not in the hub's cache on this machine, and the hub cannot be reached (or HF_HUB_OFFLINE is set)"
 SCRIPT = """
 from dataclasses import replace

@@ -83,7 +83,7 @@ def test_a_lease_ends_with_an_error_too(cache: Cache) -> None:
 @pytest.mark.parametrize(("first", "second"), [("views", "views"), ("views", "cache"), ("cache", "teachers/a")])
 def test_the_second_run_is_told_who_the_first_is_and_leaves_it_in_peace(cache: Cache, first: str, second: str) -> None:
     with leased(cache, first, "the first") as lease:
-        said = refusal(cache, second)
+        message = refusal(cache, second)
         assert [claim.name for claim in list_claims(cache.store)] == [lease.cache.store.claim]
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
     alive, fix = "running now", "wait until it ends, or stop it: its lease ends with its process"
@@ -93,8 +93,8 @@ def test_the_second_run_is_told_who_the_first_is_and_leaves_it_in_peace(cache: C
     who = f"process {os.getpid()} on {re.escape(socket.gethostname())} \\(the first\\)"
     place = re.escape(cache.store.uri)
     assert re.fullmatch(
-        rf"cache {place} is being written:\n  {first}: by {who}, since {when}, {alive} \({fix}\)", said
-    ), said
+        rf"cache {place} is being written:\n  {first}: by {who}, since {when}, {alive} \({fix}\)", message
+    ), message
     with leased(cache, second, "the second"):
         pass
 
@@ -202,9 +202,9 @@ def test_an_owner_elsewhere_blocks_until_its_last_heartbeat_is_too_old(memory: C
     age(memory, name, 500)
     publish_bytes(memory.store, heartbeat_name(name), b"")
     age(memory, heartbeat_name(name), 90)
-    said = refusal(memory, "views")
-    assert "on node-3 (views), since " in said
-    assert "its lease expires in 30 s" in said
+    message = refusal(memory, "views")
+    assert "on node-3 (views), since " in message
+    assert "its lease expires in 30 s" in message
     age(memory, heartbeat_name(name), 40)
     with leased(memory, VIEWS_LEASE, "views") as lease:
         assert lease.cleared == (name,)
@@ -295,8 +295,8 @@ def test_a_folder_that_goes_as_it_is_made_is_made_again(folder: Cache, monkeypat
 
 def test_a_file_where_leases_belong_is_refused_at_once(folder: Cache) -> None:
     publish_bytes(folder.store, LEASES, b"not a folder")
-    said = "leases/door: cannot be written: File exists"
-    with pytest.raises(StorageError, match=said), leased(folder, VIEWS_LEASE, "views"):
+    message = "leases/door: cannot be written: File exists"
+    with pytest.raises(StorageError, match=message), leased(folder, VIEWS_LEASE, "views"):
         pass
 
 
