@@ -112,7 +112,7 @@ def require_claim(store: Store) -> None:
         StorageError: it is gone: another run may have begun.
     """
     if store.claim and not store.exists(store.claim):
-        found = "is gone: this run gave no sign of life for too long, and another may have begun; it stops here"
+        found = "is gone: the lease of this run expired, and another run may have begun; this run stops here"
         raise StorageError("lease", [Problem(place=f"{store.uri}/{store.claim}", found=found, fix=AGAIN)])
 
 

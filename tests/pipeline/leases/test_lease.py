@@ -117,7 +117,7 @@ def test_what_counts_is_not_written_once_the_claim_is_gone(cache: Cache) -> None
         cache.store.remove(lease.cache.store.claim)
         with pytest.raises(StorageError) as caught:
             publish_group(lease.cache.store, "views", {"a": 2})
-    found = "is gone: this run gave no sign of life for too long, and another may have begun; it stops here"
+    found = "is gone: the lease of this run expired, and another run may have begun; this run stops here"
     place = f"{cache.store.uri}/{lease.cache.store.claim}"
     assert str(caught.value) == f"lease failed:\n  {place}: {found} (run the same command again: it resumes)"
     assert cache.attributes("views") == {"a": 1}
@@ -227,7 +227,7 @@ def test_a_run_whose_claim_expired_is_cleared_and_writes_nothing_more(memory: Ca
         age(memory, first.cache.store.claim, 121)
         with leased(memory, VIEWS_LEASE, "views") as second:
             publish_group(second.cache.store, "views", {"a": 1})
-            with pytest.raises(StorageError, match="is gone: this run gave no sign of life for too long"):
+            with pytest.raises(StorageError, match="is gone: the lease of this run expired"):
                 publish_group(first.cache.store, "views", {"a": 2})
     assert memory.attributes("views") == {"a": 1}
 
@@ -256,6 +256,29 @@ def owners_at_once(cache: Cache, threads: int) -> int:
 def test_of_many_that_begin_at_once_one_gets_the_lease(cache: Cache) -> None:
     assert [owners_at_once(cache, 4) for _ in range(5)] == [1] * 5
     assert cache.store.listing("") == []
+
+
+def younger_rival(cache: Cache) -> str:
+    """Write the claim of a living rival that is younger than any claim of the next minute."""
+    name = claim(cache, this_process(VIEWS_LEASE, "views"))
+    age(cache, name, -60)
+    return name
+
+
+def test_the_older_of_two_waits_until_the_younger_withdraws(memory: Cache) -> None:
+    rival = younger_rival(memory)
+    threading.Timer(0.5, memory.store.remove, [rival]).start()
+    with leased(memory, VIEWS_LEASE, "views") as lease:
+        assert memory.store.listing("") == [lease.cache.store.claim]
+
+
+def test_the_older_of_two_is_refused_when_the_younger_never_withdraws(
+    memory: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival = younger_rival(memory)
+    monkeypatch.setattr("pipeline.leases.object_claims.SETTLE_SECONDS", 0.3)
+    assert f"views: by process {os.getpid()} on " in refusal(memory, VIEWS_LEASE)
+    assert memory.store.listing("") == [rival]
 
 
 def test_many_runs_begin_and_end_under_one_mutex(folder: Cache) -> None:
