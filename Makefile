@@ -1,4 +1,4 @@
-# Stillhouse: run the teachers once; distil as many students as you like. `make help` lists what there is.
+# Stillhouse: run the teachers once; distil as many students as you like. `make help` lists the commands.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -14,7 +14,7 @@ ARGS ?=
 
 ifeq ($(RECIPE)$(DATA),demo)
 DATA := $(OUT)/photographs
-LAID_OUT := $(DATA)
+DEMO_DATA := $(DATA)
 endif
 
 VENV := .venv
@@ -23,41 +23,41 @@ INSTALLED := $(VENV)/.installed
 PIPELINE := $(BIN)/python -m pipeline
 TRAINER := $(BIN)/python -m trainer
 
-# threads that wait for one another sleep: spinning costs several times the time where other work shares the cores
+# OpenMP threads that wait should sleep: on shared cores, spinning makes the work several times slower
 export OMP_WAIT_POLICY ?= PASSIVE
 
-# what a variable becomes on the command line, where it is set
-EXECUTES = $(if $(EXECUTOR),--run.executor $(EXECUTOR))
-TELLS = $(if $(FIGURES),--run.report "$(FIGURES)")
-READS = $(if $(DATA),--data "$(DATA)")
-LOOKS = $(if $(TEACHER),--teacher "$(TEACHER)")
-WEIGHS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
-TRAINS = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
-LEARNS = $(if $(STUDENT),--student "$(STUDENT)")
+# the command-line arguments that a variable stands for; nothing where it is not set
+EXECUTOR_ARGS = $(if $(EXECUTOR),--run.executor $(EXECUTOR))
+FIGURES_ARGS = $(if $(FIGURES),--run.report "$(FIGURES)")
+DATA_ARGS = $(if $(DATA),--data "$(DATA)")
+TEACHER_ARGS = $(if $(TEACHER),--teacher "$(TEACHER)")
+WEIGHTS_ARGS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
+TRAIN_PROGRAM = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
+STUDENT_ARGS = $(if $(STUDENT),--student "$(STUDENT)")
 
-# tests run in a process for each core; tests/conftest.py says which of them stay together
-SHARED_OUT = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# tests run in several processes; tests/conftest.py says which tests share one
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check docs plan views preview extract stats train report inspect verify export gc teachers
 
-help: ## list the commands and their variables
+help: ## list the commands and variables
 	@echo "make COMMAND [VARIABLE=value …]"
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RECIPE    what is made (now: $(RECIPE))"
-	@echo "  DATA      images: a folder, tars, Parquet files, a list of URIs (now: $(if $(DATA),$(DATA),not set))"
-	@echo "  CACHE     where the cache is: a folder, s3://bucket/prefix (now: $(CACHE))"
-	@echo "  TO        where an export goes: a folder, s3://bucket/prefix"
+	@echo "  RECIPE    what to make: demo, small, radio_v2_5, c_radio_v4 (now: $(RECIPE))"
+	@echo "  DATA      where the images are: a folder, tars, Parquet files, a list of URIs (now: $(if $(DATA),$(DATA),not set))"
+	@echo "  CACHE     where the cache is: a folder or s3://bucket/prefix (now: $(CACHE))"
+	@echo "  TO        where an export is written: a folder or s3://bucket/prefix"
 	@echo "  TEACHER   dinov3, siglip2, sam3, or module:Class"
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
-	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ and a timm ViT"
-	@echo "  EXECUTOR  ray (default), or local for this one process; train is local unless EXECUTOR=ray is given"
-	@echo "  FIGURES   where each stage's figures are kept, as JSON (now: $(FIGURES))"
-	@echo "  ARGS      anything else; what there is: make COMMAND ARGS=--help"
+	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ before the name of a timm ViT"
+	@echo "  EXECUTOR  ray (default) for worker processes, or local for this process; train is local unless EXECUTOR=ray"
+	@echo "  FIGURES   where each stage writes its figures, as JSON (now: $(FIGURES))"
+	@echo "  ARGS      any other settings; make COMMAND ARGS=--help lists them"
 
-install: $(INSTALLED) ## make .venv with everything the project needs
+install: $(INSTALLED) ## make .venv with all that the project needs
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -66,7 +66,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,trainer,sam3,onnx,demo,dev,docs]'
 	@touch $@
 
-demo: $(INSTALLED) $(LAID_OUT) ## the whole way on photographs at hand: views, three teachers, stats, a student, a report
+demo: $(INSTALLED) $(DEMO_DATA) ## every stage on a few photographs: views, three teachers, stats, a student, a report
 	@$(MAKE) --no-print-directory views
 	@for teacher in dinov3 siglip2 sam3; do $(MAKE) --no-print-directory extract TEACHER=$$teacher || exit $$?; done
 	@$(MAKE) --no-print-directory stats
@@ -75,13 +75,13 @@ demo: $(INSTALLED) $(LAID_OUT) ## the whole way on photographs at hand: views, t
 
 test test-slow: export OMP_NUM_THREADS ?= 1
 
-test: $(INSTALLED) ## the tests
-	$(BIN)/python -m pytest $(SHARED_OUT) $(ARGS)
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-test-slow: $(INSTALLED) ## all tests, the long ones too
-	$(BIN)/python -m pytest $(SHARED_OUT) -m "slow or not slow" --timeout=3600 $(ARGS)
+test-slow: $(INSTALLED) ## run all tests, the long ones too
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow" --timeout=3600 $(ARGS)
 
-check: $(INSTALLED) ## linters and types
+check: $(INSTALLED) ## run the linters and the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -92,38 +92,38 @@ docs: $(INSTALLED) ## the pages of docs/ and the API reference, as a site in bui
 $(OUT)/photographs: | $(INSTALLED)
 	@$(PIPELINE) photographs --data "$@"
 
-plan: $(INSTALLED) $(LAID_OUT) ## what a run would make and cost; writes nothing (ARGS=--probe measures speeds)
-	@$(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTES) $(ARGS)
+plan: $(INSTALLED) $(DEMO_DATA) ## show what a run would make and cost, without running it (ARGS=--probe measures speeds)
+	@$(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(DATA_ARGS) $(TEACHER_ARGS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTOR_ARGS) $(ARGS)
 
-views: $(INSTALLED) $(LAID_OUT) ## cut the views
-	@$(PIPELINE) views --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(EXECUTES) $(TELLS) $(ARGS)
+views: $(INSTALLED) $(DEMO_DATA) ## cut the views
+	@$(PIPELINE) views --recipe $(RECIPE) --cache "$(CACHE)" $(DATA_ARGS) $(EXECUTOR_ARGS) $(FIGURES_ARGS) $(ARGS)
 
-preview: $(INSTALLED) ## a contact sheet of the views: every teacher's window, and the mosaics
-	@$(PIPELINE) preview --recipe $(RECIPE) --cache "$(CACHE)" --sheet "$(SHEET)" $(LOOKS) $(ARGS)
+preview: $(INSTALLED) ## make a contact sheet of the views, with every teacher's window and the mosaics
+	@$(PIPELINE) preview --recipe $(RECIPE) --cache "$(CACHE)" --sheet "$(SHEET)" $(TEACHER_ARGS) $(ARGS)
 
-extract: $(INSTALLED) $(LAID_OUT) ## run one TEACHER over the views
-	@$(PIPELINE) extract --recipe $(RECIPE) --cache "$(CACHE)" $(READS) $(LOOKS) $(WEIGHS) $(EXECUTES) $(TELLS) $(ARGS)
+extract: $(INSTALLED) $(DEMO_DATA) ## run one TEACHER over the views
+	@$(PIPELINE) extract --recipe $(RECIPE) --cache "$(CACHE)" $(DATA_ARGS) $(TEACHER_ARGS) $(WEIGHTS_ARGS) $(EXECUTOR_ARGS) $(FIGURES_ARGS) $(ARGS)
 
-stats: $(INSTALLED) ## measure what is stored, for one TEACHER or all
-	@$(PIPELINE) stats --cache "$(CACHE)" $(LOOKS) $(EXECUTES) $(TELLS) $(ARGS)
+stats: $(INSTALLED) ## measure the stored features of one TEACHER, or of all
+	@$(PIPELINE) stats --cache "$(CACHE)" $(TEACHER_ARGS) $(EXECUTOR_ARGS) $(FIGURES_ARGS) $(ARGS)
 
-train: $(INSTALLED) ## distil a STUDENT from the cache, with no teacher at hand
-	@$(TRAINS) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(LEARNS) $(ARGS)
+train: $(INSTALLED) ## distil a STUDENT from the cache
+	@$(TRAIN_PROGRAM) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(STUDENT_ARGS) $(ARGS)
 
-report: $(INSTALLED) ## one HTML page: the closing table, pictures of features, curves
+report: $(INSTALLED) ## make an HTML page: the final table, pictures of features, curves
 	@$(TRAINER) report --cache "$(CACHE)" --runs "$(RUNS)" --page "$(REPORT)" $(ARGS)
 
-inspect: $(INSTALLED) ## what is in the cache, and how far each stage is
+inspect: $(INSTALLED) ## show what is in the cache, and how far each stage is
 	@$(PIPELINE) inspect --cache "$(CACHE)" $(ARGS)
 
-export: $(INSTALLED) ## a subset of the cache, re-sharded or re-encoded, as a cache of its own at TO
-	@$(PIPELINE) export --cache "$(CACHE)" --to "$(TO)" $(if $(TEACHER),--teachers $(TEACHER)) $(EXECUTES) $(TELLS) $(ARGS)
+export: $(INSTALLED) ## copy a subset of the cache to TO, with other shards or another encoding
+	@$(PIPELINE) export --cache "$(CACHE)" --to "$(TO)" $(if $(TEACHER),--teachers $(TEACHER)) $(EXECUTOR_ARGS) $(FIGURES_ARGS) $(ARGS)
 
-gc: $(INSTALLED) ## what can be deleted: leftovers of killed runs, details that no teacher needs (ARGS="--details --delete")
+gc: $(INSTALLED) ## list what can be deleted; ARGS="--details --delete" deletes it
 	@$(PIPELINE) gc --recipe "$(RECIPE)" --cache "$(CACHE)" $(ARGS)
 
-verify: $(INSTALLED) ## check that what is there is what was committed
-	@$(PIPELINE) verify --cache "$(CACHE)" $(LOOKS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTES) $(ARGS)
+verify: $(INSTALLED) ## check that the cache holds what was committed
+	@$(PIPELINE) verify --cache "$(CACHE)" $(TEACHER_ARGS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTOR_ARGS) $(ARGS)
 
-teachers: $(INSTALLED) ## the catalogue of teachers
+teachers: $(INSTALLED) ## list the teachers
 	@$(PIPELINE) teachers

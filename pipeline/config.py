@@ -1,4 +1,6 @@
-"""What a run of the pipeline can be told. A recipe is a function that returns one `Recipe`; see `pipeline/recipes`."""
+"""Settings of the pipeline, checked when they are built. A recipe is a function that returns a `Recipe`; see
+`pipeline/recipes`. The line under each setting is its help text on the command line.
+"""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -18,67 +20,70 @@ class ViewsConfig:
     """Which views are cut from the images. Every field is part of the cache's identity."""
 
     seed: int = 0
-    """Seed of every draw: crops, flips, resolutions, shifts, mosaic cells, the split."""
+    """Seed of everything random: crops, flips, resolutions, shifts, mosaic cells, the split."""
     low: tuple[int, ...] = (128, 192, 224, 256, 384, 432)
-    """Resolutions (pixels) of the low partition; v4 section 2.2. None for no low partition."""
+    """Resolutions (pixels) of the low partition; v4 section 2.2. An empty list leaves the partition out."""
     low_proportions: tuple[float, ...] = ()
-    """How often each of `low` is drawn, relative to the others; all alike when empty. Not published for v4."""
+    """Relative weight of each resolution in `low`; all equal when empty. Not published for v4."""
     high: tuple[int, ...] = (512, 768, 1024, 1152)
-    """Resolutions (pixels) of the high partition; v4 section 2.2. None for no high partition."""
+    """Resolutions (pixels) of the high partition; v4 section 2.2. An empty list leaves the partition out."""
     high_proportions: tuple[float, ...] = ()
-    """How often each of `high` is drawn, relative to the others; all alike when empty. Not published for v4."""
+    """Relative weight of each resolution in `high`; all equal when empty. Not published for v4."""
     high_share: float = 128 / (1024 + 128)
-    """Share of all views that go to the high partition. v2.5 trains with 1024 low and 128 high images a step."""
+    """Share of all views that go to the high partition. v2.5 trains on 1024 low and 128 high images per step."""
     draws: int = 1
     """Views cut from each image."""
     patch: int = 16
-    """Student patch (pixels): windows move by whole patches, and every resolution is a multiple of it."""
+    """Side of a student patch (pixels). Windows move by whole patches, and every resolution is a multiple of it."""
     margin: int = 2
-    """Room for shifts: the canvas is larger than the window by this many patches. The distribution of shifts in v4 is
-    not published; the public trainer moves a teacher by at most two patches."""
+    """Patches by which the canvas is larger than the window, so that windows can shift. The distribution of shifts in
+    v4 is not published; the public trainer shifts a teacher by at most two patches."""
     shifts: ShiftDistribution = "uniform"
-    """How teachers' windows lie about the margin: `uniform`, or `rounded-normal`, by whole patches about its middle, as
-    in the public trainer, clipped to it. Not published for v4. The student's always are uniform."""
+    """Distribution of the teachers' window offsets in the margin: `uniform`, or `rounded-normal`: a normal distribution
+    about the middle, rounded to whole patches and clipped, as in the public trainer. Not published for v4. Offsets of
+    the student are always uniform."""
     shift_sd: float = 0.5
-    """Width of `rounded-normal`: its standard deviation before rounding (patches). 0.5 in the public trainer, which
-    leaves two thirds of the offsets of an axis in the middle."""
+    """Standard deviation of `rounded-normal` before rounding (patches). 0.5 in the public trainer: along each axis two
+    thirds of the offsets stay in the middle."""
     crop: Literal["random", "centre"] = "random"
-    """Which part of an image becomes a canvas: a box drawn by `area` and `aspect`, or the largest centred square."""
+    """Which part of an image becomes a canvas: `random` for a random box within `area` and `aspect`, `centre` for the
+    largest centred square."""
     area: tuple[float, float] = (0.25, 1.0)
-    """Smallest and largest area of a canvas, as a share of the image's. Not published for v4."""
+    """Smallest and largest area of a random box, as a share of the image's area. Not published for v4."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Smallest and largest ratio of width to height of what becomes a square canvas. Not published for v4."""
+    """Smallest and largest ratio of width to height of a random box, which is resized to a square canvas. Not published
+    for v4."""
     flip: float = 0.5
-    """Share of views that are mirrored left to right. Features are those of the mirrored pixels: never flip in
-    training."""
+    """Share of views that are mirrored left to right. Teachers see the mirrored pixels, so training must not flip
+    again."""
     heldout: float = 0.05
-    """Share of images kept for evaluation, by hash of their key."""
+    """Share of images held out for evaluation, chosen by a hash of their key."""
     tokens_per_shard: int = 32768
-    """Student tokens in a shard; sets the row slots of a shard by resolution. 32,768 tokens are 256 MB of DINOv3-7B in
-    float16."""
+    """Student tokens in a shard: it sets how many rows a shard has at each resolution. 32,768 tokens are 256 MB of
+    DINOv3-7B features in float16."""
     canvas_tokens: int = 72
-    """Tokens along a canvas teacher's input: row slots of a shard are a multiple of k², so that mosaics fill it. SAM3
-    has 72. 0 when no such teacher will come."""
+    """Tokens along one side of a canvas teacher's input, 72 for SAM3. The rows of a shard are then a multiple of k², so
+    that mosaics of k × k views fill it. 0 if no canvas teacher will ever use this cache."""
     duplicates: Literal["keep", "drop"] = "keep"
-    """What becomes of images whose bytes equal another's: they are reported, or all but the first by key are left out
-    before views are drawn, for which every image is read once more."""
+    """What to do with images that have the same bytes: `keep` reports them; `drop` keeps only the first by key, and
+    reads every image once more to find them."""
     min_side: int = 64
-    """Images with a side shorter than this (pixels) are rejected."""
+    """Images whose shorter side is below this (pixels) are rejected."""
     max_aspect: float = 20.0
-    """Images whose longer side is more than this many times the shorter are rejected."""
+    """Images whose longer side is more than this many times the shorter side are rejected."""
     max_pixels: int = 178_956_970
-    """Images with more pixels than this are rejected undecoded: decompression bombs."""
+    """Images with more pixels than this are rejected without decoding: they may be decompression bombs."""
 
     def __post_init__(self) -> None:
         _refuse("views settings", _views_problems(self))
 
     @property
     def teacher_shifts(self) -> Shifts:
-        """How teachers' windows lie about the margin."""
+        """Distribution of the teachers' window offsets."""
         return Shifts(distribution=self.shifts, sd=self.shift_sd)
 
     def proportions(self, partition: Partition) -> dict[int, float]:
-        """Return the resolutions (pixels) of a partition, each with how often it is drawn."""
+        """Return resolution (pixels) → relative weight for a partition."""
         resolutions = getattr(self, partition)
         return dict(
             zip(resolutions, getattr(self, f"{partition}_proportions") or (1.0,) * len(resolutions), strict=True)
@@ -88,34 +93,35 @@ class ViewsConfig:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherChoice:
-    """One teacher of a recipe: which model, which weights, how its features are stored."""
+    """One teacher of a recipe: its model, its weights, and how its features are stored."""
 
     name: str
-    """Short name: `TEACHER=` on the command line, `teachers/<name>` in the cache."""
+    """Short name: `TEACHER=` for make, `teachers/<name>` in the cache."""
     source: str
-    """An entry of `teachers.catalogue`, or `module:Class`; see docs/adding_a_teacher.md."""
+    """A name in `teachers.catalogue`, or `module:Class` for a class of your own; see docs/adding_a_teacher.md."""
     weights: str = "hub"
-    """`hub`, a local file or folder, or `random:<seed>` for demonstrations. A class of one's own brings its weights
+    """`hub`, a local file or folder, or `random:<seed>` for demonstrations. A class of your own brings its weights
     (`own`), or takes a path."""
     precision: Precision | None = None
-    """Arithmetic of the forward. None for the catalogue's choice: bfloat16 weights for the 7B model, float32 weights
-    under bfloat16 autocast for the others; `fp32` for a class of one's own."""
+    """Arithmetic of the forward pass. None takes the catalogue's choice: bfloat16 weights for the 7B model, float32
+    weights under bfloat16 autocast for the others; `fp32` for a class of your own."""
     layers: tuple[int, ...] = ()
-    """Blocks, counted from 0, whose maps are cached beside the last one's, each as a teacher `<name>-block<n>` of its
-    own. One forward gives them all."""
+    """Blocks, counted from 0, whose maps are cached too, besides the last block's; each becomes a teacher of its own,
+    `<name>-block<n>`. One forward pass computes all of them."""
     tiles: int = 1
-    """For a fixed teacher: along each side of a window of the high partition it gives so many times the tokens of a
-    native input. 3 for SigLIP2 at 384 px beside a student at 1152 px."""
+    """For a fixed teacher in the high partition: it sees a window as `tiles` × `tiles` native inputs, and so gives
+    `tiles` times as many tokens along each side. 3 for SigLIP2 at 384 px beside a student at 1152 px."""
     upsampler: str = "tiles"
-    """What makes them: `tiles`, each tile seen alone; `bilinear`, the whole window's tokens interpolated; or
-    `module:Class` for a trained one (FeatSharp), from both. Without effect where `tiles` is 1."""
+    """How the tokens of a tiled window are made: `tiles` takes those of each tile; `bilinear` interpolates those of the
+    whole window; `module:Class` is a trained upsampler (FeatSharp) that uses both. No effect where `tiles` is 1."""
     encoding: Encoding = "float16"
-    """Stored type of spatial features (PHI-S units). `int8` takes half the room of `float16`: numbers up to 8 standard
-    deviations in steps of 0.063, whose rounding alone leaves a fidelity of about 3,000."""
+    """Stored type of spatial features (PHI-S units). `int8` needs half the bytes of `float16`. It holds numbers up to 8
+    standard deviations in steps of 0.063; this rounding alone limits the fidelity of a student to about 3,000."""
     compression: Compression = "none"
-    """Codec of spatial chunks."""
+    """Compression of spatial features."""
     batch: int = 16
-    """Inputs in one forward (images, or mosaics). Part of the identity: kernels may differ by batch size."""
+    """Inputs (images, or mosaics) in one forward pass. Part of the cache's identity, because GPU kernels may round
+    differently at another batch size."""
 
     def __post_init__(self) -> None:
         _refuse(f"choice of teacher {self.name!r}", _too_small(self, batch=1, tiles=1))
@@ -124,12 +130,12 @@ class TeacherChoice:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationConfig:
-    """How many views PHI-S is fitted on. Once fitted it is frozen."""
+    """The sample on which PHI-S is fitted. Once fitted, PHI-S never changes."""
 
     views: int = 1000
-    """Fewest training views, over all view sets; all there are where there are fewer."""
+    """Fewest training views, over all view sets; all of them where there are fewer."""
     tokens_per_channel: int = 20
-    """Fewest tokens for each channel, so that the covariance is well determined."""
+    """Fewest tokens per channel: the covariance must be well determined."""
 
     def __post_init__(self) -> None:
         _refuse("calibration settings", _too_small(self, views=1, tokens_per_channel=1))
@@ -138,32 +144,33 @@ class CalibrationConfig:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """How the work is carried. Only `device`, `compiled` and `threads` can move the rounding of what is stored."""
+    """How a stage runs. Only `device`, `compiled` and `threads` can change how stored numbers are rounded."""
 
     executor: Literal["ray", "local"] = "ray"
-    """`ray`: workers on this machine, or on the cluster of RAY_ADDRESS. `local`: in this process."""
+    """`ray`: worker processes on this machine, or on the cluster at RAY_ADDRESS. `local`: all work in this process."""
     workers: int = 0
-    """Most worker processes under ray; 0 for as many as the cluster's CPUs (or GPUs, where `gpus` is set) have room
-    for. There are never more than tasks. A cluster that adds nodes on demand needs a number to add them for."""
+    """Most worker processes on Ray; 0 for as many as fit on the cluster's CPUs (or GPUs, where `gpus` is set). There
+    are never more workers than tasks. An autoscaling cluster needs a number: it adds nodes for workers that wait."""
     min_workers: int = 1
-    """Fewest workers under ray: the run goes on, whatever is lost and added meanwhile, as long as there are so many."""
+    """Fewest worker processes on Ray: with fewer, the run waits, and in the end aborts. Above that, workers and nodes
+    may come and go."""
     patience: float = 300.0
-    """How long fewer than `min_workers` are put up with, at the start and whenever some are lost (seconds). Then the
-    run ends; what is committed is kept."""
+    """Seconds to wait for `min_workers` workers before aborting, at the start and after workers are lost. What is
+    committed is kept."""
     gpus: float = 0.0
-    """GPUs for each worker of `extract`; a fraction shares one. Other stages take none."""
+    """GPUs of each worker of `extract`; with 0.5, two workers share one GPU. Other stages use none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where teachers run: `auto` takes a GPU where there is one."""
+    """Where teachers run: `auto` uses a GPU where there is one."""
     compiled: bool = False
-    """Whether teachers run through `torch.compile`. Without effect on a CPU."""
+    """Whether teachers run through `torch.compile`. No effect on a CPU."""
     threads: int = 1
-    """CPU threads of each worker. Under `executor=local` too, so that both give the same bytes."""
+    """CPU threads of each worker. Used with `executor=local` too, so that both executors write the same bytes."""
     max_rejected: float = 0.01
-    """Share of all views whose images may be unusable. Once it is certain to be exceeded the stage ends with their
-    names; what is committed is kept."""
+    """Largest share of views that may be rejected because their images are unusable. As soon as it is certain to be
+    exceeded, the stage stops and names these images. What is committed is kept."""
     report: str = ""
-    """Where the figures of each stage are kept for programs to read (`run.json`): a file, or any URI that fsspec
-    reaches; nowhere when empty."""
+    """Where to write the figures of each stage for programs (`run.json`): a file, or any URI that fsspec can open;
+    nowhere when empty."""
 
     def __post_init__(self) -> None:
         least = _too_small(self, workers=0, min_workers=1, patience=0, gpus=0, threads=1)
@@ -177,19 +184,19 @@ class RunConfig:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides what is in a cache."""
+    """All settings that decide what is in a cache."""
 
     name: str
-    """The recipe's name; kept in the cache."""
+    """The recipe's name; the cache records it."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     """Which views are cut."""
     teachers: tuple[TeacherChoice, ...] = ()
-    """Which teachers look at them."""
+    """Which teachers see them."""
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     """What PHI-S is fitted on."""
 
     def teacher(self, name: str) -> TeacherChoice:
-        """Return the choice of that short name.
+        """Return the teacher with that short name.
 
         Raises:
             SettingError: the recipe has no such teacher.
@@ -203,7 +210,7 @@ class Recipe:
 
 
 def views_settings(config: ViewsConfig) -> dict[str, Any]:
-    """Return the settings as JSON-ready values for the identity."""
+    """Return the settings as JSON values, for the identity."""
     values = asdict(config)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -230,28 +237,28 @@ def _views_problems(config: ViewsConfig) -> Iterator[Problem]:
     for partition in get_args(Partition):
         yield from _partition_problems(partition, getattr(config, partition), config)
     if not config.low and not config.high:
-        yield Problem(place="low, high", found="name no resolution")
+        yield Problem(place="low, high", found="both are empty: name at least one resolution")
     yield from _too_small(
         config, draws=1, patch=1, margin=0, tokens_per_shard=1, canvas_tokens=0, min_side=1, max_pixels=1, max_aspect=1
     )
     yield from _not_shares(config, "high_share", "flip", "heldout")
     if not 0 < config.shift_sd < math.inf:
-        yield Problem(place="shift_sd", found=f"{config.shift_sd} patches is no positive width")
-    for name, most in (("area", 1.0), ("aspect", 100.0)):
+        yield Problem(place="shift_sd", found=f"{config.shift_sd} is not a positive number of patches")
+    for name, limit in (("area", 1.0), ("aspect", 100.0)):
         smallest, largest = getattr(config, name)
-        if not 0 < smallest <= largest <= most:
-            yield Problem(place=name, found=f"({smallest}, {largest}) is not a range within (0, {most:g}]")
+        if not 0 < smallest <= largest <= limit:
+            yield Problem(place=name, found=f"({smallest}, {largest}) is not a range within (0, {limit:g}]")
 
 
 def _partition_problems(partition: Partition, resolutions: tuple[int, ...], config: ViewsConfig) -> Iterator[Problem]:
     proportions = getattr(config, f"{partition}_proportions")
     if proportions and len(proportions) != len(resolutions):
-        found = f"{len(proportions)} numbers for {len(resolutions)} resolutions"
+        found = f"has {len(proportions)} numbers for {len(resolutions)} resolutions"
         yield Problem(place=f"{partition}_proportions", found=found)
     if not all(0 < proportion < math.inf for proportion in proportions):
         yield Problem(place=f"{partition}_proportions", found=f"{proportions} are not all positive and finite")
     if len(set(resolutions)) < len(resolutions):
-        yield Problem(place=partition, found=f"{resolutions} names a resolution twice")
+        yield Problem(place=partition, found=f"{resolutions} contains a resolution twice")
     for resolution in resolutions:
         if resolution < config.patch or resolution % max(config.patch, 1):
             found = f"{resolution} px is not a multiple of the patch, {config.patch} px"

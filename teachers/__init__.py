@@ -1,1 +1,1 @@
-"""The teachers: frozen models whose outputs a student is taught to match."""
+"""The teachers: frozen models whose outputs a student learns to match."""

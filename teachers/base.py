@@ -1,4 +1,4 @@
-"""What every teacher is: pixels in, a summary and a map of tokens out, and one digest for its weights."""
+"""The interface of all teachers: normalised pixels in, a summary and a map of tokens out."""
 
 import abc
 import contextlib
@@ -18,14 +18,14 @@ from teachers.sizes import token_grid
 
 
 class AbstractTeacher(abc.ABC):
-    """A frozen model with the sizes it accepts, how it wants its pixels, and a digest of its weights.
+    """A frozen model, with its spec (the sizes it accepts, how pixels are normalised) and a digest of its weights.
 
-    A teacher of your own declares its `TeacherSpec`, hands its network to this constructor and implements
-    `features`; `docs/adding_a_teacher.md` has one in full.
+    A teacher of your own declares its `TeacherSpec`, passes its network to this constructor and implements `features`;
+    `docs/adding_a_teacher.md` has a complete example.
     """
 
     declared: ClassVar[TeacherSpec]
-    """What the class is before a recipe renames it. Only a teacher outside the catalogue needs to declare it."""
+    """The spec of the class, before a recipe renames it. Only a teacher outside the catalogue needs it."""
 
     def __init__(
         self,
@@ -37,17 +37,17 @@ class AbstractTeacher(abc.ABC):
         layers: tuple[int, ...] = (),
         compiled: bool = False,
     ) -> None:
-        """Freeze the network and put it where it will run.
+        """Freeze the network and move it to its device.
 
         Args:
-            spec: the teacher as the cache knows it.
-            network: its weights loaded. Parameters are cast to bfloat16 when `precision` is `bf16`; buffers are not,
-                since position tables lose whole pixels in bfloat16.
+            spec: of the teacher, under its name in the cache.
+            network: with its weights loaded. If `precision` is `bf16`, its parameters are cast to bfloat16. Its buffers
+                are not: position tables would be wrong by whole pixels in bfloat16.
             device: where it runs.
             precision: `fp32`; `bf16-autocast`, float32 weights and bfloat16 products; or `bf16`, bfloat16 weights.
-            layers: blocks whose maps are returned beside the last one's, counted from 0, ascending.
-            compiled: run `features` through `torch.compile`. Without effect on a CPU, where compiling takes longer
-                than it saves.
+            layers: blocks whose maps are returned too, besides the last block's: counted from 0, ascending.
+            compiled: run `features` through `torch.compile`. No effect on a CPU, where compiling takes longer than it
+                saves.
         """
         self.spec = spec
         self.device = torch.empty(0, device=device).device
@@ -60,10 +60,13 @@ class AbstractTeacher(abc.ABC):
 
     @abc.abstractmethod
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
-        """Run the network; `encode` has seen to the size, the precision and the gradient, and checks what comes back.
+        """Run the network.
+
+        `encode` calls this. It has checked the size, set the precision and switched gradients off; afterwards it checks
+        the output.
 
         Args:
-            images: normalised, on the teacher's device, in a size that its spec allows.
+            images: normalised, on the teacher's device, of a size that the spec accepts.
         """
 
     @final
@@ -77,8 +80,8 @@ class AbstractTeacher(abc.ABC):
             Summary `[batch, summary_dim]` and maps `[batch, rows, cols, dim]`, float32, in raw units.
 
         Raises:
-            SettingError: a size that the teacher does not accept, another device or another dtype.
-            ContractError: the network returned other shapes than the spec declares, or a value that is not finite.
+            SettingError: images of a size, device or dtype that the teacher does not accept.
+            ContractError: the network returned shapes that the spec does not declare, or a value that is not finite.
         """
         grid = token_grid(self.spec, images.shape[-2], images.shape[-1])
         _refuse_images(self.spec.name, images, self.device)
@@ -91,7 +94,7 @@ class AbstractTeacher(abc.ABC):
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 of the loaded tensors; equal for equal weights whatever file, layout or seed they came from."""
+        """SHA-256 of the loaded tensors. Equal weights have equal digests, from whatever file or layout they came."""
         return weights_digest(self.network.state_dict())
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
@@ -103,17 +106,17 @@ class AbstractTeacher(abc.ABC):
 def normalise(pixels: Num[Tensor, "batch height width 3"], spec: TeacherSpec) -> Float[Tensor, "batch 3 height width"]:
     """Return `(pixels / 255 − mean) / std`, channels first.
 
-    Geometry is not done here: views are cut and resized once, for all teachers, before they reach one.
+    Nothing is cut or resized here: views are cut and resized once, for all teachers.
 
     Args:
         pixels: RGB, uint8 or float32, 0 to 255.
-        spec: whose mean and standard deviation (of pixels in [0, 1]) to use.
+        spec: of the teacher; its mean and standard deviation are of pixels in [0, 1].
 
     Raises:
-        SettingError: pixels of another dtype, whose range would be a guess.
+        SettingError: pixels of another dtype: their range is unknown.
     """
     if pixels.dtype not in (torch.uint8, torch.float32):
-        found = f"{str(pixels.dtype).removeprefix('torch.')}, which does not say what range the values have"
+        found = f"{str(pixels.dtype).removeprefix('torch.')}, whose range of values is unknown"
         fix = "give uint8, or float32 from 0 to 255"
         raise SettingError(f"teacher {spec.name!r}", [Problem(place="pixels", found=found, fix=fix)])
     mean = torch.tensor(spec.mean, device=pixels.device)
@@ -132,6 +135,6 @@ def _refuse_images(name: str, images: Tensor, device: torch.device) -> None:
         found = f"{str(images.dtype).removeprefix('torch.')}, expected float32 or bfloat16"
         problems.append(Problem(place="images", found=found, fix="normalise() gives float32"))
     if images.device != device:
-        problems.append(Problem(place="images", found=f"on {images.device}, the teacher is on {device}"))
+        problems.append(Problem(place="images", found=f"are on {images.device}, the teacher is on {device}"))
     if problems:
         raise SettingError(f"teacher {name!r}", problems)

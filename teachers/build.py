@@ -1,4 +1,4 @@
-"""From a source's name to a teacher that runs."""
+"""Building a teacher from the name of its source."""
 
 import importlib
 from pathlib import Path
@@ -38,25 +38,25 @@ def build_teacher(
 
     Args:
         source: a name in the catalogue, or `module:Class` for a teacher of your own.
-        name: its name in the cache, or None for its own.
-        weights: `hub`; the path of a file or folder; `random:<seed>`; or, for a class of your own, `own` (it brings
-            them) or a path.
-        precision: see `AbstractTeacher`; None for what `precision_of` says.
+        name: its name in the cache; None keeps the source's name.
+        weights: `hub`; the path of a file or folder; `random:<seed>`. For a class of your own: `own` (it brings its
+            weights) or a path.
+        precision: see `AbstractTeacher`; None for the default of `precision_of`.
         device: where it runs.
-        layers: blocks whose maps are wanted beside the last one's.
-        compiled: run through `torch.compile`; without effect on a CPU.
+        layers: blocks whose maps are wanted too, besides the last block's.
+        compiled: run through `torch.compile`; no effect on a CPU.
 
     Raises:
         SettingError: an unknown source, or a setting that it does not take.
-        MissingError: weights that are not to be had, or a package that is not installed.
-        ContractError: weights that are not this model's.
+        MissingError: the weights, or a package, cannot be found.
+        ContractError: the weights are not this model's.
     """
     spec = spec_of(source, name=name, random_weights=weights.startswith("random:"))
     precision = precision_of(source, precision)
     if is_own(source):
-        asked: dict[str, Any] = {"layers": layers} if layers else {}
-        asked |= {"compiled": compiled} if compiled else {}
-        return build_own(source, spec, weights=weights, device=device, precision=precision, **asked)
+        optional: dict[str, Any] = {"layers": layers} if layers else {}
+        optional |= {"compiled": compiled} if compiled else {}
+        return build_own(source, spec, weights=weights, device=device, precision=precision, **optional)
     entry = entry_of(source)
     refuse_layers(spec.name, layers, entry.blocks)
     return family_of(entry).teacher(
@@ -70,14 +70,14 @@ def build_teacher(
 
 
 def family_of(entry: CatalogueEntry) -> ModelFamily:
-    """Import the module that builds an entry, and its library with it."""
+    """Import the module that builds an entry's model, and with it the library that this needs."""
     module = importlib.import_module(f"teachers.{entry.family}")
     family: ModelFamily = module.FAMILY
     return family
 
 
 def loaded_network(entry: CatalogueEntry, weights: str, precision: Precision) -> nn.Module:
-    """Build an entry's network on the CPU and give every tensor of it its numbers."""
+    """Build an entry's network on the CPU, and fill every tensor of it."""
     family = family_of(entry)
     network = family.skeleton(entry)
     network.load_state_dict(_tensors(entry, network, weights, precision), strict=True, assign=True)
@@ -87,13 +87,13 @@ def loaded_network(entry: CatalogueEntry, weights: str, precision: Precision) ->
 
 
 def _tensors(entry: CatalogueEntry, network: nn.Module, weights: str, precision: Precision) -> dict[str, Tensor]:
-    # cast one by one, so that a 7B model never stands in float32 and in bfloat16 at once
+    # cast tensor by tensor, so that a 7B model is never in memory in float32 and bfloat16 at the same time
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     if weights.startswith("random:"):
         drawn = random_weights(shapes_of(network), entry.spec.name, seed_of(weights))
         return {name: tensor.to(dtype) for name, tensor in drawn}
     if weights == "own":
-        problem = Problem(place="weights", found="'own' is for a class of your own", fix=_WEIGHTS)
+        problem = Problem(place="weights", found="'own' is only for a class of your own", fix=_WEIGHTS)
         raise SettingError(f"teacher {entry.spec.name!r}", [problem])
     path = fetch_weights(entry) if weights == "hub" else Path(weights)
     subject = f"{path}, as weights of {entry.spec.name},"
@@ -102,6 +102,6 @@ def _tensors(entry: CatalogueEntry, network: nn.Module, weights: str, precision:
 
 def _refuse_unfilled(network: nn.Module, name: str) -> None:
     tensors = [*network.named_parameters(), *network.named_buffers()]
-    problems = [Problem(place=place, found="holds no numbers") for place, tensor in tensors if tensor.is_meta]
+    problems = [Problem(place=place, found="was not filled") for place, tensor in tensors if tensor.is_meta]
     if problems:
         raise ContractError(f"network of teacher {name!r}", problems)

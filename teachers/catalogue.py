@@ -1,6 +1,6 @@
-"""The models that come with Stillhouse: what each is, what it accepts, its licence, and where its weights can be had.
+"""The models that come with Stillhouse: the spec of each, its licence, and where to get its weights.
 
-Nothing here imports torch: commands that only read use this table.
+Nothing here imports torch, because commands that only read use this table too.
 """
 
 from collections.abc import Mapping
@@ -121,7 +121,7 @@ def _sam3(
     )
 
 
-# tiny models run the code of a real one; only numbers differ
+# a tiny model runs the code of a real model; only sizes differ
 _TINY_DINOV3 = {"embed_dim": 96, "depth": 2, "num_heads": 3}
 _TINY_SIGLIP2 = {"embed_dim": 80, "depth": 2, "num_heads": 5, "img_size": 192}
 _TINY_SAM3 = {

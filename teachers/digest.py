@@ -1,4 +1,4 @@
-"""One digest for a set of weights, whatever file they came from."""
+"""The digest of a set of weights, which does not depend on the file that they came from."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from torch import Tensor
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 (hex) of named tensors, in the order of their names.
 
-    Each adds its name, dtype and shape as one line of JSON, then its bytes, row-major and little-endian. The names
-    are the network's own, so a file in another layout that loads into the same numbers has the same digest.
+    Each tensor adds a line of JSON with its name, dtype and shape, then its bytes, row-major and little-endian. The
+    names are the network's, so files in different layouts that load into the same numbers have the same digest.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):

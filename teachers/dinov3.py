@@ -16,7 +16,9 @@ from teachers.timm_tokens import tokens_of
 
 @final
 class DinoV3(AbstractTeacher):
-    """Summary: the class token after the final norm. Map: the patch tokens after it; intermediate maps are normed too.
+    """Summary: the class token after the final norm. Map: the patch tokens after the final norm.
+
+    Maps of earlier blocks go through the final norm too.
 
     Source: these are `x_norm_clstoken` and `x_norm_patchtokens` of the authors' code, which RADIO distils.
     """
@@ -25,8 +27,8 @@ class DinoV3(AbstractTeacher):
         """Run the network."""
         prefix: int = self.network.num_prefix_tokens  # type: ignore[assignment]
         rows, cols = images.shape[-2] // self.spec.patch, images.shape[-1] // self.spec.patch
-        tokens, between = tokens_of(self.network, images, self.layers)
-        maps = {layer: inner.unflatten(1, (rows, cols)) for layer, inner in between.items()}
+        tokens, earlier = tokens_of(self.network, images, self.layers)
+        maps = {block: patches.unflatten(1, (rows, cols)) for block, patches in earlier.items()}
         return TeacherOutput(summary=tokens[:, 0], spatial=tokens[:, prefix:].unflatten(1, (rows, cols)), layers=maps)
 
 

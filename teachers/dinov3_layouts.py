@@ -1,7 +1,7 @@
-"""The layouts in which DINOv3 is published, as origins of timm's tensors.
+"""The layouts in which DINOv3 is published: for each, where in the file the tensors of timm's network come from.
 
-timm's copies hold q and v biases, or leave them out, since all of Meta's are zero. Here they are always tensors, so
-that one model has one digest however it was published.
+All q and v biases of Meta's models are zero, so some of timm's copies leave them out. Here they are always tensors, so
+that a model has the same digest in every layout.
 """
 
 import re
@@ -58,7 +58,7 @@ def _hugging_face(name: str, shape: Shape) -> Origin:
 
 
 def _meta_for(network: nn.Module) -> Mapping[str, Origin]:
-    # Meta's SwiGLU counts its matrices: w3 is what timm calls fc2, where a plain MLP keeps the name
+    # Meta numbers the matrices of SwiGLU: its w3 is timm's fc2. In a plain MLP both use the name fc2
     gated = any("fc1_g" in name for name in shapes_of(network))
     names = _META_NAMES | ({"mlp.fc2": "mlp.w3"} if gated else {})
 
@@ -75,7 +75,7 @@ def _masked_part(shape: Shape, bias: str, mask: str, index: int) -> Origin:
     def make(tensors: list[Tensor]) -> Tensor:
         kept = tensors[1].reshape(3, -1)
         if not torch.equal(kept, torch.tensor([1.0, 0.0, 1.0])[:, None].expand_as(kept)):
-            raise UnfitTensorError("the mask keeps other biases than those of q and v")
+            raise UnfitTensorError("the mask must keep the biases of q and v, and no others")
         return tensors[0].chunk(3)[index].clone()
 
     whole = (shape[0] * 3,)
@@ -88,9 +88,9 @@ def _meta_unused(network: nn.Module) -> Mapping[str, Check]:
     expected = rope.temperature ** (torch.arange(count) / count)
 
     def periods(tensor: Tensor) -> None:
-        # the published ones went through bfloat16, which keeps 8 bits: relative 2⁻⁸
+        # the published periods were rounded to bfloat16, which keeps 8 bits: relative error 2⁻⁸
         if tensor.shape != expected.shape or not torch.allclose(tensor.float(), expected, rtol=2**-8, atol=0):
-            raise UnfitTensorError("the rotary periods are not this model's: other heads, or another base")
+            raise UnfitTensorError("the rotary periods are those of another head size or another base")
 
     return {"rope_embed.periods": periods, "mask_token": anything, r"local_cls_norm\.(weight|bias)": anything}
 

@@ -1,4 +1,4 @@
-"""What the catalogue says of one model."""
+"""An entry of the catalogue of teachers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +12,12 @@ Family = Literal["dinov3", "siglip2", "sam3"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedResize:
-    """How one publisher of a model resizes an image. For information: views are resized once, for all teachers."""
+    """How one publisher of a model resizes images. For information: here views are resized once, for all teachers."""
 
     by: str
-    """Who: a library, or the authors' own code."""
+    """The publisher: a library, or the authors' own code."""
     resize: str
-    """What becomes of the image's shape."""
+    """How the image's shape changes."""
     resample: Resample
     """The filter, with antialiasing."""
 
@@ -40,29 +40,29 @@ class BlockShape:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueEntry:
-    """One model: its spec, and what is needed to build it and to say where it comes from."""
+    """One model: its spec, how to build it, and where its weights are published."""
 
     spec: TeacherSpec
-    """The teacher under its catalogue name; a recipe may rename it."""
+    """The spec, under the catalogue's name; a recipe may rename it."""
     family: Family
     """The module of this package that builds it: `teachers/<family>.py`."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """What the library is given beside the model's name. Tiny models pass other sizes here than the real ones."""
+    """Options for the library that builds the model. Tiny models pass other sizes here than the real ones."""
     blocks: int
     """Transformer blocks: `layers` may name 0 to blocks − 1."""
     block: BlockShape
-    """The shape of each of them."""
+    """The shape of each block."""
     prefix_tokens: int = 0
-    """Tokens before the map's (class token and registers)."""
+    """Tokens that come before those of the map (class token and registers)."""
     parameters: int
-    """Parameters of the network as it is built here."""
+    """Number of parameters of the network as it is built here."""
     precision: Precision = "bf16-autocast"
-    """Precision unless a recipe says otherwise."""
+    """Default precision; a recipe may set another."""
     hub: str | None = None
-    """Repository on the Hugging Face hub that `weights=hub` reads, or None for a model without weights."""
+    """Repository on the Hugging Face hub that `weights=hub` reads; None for a model without published weights."""
     gated: bool = False
-    """Whether that repository asks for the licence to be accepted before it can be read."""
+    """Whether that repository can be read only after accepting its licence."""
     also: str = ""
-    """Where else the weights can be had, in layouts that `WEIGHTS=` accepts."""
+    """Other places of the weights, in layouts that `WEIGHTS=` accepts."""
     published: tuple[PublishedResize, ...] = ()
-    """How others resize images for it."""
+    """How its publishers resize images."""

@@ -1,4 +1,4 @@
-"""What one family of models gives the builder."""
+"""The parts that a family of models provides for building its teachers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from teachers.layout import Layout
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFamily:
-    """How models of one kind are laid out, completed and run.
+    """How to build, fill and run the models of one family.
 
-    A network starts on the meta device, where a tensor has a shape and no numbers. What is not loaded therefore stays
-    without numbers and is found; it cannot stay at random.
+    A network starts on the meta device, where a tensor has a shape and no numbers. A tensor that is not loaded stays
+    there and is found, so no parameter can keep a random initial value.
     """
 
     teacher: type[AbstractTeacher]
-    """Runs the network."""
+    """The class that runs the network."""
     skeleton: Callable[[CatalogueEntry], nn.Module]
     """Builds the network on the meta device."""
     fill_tables: Callable[[nn.Module], None]
-    """Computes, on the CPU and in float32, the position tables and constants that no file holds."""
+    """Computes the position tables and constants that are in no file, on the CPU and in float32."""
     layouts: Sequence[Layout]
-    """Every layout in which its weights are read."""
+    """All layouts in which its weights can be read."""

@@ -1,4 +1,4 @@
-"""What a teacher returns, and what must hold of it."""
+"""What a teacher returns, and the checks of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,27 +14,27 @@ from storage_schemas.format.teacher import TeacherSpec
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TeacherOutput:
-    """What a teacher says of a batch, in its own (raw) units."""
+    """The features of a batch, in the teacher's own (raw) units."""
 
     summary: Float[Tensor, "batch summary"] | None
     """One vector per image, or None for a teacher without a summary."""
     spatial: Float[Tensor, "batch rows cols channels"]
     """One vector per token of the last block, row-major."""
     layers: Mapping[int, Float[Tensor, "batch rows cols channels"]] = field(default_factory=dict)
-    """Block → its map, for the intermediate blocks that were asked for; each is cached under its own name."""
+    """Block → its map, for the other blocks that were asked for; each is cached under a name of its own."""
 
 
 def check_shapes(spec: TeacherSpec, output: TeacherOutput, grid: tuple[int, int, int], layers: tuple[int, ...]) -> None:
-    """Refuse an output whose shapes are not those that its spec declares.
+    """Refuse an output whose shapes are not those that the spec declares.
 
     Args:
         spec: of the teacher.
         output: what its network returned.
-        grid: images, and rows and columns of tokens.
+        grid: number of images, and of rows and columns of tokens.
         layers: blocks whose maps were asked for.
 
     Raises:
-        ContractError: it names each output, with its shape and the one declared.
+        ContractError: it names each wrong output, with its shape and the declared shape.
     """
     summary = None if spec.summary_dim is None else (grid[0], spec.summary_dim)
     expected = {"summary": summary, "spatial": (*grid, spec.dim)}
@@ -56,7 +56,7 @@ def _tensors(output: TeacherOutput) -> list[tuple[str, Tensor | None]]:
 
 
 def in_float32(output: TeacherOutput) -> TeacherOutput:
-    """Return the output in float32, whatever precision it was computed in."""
+    """Return the output in float32, whatever its precision was."""
     return TeacherOutput(
         summary=None if output.summary is None else output.summary.float(),
         spatial=output.spatial.float(),
@@ -65,10 +65,10 @@ def in_float32(output: TeacherOutput) -> TeacherOutput:
 
 
 def refuse_non_finite(name: str, output: TeacherOutput) -> None:
-    """Refuse NaN and infinity, naming the images of the batch that have them.
+    """Refuse NaN and infinity.
 
     Raises:
-        ContractError: there are some.
+        ContractError: it names the images of the batch that have them.
     """
     problems = []
     for place, tensor in _tensors(output):

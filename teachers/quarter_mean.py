@@ -1,7 +1,8 @@
-"""A teacher that can be checked by eye: each token is the mean colour of each quarter of its patch.
+"""A teacher whose features can be checked by eye: the mean colour of each quarter of a patch.
 
-Twelve channels, because an exact Hadamard matrix of order 12 exists and of order 3 none; quarters, because a plain mean
-would not betray a flip. It has no parameters and adds no noise, so a student that is the same function has no loss.
+It has twelve channels, because an exact Hadamard matrix exists for 12 and not for 3. It takes quarters, because the
+mean of a whole patch would not show a flip. It has no parameters and adds no noise: a student that computes the same
+function has a loss of zero.
 """
 
 from typing import final
@@ -47,14 +48,14 @@ def quarter_means(
 
 
 class AbstractQuarterMean(AbstractTeacher):
-    """The computation, for whichever sizes a subclass declares."""
+    """The computation. Subclasses declare which sizes they accept."""
 
     def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
-        """Hold no weights."""
+        """Build a teacher without weights."""
         super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
 
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
-        """Average quarters; the summary, where there is one, is the mean over all patches."""
+        """Return the means of quarters; the summary, where the spec has one, is their mean over all patches."""
         spatial = quarter_means(images, self.spec.patch)
         summary = None if self.spec.summary_dim is None else spatial.mean(dim=(1, 2))
         return TeacherOutput(summary=summary, spatial=spatial)
@@ -62,20 +63,20 @@ class AbstractQuarterMean(AbstractTeacher):
 
 @final
 class QuarterMean(AbstractQuarterMean):
-    """Any size, patch 16."""
+    """Accepts any size; patch 16."""
 
     declared = _spec("quarter-mean", patch=16, native=256, size_rule="any")
 
 
 @final
 class QuarterMeanFixed(AbstractQuarterMean):
-    """192 px alone, patch 16: 12 × 12 tokens."""
+    """Accepts 192 px only; patch 16: 12 × 12 tokens."""
 
     declared = _spec("quarter-mean-fixed", patch=16, native=192, size_rule="fixed")
 
 
 @final
 class QuarterMeanCanvas(AbstractQuarterMean):
-    """One 336 px canvas, patch 14: 24 × 24 tokens; no summary."""
+    """Accepts a canvas of 336 px only; patch 14: 24 × 24 tokens; no summary."""
 
     declared = _spec("quarter-mean-canvas", patch=14, native=336, size_rule="canvas")

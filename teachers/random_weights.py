@@ -1,4 +1,4 @@
-"""Seeded noise for weights: for demonstrations and tests, where a model must run but need not know anything."""
+"""Seeded random weights, for demonstrations and tests: the model must run, but need not be trained."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,27 +14,29 @@ def seed_of(weights: str) -> int:
     """Return the seed in `random:<seed>`.
 
     Raises:
-        SettingError: it is not a whole number, 0 or more.
+        SettingError: the seed is not a whole number of 0 or more.
     """
     seed = weights.removeprefix("random:")
     if not (seed.isascii() and seed.isdigit()):
-        raise SettingError(f"weights {weights!r}", [Problem(place="seed", found=f"{seed!r} is not a whole number")])
+        raise SettingError(
+            f"weights {weights!r}", [Problem(place="seed", found=f"{seed!r} is not a whole number of 0 or more")]
+        )
     return int(seed)
 
 
 def random_weights(shapes: Mapping[str, tuple[int, ...]], model: str, seed: int) -> Iterator[tuple[str, Tensor]]:
-    """Draw every parameter of a network, each from its own generator, so that no order matters.
+    """Draw every parameter of a network, each from its own generator, so that their order does not matter.
 
-    Matrices keep the variance of what they multiply (standard deviation 1/√fan-in). Norms scale by about one, layer
-    scales by about a half rather than DINOv3's first 1e-5, so that a block left out or broken changes the output.
+    Matrices keep the variance of their input (standard deviation 1/√fan-in). Norms scale by about 1. Layer scales are
+    about 0.5, and not DINOv3's initial 1e-5, so that a missing or broken block changes the output.
 
     Args:
         shapes: parameter → its shape.
-        model: whose parameters they are; equal names in two models draw differently.
-        seed: of the recipe.
+        model: name of the model; parameters of the same name in two models get different values.
+        seed: of the draw.
 
     Yields:
-        Parameter and its float32 values.
+        Name of a parameter, and its float32 values.
     """
     for name, shape in shapes.items():
         yield name, _draw(name, shape, model, seed)

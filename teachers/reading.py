@@ -1,9 +1,9 @@
-"""The strict reading of a network from a file: what is missing, unexpected, misshapen or not finite is refused."""
+"""Strict reading of a network from a file: a tensor that is missing, unexpected, misshapen or not finite is refused."""
 
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -21,7 +21,7 @@ Stored = Mapping[str, StoredTensor]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """A layout, applied to one network and one file. Names carry the prefix."""
+    """A layout, applied to one network and one file. All names include the prefix."""
 
     layout: Layout
     origins: Mapping[str, Origin]
@@ -29,8 +29,9 @@ class _Plan:
 
     @property
     def sources(self) -> dict[str, tuple[int, ...]]:
+        """Name → expected shape of every tensor of the file that the network needs."""
         origins = self.origins.values()
-        return {name: shape for each in origins for name, shape in zip(each.sources, each.shapes, strict=True)}
+        return {name: shape for origin in origins for name, shape in zip(origin.sources, origin.shapes, strict=True)}
 
 
 def read_network(
@@ -38,47 +39,45 @@ def read_network(
 ) -> dict[str, Tensor]:
     """Read every tensor of a network from a file in one of its family's layouts.
 
-    The layout is the one that finds most of its names in the file; then it has to fit to the last name.
+    It takes the layout that finds most of its names in the file. Then every name must fit.
 
     Args:
-        network: on the meta device; its names and shapes are what must be found.
+        network: on the meta device; its names and shapes say what the file must contain.
         layouts: of its family.
-        stored: the file.
+        stored: the tensors of the file.
         dtype: of the result.
-        subject: what to call the file in messages.
+        subject: the file's name in messages.
 
     Returns:
         Name in the network → values.
 
     Raises:
-        ContractError: a tensor is missing, unexpected, misshapen, of a dtype that is no float's, or not finite.
+        ContractError: a tensor is missing, unexpected, misshapen, not finite, or not of a float type.
     """
-    plan = _most_alike(network, layouts, stored, subject)
-    problems = [*_names_at_odds(plan, stored), *_misshapen(plan, stored)]
+    plan = _best_plan(network, layouts, stored, subject)
+    problems = [*_wrong_names(plan, stored), *_wrong_shapes(plan, stored)]
     if problems:
         raise ContractError(f"{subject} in the layout of {plan.layout.name},", first_problems(problems, most=12))
     for name, check in plan.checks.items():
-        with _naming(subject, name):
+        with _at(subject, name):
             check(stored[name].read())
     return {target: _made(origin, stored, subject).to(dtype) for target, origin in plan.origins.items()}
 
 
-def _most_alike(network: nn.Module, layouts: Sequence[Layout], stored: Stored, subject: str) -> _Plan:
+def _best_plan(network: nn.Module, layouts: Sequence[Layout], stored: Stored, subject: str) -> _Plan:
     plans = [_plan(network, layout, prefix, stored) for layout in layouts for prefix in layout.prefixes]
     best = max(plans, key=lambda plan: (len(plan.sources.keys() & stored.keys()), -len(plan.sources)))
     if best.sources.keys() & stored.keys():
         return best
     known = ", ".join(layout.name for layout in layouts)
-    found = (
-        f"no tensor of this model under a name that {known} would give it; there are {', '.join(sorted(stored)[:3])}"
-    )
-    raise ContractError(subject, [Problem(place="names", found=found, fix="is it the file of another model?")])
+    found = f"no tensor has a name of this model in the layouts {known}; the file has {', '.join(sorted(stored)[:3])}"
+    raise ContractError(subject, [Problem(place="names", found=found, fix="check that it is a file of this model")])
 
 
 def _plan(network: nn.Module, layout: Layout, prefix: str, stored: Stored) -> _Plan:
     origins = {
-        target: Origin(sources=tuple(prefix + name for name in each.sources), shapes=each.shapes, make=each.make)
-        for target, each in layout.origins(network).items()
+        target: replace(origin, sources=tuple(prefix + name for name in origin.sources))
+        for target, origin in layout.origins(network).items()
     }
     unused = layout.unused(network).items()
     checks = {
@@ -87,7 +86,7 @@ def _plan(network: nn.Module, layout: Layout, prefix: str, stored: Stored) -> _P
     return _Plan(layout=layout, origins=origins, checks=checks)
 
 
-def _names_at_odds(plan: _Plan, stored: Stored) -> Iterator[Problem]:
+def _wrong_names(plan: _Plan, stored: Stored) -> Iterator[Problem]:
     for name in sorted(plan.sources.keys() - stored.keys()):
         yield Problem(place=name, found="missing")
     for name in sorted(stored.keys() - plan.sources.keys() - plan.checks.keys()):
@@ -95,7 +94,7 @@ def _names_at_odds(plan: _Plan, stored: Stored) -> Iterator[Problem]:
             yield Problem(place=name, found="unexpected")
 
 
-def _misshapen(plan: _Plan, stored: Stored) -> Iterator[Problem]:
+def _wrong_shapes(plan: _Plan, stored: Stored) -> Iterator[Problem]:
     for name, shape in sorted(plan.sources.items()):
         if name not in stored:
             continue
@@ -110,12 +109,13 @@ def _made(origin: Origin, stored: Stored, subject: str) -> Tensor:
     for name, tensor in zip(origin.sources, tensors, strict=True):
         if not tensor.isfinite().all():
             raise ContractError(subject, [Problem(place=name, found="NaN or infinity")])
-    with _naming(subject, " and ".join(origin.sources)):
+    with _at(subject, " and ".join(origin.sources)):
         return origin.make(tensors).contiguous()
 
 
 @contextlib.contextmanager
-def _naming(subject: str, name: str) -> Iterator[None]:
+def _at(subject: str, name: str) -> Iterator[None]:
+    """Turn an UnfitTensorError into the refusal of the file, with the place in it."""
     try:
         yield
     except UnfitTensorError as error:

@@ -17,32 +17,32 @@ try:
     from transformers.models.sam3.modeling_sam3 import Sam3ViTModel
 except ImportError as error:
     fix = "pip install 'stillhouse[sam3]'"
-    problem = Problem(place="transformers", found=f"SAM3 is built by it, and it does not import: {error}", fix=fix)
+    problem = Problem(place="transformers", found=f"SAM3 needs it, and it cannot be imported: {error}", fix=fix)
     raise MissingError("a package", [problem]) from error
 
 
 @final
 class Sam3Trunk(AbstractTeacher):
-    """No summary. Map: the residual stream after the last block, before the neck; the trunk has no final norm.
+    """No summary. Map: the residual stream after the last block and before the neck; the trunk has no final norm.
 
-    Source: RADIO distils the trunk, whose necks can be recomputed from it.
+    Source: RADIO distils the trunk. The output of a neck can be computed from it.
     """
 
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
-        """Run the network block by block, which the library's own forward does too, keeping the maps asked for."""
+        """Run the network block by block, as the library's own forward does, and keep the maps that are asked for."""
         network: Any = self.network
         side = self.spec.native_tokens
         tokens = network.layer_norm(network.embeddings(images).unflatten(1, (side, side)))
-        between = {}
+        maps = {}
         for index, block in enumerate(network.layers):
             tokens = block(tokens)
             if index in self.layers:
-                between[index] = tokens
-        return TeacherOutput(summary=None, spatial=tokens, layers=between)
+                maps[index] = tokens
+        return TeacherOutput(summary=None, spatial=tokens, layers=maps)
 
 
 def _skeleton(entry: CatalogueEntry) -> nn.Module:
-    # the authors' norms use 1e-5; the library's default for this model is 1e-6
+    # the authors use 1e-5 in their norms; the library's default for this model is 1e-6
     config = Sam3ViTConfig(image_size=entry.spec.native, layer_norm_eps=1e-5, **entry.options)
     with torch.device("meta"):
         return Sam3ViTModel(config)

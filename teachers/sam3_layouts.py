@@ -1,4 +1,4 @@
-"""The layouts in which SAM3 is published, as origins of the trunk's tensors in transformers."""
+"""The layouts in which SAM3 is published: for each, where in the file the tensors of transformers' trunk come from."""
 
 import re
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ def _rotation_check(block: Any, config: Any) -> Check:
 
     def rotations(tensor: Tensor) -> None:
         if tensor.shape != expected.shape or not torch.allclose(tensor, expected, rtol=0, atol=1e-4):
-            raise UnfitTensorError("the rotary table is not this model's: other heads, another size or another base")
+            raise UnfitTensorError("the rotary table is that of another head size, input size or base")
 
     return rotations
 
@@ -63,7 +63,7 @@ def _without_class_position(shape: Shape, source: str) -> Origin:
     def make(tensors: list[Tensor]) -> Tensor:
         return tensors[0][:, 1:].clone()
 
-    # the trunk was pretrained with a class token and is run without one; its position comes first
+    # the trunk was pretrained with a class token and runs without it; the first position is that token's
     return Origin(sources=(source,), shapes=((1, shape[1] + 1, shape[2]),), make=make)
 
 
@@ -84,4 +84,4 @@ LAYOUTS = (
         unused=_tables,
     ),
 )
-"""Every layout that `WEIGHTS=` accepts for SAM3. What is not the trunk is passed over."""
+"""Every layout that `WEIGHTS=` accepts for SAM3. All other parts of the model are skipped."""

@@ -1,4 +1,4 @@
-"""SigLIP2 (Google, 2025), as timm builds it: one size per model, or any in NaFlex; an attention-pooled summary."""
+"""SigLIP2 (Google, 2025), as timm builds it: one size per model, or any size in NaFlex; an attention-pooled summary."""
 
 from typing import Any, final
 
@@ -16,7 +16,9 @@ from teachers.timm_tokens import tokens_of
 
 @final
 class SigLip2(AbstractTeacher):
-    """Summary: the tokens pooled by attention. Map: the tokens after the final norm; intermediate maps are normed too.
+    """Summary: the tokens pooled by attention. Map: the tokens after the final norm.
+
+    Maps of earlier blocks go through the final norm too.
 
     Source: these are `pooler_output` and `last_hidden_state` of the vision tower, which RADIO distils.
     """
@@ -25,13 +27,13 @@ class SigLip2(AbstractTeacher):
         """Run the network."""
         network: Any = self.network
         rows, cols = images.shape[-2] // self.spec.patch, images.shape[-1] // self.spec.patch
-        tokens, between = tokens_of(self.network, images, self.layers)
-        maps = {layer: inner.unflatten(1, (rows, cols)) for layer, inner in between.items()}
+        tokens, earlier = tokens_of(self.network, images, self.layers)
+        maps = {block: patches.unflatten(1, (rows, cols)) for block, patches in earlier.items()}
         return TeacherOutput(summary=network.attn_pool(tokens), spatial=tokens.unflatten(1, (rows, cols)), layers=maps)
 
 
 def _skeleton(entry: CatalogueEntry) -> nn.Module:
-    # the authors' GELU is the tanh approximation; timm builds some of these models with the exact one
+    # the authors use the tanh approximation of GELU; timm builds some of these models with the exact GELU
     with torch.device("meta"):
         return timm.create_model(
             entry.spec.model, pretrained=False, num_classes=0, act_layer="gelu_tanh", **entry.options
@@ -39,7 +41,7 @@ def _skeleton(entry: CatalogueEntry) -> nn.Module:
 
 
 def _fill_tables(network: nn.Module) -> None:
-    """Every number of the network is a loaded parameter."""
+    """Nothing to fill: every number of the network is a loaded parameter."""
 
 
 FAMILY = ModelFamily(teacher=SigLip2, skeleton=_skeleton, fill_tables=_fill_tables, layouts=LAYOUTS)

@@ -1,4 +1,4 @@
-"""The layouts in which SigLIP2 is published, as origins of timm's tensors."""
+"""The layouts in which SigLIP2 is published: for each, where in the file the tensors of timm's network come from."""
 
 import re
 from collections.abc import Mapping
@@ -55,4 +55,4 @@ LAYOUTS = (
         beside=r"text_model\.|logit_(scale|bias)$",
     ),
 )
-"""Every layout that `WEIGHTS=` accepts for SigLIP2. A whole model's text tower is passed over."""
+"""Every layout that `WEIGHTS=` accepts for SigLIP2. The text tower of a whole model is skipped."""

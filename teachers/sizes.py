@@ -1,11 +1,11 @@
-"""What sizes a teacher accepts, refused here before a library floors, transposes or pads them without a word."""
+"""The sizes that a teacher accepts. Others are refused: a library might crop, transpose or pad them silently."""
 
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.teacher import TeacherSpec
 
 
 def token_grid(spec: TeacherSpec, height: int, width: int) -> tuple[int, int]:
-    """Return the rows and columns of tokens that a teacher makes of an input.
+    """Return the rows and columns of tokens that a teacher computes for an input.
 
     Args:
         spec: the teacher; its `size_rule` decides.
@@ -20,7 +20,7 @@ def token_grid(spec: TeacherSpec, height: int, width: int) -> tuple[int, int]:
         fix = f"give sides that are multiples of its patch, {spec.patch} px"
     else:
         accepted = height == width == spec.native
-        fix = f"it takes {spec.native} × {spec.native} px alone"
+        fix = f"it accepts only {spec.native} × {spec.native} px"
     if not accepted:
         found = f"{height} × {width} px (height × width)"
         raise SettingError(f"teacher {spec.name!r}", [Problem(place="input size", found=found, fix=fix)])

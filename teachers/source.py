@@ -1,4 +1,4 @@
-"""What a source names: a catalogue entry, or a class of the user's own."""
+"""The source of a teacher: the name of a catalogue entry, or `module:Class` for a class of the user's own."""
 
 import difflib
 from dataclasses import replace
@@ -19,28 +19,28 @@ def entry_of(source: str) -> CatalogueEntry:
     """Return a catalogue entry.
 
     Raises:
-        SettingError: no such name; it says which names are near.
+        SettingError: no such name; it suggests similar names.
     """
     if source in CATALOGUE:
         return CATALOGUE[source]
     near = difflib.get_close_matches(source, CATALOGUE, n=3, cutoff=0.5)
     found = f"no such teacher; did you mean {' or '.join(near)}?" if near else "no such teacher"
-    fix = "`python -m pipeline teachers` lists them; one of your own is given as module:Class"
+    fix = "`python -m pipeline teachers` lists them; for a class of your own give module:Class"
     raise SettingError(f"teacher {source!r}", [Problem(place="source", found=found, fix=fix)])
 
 
 def renamed(spec: TeacherSpec, name: str | None) -> TeacherSpec:
-    """Return the spec under another name, or as it is when `name` is None."""
+    """Return the spec under another name; unchanged when `name` is None."""
     return spec if name is None else replace(spec, name=name)
 
 
 def spec_of(source: str, *, name: str | None = None, random_weights: bool = False) -> TeacherSpec:
-    """Return what a source is, without building it.
+    """Return the spec of a source, without building it.
 
     Args:
         source: a name in the catalogue, or `module:Class` for a teacher of your own.
-        name: its name in the cache, or None for its own.
-        random_weights: whether its weights will be seeded noise.
+        name: its name in the cache; None keeps the source's name.
+        random_weights: whether its weights will be random.
 
     Raises:
         SettingError: no such source, or a class that is not a teacher.
@@ -65,22 +65,22 @@ def specs_of(
     tiles: int = 1,
     upsampler: str | None = None,
 ) -> tuple[TeacherSpec, ...]:
-    """Return what each map of a source is in the cache: the last block's first, then those of `layers`.
+    """Return the spec of each map of a source in the cache: the last block's first, then those of `layers`.
 
     Raises:
-        SettingError: no such source, no such block in it, or tiles for a teacher that is not fixed.
+        SettingError: no such source, no such block, or tiles for a teacher that is not fixed.
     """
     spec = replace(spec_of(source, name=name, random_weights=random_weights), tiles=tiles, upsampler=upsampler)
     refuse_layers(spec.name, layers, None if is_own(source) else entry_of(source).blocks)
     return spec, *(spec.block(layer) for layer in layers)
 
 
-def precision_of(source: str, asked: Precision | None) -> Precision:
-    """Return the precision asked for; where none is, the catalogue's, or `fp32` for a class of the user's own.
+def precision_of(source: str, chosen: Precision | None) -> Precision:
+    """Return the chosen precision; where none is, the catalogue's default, or `fp32` for a class of the user's own.
 
     Raises:
         SettingError: no such source.
     """
-    if asked is not None:
-        return asked
+    if chosen is not None:
+        return chosen
     return "fp32" if is_own(source) else entry_of(source).precision

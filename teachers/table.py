@@ -1,4 +1,4 @@
-"""The catalogue as a table: for the terminal, and for `docs/teachers.md`.
+"""The catalogue as tables, for the terminal and for `docs/teachers.md`.
 
 `python -m teachers.table docs/teachers.md` rewrites the tables of that page.
 """
@@ -13,7 +13,7 @@ from teachers.cost import tflop_per_input
 from teachers.entry import CatalogueEntry
 
 SIDES = (256, 432, 1152)
-"""Inputs (pixels) at which the cost of a teacher of any size is shown."""
+"""Sides of the inputs (pixels) for which the cost of a teacher of any size is shown."""
 
 Row = Sequence[str]
 
@@ -26,33 +26,34 @@ def terminal_table() -> str:
 
 
 def shape_rows() -> list[Row]:
-    """Return a heading, and per model its dimensions, the sizes it accepts, its precision and its licence."""
+    """Return a heading, and for each model its dimensions, accepted sizes, precision and licence."""
     head = ("teacher", "C", "summary", "patch", "prefix", "sizes (px)", "precision", "licence")
     return [head, *(_shape_row(entry) for entry in CATALOGUE.values())]
 
 
 def cost_rows() -> list[Row]:
-    """Return a heading, and per model its parameters and TFLOP per input at each of `SIDES`, or at its only size."""
+    """Return a heading, and for each model its parameters and TFLOP per input, of each of `SIDES` or its only size."""
     head = ("teacher", "parameters", *(f"TFLOP at {side}" for side in SIDES), "at its own size")
     return [head, *(_cost_row(entry) for entry in CATALOGUE.values())]
 
 
 def source_rows() -> list[Row]:
-    """Return a heading, and per model with weights where they are had."""
+    """Return a heading, and for each model with published weights where they are."""
     head = ("teacher", "model", "hub", "gated", "also")
     entries = [entry for entry in CATALOGUE.values() if entry.hub]
     rows = [
-        (each.spec.name, each.spec.model, each.hub or "", "yes" if each.gated else "no", each.also) for each in entries
+        (entry.spec.name, entry.spec.model, entry.hub or "", "yes" if entry.gated else "no", entry.also)
+        for entry in entries
     ]
     return [head, *rows]
 
 
 def pixel_rows() -> list[Row]:
-    """Return a heading, and per kind of preprocessing the teachers that share it."""
+    """Return a heading, and for each kind of preprocessing the teachers that share it."""
     shared: dict[Row, list[str]] = {}
     for entry in CATALOGUE.values():
         mean, std = (", ".join(map(str, values)) for values in (entry.spec.mean, entry.spec.std))
-        published = "; ".join(f"{each.by}: {each.resize}, {each.resample}" for each in entry.published)
+        published = "; ".join(f"{resize.by}: {resize.resize}, {resize.resample}" for resize in entry.published)
         shared.setdefault((mean, std, published), []).append(entry.spec.name)
     return [
         ("teachers", "mean", "std", "published resizing"),
@@ -66,11 +67,11 @@ TABLES: Mapping[str, Callable[[], list[Row]]] = {
     "sources": source_rows,
     "pixels": pixel_rows,
 }
-"""What `<!-- table: NAME -->` … `<!-- end -->` may hold in a page."""
+"""The tables of a page: NAME in `<!-- table: NAME -->` … `<!-- end -->`."""
 
 
 def refreshed(page: str) -> str:
-    """Return a page with each of its `TABLES` made anew."""
+    """Return a page with each of its `TABLES` updated."""
     between = r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)"
     return re.sub(between, lambda match: match[1] + markdown(TABLES[match[2]]()) + match[3], page, flags=re.DOTALL)
 
@@ -84,7 +85,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def _shape_row(entry: CatalogueEntry) -> Row:
     spec = entry.spec
-    sizes = f"multiples of {spec.patch}" if spec.size_rule == "any" else f"{spec.native} alone ({spec.size_rule})"
+    sizes = f"multiples of {spec.patch}" if spec.size_rule == "any" else f"only {spec.native} ({spec.size_rule})"
     summary = "none" if spec.summary_dim is None else str(spec.summary_dim)
     return (
         spec.name,

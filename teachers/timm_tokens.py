@@ -1,4 +1,4 @@
-"""Tokens of a timm vision transformer: the last block's, and those of blocks asked for, all after the final norm."""
+"""Tokens of a timm vision transformer, after the final norm: of the last block, and of other blocks on request."""
 
 from typing import Any
 
@@ -13,6 +13,6 @@ def tokens_of(
     net: Any = network
     if not layers:
         return net.forward_features(images), {}
-    # NCHW is the one layout that all of timm's models give here
-    last, between = net.forward_intermediates(images, indices=list(layers), norm=True, output_fmt="NCHW")
-    return last, {layer: inner.flatten(2).transpose(1, 2) for layer, inner in zip(layers, between, strict=True)}
+    # NCHW: the only output layout that all of timm's models support here
+    last, maps = net.forward_intermediates(images, indices=list(layers), norm=True, output_fmt="NCHW")
+    return last, {block: map_.flatten(2).transpose(1, 2) for block, map_ in zip(layers, maps, strict=True)}

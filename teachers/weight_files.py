@@ -1,6 +1,6 @@
-"""Weights on disk: a safetensors file, a PyTorch file, or a folder of either, as named tensors read one by one.
+"""Weight files: a safetensors file, a PyTorch file, or a folder with one model, as tensors that are read by name.
 
-PyTorch files are unpickled with `weights_only=True`; nothing in a file can run.
+PyTorch files are unpickled with `weights_only=True`, so no code in a file can run.
 """
 
 import json
@@ -25,25 +25,25 @@ _SAFETENSORS_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torc
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
-    """A tensor in a file, not read yet."""
+    """A tensor in a file that is not read yet."""
 
     shape: tuple[int, ...]
     """Its shape."""
     dtype: str
-    """Its dtype, as PyTorch calls it where it has a name for it, or else as the file does."""
+    """Its dtype: PyTorch's name for it, or the file's name where PyTorch has none."""
     read: Callable[[], Tensor]
-    """Reads it into memory of its own, on the CPU."""
+    """Reads it into its own memory, on the CPU."""
 
 
 def open_weights(path: Path) -> Mapping[str, StoredTensor]:
-    """Return the tensors of a file, or of a folder that holds one model.
+    """Return the tensors of a file, or of a folder with one model.
 
-    In a folder: `model.safetensors` (or its shards, through `model.safetensors.index.json`); else `pytorch_model.bin`
-    likewise; else the only weights file there.
+    In a folder this reads `model.safetensors`, or its shards by `model.safetensors.index.json`; else
+    `pytorch_model.bin` or its shards; else the only weight file.
 
     Raises:
-        MissingError: nothing is there.
-        ContractError: it cannot be read, or which file is meant is not plain.
+        MissingError: there is no such file or folder, or no weights in the folder.
+        ContractError: the file cannot be read, or the folder has several weight files.
     """
     if not path.exists():
         raise MissingError(f"weights {path}", [Problem(place=str(path), found="no such file or folder")])
@@ -53,25 +53,25 @@ def open_weights(path: Path) -> Mapping[str, StoredTensor]:
         return _open_safetensors(path)
     if path.suffix in _PICKLED:
         return _open_pickled(path)
-    found = f"{path.suffix or 'no suffix'}, expected .safetensors, {', '.join(_PICKLED)}, or a folder"
-    raise _unreadable(path, found)
+    expected = f"expected .safetensors, {', '.join(_PICKLED)}, or a folder"
+    raise _unreadable(path, f"has suffix {path.suffix!r}, {expected}")
 
 
 def _open_folder(folder: Path) -> Mapping[str, StoredTensor]:
     for name in _STANDARD:
         file, index = folder / name, folder / f"{name}.index.json"
         if file.exists() and index.exists():
-            raise _unreadable(folder, f"both {file.name} and {index.name}", "name the file that is meant")
+            raise _unreadable(folder, f"has both {file.name} and {index.name}", "give the path of the file")
         if file.exists():
             return open_weights(file)
         if index.exists():
             return _open_shards(index)
     others = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", *_PICKLED))
     if not others:
-        raise MissingError(f"weights {folder}", [Problem(place=str(folder), found="no weights file in this folder")])
+        raise MissingError(f"weights {folder}", [Problem(place=str(folder), found="no weight file in this folder")])
     if len(others) > 1:
         names = ", ".join(file.name for file in others)
-        raise _unreadable(folder, f"several weights files: {names}", "name the file that is meant")
+        raise _unreadable(folder, f"has several weight files: {names}", "give the path of the file")
     return open_weights(others[0])
 
 
@@ -79,7 +79,7 @@ def _open_shards(index: Path) -> Mapping[str, StoredTensor]:
     listed: dict[str, str] = json.loads(index.read_text())["weight_map"]
     shards = {name: open_weights(index.parent / name) for name in sorted(set(listed.values()))}
     problems = [
-        Problem(place=tensor, found=f"{index.name} says it is in {shard}, and it is not")
+        Problem(place=tensor, found=f"{index.name} lists it in {shard}, and it is not there")
         for tensor, shard in listed.items()
         if tensor not in shards[shard]
     ]
@@ -98,7 +98,7 @@ def _open_safetensors(path: Path) -> Mapping[str, StoredTensor]:
     try:
         file = safetensors.safe_open(path, framework="pt", device="cpu")
     except safetensors.SafetensorError as error:
-        raise _unreadable(path, f"not a whole safetensors file: {error}", "download it again") from error
+        raise _unreadable(path, f"is not a complete safetensors file: {error}", "download it again") from error
     return {name: _in_safetensors(file, name) for name in sorted(file.keys())}
 
 
@@ -114,17 +114,19 @@ def _open_pickled(path: Path) -> Mapping[str, StoredTensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _unreadable(path, f"not weights alone, or not whole: {first}", "download it again") from error
+        raise _unreadable(
+            path, f"contains more than weights, or is incomplete: {first}", "download it again"
+        ) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
-        loaded = loaded["model"]  # as sam3.pt has it
+        loaded = loaded["model"]  # the form of sam3.pt
     if not (isinstance(loaded, dict) and all(isinstance(tensor, Tensor) for tensor in loaded.values())):
-        raise _unreadable(path, "not a mapping of names to tensors", "save the model's state_dict alone")
+        raise _unreadable(path, "is not a mapping of names to tensors", "save only the model's state_dict")
     return {name: _in_memory(tensor) for name, tensor in loaded.items()}
 
 
 def _in_memory(tensor: Tensor) -> StoredTensor:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    # a clone: the tensor is a window on the file, which may go away
+    # clone: the tensor is memory-mapped, and the file may go away
     return StoredTensor(shape=tuple(tensor.shape), dtype=dtype, read=tensor.clone)
 
 

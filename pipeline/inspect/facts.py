@@ -139,10 +139,10 @@ class WriterFacts:
     since: str
     """When it began, by its own clock."""
     last_sign: str | None
-    """When it last gave a sign of life, by the store's clock; null in a folder, where the system tells."""
+    """Time of its last heartbeat, by the store's clock; null in a folder, where file locks are used."""
     ended: bool
     """Whether its process is known to have ended. One on another machine, with its cache on an object store, counts as
-    ended two minutes after its last sign of life."""
+    ended two minutes after its last heartbeat."""
 
 
 @final

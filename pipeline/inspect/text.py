@@ -91,10 +91,10 @@ def _set_rows(teacher: TeacherFacts) -> Iterator[list[str]]:
 
 
 def _writer(one: WriterFacts) -> str:
-    sign = "" if one.last_sign is None else f", last sign of life {one.last_sign}"
+    beat = "" if one.last_sign is None else f", last heartbeat {one.last_sign}"
     if one.ended:
         return f"{one.lease}: {one.work or 'a run'} has ended before it was done; the next run goes on"
-    return f"{one.lease} is being written by process {one.process} on {one.host} ({one.work}), since {one.since}{sign}"
+    return f"{one.lease} is being written by process {one.process} on {one.host} ({one.work}), since {one.since}{beat}"
 
 
 def _unfinished(facts: CacheFacts) -> Iterator[str]:

@@ -1,4 +1,6 @@
-"""Recipes: functions that return what a cache is made of, by name.
+"""Recipes: named functions, each of which returns all settings that decide what is in a cache.
+
+`RECIPES` and `recipe_of`, below, belong to the door too.
 
 Door: choice, options, demo_images.
 """
@@ -19,16 +21,17 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "radio_v2_5": radio_v2_5,
     "c_radio_v4": c_radio_v4,
 }
-"""Every recipe, by the name that RECIPE takes."""
+"""Every recipe, by its name (RECIPE)."""
 
 
 def recipe_of(name: str) -> Recipe:
     """Return a recipe.
 
     Raises:
-        SettingError: there is none of that name.
+        SettingError: there is no recipe of that name; it suggests the nearest, or lists all.
     """
     if name in RECIPES:
         return RECIPES[name]()
-    near = difflib.get_close_matches(name, RECIPES, n=1) or list(RECIPES)
-    raise SettingError("RECIPE", [Problem(place=name, found="is no recipe", fix=f"there are {', '.join(near)}")])
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
+    raise SettingError("RECIPE", [Problem(place=name, found="no such recipe", fix=fix)])

@@ -4,10 +4,10 @@ from pipeline.config import Recipe, TeacherChoice, ViewsConfig
 
 
 def c_radio_v4() -> Recipe:
-    """Return the recipe of the report: SigLIP2-g-384, DINOv3-7B and SAM3, all ten resolutions.
+    """Return the recipe of the report: SigLIP2-g-384, DINOv3-7B and SAM3, at all ten resolutions.
 
-    Source: v4 sections 2.1 and 2.2. Proportions, crops and shifts are not published; see `ViewsConfig`. The report
-    brings SigLIP2 to 1152 px by a trained upsampler over 3 × 3 tiles; this takes the tiles as they are.
+    Source: v4 sections 2.1 and 2.2. Proportions, crops and shifts are not published; see `ViewsConfig`. For SigLIP2 at
+    1152 px the report uses a trained upsampler over 3 × 3 tiles; this recipe uses the tiles' own tokens.
     """
     teachers = (
         TeacherChoice(name="siglip2", source="siglip2-g-384", batch=32, tiles=3),

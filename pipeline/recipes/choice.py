@@ -1,4 +1,4 @@
-"""A teacher by the name that a user gave: one of a recipe's, or a class of the user's own."""
+"""The teacher that a user names: a teacher of the recipe, or a class of the user's own."""
 
 from pipeline.config import Recipe, TeacherChoice
 from storage_schemas.format.errors import MissingError, Problem
@@ -6,10 +6,11 @@ from teachers.source import spec_of
 
 
 def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
-    """Return the recipe's choice of a short name, or a choice for a class of the user's own.
+    """Return the recipe's teacher of that name, or a choice for a class of the user's own (`module:Class`).
 
     Raises:
-        SettingError: neither.
+        MissingError: no teacher is named.
+        SettingError: the recipe has no such teacher, or there is no such class.
     """
     if not teacher:
         names = ", ".join(choice.name for choice in recipe.teachers)

@@ -1,4 +1,4 @@
-"""The demo: the three real model classes, tiny and with seeded random weights, on photographs at hand."""
+"""The demo: the three real model classes, tiny and with seeded random weights, on scikit-image's photographs."""
 
 from pipeline.config import CalibrationConfig, Recipe, TeacherChoice, ViewsConfig
 
@@ -6,9 +6,9 @@ from pipeline.config import CalibrationConfig, Recipe, TeacherChoice, ViewsConfi
 def demo() -> Recipe:
     """Return a recipe for a fresh machine: no network, two CPU cores, minutes.
 
-    Every mode is met: windows seen directly (dinov3), from detail at another scale (siglip2, 12 × 12 tokens beside 8
-    and 12), in 2 × 2 tiles (24 × 24 beside 16), in mosaics of 3 × 3 and 2 × 2, and alone on a padded canvas (sam3,
-    24 × 24 tokens).
+    It covers every mode: windows seen directly (dinov3); from detail at another scale (siglip2: 12 × 12 tokens, where
+    the student has 8 or 12 along a side); in 2 × 2 tiles (siglip2: 24 × 24, where the student has 16); in mosaics of
+    3 × 3 and 2 × 2, and alone on a padded canvas (sam3: 24 × 24 tokens).
     """
     views = ViewsConfig(
         low=(128, 192),

@@ -1,4 +1,4 @@
-"""The photographs that ship inside scikit-image, laid out as a folder for the demo."""
+"""The demo's images: photographs that ship inside scikit-image, copied into a folder."""
 
 import shutil
 from importlib.util import find_spec
@@ -32,26 +32,26 @@ NAMES = (
 
 
 def copy_photographs(folder: str) -> int:
-    """Copy the photographs into a folder, leaving alone what is there.
+    """Copy the photographs into a folder; files that are there already stay as they are.
 
     Returns:
-        How many were copied.
+        How many files were copied.
 
     Raises:
-        MissingError: scikit-image is not installed, or ships without one of them.
+        MissingError: scikit-image is not installed, or lacks some of the photographs.
     """
-    found = find_spec("skimage")
-    if found is None or found.origin is None:
+    library = find_spec("skimage")
+    if library is None or library.origin is None:
         fix = "pip install 'stillhouse[demo]', or set DATA to a folder of your own images"
         raise MissingError("scikit-image", [Problem(place="demo photographs", found="is not installed", fix=fix)])
-    source, target = Path(found.origin).parent / "data", Path(folder)
-    lacking = [
+    source, target = Path(library.origin).parent / "data", Path(folder)
+    missing = [
         Problem(place=str(source / name), found="is not there") for name in NAMES if not (source / name).is_file()
     ]
-    if lacking:
-        raise MissingError("demo photographs", lacking)
+    if missing:
+        raise MissingError("demo photographs", missing)
     target.mkdir(parents=True, exist_ok=True)
-    wanted = [name for name in NAMES if not (target / name).exists()]
-    for name in wanted:
+    copied = [name for name in NAMES if not (target / name).exists()]
+    for name in copied:
         shutil.copyfile(source / name, target / name)
-    return len(wanted)
+    return len(copied)

@@ -10,10 +10,10 @@ from pipeline.command_line import parse, require
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotographsOptions:
-    """Settings of `photographs`."""
+    """Copy the demo's photographs into a folder."""
 
     data: str = ""
-    """Folder to lay them out in (DATA)."""
+    """Folder to copy them into (DATA)."""
 
 
 def photographs_options(arguments: Sequence[str]) -> PhotographsOptions:

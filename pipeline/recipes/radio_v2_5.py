@@ -1,14 +1,14 @@
-"""RADIOv2.5's views, with today's models of the paper's kinds."""
+"""RADIOv2.5's views, for today's models of the same kinds as the paper's teachers."""
 
 from pipeline.config import Recipe, TeacherChoice, ViewsConfig
 
 
 def radio_v2_5() -> Recipe:
-    """Return the views of the paper's three stages (256; 432; 432 + 1024) for a text-aligned, a self-supervised and a
-    segmentation teacher. The paper's own teachers (DFN CLIP, SigLIP, DINOv2, SAM) are not in the catalogue.
+    """Return the views of the paper's three stages (256; 432; 432 + 1024 px), for a text-aligned, a self-supervised and
+    a segmentation teacher. The paper's own teachers (DFN CLIP, SigLIP, DINOv2, SAM) are not in the catalogue.
 
-    Source: v2.5 section 4.2. Every stage sees all images there; here a view has one resolution, and stages 2 and 3
-    share the views at 432, so `draws` is 2.
+    Source: v2.5 section 4.2. There every stage sees all images. Here a view has one resolution, and stages 2 and 3
+    share the views at 432 px, so `draws` is 2.
     """
     teachers = (
         TeacherChoice(name="siglip2", source="siglip2-so400m-384", batch=32),

@@ -1,10 +1,10 @@
-"""One GPU: small teachers, the low partition."""
+"""For one GPU: small teachers and the low partition."""
 
 from pipeline.config import Recipe, TeacherChoice, ViewsConfig
 
 
 def small() -> Recipe:
-    """Return a recipe that one GPU can serve: DINOv3 ViT-B, SigLIP2 base, SAM3, in the low partition."""
+    """Return a recipe for one GPU: DINOv3 ViT-B, SigLIP2 base and SAM3 over the low partition."""
     teachers = (
         TeacherChoice(name="dinov3", source="dinov3-b", batch=64),
         TeacherChoice(name="siglip2", source="siglip2-b-384", batch=64),

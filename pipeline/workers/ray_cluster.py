@@ -45,7 +45,8 @@ def _connect(address: str) -> None:
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, AuthenticationError) as error:
-        found, fix = f"no Ray answers: {error}", "see docs/cluster.md; without RAY_ADDRESS this machine is used"
+        found = f"no Ray answers: {error}"
+        fix = "check the address and RAY_AUTH_MODE (docs/cluster.md); without RAY_ADDRESS this machine is used"
         raise SettingError("RAY_ADDRESS", [Problem(place=address, found=found, fix=fix)]) from None
 
 

@@ -115,7 +115,7 @@ def require_claim(store: Store) -> None:
         StorageError: the claim is gone: another run may have begun.
     """
     if store.claim and not store.exists(store.claim):
-        found = "is gone: this run sent no heartbeat for too long, and another run may have begun; this one stops"
+        found = "is gone: the lease of this run expired, and another run may have begun; this run stops here"
         raise StorageError("lease", [Problem(place=f"{store.uri}/{store.claim}", found=found, fix=AGAIN)])
 
 

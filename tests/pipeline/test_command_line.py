@@ -110,5 +110,5 @@ def test_help_gives_the_meaning_of_a_setting(capsys: pytest.CaptureFixture[str])
         extract_options(["--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert ended.value.code == 0
-    assert "Inputs in one forward (images, or mosaics)." in shown
+    assert "Inputs (images, or mosaics) in one forward pass." in shown
     assert "--choice.batch" in shown

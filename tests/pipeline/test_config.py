@@ -1,4 +1,4 @@
-"""Settings: each that could not work is refused when it is given, with its place and what is wrong."""
+"""Settings: one that cannot work is refused when it is set, with its name and what is wrong."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,11 @@ from storage_schemas.format.errors import SettingError
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
-        (ViewsConfig, {"low": (), "high": ()}, "low, high: name no resolution"),
+        (ViewsConfig, {"low": (), "high": ()}, "low, high: both are empty: name at least one resolution"),
         (ViewsConfig, {"low": (100,)}, "low: 100 px is not a multiple of the patch, 16 px"),
         (ViewsConfig, {"high": (0,)}, "high: 0 px is not a multiple of the patch, 16 px"),
-        (ViewsConfig, {"low": (128, 128)}, "low: (128, 128) names a resolution twice"),
-        (ViewsConfig, {"low_proportions": (1.0,)}, "low_proportions: 1 numbers for 6 resolutions"),
+        (ViewsConfig, {"low": (128, 128)}, "low: (128, 128) contains a resolution twice"),
+        (ViewsConfig, {"low_proportions": (1.0,)}, "low_proportions: has 1 numbers for 6 resolutions"),
         (
             ViewsConfig,
             {"low": (128,), "low_proportions": (0.0,)},
@@ -40,8 +40,8 @@ from storage_schemas.format.errors import SettingError
         (ViewsConfig, {"heldout": float("nan")}, "heldout: nan is not between 0 and 1"),
         (ViewsConfig, {"area": (0.5, 0.2)}, "area: (0.5, 0.2) is not a range within (0, 1]"),
         (ViewsConfig, {"aspect": (1.0, float("inf"))}, "aspect: (1.0, inf) is not a range within (0, 100]"),
-        (ViewsConfig, {"shift_sd": 0.0}, "shift_sd: 0.0 patches is no positive width"),
-        (ViewsConfig, {"shift_sd": float("nan")}, "shift_sd: nan patches is no positive width"),
+        (ViewsConfig, {"shift_sd": 0.0}, "shift_sd: 0.0 is not a positive number of patches"),
+        (ViewsConfig, {"shift_sd": float("nan")}, "shift_sd: nan is not a positive number of patches"),
         (CalibrationConfig, {"views": 0}, "views: 0 is less than 1"),
         (CalibrationConfig, {"tokens_per_channel": 0}, "tokens_per_channel: 0 is less than 1"),
         (RunConfig, {"workers": -1}, "workers: -1 is less than 0"),
@@ -78,7 +78,7 @@ def test_the_fewest_workers_are_no_more_than_the_most() -> None:
     assert str(caught.value) == "run settings cannot be used:\n  min_workers: 4 is more than --run.workers, 3"
 
 
-def test_resolutions_have_the_proportions_that_were_given_or_like_ones() -> None:
+def test_resolutions_have_the_given_weights_or_equal_ones() -> None:
     config = ViewsConfig(low=(128, 256), low_proportions=(3, 1), high=(512, 768))
     assert config.proportions("low") == {128: 3, 256: 1}
     assert config.proportions("high") == {512: 1, 768: 1}
@@ -91,7 +91,7 @@ def test_every_setting_of_the_views_is_part_of_their_identity() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_goes_by_its_name_and_has_a_teacher_of_each_kind(name: str) -> None:
+def test_a_recipe_is_found_by_its_name_and_has_a_teacher_of_each_kind(name: str) -> None:
     recipe = recipe_of(name)
     assert recipe.name == name
     assert [choice.name for choice in recipe.teachers] in (["dinov3", "siglip2", "sam3"], ["siglip2", "dinov3", "sam3"])
@@ -106,7 +106,7 @@ def test_random_weights_are_in_no_recipe_but_the_demo(name: str) -> None:
 def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
     with pytest.raises(SettingError) as caught:
         recipe_of("c_radio_v3")
-    assert str(caught.value) == "RECIPE cannot be used:\n  c_radio_v3: is no recipe (there are c_radio_v4)"
+    assert str(caught.value) == "RECIPE cannot be used:\n  c_radio_v3: no such recipe (did you mean c_radio_v4?)"
 
 
 def test_an_unknown_recipe_that_is_near_none_is_answered_with_all() -> None:

@@ -1,4 +1,4 @@
-"""Every entry is what it says, by its own network and by what the libraries publish."""
+"""Every entry agrees with its own network, and with what the libraries publish."""
 
 import pytest
 import timm
@@ -52,7 +52,7 @@ def test_timm_publishes_the_same_mean_std_licence_hub_and_filter(name):
     assert (entry.spec.mean, entry.spec.std) == (published.mean, published.std)
     assert entry.hub == published.hf_hub_id
     assert entry.spec.licence.lower().replace(" ", "-") == published.license
-    assert {each.by: each.resample for each in entry.published}["timm"] == published.interpolation
+    assert {resize.by: resize.resample for resize in entry.published}["timm"] == published.interpolation
     if "naflex" not in name:
         assert published.input_size == (3, entry.spec.native, entry.spec.native)
 
@@ -63,7 +63,7 @@ def test_transformers_publishes_the_same_mean_std_and_filter(name):
     processor = PROCESSORS["naflex" if "naflex" in name else entry.family]()
     assert entry.spec.mean == tuple(processor.image_mean)
     assert entry.spec.std == tuple(processor.image_std)
-    assert {each.by: each.resample for each in entry.published}["transformers"] == processor.resample.name.lower()
+    assert {resize.by: resize.resample for resize in entry.published}["transformers"] == processor.resample.name.lower()
 
 
 def test_sam3_is_the_trunk_that_transformers_builds_by_default():
@@ -75,7 +75,7 @@ def test_sam3_is_the_trunk_that_transformers_builds_by_default():
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_tiny_model_differs_from_a_real_one_in_numbers_alone(name):
+def test_a_tiny_model_differs_from_a_real_one_only_in_sizes(name):
     tiny = CATALOGUE[name]
     assert any(
         (real.family, real.spec.model, real.spec.size_rule, real.spec.patch)

@@ -25,7 +25,7 @@ def test_anything_that_differs_changes_it_and_memory_layout_does_not():
         {"a": tensor + torch.eye(2, 3) * 1e-7},
         {},
     )
-    assert len({weights_digest(each) for each in ({"a": tensor}, *others)}) == 6
+    assert len({weights_digest(tensors) for tensors in ({"a": tensor}, *others)}) == 6
     assert weights_digest({"a": tensor.t().contiguous().t()}) == weights_digest({"a": tensor})
 
 

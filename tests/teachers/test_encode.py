@@ -1,4 +1,4 @@
-"""`AbstractTeacher.encode` keeps its promises, whatever the model."""
+"""`AbstractTeacher.encode` does what its docstring says, for every model."""
 
 import inspect
 import subprocess
@@ -32,17 +32,17 @@ SPEC = TeacherSpec(
 
 @final
 class Probe(AbstractTeacher):
-    """Returns what it was told to, however wrong."""
+    """Returns a given output, however wrong."""
 
-    def __init__(self, told: TeacherOutput, **changes: object) -> None:
-        """Tell it."""
+    def __init__(self, output: TeacherOutput, **changes: object) -> None:
+        """Keep the output, and change the spec."""
         super().__init__(spec=replace(SPEC, **changes), network=nn.Identity(), device="cpu", precision="fp32")
-        self.told = told
+        self.output = output
 
     def features(self, images: torch.Tensor) -> TeacherOutput:
         """Return it."""
         del images
-        return self.told
+        return self.output
 
 
 def side_of(teacher: AbstractTeacher) -> int:
@@ -123,13 +123,13 @@ def test_nothing_learns(tiny, images):
         ("dinov3-tiny", 64, 90, "64 × 90 px (height × width) (give sides that are multiples of its patch, 16 px)"),
         ("dinov3-tiny", 250, 250, "250 × 250 px (height × width) (give sides that are multiples of its patch, 16 px)"),
         ("dinov3-tiny", 0, 16, "0 × 16 px (height × width) (give sides that are multiples of its patch, 16 px)"),
-        ("siglip2-tiny", 96, 384, "96 × 384 px (height × width) (it takes 192 × 192 px alone)"),
-        ("siglip2-tiny", 208, 208, "208 × 208 px (height × width) (it takes 192 × 192 px alone)"),
-        ("sam3-tiny", 168, 672, "168 × 672 px (height × width) (it takes 336 × 336 px alone)"),
-        ("sam3-tiny", 672, 672, "672 × 672 px (height × width) (it takes 336 × 336 px alone)"),
+        ("siglip2-tiny", 96, 384, "96 × 384 px (height × width) (it accepts only 192 × 192 px)"),
+        ("siglip2-tiny", 208, 208, "208 × 208 px (height × width) (it accepts only 192 × 192 px)"),
+        ("sam3-tiny", 168, 672, "168 × 672 px (height × width) (it accepts only 336 × 336 px)"),
+        ("sam3-tiny", 672, 672, "672 × 672 px (height × width) (it accepts only 336 × 336 px)"),
     ],
 )
-def test_a_size_that_the_teacher_does_not_take_is_refused(name, height, width, message):
+def test_a_size_that_the_teacher_does_not_accept_is_refused(name, height, width, message):
     teacher = build_teacher(name, weights="random:0")
     with pytest.raises(SettingError) as refusal:
         teacher.encode(torch.zeros(1, 3, height, width))
@@ -143,20 +143,20 @@ def test_images_of_another_dtype_or_device_are_refused():
     assert str(refusal.value) == (
         "teacher 'dinov3-tiny' cannot be used:\n"
         "  images: float64, expected float32 or bfloat16 (normalise() gives float32)\n"
-        "  images: on meta, the teacher is on cpu"
+        "  images: are on meta, the teacher is on cpu"
     )
 
 
-def test_bfloat16_images_are_taken_and_float32_features_given(images):
+def test_bfloat16_images_are_accepted_and_features_are_float32(images):
     teacher = build_teacher("dinov3-tiny", weights="random:7")
     output = teacher.encode(images(1, 64, 64).bfloat16())
     assert output.spatial.dtype == torch.float32
 
 
 def test_an_output_of_another_shape_than_declared_is_refused():
-    told = TeacherOutput(summary=torch.zeros(2, 3), spatial=torch.zeros(2, 2, 1, 3))
+    wrong = TeacherOutput(summary=torch.zeros(2, 3), spatial=torch.zeros(2, 2, 1, 3))
     with pytest.raises(ContractError) as refusal:
-        Probe(told).encode(torch.zeros(2, 3, 32, 32))
+        Probe(wrong).encode(torch.zeros(2, 3, 32, 32))
     assert str(refusal.value) == (
         "output of teacher 'probe' breaks the storage contract:\n"
         "  summary: expected None, is (2, 3)\n"
@@ -166,9 +166,9 @@ def test_an_output_of_another_shape_than_declared_is_refused():
 
 def test_a_layer_that_was_not_asked_for_is_refused():
     spatial = torch.zeros(1, 2, 2, 3)
-    told = TeacherOutput(summary=None, spatial=spatial, layers={4: spatial})
+    wrong = TeacherOutput(summary=None, spatial=spatial, layers={4: spatial})
     with pytest.raises(ContractError, match=r"layers\[4\]: expected None, is \(1, 2, 2, 3\)"):
-        Probe(told).encode(torch.zeros(1, 3, 32, 32))
+        Probe(wrong).encode(torch.zeros(1, 3, 32, 32))
 
 
 def test_nan_and_infinity_are_refused_naming_the_images():
@@ -192,12 +192,12 @@ def test_normalise_is_the_pixel_formula():
     assert torch.equal(normalise(pixels.float(), SPEC), normal)
 
 
-def test_normalise_refuses_pixels_whose_range_it_would_have_to_guess():
+def test_normalise_refuses_pixels_of_unknown_range():
     with pytest.raises(SettingError) as refusal:
         normalise(torch.zeros(1, 4, 4, 3, dtype=torch.int64), SPEC)
     assert str(refusal.value) == (
         "teacher 'probe' cannot be used:\n"
-        "  pixels: int64, which does not say what range the values have (give uint8, or float32 from 0 to 255)"
+        "  pixels: int64, whose range of values is unknown (give uint8, or float32 from 0 to 255)"
     )
 
 
@@ -212,7 +212,7 @@ def test_each_precision_is_near_float32_and_position_tables_stay_float32(name, i
         tables = [buffer for name, buffer in teacher.network.named_buffers() if not name.endswith("k_bias")]
         assert {table.dtype for table in tables} <= {torch.float32}
         output = teacher.encode(images(2, side, side))
-        assert {each.dtype for each in (output.spatial, output.summary) if each is not None} == {torch.float32}
+        assert {tensor.dtype for tensor in (output.spatial, output.summary) if tensor is not None} == {torch.float32}
         error = (output.spatial - expected).square().mean().sqrt()
         assert 0 < error < 0.03 * expected.square().mean().sqrt()
 

@@ -1,4 +1,4 @@
-"""DINOv3 as transformers builds and saves it, read here into timm, says the same."""
+"""DINOv3 as transformers builds and saves it, read here into timm, computes the same."""
 
 import pytest
 import torch
@@ -77,7 +77,7 @@ def meta_layout(published, gated):
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_what_transformers_saves_says_the_same_here(published, style, loaded, images, tmp_path, height, width):
+def test_what_transformers_saves_computes_the_same_here(published, style, loaded, images, tmp_path, height, width):
     published.save_pretrained(tmp_path)
     batch = images(2, height, width)
     output = loaded(style[0], tmp_path).encode(batch)
@@ -156,15 +156,16 @@ def test_every_tensor_of_the_meta_file_is_needed(entry, loaded, randomised, tmp_
     [
         (
             {"blocks.0.attn.qkv.bias_mask": torch.ones(288)},
-            "blocks.0.attn.qkv.bias and blocks.0.attn.qkv.bias_mask: the mask keeps other biases than those of q and v",
+            "blocks.0.attn.qkv.bias and blocks.0.attn.qkv.bias_mask: "
+            "the mask must keep the biases of q and v, and no others",
         ),
         (
             {"rope_embed.periods": torch.tensor([10000 ** (n / 8) for n in range(8)])},
-            "rope_embed.periods: the rotary periods are not this model's: other heads, or another base",
+            "rope_embed.periods: the rotary periods are those of another head size or another base",
         ),
         (
             {"rope_embed.periods": torch.tensor([100 ** (n / 16) for n in range(16)])},
-            "rope_embed.periods: the rotary periods are not this model's: other heads, or another base",
+            "rope_embed.periods: the rotary periods are those of another head size or another base",
         ),
     ],
 )

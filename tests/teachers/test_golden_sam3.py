@@ -114,12 +114,12 @@ def test_every_layout_loads_into_the_same_numbers(published, entry, loaded, tmp_
 
 def test_every_tensor_of_the_trunk_is_needed_in_every_layout(published, entry, loaded, tmp_path):
     trunk = published.vision_encoder.backbone
-    video = {f"detector_model.vision_encoder.backbone.{name}": each for name, each in trunk.state_dict().items()}
+    video = {f"detector_model.vision_encoder.backbone.{name}": tensor for name, tensor in trunk.state_dict().items()}
     file = tmp_path / "weights.pt"
     for whole in (meta_layout(trunk), video, trunk.state_dict()):
         for name in whole:
-            beside = name.startswith(("tracker.", "detector.")) and not name.startswith(PREFIX)
-            if beside or "freqs_cis" in name or ".1." in name:
+            other_part = name.startswith(("tracker.", "detector.")) and not name.startswith(PREFIX)
+            if other_part or "freqs_cis" in name or ".1." in name:
                 continue
             torch.save({other: tensor for other, tensor in whole.items() if other != name}, file)
             with pytest.raises(ContractError) as refusal:
@@ -148,7 +148,7 @@ def test_a_rotary_table_of_another_size_or_number_of_heads_is_refused(published,
         with pytest.raises(ContractError) as refusal:
             loaded(entry("sam3-tiny"), tmp_path / "sam3.pt")
         assert str(refusal.value).splitlines()[1] == (
-            f"  {name}: the rotary table is not this model's: other heads, another size or another base"
+            f"  {name}: the rotary table is that of another head size, input size or base"
         )
 
 

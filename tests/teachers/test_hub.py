@@ -1,4 +1,4 @@
-"""Weights from the hub's cache, and what is said where they cannot be had. Nothing here reaches a network."""
+"""Weights from the hub's cache, and the messages where they cannot be found. Nothing here uses a network."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from storage_schemas.format.errors import SettingError
 from teachers.build import build_teacher
 
-LOCAL = "WEIGHTS=/path/to/file-or-folder on the make command line, or --weights"
-OFFLINE = "not in the hub's cache on this machine, and the hub is not to be reached (or HF_HUB_OFFLINE is set)"
+LOCAL = "WEIGHTS=/path/to/file-or-folder with make, or --choice.weights; --weights for plan and verify"
+OFFLINE = "not in the hub's cache on this machine, and the hub cannot be reached (or HF_HUB_OFFLINE is set)"
 SCRIPT = """
 from dataclasses import replace
 from storage_schemas.format.errors import MissingError
@@ -55,19 +55,19 @@ def test_offline_the_cache_is_read_and_what_it_lacks_is_named_with_its_licence_a
     assert run.stdout == (
         "a copy of the weights of dinov3-7b (vit_7b_patch16_dinov3) is missing:\n"
         f"  https://huggingface.co/timm/vit_7b_patch16_dinov3.lvd1689m: {OFFLINE}\n"
-        "  also: facebook/dinov3-vit7b16-pretrain-lvd1689m (gated), or Meta's own .pth\n"
+        "  also published as: facebook/dinov3-vit7b16-pretrain-lvd1689m (gated), or Meta's own .pth\n"
         "  licence: DINOv3 License\n"
         f"  local copy: none was given ({LOCAL})\n"
         "a copy of the weights of sam3 (Sam3ViTModel) is missing:\n"
         f"  https://huggingface.co/facebook/sam3: {OFFLINE}; "
-        "its page asks for the licence to be accepted first, and for a token\n"
-        "  also: Meta's own sam3.pt, in the same repository\n"
+        "accept its licence on that page first, and use a token (HF_TOKEN)\n"
+        "  also published as: Meta's own sam3.pt, in the same repository\n"
         "  licence: SAM License\n"
         f"  local copy: none was given ({LOCAL})\n"
         f"{tiny.weights_sha256}\n"
         "a copy of the weights of dinov3-tiny (vit_small_patch16_dinov3_qkvb) is missing:\n"
-        "  https://huggingface.co/someone/config-alone: what is cached of it holds no weights\n"
-        "  also: nowhere else\n"
+        "  https://huggingface.co/someone/config-alone: the cached copy contains no weights\n"
+        "  also published as: nothing else\n"
         "  licence: none: seeded noise\n"
         f"  local copy: none was given ({LOCAL})\n"
     )
@@ -78,5 +78,5 @@ def test_a_tiny_model_has_no_weights_on_the_hub():
         build_teacher("siglip2-tiny", weights="hub")
     assert str(refusal.value) == (
         "weights 'hub' for siglip2-tiny cannot be used:\n"
-        "  hub: no weights exist for it (WEIGHTS=random:<seed>, or a path)"
+        "  hub: this model has no published weights (WEIGHTS=random:<seed>, or a path)"
     )

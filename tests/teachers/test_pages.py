@@ -1,4 +1,4 @@
-"""What the documentation says is so."""
+"""The tables and the example in the documentation are those of the code."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ def test_the_tables_of_the_teachers_page_are_those_of_the_catalogue():
 
 
 @pytest.mark.slow
-def test_the_costs_on_the_teachers_page_are_counted_anew():
+def test_the_costs_on_the_teachers_page_are_those_that_are_counted():
     page = (DOCS / "teachers.md").read_text()
     assert refreshed(page) == page, "run `python -m teachers.table docs/teachers.md`"
 
@@ -40,13 +40,13 @@ def test_the_terminal_s_table_has_a_line_for_each_teacher_in_columns():
     }
 
 
-def test_a_row_says_what_a_teacher_takes_and_gives():
+def test_a_row_says_what_a_teacher_accepts_and_returns():
     rows = {row[0]: row for row in shape_rows()}
-    assert rows["sam3"][1:] == ("1024", "none", "14", "0", "1008 alone (canvas)", "bf16-autocast", "SAM License")
+    assert rows["sam3"][1:] == ("1024", "none", "14", "0", "only 1008 (canvas)", "bf16-autocast", "SAM License")
     assert rows["dinov3-7b"][1:] == ("4096", "4096", "16", "5", "multiples of 16", "bf16", "DINOv3 License")
 
 
-def test_the_example_of_a_teacher_of_one_s_own_runs_and_is_the_one_that_comes_with_stillhouse(tmp_path, monkeypatch):
+def test_the_example_of_a_users_own_teacher_runs_and_equals_the_one_that_comes_with_stillhouse(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "adding_a_teacher.md").read_text(), flags=re.DOTALL)
     (tmp_path / "example_teacher.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

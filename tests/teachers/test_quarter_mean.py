@@ -1,4 +1,4 @@
-"""The teacher that can be checked by eye."""
+"""The teacher whose features can be checked by eye."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_each_channel_is_the_mean_of_one_colour_over_one_quarter_of_one_patch():
     torch.testing.assert_close(output.summary[1], output.spatial[1].reshape(6, 12).mean(dim=0))
 
 
-def test_a_flip_does_not_leave_it_unchanged():
+def test_a_flip_changes_its_features():
     teacher = own("QuarterMean")
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert not torch.allclose(teacher.encode(image).spatial, teacher.encode(image.flip(-1)).spatial, atol=1e-3)
@@ -43,7 +43,7 @@ def test_there_is_one_for_each_size_rule(name, rule, side, tokens):
     output = teacher.encode(torch.rand(1, 3, side, side))
     assert output.spatial.shape == (1, tokens, tokens, 12)
     assert (output.summary is None) == (rule == "canvas")
-    with pytest.raises(SettingError, match=f"it takes {side} × {side} px alone"):
+    with pytest.raises(SettingError, match=f"it accepts only {side} × {side} px"):
         teacher.encode(torch.rand(1, 3, side // 2, side // 2))
 
 

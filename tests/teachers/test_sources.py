@@ -1,4 +1,4 @@
-"""What a source may be, and what is said of one that is not."""
+"""The sources that are accepted, and the messages for those that are not."""
 
 import subprocess
 import sys
@@ -78,10 +78,10 @@ def refusal_of(source, **settings):
         ("resnet50", ""),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_names_that_are_near(source, near):
+def test_an_unknown_name_is_refused_with_similar_names(source, near):
     assert refusal_of(source) == (
         f"teacher {source!r} cannot be used:\n  source: no such teacher{near} "
-        "(`python -m pipeline teachers` lists them; one of your own is given as module:Class)"
+        "(`python -m pipeline teachers` lists them; for a class of your own give module:Class)"
     )
 
 
@@ -92,7 +92,7 @@ def test_a_teacher_is_renamed_for_the_cache_and_otherwise_unchanged():
     assert build_teacher("dinov3-tiny", name="dinov3", weights="random:0").spec.name == "dinov3"
 
 
-def test_a_spec_says_whether_the_weights_are_noise():
+def test_a_spec_says_whether_the_weights_are_random():
     assert not spec_of("dinov3-tiny").random_weights
     assert spec_of("dinov3-tiny", random_weights=True).random_weights
     assert build_teacher("dinov3-tiny", weights="random:0").spec.random_weights
@@ -106,8 +106,8 @@ def test_the_map_of_a_block_has_its_own_name_and_no_summary():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ((1, 0), "layers: (1, 0) does not ascend (name each block once, in order)"),
-        ((0, 0), "layers: (0, 0) does not ascend (name each block once, in order)"),
+        ((1, 0), "layers: (1, 0) is not ascending (name each block once, in ascending order)"),
+        ((0, 0), "layers: (0, 0) is not ascending (name each block once, in ascending order)"),
         ((-1,), "layers: there is no block -1 (blocks are 0 to 1)"),
         ((1, 2), "layers: there is no block 2 (blocks are 0 to 1)"),
     ],
@@ -116,7 +116,7 @@ def test_blocks_that_are_not_there_are_refused(layers, message):
     assert refusal_of("dinov3-tiny", layers=layers) == f"teacher 'dinov3-tiny' cannot be used:\n  {message}"
 
 
-def test_a_class_of_one_s_own_is_built_by_its_name(own):
+def test_a_users_own_class_is_built_by_its_name(own):
     teacher = build_teacher(f"{own}:Plain", name="mine", weights="own")
     assert (teacher.spec.name, teacher.precision) == ("mine", "fp32")
     assert spec_of(f"{own}:Plain").name == "own"
@@ -139,26 +139,26 @@ def test_a_class_that_needs_weights_is_counted_with_them(own, tmp_path):
     assert tflop == pytest.approx(2 * products / 1e12, rel=1e-9)
 
 
-def test_a_setting_that_a_class_does_not_take_is_refused_and_not_overlooked(own):
+def test_a_setting_that_a_class_does_not_take_is_refused_and_not_ignored(own):
     assert refusal_of(f"{own}:Plain", weights="/a/file", layers=(1,), compiled=True) == (
         f"teacher '{own}:Plain' cannot be used:\n"
-        f"  layers: (1,), but {own}:Plain takes no layers (add layers= to __init__)\n"
-        f"  compiled: True, but {own}:Plain takes no compiled (add compiled= to __init__)\n"
-        f"  weights: '/a/file', but {own}:Plain takes no weights (add weights= to __init__)"
+        f"  layers: is (1,), but {own}:Plain takes no layers (add layers= to __init__)\n"
+        f"  compiled: is True, but {own}:Plain takes no compiled (add compiled= to __init__)\n"
+        f"  weights: is '/a/file', but {own}:Plain takes no weights (add weights= to __init__)"
     )
 
 
 @pytest.mark.parametrize("weights", ["hub", "random:1"])
-def test_a_class_of_one_s_own_has_no_hub_and_no_noise(own, weights):
+def test_a_users_own_class_has_no_hub_and_no_random_weights(own, weights):
     assert refusal_of(f"{own}:Plain", weights=weights) == (
         f"teacher '{own}:Plain' cannot be used:\n"
-        f"  weights: {weights!r} is for the catalogue's models (give 'own', or a path if the class takes one)"
+        f"  weights: {weights!r} is only for the catalogue's models (give 'own', or a path if the class takes a path)"
     )
 
 
 def test_a_class_that_needs_weights_is_not_built_without(own):
     assert refusal_of(f"{own}:Loading") == (
-        f"teacher '{own}:Loading' cannot be used:\n  weights: not given, and the class needs it (give a path)"
+        f"teacher '{own}:Loading' cannot be used:\n  weights: is not given, and the class requires it (give a path)"
     )
 
 
@@ -189,7 +189,7 @@ def test_a_module_that_does_not_import_is_refused():
 def test_own_weights_are_not_for_the_catalogue():
     assert refusal_of("dinov3-tiny") == (
         "teacher 'dinov3-tiny' cannot be used:\n"
-        "  weights: 'own' is for a class of your own (give 'hub', 'random:<seed>' or a path)"
+        "  weights: 'own' is only for a class of your own (give 'hub', 'random:<seed>' or a path)"
     )
 
 
@@ -208,13 +208,13 @@ def test_sam3_without_transformers_says_what_to_install(monkeypatch):
     with pytest.raises(MissingError) as refusal:
         build_teacher("sam3-tiny", weights="random:0")
     assert str(refusal.value) == (
-        "a package is missing:\n  transformers: SAM3 is built by it, and it does not import: "
+        "a package is missing:\n  transformers: SAM3 needs it, and it cannot be imported: "
         "import of transformers halted; None in sys.modules (pip install 'stillhouse[sam3]')"
     )
 
 
 @pytest.mark.parametrize(
-    ("source", "asked", "precision"),
+    ("source", "chosen", "precision"),
     [
         ("dinov3-7b", None, "bf16"),
         ("dinov3-7b", "fp32", "fp32"),
@@ -223,7 +223,7 @@ def test_sam3_without_transformers_says_what_to_install(monkeypatch):
         ("teachers.quarter_mean:QuarterMean", "bf16", "bf16"),
     ],
 )
-def test_precision_is_what_is_asked_for_else_what_the_model_wants(
-    source: str, asked: Precision | None, precision: Precision
+def test_precision_is_the_chosen_one_or_else_the_models_default(
+    source: str, chosen: Precision | None, precision: Precision
 ) -> None:
-    assert precision_of(source, asked) == precision
+    assert precision_of(source, chosen) == precision

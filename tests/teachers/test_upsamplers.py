@@ -44,7 +44,7 @@ class Mixed(AbstractUpsampler):
 
 @final
 class Broken(AbstractUpsampler):
-    """Gives what it is told to."""
+    """Returns a given grid, however wrong."""
 
     def __init__(self, given: Tensor) -> None:
         self.given = given
@@ -54,17 +54,17 @@ class Broken(AbstractUpsampler):
         return self.given.to(seen.whole.dtype)
 
 
-def test_tiles_are_taken_as_they_are() -> None:
+def test_tiles_are_used_as_they_are() -> None:
     windows = seen()
     assert torch.equal(upsampled(build_upsampler("tiles", CPU), windows), windows.tiled)
 
 
-def test_tiles_that_no_one_looked_at_are_missed() -> None:
-    with pytest.raises(ContractError, match="tiled: no tile was looked at"):
+def test_tiles_without_tiled_tokens_are_refused() -> None:
+    with pytest.raises(ContractError, match="tiled: is None: the teacher saw no tiles"):
         upsampled(Tiles(), seen(tiled=None))
 
 
-def test_bilinear_keeps_what_is_linear_in_the_place_of_a_token_and_moves_no_token() -> None:
+def test_bilinear_keeps_a_linear_ramp_and_moves_no_token() -> None:
     centres = (torch.arange(6) + 0.5) / 6
     finer = (torch.arange(18) + 0.5) / 18
     plane = (centres[:, None] + 2 * centres[None, :])[None, :, :, None]
@@ -72,7 +72,7 @@ def test_bilinear_keeps_what_is_linear_in_the_place_of_a_token_and_moves_no_toke
     fine = upsampled(
         build_upsampler("bilinear", CPU), seen(images=torch.zeros(1, 3, 64, 64), whole=plane, tiled=None, tiles=3)
     )
-    inner = slice(1, -1)  # beyond the outermost centres it repeats them
+    inner = slice(1, -1)  # beyond the outermost centres, it repeats their values
     torch.testing.assert_close(fine[:, inner, inner], expected[:, inner, inner])
     torch.testing.assert_close(fine[:, 1::3, 1::3], plane)
 
@@ -89,13 +89,16 @@ def test_an_upsampler_of_the_users_own_is_named_and_gets_the_device() -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("jafar", "there are tiles, bilinear; one of your own is given as module:Class"),
+        ("jafar", "there are tiles, bilinear; for a class of your own give module:Class"),
         ("no.such.module:Class", "No module named 'no'"),
         (f"{__name__}:NoSuch", "has no attribute 'NoSuch'"),
-        ("storage_schemas.format.teacher:TeacherSpec", "class: is no upsampler (derive it from teachers.upsamplers."),
+        (
+            "storage_schemas.format.teacher:TeacherSpec",
+            "class: is not an upsampler (derive it from teachers.upsamplers.",
+        ),
     ],
 )
-def test_what_is_no_upsampler_is_refused(source: str, message: str) -> None:
+def test_what_is_not_an_upsampler_is_refused(source: str, message: str) -> None:
     with pytest.raises(SettingError) as refusal:
         build_upsampler(source, CPU)
     assert message in str(refusal.value)
@@ -115,5 +118,5 @@ def test_a_grid_of_another_shape_or_without_numbers_is_refused(given: Tensor, pr
     assert "output of upsampler Broken" in str(refusal.value)
 
 
-def test_bilinear_sees_no_tile() -> None:
+def test_bilinear_needs_no_tiles() -> None:
     assert upsampled(Bilinear(), seen(tiled=None)).shape == (2, 4, 4, 3)

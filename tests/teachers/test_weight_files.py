@@ -1,4 +1,4 @@
-"""What is read, from what, and what is refused."""
+"""Which weight files are read, and which are refused."""
 
 import json
 import pickle
@@ -47,7 +47,7 @@ def test_shards_that_are_not_those_of_their_index_are_refused(tmp_path):
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "c": "model-2.safetensors"}}))
     assert refusal_of(tmp_path) == (
         f"weights {index} breaks the storage contract:\n"
-        "  c: model.safetensors.index.json says it is in model-2.safetensors, and it is not\n"
+        "  c: model.safetensors.index.json lists it in model-2.safetensors, and it is not there\n"
         "  b: is in model-1.safetensors, and model.safetensors.index.json does not list it there\n"
         "  d: is in model-2.safetensors, and model.safetensors.index.json does not list it there"
     )
@@ -64,29 +64,29 @@ def test_a_path_that_is_not_there_is_missing(tmp_path):
 
 
 def test_an_empty_folder_is_missing(tmp_path):
-    assert refusal_of(tmp_path) == f"weights {tmp_path} is missing:\n  {tmp_path}: no weights file in this folder"
+    assert refusal_of(tmp_path) == f"weights {tmp_path} is missing:\n  {tmp_path}: no weight file in this folder"
 
 
-def test_which_of_several_files_is_meant_is_not_guessed(tmp_path):
+def test_several_weight_files_are_refused_and_none_is_guessed(tmp_path):
     for name in ("a.pth", "b.safetensors"):
         (tmp_path / name).touch()
     assert refusal_of(tmp_path) == (
         f"weights {tmp_path} breaks the storage contract:\n"
-        f"  {tmp_path.name}: several weights files: a.pth, b.safetensors (name the file that is meant)"
+        f"  {tmp_path.name}: has several weight files: a.pth, b.safetensors (give the path of the file)"
     )
     for name in ("model.safetensors", "model.safetensors.index.json"):
         (tmp_path / name).touch()
-    assert "both model.safetensors and model.safetensors.index.json" in refusal_of(tmp_path)
+    assert "has both model.safetensors and model.safetensors.index.json" in refusal_of(tmp_path)
 
 
-def test_a_truncated_file_and_a_stranger_are_refused(tiny_weights, tmp_path):
+def test_a_truncated_file_and_other_files_are_refused(tiny_weights, tmp_path):
     save_file(tiny_weights, tmp_path / "half.safetensors")
     (tmp_path / "half.safetensors").write_bytes((tmp_path / "half.safetensors").read_bytes()[:5000])
     (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "weights.npz").touch()
-    assert "half.safetensors: not a whole safetensors file" in refusal_of(tmp_path / "half.safetensors")
-    assert "pointer.pth: not weights alone, or not whole" in refusal_of(tmp_path / "pointer.pth")
-    assert "weights.npz: .npz, expected .safetensors, .pth, .pt, .bin, or a folder" in refusal_of(
+    assert "half.safetensors: is not a complete safetensors file" in refusal_of(tmp_path / "half.safetensors")
+    assert "pointer.pth: contains more than weights, or is incomplete" in refusal_of(tmp_path / "pointer.pth")
+    assert "weights.npz: has suffix '.npz', expected .safetensors, .pth, .pt, .bin, or a folder" in refusal_of(
         tmp_path / "weights.npz"
     )
 
@@ -103,14 +103,14 @@ def test_nothing_in_a_pytorch_file_runs(tmp_path):
     torch.save({"a": Opened()}, tmp_path / "new.pth")
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"a": Opened()}, protocol=2))
     for name in ("new.pth", "old.pth"):
-        assert f"{name}: not weights alone, or not whole" in refusal_of(tmp_path / name)
+        assert f"{name}: contains more than weights, or is incomplete" in refusal_of(tmp_path / name)
 
 
 def test_what_is_not_names_and_tensors_is_refused(tmp_path):
     torch.save({"epoch": 3, "a": torch.zeros(1)}, tmp_path / "checkpoint.pth")
     assert refusal_of(tmp_path / "checkpoint.pth") == (
         f"weights {tmp_path}/checkpoint.pth breaks the storage contract:\n"
-        "  checkpoint.pth: not a mapping of names to tensors (save the model's state_dict alone)"
+        "  checkpoint.pth: is not a mapping of names to tensors (save only the model's state_dict)"
     )
 
 
@@ -151,8 +151,8 @@ def test_another_model_s_file_is_refused_saying_so(tmp_path):
         build_teacher("dinov3-tiny", weights=str(tmp_path / "resnet.pth"))
     assert str(refusal.value) == (
         f"{tmp_path}/resnet.pth, as weights of dinov3-tiny, breaks the storage contract:\n"
-        "  names: no tensor of this model under a name that timm, timm without q and v biases, Hugging Face, "
-        "Meta's .pth would give it; there are conv1.weight (is it the file of another model?)"
+        "  names: no tensor has a name of this model in the layouts timm, timm without q and v biases, Hugging Face, "
+        "Meta's .pth; the file has conv1.weight (check that it is a file of this model)"
     )
 
 
@@ -173,8 +173,11 @@ def test_a_loaded_teacher_outlives_its_file(tiny_weights, tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["random:", "random:-1", "random:1.5", "random:x", "random:²"])
-def test_a_seed_that_is_no_whole_number_is_refused(weights):
+def test_a_seed_that_is_not_a_whole_number_is_refused(weights):
     with pytest.raises(SettingError) as refusal:
         build_teacher("dinov3-tiny", weights=weights)
     seed = weights.removeprefix("random:")
-    assert str(refusal.value) == f"weights {weights!r} cannot be used:\n  seed: {seed!r} is not a whole number"
+    assert (
+        str(refusal.value)
+        == f"weights {weights!r} cannot be used:\n  seed: {seed!r} is not a whole number of 0 or more"
+    )

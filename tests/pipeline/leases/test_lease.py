@@ -83,7 +83,7 @@ def test_a_lease_ends_with_an_error_too(cache: Cache) -> None:
 @pytest.mark.parametrize(("first", "second"), [("views", "views"), ("views", "cache"), ("cache", "teachers/a")])
 def test_the_second_run_is_told_who_the_first_is_and_leaves_it_in_peace(cache: Cache, first: str, second: str) -> None:
     with leased(cache, first, "the first") as lease:
-        said = refusal(cache, second)
+        message = refusal(cache, second)
         assert [claim.name for claim in list_claims(cache.store)] == [lease.cache.store.claim]
     when = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
     alive, fix = "running now", "wait until it ends, or stop it: its lease ends with its process"
@@ -93,8 +93,8 @@ def test_the_second_run_is_told_who_the_first_is_and_leaves_it_in_peace(cache: C
     who = f"process {os.getpid()} on {re.escape(socket.gethostname())} \\(the first\\)"
     place = re.escape(cache.store.uri)
     assert re.fullmatch(
-        rf"cache {place} is being written:\n  {first}: by {who}, since {when}, {alive} \({fix}\)", said
-    ), said
+        rf"cache {place} is being written:\n  {first}: by {who}, since {when}, {alive} \({fix}\)", message
+    ), message
     with leased(cache, second, "the second"):
         pass
 
@@ -117,7 +117,7 @@ def test_what_counts_is_not_written_once_the_claim_is_gone(cache: Cache) -> None
         cache.store.remove(lease.cache.store.claim)
         with pytest.raises(StorageError) as caught:
             publish_group(lease.cache.store, "views", {"a": 2})
-    found = "is gone: this run sent no heartbeat for too long, and another run may have begun; this one stops"
+    found = "is gone: the lease of this run expired, and another run may have begun; this run stops here"
     place = f"{cache.store.uri}/{lease.cache.store.claim}"
     assert str(caught.value) == f"lease failed:\n  {place}: {found} (run the same command again: it resumes)"
     assert cache.attributes("views") == {"a": 1}
@@ -202,9 +202,9 @@ def test_an_owner_elsewhere_blocks_until_its_last_heartbeat_is_too_old(memory: C
     age(memory, name, 500)
     publish_bytes(memory.store, heartbeat_name(name), b"")
     age(memory, heartbeat_name(name), 90)
-    said = refusal(memory, "views")
-    assert "on node-3 (views), since " in said
-    assert "its lease expires in 30 s" in said
+    message = refusal(memory, "views")
+    assert "on node-3 (views), since " in message
+    assert "its lease expires in 30 s" in message
     age(memory, heartbeat_name(name), 40)
     with leased(memory, VIEWS_LEASE, "views") as lease:
         assert lease.cleared == (name,)
@@ -227,7 +227,7 @@ def test_a_run_whose_claim_expired_is_cleared_and_writes_nothing_more(memory: Ca
         age(memory, first.cache.store.claim, 121)
         with leased(memory, VIEWS_LEASE, "views") as second:
             publish_group(second.cache.store, "views", {"a": 1})
-            with pytest.raises(StorageError, match="is gone: this run sent no heartbeat for too long"):
+            with pytest.raises(StorageError, match="is gone: the lease of this run expired"):
                 publish_group(first.cache.store, "views", {"a": 2})
     assert memory.attributes("views") == {"a": 1}
 
@@ -256,6 +256,29 @@ def owners_at_once(cache: Cache, threads: int) -> int:
 def test_of_many_that_begin_at_once_one_gets_the_lease(cache: Cache) -> None:
     assert [owners_at_once(cache, 4) for _ in range(5)] == [1] * 5
     assert cache.store.listing("") == []
+
+
+def younger_rival(cache: Cache) -> str:
+    """Write the claim of a living rival that is younger than any claim of the next minute."""
+    name = claim(cache, this_process(VIEWS_LEASE, "views"))
+    age(cache, name, -60)
+    return name
+
+
+def test_the_older_of_two_waits_until_the_younger_withdraws(memory: Cache) -> None:
+    rival = younger_rival(memory)
+    threading.Timer(0.5, memory.store.remove, [rival]).start()
+    with leased(memory, VIEWS_LEASE, "views") as lease:
+        assert memory.store.listing("") == [lease.cache.store.claim]
+
+
+def test_the_older_of_two_is_refused_when_the_younger_never_withdraws(
+    memory: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival = younger_rival(memory)
+    monkeypatch.setattr("pipeline.leases.object_claims.SETTLE_SECONDS", 0.3)
+    assert f"views: by process {os.getpid()} on " in refusal(memory, VIEWS_LEASE)
+    assert memory.store.listing("") == [rival]
 
 
 def test_many_runs_begin_and_end_under_one_mutex(folder: Cache) -> None:
@@ -295,8 +318,8 @@ def test_a_folder_that_goes_as_it_is_made_is_made_again(folder: Cache, monkeypat
 
 def test_a_file_where_leases_belong_is_refused_at_once(folder: Cache) -> None:
     publish_bytes(folder.store, LEASES, b"not a folder")
-    said = "leases/door: cannot be written: File exists"
-    with pytest.raises(StorageError, match=said), leased(folder, VIEWS_LEASE, "views"):
+    message = "leases/door: cannot be written: File exists"
+    with pytest.raises(StorageError, match=message), leased(folder, VIEWS_LEASE, "views"):
         pass
 
 

@@ -1,4 +1,4 @@
-"""The demo's photographs: laid out once, and whatever the user did to the folder is left alone."""
+"""The demo's photographs: copied once, and whatever the user did to the folder stays."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from pipeline.images.listing import list_images
 from pipeline.recipes.demo_images import NAMES, copy_photographs
 
 
-def test_every_photograph_is_laid_out_and_can_be_decoded(tmp_path: Path) -> None:
+def test_every_photograph_is_copied_and_can_be_decoded(tmp_path: Path) -> None:
     assert copy_photographs(str(tmp_path / "photographs")) == len(NAMES) == 21
     images = list_images(str(tmp_path / "photographs"))
     assert [image.key for image in images] == sorted(NAMES)
@@ -19,7 +19,7 @@ def test_every_photograph_is_laid_out_and_can_be_decoded(tmp_path: Path) -> None
         open_picture((tmp_path / "photographs" / name).read_bytes(), ViewsConfig()).scaled_for((0, 0, 64, 64), 64)
 
 
-def test_what_is_there_is_left_alone_and_what_is_not_is_copied(
+def test_files_that_are_there_stay_and_missing_ones_are_copied(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy_photographs(str(tmp_path))

@@ -1,4 +1,4 @@
-"""A worker by which one sees how many there are at once."""
+"""A worker that shows how many workers run at the same time."""
 
 import os
 import time
@@ -8,19 +8,23 @@ from typing import final
 
 @final
 class Meeting:
-    """A worker that waits for others, and then for leave to go."""
+    """A worker that waits for others, and then for a signal to end."""
 
     def meet(self, where: tuple[Path, int, str]) -> int:
-        """Wait until so many processes are in the room and it holds a file of that name; say which this one is."""
-        room, company, leave = where
-        (room / f"process-{os.getpid()}").touch()
+        """Wait until so many processes have met in a folder, and a file is there; return this process.
+
+        Args:
+            where: the folder; how many processes; the file's name, empty for none.
+        """
+        folder, processes, signal = where
+        (folder / f"process-{os.getpid()}").touch()
         until = time.monotonic() + 60
-        while len(list(room.glob("process-*"))) < company or not (room / leave).exists():
+        while len(list(folder.glob("process-*"))) < processes or not (folder / signal).exists():
             assert time.monotonic() < until
             time.sleep(0.05)
         return os.getpid()
 
     def end(self, now: bool) -> None:
-        """End without a word, as what is killed does."""
+        """End at once, as a killed process does."""
         if now:
             os._exit(1)

@@ -1,11 +1,11 @@
-"""A program of test_runs_at_once's: starts several runs on one cache at the same time, each in a process of its own.
+"""A program for test_runs_at_once: it starts several runs on one cache at the same time, each in a process of its own.
 
     python runs_at_once.py IMAGES
 
-Each line of its input is a JSON list: a cache, and what is to be done to it at once: `all` (views, the first teacher,
-its statistics), a teacher's name (its features alone), or `rougher` (the first teacher, its PHI-S fitted on fewer
-tokens). For each line it prints a JSON list of how each run ended, and what it said. All imports are done once, before
-any thread is started; each run is forked from there and waits for the others.
+Each line of its input is a JSON list: a cache, and the work of each run: `all` (views, the first teacher, its
+statistics), a teacher's name (only its features), or `rougher` (the first teacher, its PHI-S fitted on fewer tokens).
+For each line it prints a JSON list with the exit status and the messages of each run. All imports happen once, before
+any thread starts; each run is a fork that waits until all others are ready.
 """
 
 import json
@@ -54,12 +54,12 @@ def carry_out(work: str, images: Path, cache: Path) -> int:
     return 0
 
 
-def started(work: str, images: Path, cache: Path, said: Path, ready: int) -> int:
+def started(work: str, images: Path, cache: Path, messages: Path, ready: int) -> int:
     """Start a run that waits for a byte from a pipe, and return its process."""
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        os.dup2(os.open(messages, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
         status = 1
         try:
             os.read(ready, 1)
@@ -72,19 +72,19 @@ def started(work: str, images: Path, cache: Path, said: Path, ready: int) -> int
 
 
 def at_once(images: Path, cache: Path, works: list[str]) -> list[dict[str, Any]]:
-    """Carry runs out at the same time, and return how each ended."""
+    """Carry out runs at the same time, and return the status and the messages of each."""
     ready, go = os.pipe()
     with tempfile.TemporaryDirectory() as folder:
-        said = [Path(folder) / str(number) for number in range(len(works))]
-        runs = [started(work, images, cache, file, ready) for work, file in zip(works, said, strict=True)]
+        files = [Path(folder) / str(number) for number in range(len(works))]
+        runs = [started(work, images, cache, file, ready) for work, file in zip(works, files, strict=True)]
         os.write(go, b"." * len(works))
-        ended = [os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) for run in runs]
-        told = zip(runs, ended, said, strict=True)
-        return [{"process": run, "status": status, "said": file.read_text()} for run, status, file in told]
+        statuses = [os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]) for run in runs]
+        ended = zip(runs, statuses, files, strict=True)
+        return [{"process": run, "status": status, "messages": file.read_text()} for run, status, file in ended]
 
 
 if __name__ == "__main__":
-    Image.init()  # else each run would look for Pillow's plugins, at its own pace
+    Image.init()  # loads Pillow's plugins before the fork; else each run would load them, at its own pace
     for line in sys.stdin:
         cache, *works = json.loads(line)
         print(json.dumps(at_once(Path(sys.argv[1]), Path(cache), works)), flush=True)

@@ -1,4 +1,4 @@
-"""Losing actors and whole nodes on the way, and gaining others: the same bytes, and no second run."""
+"""Actors and whole nodes are lost during a run, and others join: the bytes stay the same, without a second run."""
 
 import os
 import signal
@@ -31,13 +31,13 @@ RECIPE = Recipe(
     teachers=(own("odd_teachers:Mortal", batch=4),),
 )
 SIZES = {"num_cpus": 1, "object_store_memory": 128 * 2**20}
-"""Of a node: room for one worker."""
+"""Size of a node: one worker fits."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Undisturbed:
-    """A run in this process: what any other must give."""
+    """A run in this process: any other must write its bytes."""
 
     data: Path
     where: Path
@@ -67,10 +67,13 @@ def extract(data: Path, where: Path, run: RunConfig) -> None:
 
 @contextmanager
 def head(counts: Path, **settings: str) -> Iterator[Cluster]:
-    """A node with a head, whose address is known, and what its workers are told."""
-    told = {"MORTAL_COUNTS": str(counts), "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"}
+    """A head node, its address in RAY_ADDRESS, and the environment of its workers."""
+    variables = {
+        "MORTAL_COUNTS": str(counts),
+        "PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}",
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (told | settings).items():
+        for name, value in (variables | settings).items():
             patch.setenv(name, value)
         nodes = Cluster(initialize_head=True, head_node_args=SIZES | {"include_dashboard": False})
         patch.setenv("RAY_ADDRESS", nodes.address)
@@ -94,9 +97,7 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_five_workers_that_are_killed_are_replaced_and_their_shards_done_again(
-    undisturbed: Undisturbed, tmp_path: Path
-) -> None:
+def test_five_killed_workers_are_replaced_and_their_shards_repeated(undisturbed: Undisturbed, tmp_path: Path) -> None:
     counts = tmp_path / "forwards"
     counts.mkdir()
     # of shards of 3, 3, 3 and 1 forwards: the first at its second, the second twice, the third at its last, the fourth
@@ -138,7 +139,7 @@ class Doomed:
 
 
 @pytest.mark.slow
-def test_a_task_that_costs_one_worker_after_another_ends_the_run(tmp_path: Path) -> None:
+def test_a_task_that_loses_one_worker_after_another_ends_the_run(tmp_path: Path) -> None:
     with head(tmp_path), open_pool(Doomed, RunConfig(), tasks=1) as pool, pytest.raises(SettingError) as caught:
         list(pool.run(Doomed.work, ["the task"]))
     assert str(caught.value).startswith("worker cannot be used:\n  'the task': work lost its worker 4 times: ")
@@ -160,7 +161,7 @@ class Interrupted:
 
 
 @pytest.mark.slow
-def test_a_task_whose_worker_is_killed_while_it_is_finished_is_done_again(tmp_path: Path) -> None:
+def test_a_task_whose_worker_is_killed_while_finishing_is_repeated(tmp_path: Path) -> None:
     tasks = [str(tmp_path / str(number)) for number in range(5)]
     with head(tmp_path), open_pool(Interrupted, RunConfig(), tasks=5) as pool:
         assert sorted(pool.run(Interrupted.work, tasks)) == [(number, str(number)) for number in range(5)]

@@ -1,4 +1,4 @@
-"""Ray: the same workers in other processes, the same bytes, the same refusals, as many as fit."""
+"""Ray: the same workers in other processes write the same bytes and give the same errors, as many as fit."""
 
 import os
 import shutil
@@ -96,11 +96,11 @@ def test_two_workers_cut_tars_and_leave_copies_out_as_one_process_does(undisturb
         write_tar(tmp_path / f"tars/{number}.tar", {path.name: path.read_bytes() for path in files[number::3]})
     write_tar(tmp_path / "tars/copies.tar", {f"copy of {path.name}": path.read_bytes() for path in files[:9]})
     recipe = replace(RECIPE, views=replace(RECIPE.views, duplicates="drop"))
-    said: list[str] = []
+    lines: list[str] = []
     for where, run in (("one", LOCAL), ("two", over_ray(2))):
-        make_views(Cache(store=Store(uri=f"{tmp_path}/{where}")), recipe, [], f"{tmp_path}/tars", run, said.append)
+        make_views(Cache(store=Store(uri=f"{tmp_path}/{where}")), recipe, [], f"{tmp_path}/tars", run, lines.append)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
-    assert next(line for line in said if "left out" in line).startswith("views: 9 copies left out (copy of 000.png")
+    assert next(line for line in lines if "left out" in line).startswith("views: 9 copies left out (copy of 000.png")
 
 
 @pytest.mark.usefixtures("on_cluster")
@@ -131,9 +131,10 @@ def test_one_worker_on_a_ray_of_its_own_writes_the_bytes_that_one_process_writes
     images = write_colours(tmp_path / "images", 12)
     command = ["views", "--data", str(images), "--views.draws", "2"]
     assert main([*command, "--cache", str(tmp_path / "local"), "--run.executor", "local"]) == 0
-    command += ["--run.gpus", "1"]  # which cutting views has no use for, and this Ray has none of
+    command += ["--run.gpus", "1"]  # ignored when views are cut; this Ray has no GPU
     done = on_its_own([*command, "--cache", str(tmp_path / "ray"), "--run.workers", "1"])
-    assert (done.returncode, done.stderr) == (0, "")
+    errors = [line for line in done.stderr.splitlines() if not line.endswith(" s left")]  # progress of a slow run
+    assert (done.returncode, errors) == (0, [])
     assert "views: cut 24, rejected 0, wrote " in done.stdout
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
@@ -214,21 +215,15 @@ def test_workers_that_do_not_fit_on_this_machine_are_refused_at_once(tmp_path: P
 @pytest.mark.parametrize(
     ("run", "found"),
     [
-        (
-            RunConfig(threads=4, patience=0),
-            "1 workers with 4 CPUs and 0 GPUs each were not available within 0 s: 0 ready",
-        ),
-        (
-            RunConfig(gpus=0.5, patience=1),
-            "1 workers with 1 CPUs and 0.5 GPUs each were not available within 1 s: 0 ready",
-        ),
+        (RunConfig(threads=4, patience=0), "with 4 CPUs and 0 GPUs each were not available within 0 s: 0 ready"),
+        (RunConfig(gpus=0.5, patience=1), "with 1 CPUs and 0.5 GPUs each were not available within 1 s: 0 ready"),
     ],
 )
 def test_workers_that_do_not_fit_on_a_cluster_in_time_are_refused(run: RunConfig, found: str) -> None:
     with pytest.raises(SettingError) as caught, open_pool(Meeting, run, tasks=9) as pool:
         list(pool.run(Meeting.meet, [None] * 9))
     assert str(caught.value) == (
-        f"ray cluster cannot be used:\n  resources: {found}, 3 CPUs and 0 GPUs on 1 nodes "
+        f"ray cluster cannot be used:\n  resources: 1 workers {found}, 3 CPUs and 0 GPUs on 1 nodes "
         "(lower --run.min-workers, --run.threads or --run.gpus, or add nodes; what is committed is kept)"
     )
 
@@ -264,6 +259,5 @@ def test_a_group_that_does_not_fit_in_time_is_refused() -> None:
         ray_group(Meeting, RunConfig(workers=9, min_workers=9, patience=0.5)),
     ):
         pass
-    assert "9 workers with 1 CPUs and 0 GPUs each were not available within 0.5 s: 0 ready, 3 CPUs" in str(
-        refusal.value
-    )
+    found = "9 workers with 1 CPUs and 0 GPUs each were not available within 0.5 s: 0 ready, 3 CPUs"
+    assert found in str(refusal.value)

@@ -370,7 +370,7 @@ def test_weights_that_are_nowhere_are_named_with_their_licence_and_where_to_get_
     assert lines[0].startswith("a copy of the weights of dinov3-s (")
     assert lines[0].endswith(") is missing:")
     assert lines[1].startswith("  https://huggingface.co/timm/vit_small_patch16_dinov3")
-    assert ": not in the hub's cache on this machine, and the hub is not to be reached" in lines[1]
+    assert ": not in the hub's cache on this machine, and the hub cannot be reached" in lines[1]
     assert "  licence: DINOv3 License" in lines
     assert lines[-1].startswith("  local copy: none was given (WEIGHTS=")
     assert views_in(cache) == 20, "the views are kept"
@@ -493,7 +493,7 @@ def test_an_unknown_command_is_answered_with_those_there_are(refused: Refused) -
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest(refused: Refused) -> None:
-    expected = ["RECIPE cannot be used:", "  smal: is no recipe (there are small)"]
+    expected = ["RECIPE cannot be used:", "  smal: no such recipe (did you mean small?)"]
     assert refused("views", "--recipe", "smal") == expected
     assert refused("extract", "--recipe=smal") == expected
 

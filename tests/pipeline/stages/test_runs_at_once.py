@@ -1,4 +1,4 @@
-"""Several runs on one cache at once: one works, the others are refused by name, and the bytes are those of one run."""
+"""Several runs on one cache at once: one works, the others are refused, and the bytes are those of one run."""
 
 import json
 import os
@@ -63,18 +63,18 @@ def check_refusals(runs: list[dict[str, Any]]) -> int:
     refused = [run for run in runs if run["status"] != 0]
     numbers = {run["process"] for run in runs}
     for run in refused:
-        who = re.fullmatch(r"error: cache \S+ is being written:\n  \S+: by process (\d+) on .*\n", run["said"])
-        assert who is not None, run["said"]
+        who = re.fullmatch(r"error: cache \S+ is being written:\n  \S+: by process (\d+) on .*\n", run["messages"])
+        assert who is not None, run["messages"]
         assert int(who[1]) in numbers - {run["process"]}
     assert len(refused) < len(runs), "one of them does the work"
     return len(refused)
 
 
 def test_four_runs_that_begin_at_once_give_the_bytes_of_one(data: Path, tmp_path: Path, at_once: AtOnce) -> None:
-    one = run_stages(FIRST, data, tmp_path / "alone")
+    alone = run_stages(FIRST, data, tmp_path / "alone")
     assert check_refusals(at_once(tmp_path / "cache", *["all"] * 4)) > 0
     assert at_once(tmp_path / "cache", "all")[0]["status"] == 0
-    assert contents(tmp_path / "cache") == contents(one.where)
+    assert contents(tmp_path / "cache") == contents(alone.where)
     assert not (tmp_path / "cache" / "leases").exists()
 
 
@@ -104,8 +104,8 @@ def test_one_teacher_that_is_extracted_twice_at_once_has_one_frozen_map(
     group = f"features.zarr/teachers/{name}/"
 
     def features(where: Path) -> dict[str, str]:
-        held = contents(where).items()
-        return {one: sha256 for one, sha256 in held if one.startswith(group) and "/stats/" not in one}
+        files = contents(where).items()
+        return {name: sha256 for name, sha256 in files if name.startswith(group) and "/stats/" not in name}
 
     assert features(rough.where) != features(alone.where)
     assert features(cut) in (features(rough.where), features(alone.where))
@@ -149,9 +149,9 @@ def test_nothing_is_deleted_while_a_run_writes_and_everything_can_be_read(
     before = contents(alone.where)
     with leased(alone.cache, lease, "the first"):
         assert main([name, "--cache", str(alone.where), *settings]) == 2 * refused
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     who = f"{lease}: by process {os.getpid()} on " if refused else f"{lease} is being written by process {os.getpid()} "
-    assert who in (said.err if refused else said.out) or name == "verify"
+    assert who in (printed.err if refused else printed.out) or name == "verify"
     assert contents(alone.where) == before
 
 

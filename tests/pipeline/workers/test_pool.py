@@ -34,24 +34,24 @@ def test_the_local_executor_runs_every_task_in_turn() -> None:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Writer:
-    """A worker that is free before its tasks are finished."""
+    """A worker that leaves its tasks unfinished, and notes what happens."""
 
-    said: list[str]
+    events: list[str]
     finish: Callable[[int], int]
 
     def write(self, task: int) -> Unfinished[int]:
-        """Do the half of it."""
-        self.said.append(f"begin {task}")
+        """Begin the task."""
+        self.events.append(f"begin {task}")
         return Unfinished(partial(self._finish, task))
 
     def _finish(self, task: int) -> int:
         result = self.finish(task)
-        self.said.append(f"finish {task}")
+        self.events.append(f"finish {task}")
         return result
 
 
-def test_a_task_is_begun_while_the_one_before_it_is_finished_and_none_before_that_is() -> None:
-    said: list[str] = []
+def test_a_task_begins_while_the_one_before_is_finished_but_not_while_two_are() -> None:
+    events: list[str] = []
     begun = [threading.Event() for _ in range(4)]
 
     def finish(task: int) -> int:
@@ -64,12 +64,12 @@ def test_a_task_is_begun_while_the_one_before_it_is_finished_and_none_before_tha
             begun[task].set()
             return writer.write(task)
 
-    writer, results = Writer(said, finish), []
+    writer, results = Writer(events, finish), []
     with open_pool(Announcing, RunConfig(executor="local"), tasks=3) as pool:
         for index, result in pool.run(Announcing.write, [0, 1, 2]):
             results.append((index, result))
-            assert f"finish {index}" in said, "a result is known when its task is finished, not before"
-            assert said.count("begin 2") == (index > 0), "of the first two one is finished before the third begins"
+            assert f"finish {index}" in events, "a result is known when its task is finished, not before"
+            assert events.count("begin 2") == (index > 0), "the third task begins only after the first is finished"
             if index == 1:
                 begun[3].set()
     assert results == [(0, 0), (1, 2), (2, 4)]
@@ -87,8 +87,8 @@ def test_what_finishing_raises_is_raised_and_what_was_begun_is_finished() -> Non
         assert next(results) == (0, 0)
         with pytest.raises(OSError, match="disk"):
             next(results)
-    assert writer.said[-1] == "finish 2"
-    assert "begin 3" not in writer.said
+    assert writer.events[-1] == "finish 2"
+    assert "begin 3" not in writer.events
     assert threading.active_count() == before
 
 
@@ -105,7 +105,7 @@ def test_a_caller_who_stops_waits_for_what_is_being_finished() -> None:
         assert next(results) == (0, 0)
         threading.Timer(0.05, may_go.set).start()
         results.close()
-    assert sorted(writer.said) == ["begin 0", "begin 1", "finish 0", "finish 1"]
+    assert sorted(writer.events) == ["begin 0", "begin 1", "finish 0", "finish 1"]
     assert threading.active_count() == before
 
 

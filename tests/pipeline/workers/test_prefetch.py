@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind: the same results in the same order, a bounded number of steps apart."""
+"""Read-ahead and write-behind: the same results in the same order, at most a few steps apart."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ def test_values_come_in_order_and_no_more_are_read_than_the_depth_ahead() -> Non
         assert len(read) <= position + 3
 
 
-def test_the_next_value_is_read_while_the_caller_is_at_work_on_this_one() -> None:
+def test_the_next_value_is_read_while_the_caller_uses_this_one() -> None:
     reading = threading.Event()
 
     def read(key: int) -> int:
@@ -35,7 +35,7 @@ def test_the_next_value_is_read_while_the_caller_is_at_work_on_this_one() -> Non
     assert list(values) == [1, 2]
 
 
-def test_as_many_are_read_at_a_time_as_there_are_threads_and_come_in_order() -> None:
+def test_each_thread_reads_a_value_at_the_same_time_and_values_come_in_order() -> None:
     together = threading.Barrier(4)
 
     def read(key: int) -> int:
@@ -66,7 +66,7 @@ def test_a_caller_who_stops_leaves_no_thread_behind() -> None:
     assert threading.active_count() == before
 
 
-def test_nothing_to_read_is_nothing() -> None:
+def test_no_keys_give_no_values() -> None:
     assert list(ahead(str, [])) == []
 
 

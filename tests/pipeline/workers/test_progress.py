@@ -63,10 +63,8 @@ def test_a_stage_that_fails_or_ends_early_is_stopped_and_the_figures_of_others_s
         pass
     with pytest.raises(ZeroDivisionError), progress("extract a", done=0, total=9, report=str(where)):
         _ = 1 / 0
-    assert {name: figures["state"] for name, figures in stages(where).items()} == {
-        "views": "stopped",
-        "extract a": "stopped",
-    }
+    states = {name: figures["state"] for name, figures in stages(where).items()}
+    assert states == {"views": "stopped", "extract a": "stopped"}
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 

@@ -30,7 +30,7 @@ def test_capacity_is_counted_node_by_node(run: RunConfig, nodes: list[dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("run", "tasks", "asked"),
+    ("run", "tasks", "wanted"),
     [
         (RunConfig(), 100, 4),
         (RunConfig(), 3, 3),
@@ -41,8 +41,8 @@ def test_capacity_is_counted_node_by_node(run: RunConfig, nodes: list[dict[str, 
         (RunConfig(min_workers=6), 5, 5),
     ],
 )
-def test_as_many_are_asked_for_as_settings_capacity_and_tasks_allow(run: RunConfig, tasks: int, asked: int) -> None:
-    assert wanted_workers(run, [node(1), node(3)], tasks) == asked
+def test_as_many_are_asked_for_as_settings_capacity_and_tasks_allow(run: RunConfig, tasks: int, wanted: int) -> None:
+    assert wanted_workers(run, [node(1), node(3)], tasks) == wanted
 
 
 def test_fewer_tasks_than_the_fewest_workers_need_no_more_capacity() -> None:
