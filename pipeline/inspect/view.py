@@ -1,4 +1,4 @@
-"""What `inspect --view` says of one view. Its dataclasses are the schema of the JSON, as in `pipeline.inspect.facts`."""
+"""What `inspect --view` says of one view. These dataclasses are the JSON's schema, as in `pipeline.inspect.facts`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
