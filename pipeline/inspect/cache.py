@@ -1,6 +1,8 @@
 """Inspecting a cache: what is in it, and how far each stage is. Manifests, commit log and small arrays are read."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
 
 from pipeline.config import TeacherChoice
 from pipeline.inspect.facts import (
@@ -22,7 +24,6 @@ from pipeline.inventory.manifest_units import (
     feature_units,
     sides_of,
     stored_sides,
-    teacher_manifests,
 )
 from pipeline.inventory.teacher_maps import map_specs, teacher_spec
 from pipeline.inventory.unfinished import CommittedShards, is_complete, list_unfinished
@@ -39,6 +40,26 @@ from storage_schemas.format.stats import TOLERANCE
 from storage_schemas.format.views import teacher_tokens
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contents:
+    """What a cache says of itself, each object read once."""
+
+    cache: Cache
+    recipe: str
+    views: ViewsManifest
+    teachers: tuple[TeacherManifest, ...]
+    """Sorted by name; without those that have no manifest yet."""
+    groups: tuple[str, ...]
+    """Names of all teachers that have a group: also of those whose PHI-S is not fitted yet."""
+    committed: CommittedShards
+
+    def records(self, unit: Unit) -> list[ShardRecord]:
+        """Return the commit records of a unit's shards."""
+        commits = self.cache.records(unit.name, unit.identity, self.committed.get(unit.name, ()))
+        return [record for records in commits.values() for record in records]
+
+
 def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
     """Gather what `inspect` says of a cache.
 
@@ -51,25 +72,53 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         ContractError: the cache is of another format version, or parts of it do not belong together.
         CorruptionError: a manifest, a commit record or a small array is damaged.
     """
-    recipe, views = cache.require(), cache.views_manifest()
-    manifests, committed = teacher_manifests(cache), committed_units(cache)
-    details = [] if views is None else _details(cache, recipe, views, manifests, committed)
-    teachers = () if views is None else tuple(_teacher(cache, views, manifest, tolerance) for manifest in manifests)
-    shards = {"views": 1} if views is None else _shards(cache, recipe, views, manifests, details)
+    groups = cache.teachers()
+    manifests, committed = cache.manifests(groups), committed_units(cache)
+    recipe, writers = manifests.recipe, tuple(map(_writer, list_claims(cache.store)))
+    if manifests.views is None:
+        return _without_views(cache, recipe, writers)
+    contents = _Contents(
+        cache=cache,
+        recipe=recipe,
+        views=manifests.views,
+        teachers=tuple(manifests.teachers.values()),
+        groups=tuple(groups),
+        committed=committed,
+    )
+    views, details = manifests.views, _details(contents)
+    teachers = tuple(_teacher(contents, manifest, tolerance) for manifest in contents.teachers)
     measured = {teacher.name for teacher in teachers if teacher.stats is not None and teacher.stats.current}
+    shards = _shards(contents, details)
     return CacheFacts(
         schema=SCHEMA,
         cache=cache.store.uri,
         recipe=recipe,
         format=FORMAT_VERSION,
-        identity=None if views is None else views.digest,
-        exported_from=views.identity["export"]["source"] if views is not None and views.exported else None,
-        images=0 if views is None else sum(generation.images["count"] for generation in views.generations),
-        generations=0 if views is None else len(views.generations),
-        view_sets=() if views is None else tuple(_view_set(cache, unit, details) for unit in canvas_units(views)),
+        identity=views.digest,
+        exported_from=views.identity["export"]["source"] if views.exported else None,
+        images=sum(generation.images["count"] for generation in views.generations),
+        generations=len(views.generations),
+        view_sets=tuple(_view_set(contents, unit, details) for unit in canvas_units(views)),
         teachers=teachers,
-        unfinished=tuple(list_unfinished(cache, recipe, views, manifests, shards, committed, measured)),
-        writers=tuple(map(_writer, list_claims(cache.store))),
+        unfinished=tuple(list_unfinished(cache, recipe, views, contents.teachers, shards, committed, measured)),
+        writers=writers,
+    )
+
+
+def _without_views(cache: Cache, recipe: str, writers: tuple[WriterFacts, ...]) -> CacheFacts:
+    return CacheFacts(
+        schema=SCHEMA,
+        cache=cache.store.uri,
+        recipe=recipe,
+        format=FORMAT_VERSION,
+        identity=None,
+        exported_from=None,
+        images=0,
+        generations=0,
+        view_sets=(),
+        teachers=(),
+        unfinished=tuple(list_unfinished(cache, recipe, None, (), {"views": 1}, {}, ())),
+        writers=writers,
     )
 
 
@@ -86,39 +135,35 @@ def _writer(claim: Claim) -> WriterFacts:
     )
 
 
-def _details(
-    cache: Cache, recipe: str, views: ViewsManifest, manifests: Sequence[TeacherManifest], committed: CommittedShards
-) -> list[Unit]:
+def _details(contents: _Contents) -> list[Unit]:
     """Return the units of details that are in the cache, or that a teacher still needs."""
-    specs = [teacher_spec(choice) for choice in _expected(recipe, views)] + [manifest.spec for manifest in manifests]
+    views, specs = contents.views, [manifest.spec for manifest in contents.teachers]
+    specs = [*map(teacher_spec, _expected(contents)), *specs]
     sides = {spec.forward_of: sides_of(spec, views) for spec in specs if spec.size_rule == "fixed"}
-    stored = detailed_teachers(committed)
+    stored = detailed_teachers(contents.committed)
     if views.exported:  # an export has only the details that were asked for
         sides = {name: sides[name] for name in sides if name in stored}
-    sides |= {name: stored_sides(cache, views, name) for name in stored if name not in sides}
-    shown = [name for name in sides if name in stored or not is_complete(views, name, committed)]
+    sides |= {name: stored_sides(contents.cache, views, name) for name in stored if name not in sides}
+    shown = [name for name in sides if name in stored or not is_complete(views, name, contents.committed)]
     return [unit for name in sorted(shown) for unit in detail_units(views, name, sides[name])]
 
 
-def _shards(
-    cache: Cache,
-    recipe: str,
-    views: ViewsManifest,
-    manifests: Sequence[TeacherManifest],
-    details: Sequence[Unit],
-) -> dict[str, int]:
+def _shards(contents: _Contents, details: Sequence[Unit]) -> dict[str, int]:
     """Return how many shards each unit is to have: of canvases, of details, then of each teacher's features."""
-    shards = {unit.name: unit.grid.shards for unit in (*canvas_units(views), *details)}
-    names = {spec.name for choice in _expected(recipe, views) for spec in map_specs(choice)}
-    names |= {manifest.spec.name for manifest in manifests}
-    for name in sorted(names | set(cache.teachers())):
-        shards |= {features_unit(view_set, name): shape.grid.shards for view_set, shape in views.sets.items()}
+    shards = {unit.name: unit.grid.shards for unit in (*canvas_units(contents.views), *details)}
+    expected = {spec.name for choice in _expected(contents) for spec in map_specs(choice)}
+    for name in sorted(expected.union(contents.groups)):
+        shards |= {features_unit(view_set, name): shape.grid.shards for view_set, shape in contents.views.sets.items()}
     return shards
 
 
-def _view_set(cache: Cache, unit: Unit, details: Sequence[Unit]) -> ViewSetFacts:
-    commits = cache.records(unit.name, unit.identity)
-    records = [record for parts in commits.values() for record in parts]
+def _expected(contents: _Contents) -> tuple[TeacherChoice, ...]:
+    """Return the teachers that a cache is to have beside those that it has: its recipe's, but of an export none."""
+    return () if contents.views.exported else recipe_teachers(contents.recipe)
+
+
+def _view_set(contents: _Contents, unit: Unit, details: Sequence[Unit]) -> ViewSetFacts:
+    records = contents.records(unit)
     return ViewSetFacts(
         name=unit.view_set.name,
         resolution=unit.view_set.resolution,
@@ -128,25 +173,24 @@ def _view_set(cache: Cache, unit: Unit, details: Sequence[Unit]) -> ViewSetFacts
         rejected=sum(record.rows for record in records if record.path.startswith("tables/rejected/")),
         rows_per_shard=unit.grid.rows_per_shard,
         shards=unit.grid.shards,
-        committed=len(commits),
+        committed=len(contents.committed.get(unit.name, ())),
         bytes=_array_bytes(records),
-        details=tuple(_detail(cache, detail) for detail in details if detail.view_set == unit.view_set),
+        details=tuple(_detail(contents, detail) for detail in details if detail.view_set == unit.view_set),
     )
 
 
-def _detail(cache: Cache, unit: Unit) -> DetailFacts:
-    commits = cache.records(unit.name, unit.identity)
+def _detail(contents: _Contents, unit: Unit) -> DetailFacts:
     return DetailFacts(
         teacher=unit.name.rsplit("/", 1)[-1],
         shards=unit.grid.shards,
-        committed=len(commits),
-        bytes=_array_bytes([record for parts in commits.values() for record in parts]),
+        committed=len(contents.committed.get(unit.name, ())),
+        bytes=_array_bytes(contents.records(unit)),
     )
 
 
-def _teacher(cache: Cache, views: ViewsManifest, manifest: TeacherManifest, tolerance: float) -> TeacherFacts:
+def _teacher(contents: _Contents, manifest: TeacherManifest, tolerance: float) -> TeacherFacts:
     spec, identity = manifest.spec, manifest.identity
-    sets = tuple(_features(cache, unit, manifest) for unit in feature_units(views, manifest))
+    sets = tuple(_features(contents, unit, manifest) for unit in feature_units(contents.views, manifest))
     return TeacherFacts(
         **{name: getattr(spec, name) for name in _SPEC_FIELDS},
         **{name: identity[name] for name in _IDENTITY_FIELDS},
@@ -154,8 +198,8 @@ def _teacher(cache: Cache, views: ViewsManifest, manifest: TeacherManifest, tole
         exported_from=digest(manifest.identity["source"]) if manifest.exported else None,
         sets=sets,
         bytes=sum(features.bytes for features in sets),
-        phi_s=_phi_s(cache, spec.name),
-        stats=stats_facts(cache, views, manifest, tolerance),
+        phi_s=_phi_s(contents.cache, spec.name),
+        stats=stats_facts(contents.cache, contents.views, manifest, tolerance),
     )
 
 
@@ -173,15 +217,14 @@ _SPEC_FIELDS = (
 _IDENTITY_FIELDS = ("weights_sha256", "precision", "batch", "encoding", "compression")
 
 
-def _features(cache: Cache, unit: Unit, manifest: TeacherManifest) -> FeatureFacts:
-    commits = cache.records(unit.name, unit.identity)
-    records = [record for parts in commits.values() for record in parts]
+def _features(contents: _Contents, unit: Unit, manifest: TeacherManifest) -> FeatureFacts:
+    records = contents.records(unit)
     return FeatureFacts(
         view_set=unit.view_set.name,
         tokens=teacher_tokens(manifest.spec, unit.view_set, unit.shape.geometry),
         views=sum(record.rows for record in records if record.array == unit.arrays[0].path),
         shards=unit.grid.shards,
-        committed=len(commits),
+        committed=len(contents.committed.get(unit.name, ())),
         bytes=_array_bytes(records),
     )
 
@@ -189,11 +232,6 @@ def _features(cache: Cache, unit: Unit, manifest: TeacherManifest) -> FeatureFac
 def _phi_s(cache: Cache, teacher: str) -> PhiSFacts:
     phi_s, attributes = cache.require_phi_s(teacher)
     return PhiSFacts(tokens=attributes["tokens"], scale=phi_s.scale, sha256=attributes["sha256"])
-
-
-def _expected(recipe: str, views: ViewsManifest) -> tuple[TeacherChoice, ...]:
-    """Return the teachers that a cache is to have beside those that it has: its recipe's, but of an export none."""
-    return () if views.exported else recipe_teachers(recipe)
 
 
 def _array_bytes(records: Sequence[ShardRecord]) -> int:

@@ -1,6 +1,6 @@
-"""What `inspect --view` says of one view: these dataclasses are the JSON's schema, as in `cache_facts`."""
+"""What `inspect --view` says of one view. These dataclasses are the JSON's schema, as in `pipeline.inspect.facts`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,32 +15,31 @@ from pipeline.inventory.manifest_units import (
     detailed_teachers,
     feature_units,
     stored_sides,
-    teacher_manifests,
 )
 from pipeline.inventory.units import Unit
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import MissingError, Problem, SettingError
 from storage_schemas.format.layout import views_unit
-from storage_schemas.format.manifest import ViewsManifest
+from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.views import ViewSet
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayNumbers:
-    """One view's entry in one array."""
+    """One view's entry in one array, summed up. `min` to `std` are in the array's unit, computed in float64."""
 
     array: str
     """Path inside `features.zarr`."""
     dtype: str
     shape: tuple[int, ...]
-    """Of the entry."""
+    """Shape of the entry."""
     min: float
     max: float
     mean: float
     std: float
-    """Population standard deviation. All four in the array's unit, computed in float64."""
+    """Population standard deviation."""
 
 
 @final
@@ -61,33 +60,34 @@ class ViewFacts:
     placements: Mapping[str, Mapping[str, Any]]
     """Teacher → its row of the teacher's `placements` table, by column."""
     arrays: tuple[ArrayNumbers, ...]
-    """Canvas, details, then each teacher's features, as far as they are committed."""
+    """Canvas, details, then each teacher's features, where they are committed."""
 
 
 def view_facts(cache: Cache, view: str) -> ViewFacts:
-    """Gather what `inspect --view` says.
+    """Gather what `inspect --view` says of a view.
 
     Args:
         cache: the cache.
         view: set and row, such as `low-128/17`.
 
     Raises:
-        SettingError: it does not name a view.
-        MissingError: the view was not cut.
+        SettingError: `view` names no view of this cache.
+        MissingError: the view is not cut.
     """
-    cache.require()
-    views = cache.views_manifest()
+    manifests = cache.manifests(cache.teachers())
+    views = manifests.views
     if views is None:
         raise MissingError("view", [Problem(place=view, found="no view was cut yet", fix="run `make views`")])
     view_set, row = _parse(view, views)
     shard = row // views.sets[view_set].grid.rows_per_shard
-    held = {unit: cache.records(unit.name, unit.identity, [shard]) for unit in _units(cache, views, view_set, shard)}
+    units = _units(cache, views, manifests.teachers.values(), view_set, shard)
+    held = {unit: cache.records(unit.name, unit.identity, [shard]) for unit in units}
     canvas = next(iter(held), None)
     if canvas is None or canvas.name != views_unit(view_set):
-        found = f"shard {shard} of {view_set.name} was never committed"
+        found = f"shard {shard} of {view_set.name} is not committed"
         raise MissingError("view", [Problem(place=view, found=found, fix="run `make views`; it resumes")])
     if row not in views.sets[view_set].grid.slots(shard):
-        found = "no view was drawn for this row slot: the next ones were added later, and start in a shard of their own"
+        found = "this row slot has no view: views that an extension added start in the next shard"
         raise MissingError("view", [Problem(place=view, found=found)])
     described = _row(cache.views(view_set, held[canvas]), row, view)
     return ViewFacts(
@@ -118,22 +118,24 @@ def _parse(view: str, views: ViewsManifest) -> tuple[ViewSet, int]:
     return known[name], int(row)
 
 
-def _units(cache: Cache, views: ViewsManifest, view_set: ViewSet, shard: int) -> list[Unit]:
-    """Return the units of a set that have the shard: canvases first, then details, then features."""
+def _units(
+    cache: Cache, views: ViewsManifest, teachers: Iterable[TeacherManifest], view_set: ViewSet, shard: int
+) -> list[Unit]:
+    """Return the units of a set that have the shard committed: canvases first, then details, then features."""
     units, committed = canvas_units(views), committed_units(cache)
     for teacher in detailed_teachers(committed):
         units += detail_units(views, teacher, stored_sides(cache, views, teacher))
-    for manifest in teacher_manifests(cache):
+    for manifest in teachers:
         units += feature_units(views, manifest)
     return [unit for unit in units if unit.view_set == view_set and shard in committed.get(unit.name, ())]
 
 
 def _row(table: pa.Table, row: int, view: str) -> Mapping[str, Any]:
-    found = [one for one in table.to_pylist() if one["row"] == row]
-    if not found:
-        reason = "no view fills this row slot: some of its shard were rejected"
-        raise MissingError("view", [Problem(place=view, found=reason)])
-    return found[0]
+    for columns in table.to_pylist():
+        if columns["row"] == row:
+            return columns
+    found = "this row slot has no view: some views of its shard were rejected, and the others fill its first slots"
+    raise MissingError("view", [Problem(place=view, found=found)])
 
 
 def _numbers(cache: Cache, path: str, commits: dict[int, list[ShardRecord]], row: int) -> ArrayNumbers:

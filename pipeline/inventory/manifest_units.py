@@ -47,15 +47,6 @@ def sides_of(spec: TeacherSpec, views: ViewsManifest) -> dict[ViewSet, int]:
     return {view_set: detail_side(spec, view_set) for view_set in views.sets}
 
 
-def teacher_manifests(cache: Cache) -> list[TeacherManifest]:
-    """Return the manifests of a cache's teachers, sorted by name.
-
-    A teacher whose PHI-S is not fitted yet has a group, and no manifest.
-    """
-    manifests = (cache.teacher_manifest(name) for name in cache.teachers())
-    return [manifest for manifest in manifests if manifest is not None]
-
-
 def detailed_teachers(committed: Iterable[str]) -> list[str]:
     """Return the names of the teachers that have committed details, sorted.
 

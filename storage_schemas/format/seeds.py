@@ -62,7 +62,7 @@ def _uniform(stream: bytes) -> float:
     return (int.from_bytes(stream) >> 11) * 2.0**-53
 
 
-def generator(key: Key) -> np.random.Generator:
+def generator(key: Key) -> "np.random.Generator":
     """Return a NumPy generator (PCG64) seeded by the key alone, for draws that are not stored in a cache."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest_of(key), "little")))
 

@@ -343,7 +343,7 @@ def test_a_row_beyond_a_set_is_refused(small_run: Any, facts: CacheFacts) -> Non
 
 def test_a_view_of_a_shard_that_was_never_committed_is_refused(copied: Path) -> None:
     (copied / "tables/shards/views/low-192/00001.parquet").unlink()
-    with pytest.raises(MissingError, match=r"low-192/9: shard 1 of low-192 was never committed \(run `make views`"):
+    with pytest.raises(MissingError, match=r"low-192/9: shard 1 of low-192 is not committed \(run `make views`"):
         view_facts(opened(copied), "low-192/9")
 
 
@@ -365,7 +365,7 @@ def test_rejected_views_are_counted_and_their_slots_hold_no_view(small_run: Any,
     assert sum(one.cut for one in facts.view_sets) == 14
     [first, *_] = (one for one in facts.view_sets if one.rejected)
     empty = next(row for row in range(first.drawn) if not filled(tmp_path / "cache/tables/views" / first.name, row))
-    with pytest.raises(MissingError, match="no view fills this row slot: some of its shard were rejected"):
+    with pytest.raises(MissingError, match="this row slot has no view: some views of its shard were rejected"):
         view_facts(cache, f"{first.name}/{empty}")
 
 
