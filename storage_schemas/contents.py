@@ -12,7 +12,7 @@ from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
-from storage_schemas.read_groups import read_teacher_manifest, read_views_manifest, require_cache, teacher_names
+from storage_schemas.read_groups import read_manifests, teacher_names
 
 
 @final
@@ -60,11 +60,10 @@ def read_contents(store: Store) -> CacheContents:
     Raises:
         MissingError: there is no cache.
     """
-    recipe, views = require_cache(store), read_views_manifest(store)
-    sets = {} if views is None else {view_set: views.sets[view_set] for view_set in sorted(views.sets)}
-    manifests = {name: read_teacher_manifest(store, name) for name in teacher_names(store)}
+    found = read_manifests(store, teacher_names(store))
+    sets = {} if found.views is None else dict(sorted(found.views.sets.items()))
     return CacheContents(
-        recipe=recipe,
+        recipe=found.recipe,
         view_sets={
             view_set.name: ViewSetContents(
                 geometry=shape.geometry,
@@ -73,7 +72,7 @@ def read_contents(store: Store) -> CacheContents:
             )
             for view_set, shape in sets.items()
         },
-        teachers={name: _teacher(store, manifest, sets) for name, manifest in manifests.items() if manifest},
+        teachers={name: _teacher(store, manifest, sets) for name, manifest in found.teachers.items()},
     )
 
 

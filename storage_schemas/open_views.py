@@ -14,7 +14,7 @@ from storage_schemas.format.teacher import forward_of
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import ReadCache
-from storage_schemas.read_groups import read_teacher_manifest, read_views_manifest, require_cache, teacher_names
+from storage_schemas.read_groups import read_manifests, read_teacher_manifest, teacher_names
 from storage_schemas.read_phi_s import require_phi_s
 from storage_schemas.read_tables import read_table
 from storage_schemas.sharded_array import open_array
@@ -61,8 +61,7 @@ def open_views(
 
 
 def _view_set(store: Store, name: str) -> tuple[ViewsManifest, ViewSet]:
-    require_cache(store)
-    views = read_views_manifest(store)
+    views = read_manifests(store, []).views
     if views is None:
         raise MissingError("views", [Problem(place=store.uri, found="no view was cut yet", fix="run `make views`")])
     by_name = {view_set.name: view_set for view_set in sorted(views.sets)}
