@@ -78,8 +78,8 @@ PLAN = {
         data: settings storage_schemas storage_schemas.format
         export: run_folder settings student storage_schemas.format storage_schemas.objects
         options: recipes settings storage_schemas storage_schemas.format
-        trainer: export
         objective: data settings student storage_schemas.format
+        trainer: data export objective settings student
         portable: export student storage_schemas.format storage_schemas.objects
         evaluation: data objective student storage_schemas.format
         learning: data objective settings student storage_schemas.format

@@ -1,4 +1,4 @@
-"""`python -m trainer COMMAND`: reads the command line, runs it, turns refusals into one message and status 2."""
+"""`python -m trainer COMMAND`: runs a command; an error of ours becomes one message and status 2."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def train_student(arguments: Sequence[str]) -> None:
-    """Train a student, or go on with it."""
+    """Train a student, or resume its training."""
     options = train_options(arguments)
-    from trainer.run.train import train  # reading Parquet and Zarr is not needed to show the help
+    from trainer.run.train import train  # the help text does not need Parquet and Zarr
 
     train(options.settings, options.cache, options.folder, _say)
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Report on a cache and its students."""
+    """Write the report on a cache and its students."""
     from trainer.report.options import report_options
 
     options = report_options(arguments)
@@ -35,14 +35,15 @@ def report(arguments: Sequence[str]) -> None:
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Write a finished student in another library's format."""
+    """Write a finished student in the format of another library."""
     from trainer.portable.options import export_options
 
     options = export_options(arguments)
     from trainer.export import load
-    from trainer.portable.portable import PictureSize, write_portable
+    from trainer.portable.image_size import ImageSize
+    from trainer.portable.write import write_portable
 
-    size = PictureSize(height=options.height, width=options.width, window=options.window)
+    size = ImageSize(height=options.height, width=options.width, window=options.window)
     _say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")
 
 

@@ -1,4 +1,4 @@
-"""The student as others use it: weights as safetensors beside a card in JSON, heads that speak raw teacher units."""
+"""The exported student: weights as safetensors, and a card in JSON. Its heads give raw teacher features."""
 
 import hashlib
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from trainer.student.shape import StudentShape
 from trainer.student.student import Student
 
 CARD_VERSION = 2
-"""Version of the card. A reader refuses any other."""
+"""Version of the card. Cards of other versions are refused."""
 
 
 @final
 class ExportedStudent(nn.Module):
-    """A finished student. Its heads emit raw teacher features: PHI-S is folded into them."""
+    """A finished student. Its heads give raw teacher features: the inverse of PHI-S is folded into them."""
 
     def __init__(self, model: DistilledModel, card: Mapping[str, Any]) -> None:
         super().__init__()
@@ -33,31 +33,35 @@ class ExportedStudent(nn.Module):
 
     @property
     def student(self) -> Student:
-        """The backbone with its normalisation inside; `student.backbone` is the backbone alone."""
+        """The backbone with its pixel normalisation inside; `student.backbone` is the backbone alone."""
         return self.model.student
 
     @property
     def heads(self) -> nn.ModuleDict:
-        """The adaptor heads: `<teacher>_spatial` and, where the teacher has a summary, `<teacher>_summary`."""
+        """The adaptor heads: `<teacher>_spatial` and, if the teacher has a summary, `<teacher>_summary`."""
         return self.model.heads
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"], *, window: int | None = None) -> ModelOutput:
-        """Look at images through every head.
+        """Run the student and all heads on images.
 
         Args:
-            pixels: RGB in [0, 1], sides a multiple of the backbone's stride; normalisation is inside.
-            window: side of the windows (tokens) that most blocks attend in; None for attention everywhere.
+            pixels: RGB in [0, 1]; the model normalises them. Sides must be multiples of the backbone's stride.
+            window: side of the windows (tokens) in which most blocks attend; None for global attention.
+
+        Returns:
+            Tokens `[batch, rows, columns, channels]` and summaries `[batch, channels]` by teacher, in raw teacher
+            units, and the student's own features.
         """
         return self.model(pixels, self.card["teachers"], window=window)
 
 
 def fold(last: nn.Linear, phi_s: PhiS) -> tuple[Float32[Tensor, "channels width"], Float32[Tensor, " channels"]]:
-    """Fold the way back from PHI-S units into a head's last layer.
+    """Fold the inverse of PHI-S into a head's last layer.
 
         raw = φ Rᵀ (W h + b) + μ    ⇒    W' = φ Rᵀ W,   b' = φ Rᵀ b + μ
 
     Args:
-        last: layer whose output is in PHI-S units.
+        last: the layer; its output is in PHI-S units.
         phi_s: the teacher's map.
 
     Returns:
@@ -69,36 +73,37 @@ def fold(last: nn.Linear, phi_s: PhiS) -> tuple[Float32[Tensor, "channels width"
 
 
 def export_student(
-    model: DistilledModel, shape: StudentShape, maps: Mapping[str, PhiS], about: Mapping[str, Any], run: RunFolder
+    model: DistilledModel, shape: StudentShape, phi_s: Mapping[str, PhiS], about: Mapping[str, Any], run: RunFolder
 ) -> None:
-    """Write a model's weights and its card into a run's folder; the card comes last.
+    """Write a model's weights and its card into a run's folder. The card is written last.
 
     Args:
-        model: student and heads, trained in PHI-S units. It is left as it is.
+        model: student and heads, trained in PHI-S units. It does not change.
         shape: sizes of the student's outputs.
-        maps: each teacher's PHI-S.
-        about: what else the card says, JSON-ready: student, image_size, vit, heads, teachers, recipe, cache, scores.
-        run: where to.
+        phi_s: PHI-S map of each teacher.
+        about: further contents of the card, JSON-ready: student, image_size, vit, heads, teachers, recipe, cache,
+            scores.
+        run: folder of the run.
 
     Raises:
         ContractError: a weight is NaN or infinite.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    for teacher, phi_s in maps.items():
-        folded = fold(feature_head(model, teacher).last, phi_s)
+    for teacher, teacher_map in phi_s.items():
+        folded = fold(feature_head(model, teacher).last, teacher_map)
         tensors |= dict(zip(_last_layer(teacher), folded, strict=True))
-    if bad := [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise ContractError("export", [Problem(place=name, found="holds NaN or infinity") for name in bad])
+    if broken := [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise ContractError("export", [Problem(place=name, found="holds NaN or infinity") for name in broken])
     body = safetensors.torch.save(tensors)
     write_whole(run.weights, body)
     sizes = {"channels": shape.channels, "summary_channels": shape.summary_channels}
     digest = hashlib.sha256(body).hexdigest()
-    seen = {"pixels": _pixels(model.student), "sizes": sizes}
-    write_json(run.card, {"version": CARD_VERSION, **about, **seen, "weights_sha256": digest})
+    built = {"pixels": _pixels(model.student), "sizes": sizes, "weights_sha256": digest}
+    write_json(run.card, {"version": CARD_VERSION, **about, **built})
 
 
 def load(path: str | Path) -> ExportedStudent:
-    """Bring an exported student back, in evaluation mode, on the CPU.
+    """Load an exported student, in evaluation mode, on the CPU.
 
         student = trainer.load("runs/small")
         output = student(pixels)             # RGB in [0, 1], `[batch, 3, height, width]`
@@ -108,21 +113,21 @@ def load(path: str | Path) -> ExportedStudent:
         path: the folder of a finished run.
 
     Raises:
-        MissingError: no student was exported there.
-        ContractError: its card is of another version.
-        CorruptionError: the weights are not those of the card.
+        MissingError: the folder holds no exported student.
+        ContractError: the card has another version.
+        CorruptionError: the weights are not those that the card names.
     """
     run = RunFolder(path=Path(path))
     if not run.card.exists():
-        found, fix = "holds no student.json", "finish the run: the same `make train` goes on where it stopped"
+        found, fix = "holds no student.json", "finish the run: repeat its `make train` command, and it resumes"
         raise MissingError("student", [Problem(place=str(path), found=found, fix=fix)])
     card = read_json(run.card)
     if card.get("version") != CARD_VERSION:
-        found = f"is of version {card.get('version')}, this Stillhouse reads {CARD_VERSION}"
+        found = f"has version {card.get('version')}, but this Stillhouse reads version {CARD_VERSION}"
         raise ContractError("student card", [Problem(place=str(run.card), found=found)])
     body = run.weights.read_bytes()
     if hashlib.sha256(body).hexdigest() != card["weights_sha256"]:
-        raise CorruptionError("student", [Problem(place=str(run.weights), found="is not the file its card names")])
+        raise CorruptionError("student", [Problem(place=str(run.weights), found="is not the file that its card names")])
     model = _build(card)
     model.load_state_dict(safetensors.torch.load(body))
     return ExportedStudent(model, card).eval()
@@ -131,8 +136,8 @@ def load(path: str | Path) -> ExportedStudent:
 def _build(card: Mapping[str, Any]) -> DistilledModel:
     shape = StudentShape(**card["sizes"], tokens={})
     teachers = {
-        name: TeacherShape(dim=one["channels"], summary_dim=one["summary_channels"])
-        for name, one in card["teachers"].items()
+        name: TeacherShape(dim=facts["channels"], summary_dim=facts["summary_channels"])
+        for name, facts in card["teachers"].items()
     }
     vit = read_vit_settings(card["vit"])
     student = Student(card["student"], card["image_size"], vit, summarised(teachers))
@@ -140,7 +145,7 @@ def _build(card: Mapping[str, Any]) -> DistilledModel:
 
 
 def _pixels(student: Student) -> dict[str, Any]:
-    """Say how a student wants its pixels, for those who take the backbone out; the student itself wants [0, 1]."""
+    """Return how the backbone's pixels are normalised, for use of the backbone alone; the student does it by itself."""
     mean, std = (values.flatten().tolist() for values in (student.mean, student.std))
     return {"stride": student.stride, "mean": mean, "std": std}
 

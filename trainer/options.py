@@ -1,4 +1,4 @@
-"""The command line of a training run: the recipe's fields, to be overridden by name, with their docstrings as help."""
+"""The command line of a training run. Every field of the recipe is an option, and its docstring is the help text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,32 +16,32 @@ from trainer.settings.config import TrainRecipe
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
-    """Train a student from a cache. The same command again goes on where a run stopped."""
+    """Train a student from a cache. To resume a run that was interrupted, repeat the same command."""
 
     settings: Annotated[TrainRecipe, tyro.conf.arg(name="")]
     recipe: str
-    """Which training recipe the settings start from; see `trainer/recipes`."""
+    """Training recipe that gives the defaults of all settings; see `trainer/recipes`."""
     cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    """The cache: a folder, or a URI such as s3://bucket/prefix (CACHE)."""
     runs: Path = Path("runs")
-    """Folder of runs: each is kept in a folder of its student's name."""
+    """Folder of runs (RUNS). A run is kept in the subfolder with the name of its student."""
 
     @property
     def folder(self) -> Path:
-        """Folder that the run is kept in."""
+        """Folder that keeps the run."""
         return self.runs / self.settings.student
 
 
 def train_options(arguments: Sequence[str]) -> TrainOptions:
-    """Read the command line of `train`. A wrong one ends the process with status 2 and says why.
+    """Read the command line of `train`. An invalid one ends the process with a message and status 2.
 
     Raises:
         SettingError: no such recipe, no cache, or a setting that cannot be used.
     """
     name = option_value(arguments, "recipe", "demo")
     if name not in RECIPES:
-        fix = f"there are {', '.join(RECIPES)}"
-        raise SettingError("recipe", [Problem(place=name, found="is no training recipe", fix=fix)])
+        fix = f"the training recipes are {', '.join(RECIPES)}"
+        raise SettingError("recipe", [Problem(place=name, found="is not a training recipe", fix=fix)])
     default = TrainOptions(settings=RECIPES[name](), recipe=name)
     options = tyro.cli(
         TrainOptions,
@@ -57,9 +57,9 @@ def train_options(arguments: Sequence[str]) -> TrainOptions:
 
 USAGE = f"""python -m trainer COMMAND [--help] [settings]
 
-  train    train a student from a cache; the same command again goes on where it stopped
-  report   the closing table, and one HTML page on a cache and its students
-  export   a finished student for torch.export, ONNX or timm, checked against itself
+  train    train a student from a cache; the same command again resumes a run that was interrupted
+  report   print the closing table, and write one HTML page about a cache and its students
+  export   write a finished student for torch.export, ONNX or timm, and compare it with the student
 
 Recipes: {", ".join(RECIPES)}."""
-"""What `python -m trainer --help` says."""
+"""Text of `python -m trainer --help`."""

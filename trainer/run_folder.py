@@ -1,4 +1,4 @@
-"""The folder of a run: what it is of, how far it came, and what it measured. Every file appears whole or not at all."""
+"""The folder of a run: its identity, its checkpoint, its scores and its student. Files appear whole or not at all."""
 
 import json
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from storage_schemas.objects.publish import write_whole
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFolder:
-    """Where one run keeps everything."""
+    """The folder that keeps one run, and the paths of its files."""
 
     path: Path
 
     @property
     def identity(self) -> Path:
-        """What the run is of: recipe, cache, statistics."""
+        """Everything that the trained weights depend on: the recipe, and digests of the cache."""
         return self.path / "run.json"
 
     @property
@@ -30,7 +30,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """What was measured on held-out views, and facts about each teacher."""
+        """Scores on held-out views, and facts about each teacher."""
         return self.path / "metrics.json"
 
     @property
@@ -45,34 +45,38 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The exported student: weights."""
+        """Weights of the exported student."""
         return self.path / "student.safetensors"
 
     @property
     def card(self) -> Path:
-        """The exported student: what it is, how to build it. Written last: a run with a card is finished."""
+        """Description of the exported student. It is written last: a run with a card is finished."""
         return self.path / "student.json"
 
 
 def require_run(run: RunFolder, identity: Identity) -> None:
-    """Refuse a folder that holds a run of something else.
+    """Refuse a folder that holds another run.
 
     Args:
-        run: the folder; it may be empty, or not there.
-        identity: all that the trained weights depend on.
+        run: the folder. It may be empty, or not exist yet.
+        identity: everything that the trained weights depend on.
 
     Raises:
-        IdentityError: every value that differs is named, with both.
+        IdentityError: the run in the folder differs; every different value is named, with both.
     """
     if not run.identity.exists():
         return
     if problems := differences(read_json(run.identity), json.loads(json.dumps(identity)), holder="the run there"):
-        fix = "repeat the settings that this run began with, or give the new one another folder with --runs"
+        fix = "repeat the settings that this run began with, or give the new run another folder with --runs"
         raise IdentityError(f"run {run.path}", [*problems, Problem(place="what to do", found=fix)])
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON object, keys in the order given."""
+    """Write a JSON object, keys in the order given. The file appears whole or not at all.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     write_whole(path, (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
@@ -80,7 +84,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        CorruptionError: the file is none.
+        CorruptionError: the file is not JSON.
     """
     try:
         return json.loads(path.read_bytes())

@@ -25,13 +25,14 @@ from live import make_cache, small_recipe, write_images
 
 from trainer.data.dataset import CachedBatches
 from trainer.data.loader import Batches, TrainingStream
-from trainer.data.schedule import make_course
+from trainer.data.schedule import make_schedule
 from trainer.data.source import Source, open_source
 from trainer.learning.module import Distillation
-from trainer.objective.objective import TokenMaps
+from trainer.objective.token_maps import TokenMaps
 from trainer.run.fit import build_model
 from trainer.run.metrics import teacher_facts
-from trainer.settings.config import DataSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.running import DataSettings, RunningSettings
 
 STEPS = 8
 """Of a side, before it is the other's turn: what reading processes have ready then is a small part of them."""
@@ -56,7 +57,7 @@ class Student:
         model, shape = build_model(recipe, source)
         facts = teacher_facts(source)
         dispersions = {name: one["dispersion"] for name, one in facts.items() if one["dispersion"] is not None}
-        self.module = Distillation(recipe, model, TokenMaps(source, shape), dispersions)
+        self.module = Distillation(recipe, model, TokenMaps(source, shape.tokens), dispersions)
         self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step(self, batch: Batches) -> None:
@@ -113,7 +114,7 @@ def main(workers: int) -> None:
         source = open_source(make_cache(small_recipe("float16"), images, Path(folder) / "cache"))
         recipe = recipe_of(workers)
         student = Student(recipe, source)
-        stream = TrainingStream(CachedBatches(source=source), make_course(source, recipe), recipe)
+        stream = TrainingStream(CachedBatches(source=source), make_schedule(source, recipe), recipe)
         cached = iter(stream)
         held = [next(cached) for _ in range(STEPS)]
         in_memory = itertools.cycle(held)

@@ -22,7 +22,7 @@ from live import LiveBatches, make_cache, small_recipe, write_images
 
 from trainer.data.dataset import CachedBatches
 from trainer.data.loader import TrainingStream
-from trainer.data.schedule import make_course
+from trainer.data.schedule import make_schedule
 from trainer.data.source import open_source
 
 
@@ -34,9 +34,9 @@ def main(name: str) -> None:
         images, recipe = write_images(Path(folder) / "images", 24), small_recipe("float16")
         source = open_source(make_cache(recipe, images, Path(folder) / "cache"))
         run = replace(recipe_of(0), student=name)
-        student, legs = Student(run, source), make_course(source, run)
-        cached = iter(TrainingStream(CachedBatches(source=source), legs, run))
-        live = iter(TrainingStream(LiveBatches(source=source, choices=recipe.teachers, for_timing=True), legs, run))
+        student, schedule = Student(run, source), make_schedule(source, run)
+        cached = iter(TrainingStream(CachedBatches(source=source), schedule, run))
+        live = iter(TrainingStream(LiveBatches(source=source, choices=recipe.teachers, for_timing=True), schedule, run))
         timed(student, cached), timed(student, live)  # warm
         pairs = [(timed(student, cached), timed(student, live)) for _ in range(ROUNDS)]
     print(

@@ -39,8 +39,12 @@ from storage_schemas.read_cache import open_read_cache
 from teachers.own import own_class
 from trainer.data.source import open_source
 from trainer.run.fit import fit
+from trainer.run.training_run import TrainingRun
 from trainer.run_folder import RunFolder
-from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
+from trainer.settings.student import HeadSettings
 
 TEACHER = "teachers.quarter_mean:QuarterMean"
 LOCAL = RunConfig(executor="local")
@@ -74,7 +78,7 @@ def train(cache: Cache, run: Mapping[str, Any]) -> None:
         cache = Cache(store=cache.store, kept=open_read_cache(run["read_cache"], run["read_cache_bytes"], cache.store))
     source, folder = open_source(cache), RunFolder(path=Path(run["folder"]))
     if not folder.card.exists():
-        fit(TRAINING, source, folder, {"recipe": TRAINING.identity(), "cache": source.identity}, str)
+        fit(TrainingRun(recipe=TRAINING, source=source, folder=folder), str)
 
 
 STEPS: Mapping[str, Callable[[Cache, Mapping[str, Any]], None]] = {"extract": extract, "train": train}

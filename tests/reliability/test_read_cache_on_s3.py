@@ -27,7 +27,7 @@ def of_shards(proxy: FaultProxy) -> list[str]:
 def asked(source: Source) -> list[BatchRequest]:
     """Return a request for each view."""
     training = [
-        training_request(StepPart(view_set=view_set, rows=np.array([row]), deals=np.array([0])), seed=0)
+        training_request(StepPart(view_set=view_set, rows=np.array([row]), epochs=np.array([0])), seed=0)
         for view_set, of_set in source.sets.items()
         for row in of_set.rows["train"].tolist()
     ]

@@ -26,7 +26,10 @@ from storage_schemas.objects.publish import publish_group
 from storage_schemas.objects.store import Store
 from storage_schemas.shard_writer import ShardKey, array_record, commit, create_array, open_shard, write_table_part
 from storage_schemas.small_arrays import array_digest, write_small_arrays
-from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
+from trainer.settings.student import HeadSettings
 
 sys.path.insert(0, str(Path(__file__).parent))  # for modules that several of these tests share
 
@@ -127,20 +130,20 @@ class CacheMaker:
     def views(self, shards: Callable[[int], bool] = lambda _shard: True) -> "CacheMaker":
         self.root()
         publish_group(self.store, "views", self.manifest.attributes())
-        for view_set, one in self.manifest.sets.items():
+        for view_set, shape in self.manifest.sets.items():
             array = ArraySpec(
                 path=layout.pixels_array(view_set),
-                shape=(one.grid.rows, one.geometry.side, one.geometry.side, 3),
+                shape=(shape.grid.rows, shape.geometry.side, shape.geometry.side, 3),
                 dtype="uint8",
                 rows_per_shard=ROWS_PER_SHARD,
             )
             create_array(self.store, array)
-            for shard in filter(shards, range(one.grid.shards)):
-                slots = one.grid.slots(shard)
+            for shard in filter(shards, range(shape.grid.shards)):
+                slots = shape.grid.slots(shard)
                 key = ShardKey(unit=layout.views_unit(view_set), shard=shard, identity=self.manifest.digest)
                 with open_shard(self.store, array, shard) as writer:
                     for row in slots:
-                        writer.append(canvas(view_set, row, one.geometry.side))
+                        writer.append(canvas(view_set, row, shape.geometry.side))
                 table = pa.Table.from_pylist([view_row(row) for row in slots], VIEWS)
                 name = layout.table_part("views", view_set.name, shard)
                 part = write_table_part(self.store, name, table, slots.start, key)
@@ -148,16 +151,16 @@ class CacheMaker:
         return self
 
     def teacher(
-        self, one: TeacherSpec, sets: Callable[[ViewSet, int], bool] = lambda _view_set, _shard: True
+        self, teacher: TeacherSpec, sets: Callable[[ViewSet, int], bool] = lambda _view_set, _shard: True
     ) -> "CacheMaker":
-        looking = TestTeacher(spec=one)
-        phi_s, group = looking.phi_s, f"teachers/{one.name}"
+        looking = TestTeacher(spec=teacher)
+        phi_s, group = looking.phi_s, f"teachers/{teacher.name}"
         arrays = {"mean": phi_s.mean, "rotation": phi_s.rotation, "scale": np.array(phi_s.scale)}
         write_small_arrays(self.store, f"{group}/phi_s", arrays)
         publish_group(self.store, f"{group}/phi_s", {"sha256": phi_s_digest(phi_s)})
         manifest = TeacherManifest(
-            spec=one,
-            identity={"views": self.manifest.digest, "teacher": one.attributes()},
+            spec=teacher,
+            identity={"views": self.manifest.digest, "teacher": teacher.attributes()},
             tokens={view_set: looking.tokens(view_set) for view_set in self.manifest.sets},
         )
         publish_group(self.store, group, manifest.attributes())
@@ -167,14 +170,14 @@ class CacheMaker:
                     self._look(looking, manifest, view_set, shard)
         return self
 
-    def stats(self, one: TeacherSpec) -> "CacheMaker":
-        looking, group = TestTeacher(spec=one), f"teachers/{one.name}/stats"
-        manifest = self.cache.teacher_manifest(one.name)
+    def stats(self, teacher: TeacherSpec) -> "CacheMaker":
+        looking, group = TestTeacher(spec=teacher), f"teachers/{teacher.name}/stats"
+        manifest = self.cache.teacher_manifest(teacher.name)
         assert manifest is not None
         tokens_by_set, summaries, views = {}, [], 0
         for view_set, shape in self.manifest.sets.items():
             seen = [self._seen(looking, view_set, row) for row in range(shape.grid.rows)]
-            tokens = np.concatenate([spatial.reshape(-1, one.dim) for spatial, _ in seen])
+            tokens = np.concatenate([spatial.reshape(-1, teacher.dim) for spatial, _ in seen])
             tokens_by_set[view_set.name] = tokens.astype(np.float64)
             summaries += [summary for _, summary in seen]
             views += len(seen)
@@ -184,7 +187,7 @@ class CacheMaker:
             spectrum = np.linalg.eigvalsh(np.cov(part.T))[::-1].copy()
             arrays |= {f"{prefix}mean": part.mean(axis=0), f"{prefix}variance": part.var(axis=0)}
             arrays |= {f"{prefix}spectrum": spectrum, f"{prefix}rounding": np.array([float(part.size), 0.0, 0.0, 0.0])}
-        if one.summary_dim is not None:
+        if teacher.summary_dim is not None:
             direction = np.mean(summaries, axis=0) / np.linalg.norm(np.mean(summaries, axis=0))
             cosines = np.array([summary @ direction / np.linalg.norm(summary) for summary in summaries])
             arrays |= {"dispersion": np.mean(np.arccos(cosines) ** 2), "mean_direction": direction}
@@ -192,31 +195,31 @@ class CacheMaker:
         about = {
             "identity": manifest.digest,
             "views": views,
-            "summarised": one.summary_dim is not None,
+            "summarised": teacher.summary_dim is not None,
             "tokens": len(pooled),
             "sets": {name: len(part) for name, part in tokens_by_set.items()},
-            "shards": {one.name: [[0, shape.grid.shards]] for one, shape in self.manifest.sets.items()},
+            "shards": {view_set.name: [[0, shape.grid.shards]] for view_set, shape in self.manifest.sets.items()},
             "arrays": {name: array_digest(values) for name, values in arrays.items()},
         }
         publish_group(self.store, group, about)
         return self
 
     def _look(self, looking: TestTeacher, manifest: TeacherManifest, view_set: ViewSet, shard: int) -> None:
-        one, grid, tokens = looking.spec, self.manifest.sets[view_set].grid, looking.tokens(view_set)
+        teacher, grid, tokens = looking.spec, self.manifest.sets[view_set].grid, looking.tokens(view_set)
         spatial = ArraySpec(
-            path=layout.spatial_array(view_set, one.name),
-            shape=(grid.rows, tokens, tokens, one.dim),
+            path=layout.spatial_array(view_set, teacher.name),
+            shape=(grid.rows, tokens, tokens, teacher.dim),
             dtype="float16",
             rows_per_shard=ROWS_PER_SHARD,
         )
         summary = ArraySpec(
-            path=layout.summary_array(view_set, one.name),
-            shape=(grid.rows, one.summary_dim or 1),
+            path=layout.summary_array(view_set, teacher.name),
+            shape=(grid.rows, teacher.summary_dim or 1),
             dtype="float32",
             rows_per_shard=ROWS_PER_SHARD,
         )
-        arrays = [spatial] if one.summary_dim is None else [spatial, summary]
-        unit = layout.features_unit(view_set, one.name)
+        arrays = [spatial] if teacher.summary_dim is None else [spatial, summary]
+        unit = layout.features_unit(view_set, teacher.name)
         key, records = ShardKey(unit=unit, shard=shard, identity=manifest.digest), []
         seen = [self._seen(looking, view_set, row) for row in grid.slots(shard)]
         for place, array in enumerate(arrays):
@@ -225,8 +228,8 @@ class CacheMaker:
                 for said in seen:
                     writer.append(np.asarray(said[place], dtype=array.dtype))
             records.append(array_record(writer, key))
-        rows = [self._place(one, view_set, row) for row in grid.slots(shard)]
-        name = layout.table_part("placements", f"{one.name}/{view_set.name}", shard)
+        rows = [self._place(teacher, view_set, row) for row in grid.slots(shard)]
+        name = layout.table_part("placements", f"{teacher.name}/{view_set.name}", shard)
         table = pa.Table.from_pylist(rows, PLACEMENTS)
         records.append(write_table_part(self.store, name, table, grid.slots(shard).start, key))
         commit(self.store, key, records)
@@ -239,8 +242,8 @@ class CacheMaker:
         stored = (spatial - looking.phi_s.mean) @ looking.phi_s.rotation.T / looking.phi_s.scale
         return stored.astype(np.float16), summary
 
-    def _place(self, one: TeacherSpec, view_set: ViewSet, row: int) -> dict[str, Any]:
-        return placement(one, view_set, row, self._margin(view_set))
+    def _place(self, teacher: TeacherSpec, view_set: ViewSet, row: int) -> dict[str, Any]:
+        return placement(teacher, view_set, row, self._margin(view_set))
 
     def _margin(self, view_set: ViewSet) -> int:
         return self.manifest.sets[view_set].geometry.margin
@@ -252,8 +255,8 @@ def view_row(row: int) -> dict[str, Any]:
     return drawn | dict.fromkeys(("left", "top", "width", "height"), 0.0) | {"image_height": 1, "image_width": 1}
 
 
-def placement(one: TeacherSpec, view_set: ViewSet, row: int, margin: int) -> dict[str, Any]:
-    offset = np.random.default_rng([len(one.name), view_set.resolution, row]).integers(0, margin + 1, size=2)
+def placement(teacher: TeacherSpec, view_set: ViewSet, row: int, margin: int) -> dict[str, Any]:
+    offset = np.random.default_rng([len(teacher.name), view_set.resolution, row]).integers(0, margin + 1, size=2)
     return {"row": row, "offset_row": int(offset[0]), "offset_col": int(offset[1]), "mosaic": None, "cell": None}
 
 
@@ -281,8 +284,8 @@ def _one_thread() -> None:
 def full_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """A whole cache: three view sets, three teachers, statistics. Tests only read it."""
     maker = CacheMaker(tmp_path_factory.mktemp("cache")).views()
-    for one in (ANY, FIXED, CANVAS):
-        maker.teacher(one).stats(one)
+    for teacher in (ANY, FIXED, CANVAS):
+        maker.teacher(teacher).stats(teacher)
     return maker.cache
 
 
@@ -295,7 +298,7 @@ def cache_maker() -> type[CacheMaker]:
 @pytest.fixture
 def specs() -> dict[str, TeacherSpec]:
     """The teachers of the tests, by name."""
-    return {one.name: one for one in (ANY, FIXED, CANVAS)}
+    return {teacher.name: teacher for teacher in (ANY, FIXED, CANVAS)}
 
 
 @pytest.fixture(scope="session")

@@ -34,11 +34,11 @@ from trainer.data.batch import TeacherTargets, ViewBatch
 from trainer.data.datamodule import CachedViews
 from trainer.data.dataset import BatchRequest, CachedBatches
 from trainer.data.loader import TrainingStream
-from trainer.data.schedule import make_course
+from trainer.data.schedule import make_schedule
 from trainer.data.source import Source
 from trainer.evaluation.evaluate import Scores, observe, score
 from trainer.learning.module import Distillation
-from trainer.objective.objective import TokenMaps
+from trainer.objective.token_maps import TokenMaps
 from trainer.run.fit import build_model
 from trainer.run.metrics import teacher_facts
 from trainer.settings.config import TrainRecipe
@@ -72,7 +72,7 @@ def write_images(folder: Path, count: int) -> Path:
 def make_cache(recipe: Recipe, data: Path, where: Path) -> Cache:
     """Cut the views, run every teacher, measure what is stored."""
     cache = Cache(store=Store(uri=str(where)))
-    make_views(cache, recipe, [teacher_spec(one) for one in recipe.teachers], str(data), LOCAL, lambda _: None)
+    make_views(cache, recipe, [teacher_spec(choice) for choice in recipe.teachers], str(data), LOCAL, lambda _: None)
     for choice in recipe.teachers:
         extract_teacher(plan_extraction(cache, recipe, choice), LOCAL, lambda _: None)
     measure_teachers(cache, cache.teachers(), LOCAL, lambda _: None)
@@ -97,7 +97,7 @@ class LiveBatches(Dataset):
 
     def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[ViewBatch]:
         """Look at each request's views through every teacher."""
-        blind = {view_set: replace(one, features={}) for view_set, one in self.source.sets.items()}
+        blind = {view_set: replace(set_source, features={}) for view_set, set_source in self.source.sets.items()}
         seen = CachedBatches(source=replace(self.source, sets=blind))[requests]
         return [
             replace(batch, targets={name: self._targets(name, request) for name in self.source.teachers})
@@ -123,11 +123,11 @@ class LiveBatches(Dataset):
 
     def _in_few_inputs(self, name: str, request: BatchRequest) -> list[Said]:
         """Return as many features as there are views, by no more inputs than they would fill."""
-        one, count = self.source.sets[request.view_set], len(request.rows)
-        per_input = views_per_input(self._running(name).spec, one.geometry)
+        set_source, count = self.source.sets[request.view_set], len(request.rows)
+        per_input = views_per_input(self._running(name).spec, set_source.geometry)
         if per_input == 1:
             return self._in_their_own_inputs(name, request)
-        shard = int(request.rows[0]) // one.rows_per_shard
+        shard = int(request.rows[0]) // set_source.rows_per_shard
         firsts = [place.row for place in self._placements(name, request.view_set, shard)[::per_input]]
         said = list(self._look(name, request.view_set, shard, set(firsts[: -(-count // per_input)])).values())
         return [said[place % len(said)] for place in range(count)]
@@ -139,20 +139,20 @@ class LiveBatches(Dataset):
         geometry = self.source.sets[view_set].geometry
         per_input = views_per_input(running.spec, geometry)
         every = self._placements(name, view_set, shard)
-        wanted = {place // per_input for place, one in enumerate(every) if one.row in rows}
-        some = [one for place, one in enumerate(every) if place // per_input in wanted]
+        wanted = {place // per_input for place, placement in enumerate(every) if placement.row in rows}
+        some = [placement for place, placement in enumerate(every) if place // per_input in wanted]
         pixels, said = teacher_pixels(self.source.cache, running.spec, view_set, shard), {}
         places = iter(some)
         for features in view_features(running, view_set, pixels, geometry, some):
             spatial = to_stored(phi_s, features.maps[running.spec.layer].float().numpy())
-            for at, one in zip(range(len(spatial)), places, strict=False):
+            for at, placement in zip(range(len(spatial)), places, strict=False):
                 summary = None if features.summary is None else features.summary[at].float().numpy()
-                said[one.row] = (spatial[at], summary if running.spec.summary_dim is not None else None)
+                said[placement.row] = (spatial[at], summary if running.spec.summary_dim is not None else None)
         return said
 
     def _running(self, name: str) -> RunningTeacher:
         if name not in self.running:
-            [choice] = [one for one in self.choices if one.name == name]
+            [choice] = [choice for choice in self.choices if choice.name == name]
             self.running[name] = run_teacher(choice, "cpu")
         return self.running[name]
 
@@ -162,12 +162,12 @@ class LiveBatches(Dataset):
             commits = {shard: self.source.sets[view_set].features[name].commits[shard]}
             self.placements[key] = [
                 Placement(
-                    row=one["row"],
-                    offset=Offset(row=one["offset_row"], col=one["offset_col"]),
-                    mosaic=one["mosaic"],
-                    cell=one["cell"],
+                    row=row["row"],
+                    offset=Offset(row=row["offset_row"], col=row["offset_col"]),
+                    mosaic=row["mosaic"],
+                    cell=row["cell"],
                 )
-                for one in self.source.cache.placements(view_set, name, commits).to_pylist()
+                for row in self.source.cache.placements(view_set, name, commits).to_pylist()
             ]
         return self.placements[key]
 
@@ -216,8 +216,8 @@ def learn(recipe: TrainRecipe, source: Source, dataset: Dataset) -> Learnt:
     """Train a student on batches, wherever they come from, and score it on the cache's held-out views."""
     model, shape = build_model(recipe, source)
     facts = teacher_facts(source)
-    dispersions = {name: one["dispersion"] for name, one in facts.items() if one["dispersion"] is not None}
-    module, losses = Distillation(recipe, model, TokenMaps(source, shape), dispersions), Losses()
+    dispersions = {name: fact["dispersion"] for name, fact in facts.items() if fact["dispersion"] is not None}
+    module, losses = Distillation(recipe, model, TokenMaps(source, shape.tokens), dispersions), Losses()
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -230,7 +230,7 @@ def learn(recipe: TrainRecipe, source: Source, dataset: Dataset) -> Learnt:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's, about a Trainer as bare as this one
-        trainer.fit(module, Views(TrainingStream(dataset, make_course(source, recipe), recipe)))
+        trainer.fit(module, Views(TrainingStream(dataset, make_schedule(source, recipe), recipe)))
     heldout = CachedViews(source, recipe).heldout_loader()
     sizes = sorted({view_set.resolution for view_set in source.sets})
     scores = score([observe(module.finished, module.maps, heldout, sizes)], source.teachers, dispersions)

@@ -17,6 +17,7 @@ import torch
 torch.set_num_threads(1)
 from lightning.pytorch.callbacks import Callback
 from trainer.run.fit import fit
+from trainer.run.training_run import TrainingRun
 
 class Vanish(Callback):
     def on_train_batch_end(self, trainer, *_):
@@ -25,7 +26,7 @@ class Vanish(Callback):
 
 if __name__ == "__main__":  # processes that read import this again
     recipe, source, run, stop = pickle.load(open(sys.argv[1], "rb"))
-    fit(recipe, source, run, {"recipe": recipe.identity(), "cache": source.identity}, lambda _: None, [Vanish()])
+    fit(TrainingRun(recipe=recipe, source=source, folder=run), lambda _: None, [Vanish()])
 """
 """One run, by as many processes as its recipe says, that vanish after a step; Lightning starts the others."""
 

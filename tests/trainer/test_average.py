@@ -17,16 +17,18 @@ from torch import Tensor, nn
 import trainer
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import SettingError
-from trainer.data.batch import Look, ViewBatch, unit_pixels
+from trainer.data.batch import SecondView, ViewBatch, unit_pixels
 from trainer.data.dataset import CachedBatches, training_request
-from trainer.data.schedule import course_steps, make_course
+from trainer.data.schedule import make_schedule, scheduled_steps
 from trainer.data.source import Source, open_source
-from trainer.learning.average import share_kept, take_in
+from trainer.learning.average import decay_at, update_average
 from trainer.learning.module import Distillation
+from trainer.objective.batch_loss import mesa
 from trainer.objective.losses import unit_tokens
-from trainer.objective.objective import TokenMaps, mesa
+from trainer.objective.token_maps import TokenMaps
 from trainer.run.fit import build_model, fit
 from trainer.run.history import read_history
+from trainer.run.training_run import TrainingRun
 from trainer.run_folder import RunFolder, read_json
 from trainer.settings.config import TrainRecipe
 from trainer.settings.learning import AverageSettings
@@ -63,14 +65,15 @@ class Follow(Callback):
         assert module.average is not None
         self.pairs.append(
             tuple(
-                one.heads["any_spatial"].adaptor.last.weight.detach().clone() for one in (module.model, module.average)
+                model.heads["any_spatial"].adaptor.last.weight.detach().clone()
+                for model in (module.model, module.average)
             )
         )  # type: ignore[arg-type, union-attr]
 
 
 def run_with(recipe: TrainRecipe, cache: Cache, folder: Path, *callbacks: Callback) -> RunFolder:
     source, run = open_source(cache), RunFolder(path=folder)
-    fit(recipe, source, run, {"recipe": recipe.identity(), "cache": source.identity}, lambda _: None, callbacks)
+    fit(TrainingRun(recipe=recipe, source=source, folder=run), lambda _: None, callbacks)
     return run
 
 
@@ -80,21 +83,21 @@ def source(full_cache: Cache) -> Source:
 
 
 def first_batch(source: Source, recipe: TrainRecipe) -> ViewBatch:
-    part = next(course_steps(make_course(source, recipe)))[0]
+    part = next(scheduled_steps(make_schedule(source, recipe)))[0]
     [batch] = CachedBatches(source=source)[(training_request(part, 0, second=True),)]
     return batch
 
 
-def test_the_share_kept_rises_to_the_decay() -> None:
-    assert [share_kept(step, 0.5) for step in (0, 2, 7, 8, 9)] == [0.1, 0.25, 8 / 17, 0.5, 0.5]
-    assert share_kept(10**6, 0.9998) == 0.9998
+def test_the_decay_rises_to_that_of_the_recipe() -> None:
+    assert [decay_at(step, 0.5) for step in (0, 2, 7, 8, 9)] == [0.1, 0.25, 8 / 17, 0.5, 0.5]
+    assert decay_at(10**6, 0.9998) == 0.9998
 
 
 def test_an_average_moves_towards_the_weights_and_copies_what_counts() -> None:
     model, average = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     nn.init.constant_(model.weight, 3.0)
     model.num_batches_tracked += 5
-    take_in(average, model, 0.75)
+    update_average(average, model, 0.75)
     assert average.weight.tolist() == [1.5, 1.5]
     assert average.num_batches_tracked == 5
     assert model.weight.tolist() == [3.0, 3.0]
@@ -112,12 +115,12 @@ def test_unit_tokens_have_no_mean_and_one_variance(seed: int) -> None:
 def test_mesa_is_equation_2_over_the_tokens_that_both_windows_show(source: Source, recipe_of: Recipes) -> None:
     batch = first_batch(source, recipe_of())
     assert batch.second is not None
-    maps = TokenMaps(source, build_model(recipe_of(), source)[1])
+    maps = TokenMaps(source, build_model(recipe_of(), source)[1].tokens)
     side = batch.view_set.resolution // 16
     student, average = torch.randn(2, len(batch.pixels), side, side, 6, generator=torch.Generator().manual_seed(0))
     views = []
     starts = zip(batch.start.tolist(), batch.second.start.tolist(), strict=True)
-    assert any(one != other for one, other in zip(batch.start.tolist(), batch.second.start.tolist(), strict=True))
+    assert any(first != other for first, other in zip(batch.start.tolist(), batch.second.start.tolist(), strict=True))
     for view, ((row, col), (second_row, second_col)) in enumerate(starts):
         apart = []
         for u in range(side):
@@ -136,15 +139,15 @@ def test_mesa_is_equation_2_over_the_tokens_that_both_windows_show(source: Sourc
 def test_mesa_is_zero_for_equal_windows_and_weights_and_not_otherwise(source: Source, recipe_of: Recipes) -> None:
     recipe = recipe_of(student="radio_test_vit", vit=replace(ADDED, window_share=0.0), average=MESA)
     model, shape = build_model(recipe, source)
-    maps, batch = TokenMaps(source, shape), first_batch(source, recipe)
-    same = replace(batch, second=Look(pixels=batch.pixels, start=batch.start, draws=batch.draws))
+    maps, batch = TokenMaps(source, shape.tokens), first_batch(source, recipe)
+    same = replace(batch, second=SecondView(pixels=batch.pixels, start=batch.start, uniforms=batch.uniforms))
 
-    def apart(one: ViewBatch, average: Any) -> float:
-        assert one.second is not None
+    def apart(batch: ViewBatch, average: Any) -> float:
+        assert batch.second is not None
         with torch.no_grad():
-            x = model.student(unit_pixels(one.pixels), draws=one.draws).spatial
-            seen = average.student(unit_pixels(one.second.pixels), draws=one.second.draws).spatial
-            return float(mesa(x, seen, one, one.second, maps))
+            x = model.student(unit_pixels(batch.pixels), uniforms=batch.uniforms).spatial
+            seen = average.student(unit_pixels(batch.second.pixels), uniforms=batch.second.uniforms).spatial
+            return float(mesa(x, seen, batch, batch.second, maps))
 
     assert apart(same, deepcopy(model)) == 0
     assert apart(batch, deepcopy(model)) > 1e-4  # another window, and other positions
@@ -158,7 +161,7 @@ def test_gradients_of_mesa_agree_with_differences_and_reach_the_student_alone(
 ) -> None:
     batch = first_batch(source, recipe_of())
     assert batch.second is not None
-    maps, side = TokenMaps(source, build_model(recipe_of(), source)[1]), batch.view_set.resolution // 16
+    maps, side = TokenMaps(source, build_model(recipe_of(), source)[1].tokens), batch.view_set.resolution // 16
     student, average = (torch.randn(len(batch.pixels), side, side, 3).double().requires_grad_() for _ in range(2))
     monkeypatch.setattr(Tensor, "float", Tensor.double)
     assert torch.autograd.gradcheck(lambda x: mesa(x, average, batch, batch.second, maps), student)  # type: ignore[arg-type]
@@ -181,10 +184,10 @@ def test_the_weight_of_mesa_is_its_share_of_the_loss(full_cache: Cache, tmp_path
         run_with(recipe_of(steps=1, average=replace(MESA, mesa_weight=weight)), full_cache, tmp_path / str(weight))
         for weight in (1.0, 1001.0)
     ]
-    one, other = (next(row for row in read_history(run.history) if row["loss"]) for run in runs)
-    more = 1000 * (float(one["low/mesa"]) + float(one["high/mesa"]))
+    first, other = (next(row for row in read_history(run.history) if row["loss"]) for run in runs)
+    more = 1000 * (float(first["low/mesa"]) + float(first["high/mesa"]))
     assert more > 1
-    assert float(other["loss"]) - float(one["loss"]) == pytest.approx(more, rel=1e-4)
+    assert float(other["loss"]) - float(first["loss"]) == pytest.approx(more, rel=1e-4)
 
 
 def test_what_is_scored_and_exported_is_the_average(full_cache: Cache, tmp_path: Path, recipe_of: Recipes) -> None:
@@ -203,7 +206,7 @@ def test_what_is_scored_and_exported_is_the_average(full_cache: Cache, tmp_path:
     assert torch.allclose(exported.double(), folded, atol=1e-5)
     assert not torch.allclose(expected, follow.pairs[-1][0], atol=1e-4)
     plain = run_with(recipe_of(steps=5), full_cache, tmp_path / "plain")
-    scores = [read_json(one.metrics)["evaluations"][-1]["teachers"]["any"]["fidelity"] for one in (run, plain)]
+    scores = [read_json(found.metrics)["evaluations"][-1]["teachers"]["any"]["fidelity"] for found in (run, plain)]
     assert scores[0] != scores[1]
 
 
@@ -226,5 +229,5 @@ def test_mesa_without_an_average_is_refused(recipe_of: Recipes) -> None:
         recipe_of(average=AverageSettings(mesa_weight=0.5))
     assert str(refusal.value) == (
         "train recipe cannot be used:\n  average.mesa_weight: MESA compares the student with its moving average, "
-        "and there is none (set average.decay)"
+        "but this run keeps no moving average (set average.decay)"
     )

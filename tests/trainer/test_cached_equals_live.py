@@ -10,7 +10,10 @@ from live import Learnt, LiveBatches, learn, make_cache, small_recipe, write_ima
 from storage_schemas.cache import Cache
 from trainer.data.dataset import CachedBatches
 from trainer.data.source import open_source
-from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
+from trainer.settings.student import HeadSettings
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_every_loss_from_a_float32_cache_is_that_of_teachers_run_in_the_step(
     live = learn(student(steps), source, LiveBatches(source=source, choices=small_recipe("float32").teachers)).losses
     assert len(cached) == steps
     assert max(cached) > 1.05 * min(cached)
-    apart = max(abs(one - other) / other for one, other in zip(cached, live, strict=True))
+    apart = max(abs(loss - other) / other for loss, other in zip(cached, live, strict=True))
     print(f"{steps} steps: losses from {max(cached):.3f} to {min(cached):.3f}, apart by at most {apart:.1e}")
     assert apart <= 1e-4
 
@@ -73,7 +76,7 @@ def test_a_rounded_cache_costs_less_than_a_hundredth_of_fidelity(
 ) -> None:
     encoding, source = rounded[0], open_source(rounded[1])
     fine, coarse = from_exact(steps).scores, learn(student(steps), source, CachedBatches(source=source)).scores
-    for name, one in fine.teachers.items():
+    for name, teacher in fine.teachers.items():
         found = coarse.teachers[name].fidelity
-        print(f"{encoding}, {steps} steps: {name} {found:.5f}, {found / one.fidelity - 1:+.1e} from float32")
-        assert found == pytest.approx(one.fidelity, rel=0.01)
+        print(f"{encoding}, {steps} steps: {name} {found:.5f}, {found / teacher.fidelity - 1:+.1e} from float32")
+        assert found == pytest.approx(teacher.fidelity, rel=0.01)

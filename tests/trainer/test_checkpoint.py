@@ -1,13 +1,21 @@
-"""Nothing in a checkpoint runs, and one that is not whole is refused in one message."""
+"""Checkpoints: written whole and flushed; no code in them is run; their contents do not change between versions."""
 
+import os
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from storage_schemas.cache import Cache
 from storage_schemas.format.errors import CorruptionError
-from trainer.run.checkpoint import read_checkpoint
+from trainer.run.checkpoint import read_checkpoint, steps_in_checkpoint
+from trainer.run.train import train
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import AverageSettings
+from trainer.settings.student import VitSettings
 
 
 class Opened:
@@ -41,7 +49,7 @@ def test_nothing_in_a_checkpoint_runs(tmp_path: Path) -> None:
     (tmp_path / "old.ckpt").write_bytes(pickle.dumps({"global_step": Opened()}, protocol=2))
     for name in ("new.ckpt", "old.ckpt"):
         assert refusal_of(tmp_path / name).startswith(
-            f"checkpoint is damaged:\n  {tmp_path / name}: not weights and numbers alone, or not whole ("
+            f"checkpoint is damaged:\n  {tmp_path / name}: is not whole, or holds more than tensors and numbers ("
         )
 
 
@@ -49,6 +57,65 @@ def test_nothing_in_a_checkpoint_runs(tmp_path: Path) -> None:
 def test_a_checkpoint_that_was_cut_is_refused(left: float, tmp_path: Path) -> None:
     body = whole(tmp_path / "last.ckpt")
     (tmp_path / "last.ckpt").write_bytes(body[: left if isinstance(left, int) else int(left * len(body))])
-    assert "; nothing in it was run (put it back from a copy, or delete the run's folder" in refusal_of(
+    assert "; no code in it was run (restore it from a copy, or delete the run's folder" in refusal_of(
         tmp_path / "last.ckpt"
     )
+
+
+def test_a_folder_without_a_checkpoint_has_no_steps_behind_it(tmp_path: Path) -> None:
+    assert steps_in_checkpoint(tmp_path / "last.ckpt") == 0
+    whole(tmp_path / "last.ckpt")
+    assert steps_in_checkpoint(tmp_path / "last.ckpt") == 3
+
+
+def test_a_checkpoint_and_then_its_name_are_flushed(
+    full_cache: Cache, tmp_path: Path, recipe_of: Callable[..., TrainRecipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    run = train(recipe_of(steps=1), full_cache.store.uri, tmp_path, lambda _: None)
+    written = flushed.index(run.checkpoint.stat().st_ino)
+    assert flushed[written + 1] == tmp_path.stat().st_ino
+    assert not list(tmp_path.glob("*.partial"))
+
+
+BLOCK = [
+    *("attn.proj.bias", "attn.proj.weight", "attn.qkv.bias", "attn.qkv.weight"),
+    *("mlp.fc1.bias", "mlp.fc1.weight", "mlp.fc2.bias", "mlp.fc2.weight"),
+    *("norm1.bias", "norm1.weight", "norm2.bias", "norm2.weight"),
+]
+HEAD = ["between.0.bias", "between.0.weight", "first.bias", "first.weight", "last.bias", "last.weight"]
+MODEL = {
+    *(f"student.backbone.blocks.N.{name}" for name in BLOCK),
+    *(f"student.{name}" for name in ("mean", "std", "backbone.class_tokens", "backbone.registers")),
+    *(f"student.backbone.{name}" for name in ("positions.grid", "patch_embed.proj.weight")),
+    *(f"heads.{teacher}_spatial.adaptor.{name}" for teacher in ("any", "canvas", "fixed") for name in HEAD),
+    *(f"heads.{teacher}_summary.{name}" for teacher in ("any", "fixed") for name in HEAD),
+}
+"""Names of all tensors of a model, with N for the number of a block."""
+
+
+def test_the_names_in_a_checkpoint_are_those_of_every_version(
+    full_cache: Cache, tmp_path: Path, recipe_of: Callable[..., TrainRecipe]
+) -> None:
+    # another name, of a module without weights too, and a run that another version began could not be resumed, or
+    # would end in other bytes
+    vit = VitSettings(position_grid=8, registers=2, global_blocks=2)
+    recipe = recipe_of(student="radio_test_vit", vit=vit, steps=1, average=AverageSettings(decay=0.9))
+    run = train(recipe, full_cache.store.uri, tmp_path, lambda _: None)
+    checkpoint = read_checkpoint(run.checkpoint)
+    assert list(checkpoint) == [
+        *("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "callbacks"),
+        *("optimizer_states", "lr_schedulers"),
+    ]
+    weights = checkpoint["state_dict"]
+    names = {re.sub(r"blocks\.\d+\.", "blocks.N.", name) for name in weights}
+    assert names == {f"{model}.{name}" for model in ("model", "average") for name in MODEL}
+    modules = {name.partition(".")[0] for name in weights._metadata}
+    assert modules == {"", "model", "maps", "average"}
+    sets, teachers = ("high-64", "low-32", "low-48"), ("any", "canvas", "fixed")
+    maps = {f"maps.maps.{view_set}/{teacher}" for view_set in sets for teacher in teachers}
+    maps |= {"maps.maps", "maps.own", *(f"maps.own.{view_set}" for view_set in sets)}
+    assert {name for name in weights._metadata if re.fullmatch(r"maps\.\w+(\.[^.]+)?", name)} == maps
+    state = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    assert state == [{"step": 1}]

@@ -14,7 +14,9 @@ from storage_schemas.format.errors import SettingError
 from trainer.__main__ import main
 from trainer.options import train_options
 from trainer.recipes import RECIPES
-from trainer.settings.config import DataSettings, LossSettings, OptimiserSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import LossSettings, OptimiserSettings
+from trainer.settings.running import DataSettings
 from trainer.settings.student import HeadSettings, VitSettings
 
 BLOCKED = """
@@ -125,7 +127,7 @@ def test_every_recipe_carries_its_name() -> None:
         (["train"], "error: CACHE cannot be used:\n  --cache: is not given (make … CACHE=…)\n"),
         (
             ["train", "--recipe", "huge"],
-            "error: recipe cannot be used:\n  huge: is no training recipe (there are demo, small, ",
+            "error: recipe cannot be used:\n  huge: is not a training recipe (the training recipes are demo, small, ",
         ),
         (
             ["train", "--cache", "{empty}"],
@@ -134,7 +136,8 @@ def test_every_recipe_carries_its_name() -> None:
         ),
         (
             ["train", "--cache", "{full}", "--runs", "{empty}", "--student", "vit_tinny_patch16_224"],
-            "error: student cannot be used:\n  vit_tinny_patch16_224: is no timm model (nearest: vit_tiny_patch16_",
+            "error: student cannot be used:\n"
+            "  vit_tinny_patch16_224: is not a timm model (similar names: vit_tiny_patch16_",
         ),
         (
             ["train", "--cache", "{full}", "--runs", "{empty}", "--steps", "0"],
@@ -172,12 +175,12 @@ def test_every_wrong_setting_is_named_at_once() -> None:
     assert [str(problem) for problem in refusal.value.problems] == [
         "vit.position_grid: 0 is less than 1",
         "heads.transformer_blocks: -1 is less than 0",
-        "vit.windows: 6 1 6 are not different numbers of 2 tokens or more",
+        "vit.windows: 6 1 6 must be different numbers, each at least 2",
         "vit.position_dropout: 1.0 is not in [0, 1)",
         "vit.window_share: 1.5 is not in [0, 1]",
         "data.batch_low: 0 is less than 1",
-        "loss.spatial_weight: nan is not a number from 0 up",
-        "loss.teacher_weights.a: -1.0 is not a number from 0 up",
+        "loss.spatial_weight: nan is not a finite number of at least 0",
+        "loss.teacher_weights.a: -1.0 is not a finite number of at least 0",
         "optimiser.lr: inf is not a positive number",
         "data.proportions.low-32: 0.0 is not a positive number",
         "optimiser.gradient_clip: 0.0 is not a positive number",

@@ -21,7 +21,7 @@ Recipes = Callable[..., TrainRecipe]
 def test_noise_is_on_the_weights_of_linear_layers_and_nowhere_else(full_cache: Cache, recipe_of: Recipes) -> None:
     model, _ = build_model(recipe_of(student="radio_test_vit"), open_source(full_cache))
     damped = damped_weights(model, 0.1, seed=0)
-    linear = {f"{name}.weight" for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert set(damped) == linear
     assert {"student.backbone.blocks.0.attn.qkv.weight", "heads.any_spatial.adaptor.last.weight"} <= linear
     assert "student.backbone.patch_embed.proj.weight" not in linear
@@ -38,10 +38,10 @@ def test_noise_is_normal_of_the_asked_width_around_the_weights() -> None:
 
 def test_a_seed_gives_the_same_noise_again_and_another_seed_other_noise() -> None:
     layer = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
-    one, again, other = (damped_weights(layer, 0.1, seed) for seed in (0, 0, 1))
-    assert torch.equal(one["0.weight"], again["0.weight"])
-    assert not torch.equal(one["0.weight"], other["0.weight"])
-    assert not torch.equal(one["0.weight"] / layer[0].weight, one["1.weight"] / layer[1].weight)
+    first, again, other = (damped_weights(layer, 0.1, seed) for seed in (0, 0, 1))
+    assert torch.equal(first["0.weight"], again["0.weight"])
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+    assert not torch.equal(first["0.weight"] / layer[0].weight, first["1.weight"] / layer[1].weight)
 
 
 def test_the_gradient_of_a_weight_is_that_under_noise_times_the_noise() -> None:

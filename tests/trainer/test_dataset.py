@@ -25,8 +25,8 @@ def dataset(full_cache: Cache) -> CachedBatches:
     return CachedBatches(source=open_source(full_cache))
 
 
-def read(full_cache: Cache, rows: list[int], deal: int = 0) -> ViewBatch:
-    part = StepPart(view_set=LOW_48, rows=np.array(rows), deals=np.full(len(rows), deal))
+def read(full_cache: Cache, rows: list[int], epoch: int = 0) -> ViewBatch:
+    part = StepPart(view_set=LOW_48, rows=np.array(rows), epochs=np.full(len(rows), epoch))
     [batch] = dataset(full_cache)[(training_request(part, seed=0),)]
     return batch
 
@@ -53,10 +53,10 @@ def test_targets_are_the_stored_features_and_the_teachers_starts(full_cache: Cac
     assert_array_equal(batch.targets["any"].summary.numpy(), summary.read([13, 2, 7]))
 
 
-def test_a_view_is_seen_from_the_same_start_in_one_meeting_and_from_many_over_meetings(full_cache: Cache) -> None:
+def test_a_view_has_the_same_window_in_one_epoch_and_others_in_other_epochs(full_cache: Cache) -> None:
     assert torch.equal(read(full_cache, [3, 4]).start, read(full_cache, [3, 4]).start)
     assert torch.equal(read(full_cache, [3, 4]).start[1], read(full_cache, [4]).start[0])
-    met = {tuple(read(full_cache, [3], deal).start[0].tolist()) for deal in range(40)}
+    met = {tuple(read(full_cache, [3], epoch).start[0].tolist()) for epoch in range(40)}
     assert met == {(0, 0), (0, 1), (1, 0), (1, 1)}
 
 
@@ -64,7 +64,9 @@ def test_every_heldout_view_is_asked_for_once_in_batches_of_one_set(full_cache: 
     source = open_source(full_cache)
     requests = heldout_requests(source, SIZES, seed=0)
     asked = [(request.view_set, row) for request in requests for row in request.rows.tolist()]
-    held = [(view_set, row) for view_set, one in source.sets.items() for row in one.rows["heldout"].tolist()]
+    held = [
+        (view_set, row) for view_set, set_source in source.sets.items() for row in set_source.rows["heldout"].tolist()
+    ]
     assert asked == held
     assert max(len(request.rows) for request in requests) == 2
     again = heldout_requests(source, {"low": 1, "high": 1}, seed=0)
@@ -74,7 +76,7 @@ def test_every_heldout_view_is_asked_for_once_in_batches_of_one_set(full_cache: 
 
 
 def test_no_training_request_shares_a_window_key_with_a_heldout_one(full_cache: Cache) -> None:
-    part = StepPart(view_set=LOW_48, rows=np.array([0]), deals=np.array([0]))
+    part = StepPart(view_set=LOW_48, rows=np.array([0]), epochs=np.array([0]))
     heldout = {
         key for request in heldout_requests(open_source(full_cache), SIZES, seed=0) for key in request.window_keys
     }

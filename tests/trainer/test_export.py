@@ -48,8 +48,8 @@ def built(
 def exported(source: Source, built: tuple[DistilledModel, StudentShape], folder: Path) -> RunFolder:
     run = RunFolder(path=folder)
     teachers = {
-        name: {"channels": one.manifest.spec.dim, "summary_channels": one.manifest.spec.summary_dim}
-        for name, one in source.teachers.items()
+        name: {"channels": teacher.manifest.spec.dim, "summary_channels": teacher.manifest.spec.summary_dim}
+        for name, teacher in source.teachers.items()
     }
     name = built[0].student.name
     about = {"student": name, "image_size": None, "vit": asdict(STUDENTS[name]), "heads": asdict(HEADS)}
@@ -58,7 +58,7 @@ def exported(source: Source, built: tuple[DistilledModel, StudentShape], folder:
 
 
 def maps(source: Source) -> dict[str, PhiS]:
-    return {name: one.phi_s for name, one in source.teachers.items()}
+    return {name: teacher.phi_s for name, teacher in source.teachers.items()}
 
 
 def test_what_comes_back_is_the_student_with_heads_in_raw_teacher_units(
@@ -91,9 +91,9 @@ def test_exporting_leaves_the_model_as_it_is(
 def test_the_same_student_is_exported_to_the_same_bytes(
     source: Source, built: tuple[DistilledModel, StudentShape], tmp_path: Path
 ) -> None:
-    one, other = (exported(source, built, tmp_path / name) for name in "ab")
-    assert one.weights.read_bytes() == other.weights.read_bytes()
-    assert read_json(one.card) == read_json(other.card)
+    first, other = (exported(source, built, tmp_path / name) for name in "ab")
+    assert first.weights.read_bytes() == other.weights.read_bytes()
+    assert read_json(first.card) == read_json(other.card)
 
 
 def test_a_weight_that_is_no_number_is_not_exported(
@@ -119,7 +119,7 @@ def test_a_folder_without_a_student_is_refused(tmp_path: Path) -> None:
         trainer.load(tmp_path)
     assert str(refusal.value) == (
         f"student is missing:\n  {tmp_path}: holds no student.json "
-        "(finish the run: the same `make train` goes on where it stopped)"
+        "(finish the run: repeat its `make train` command, and it resumes)"
     )
 
 
@@ -132,7 +132,7 @@ def test_weights_that_are_not_the_cards_are_refused(
     run.weights.write_bytes(body)
     with pytest.raises(CorruptionError) as refusal:
         trainer.load(tmp_path)
-    assert str(refusal.value) == f"student is damaged:\n  {run.weights}: is not the file its card names"
+    assert str(refusal.value) == f"student is damaged:\n  {run.weights}: is not the file that its card names"
 
 
 def test_a_card_of_another_version_is_refused(
@@ -143,5 +143,5 @@ def test_a_card_of_another_version_is_refused(
     with pytest.raises(ContractError) as refusal:
         trainer.load(tmp_path)
     assert str(refusal.value) == (
-        f"student card breaks the storage contract:\n  {run.card}: is of version 3, this Stillhouse reads 2"
+        f"student card breaks the storage contract:\n  {run.card}: has version 3, but this Stillhouse reads version 2"
     )

@@ -48,11 +48,11 @@ def test_a_perfect_match_is_infinite() -> None:
     ("teacher", "student", "found"),
     [
         (torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2), "1 held-out tokens are too few"),
-        (torch.ones(2, 1, 1, 2), torch.zeros(2, 1, 1, 2), "variance 0.0 and error 1.0 give no ratio"),
+        (torch.ones(2, 1, 1, 2), torch.zeros(2, 1, 1, 2), "variance 0.0 over error 1.0 is not a fidelity"),
         (
             torch.eye(2).reshape(2, 1, 1, 2),
             torch.full((2, 1, 1, 2), torch.nan),
-            "variance 0.25 and error nan give no ratio",
+            "variance 0.25 over error nan is not a fidelity",
         ),
     ],
 )

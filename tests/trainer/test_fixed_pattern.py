@@ -16,7 +16,10 @@ from trainer.data.batch import TeacherTargets, ViewBatch, unit_pixels
 from trainer.data.dataset import BatchRequest, CachedBatches
 from trainer.data.source import Source, open_source
 from trainer.learning.module import Distillation
-from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
+from trainer.settings.student import HeadSettings
 
 RESOLUTION = 128
 STEPS = 300
@@ -35,12 +38,12 @@ class Patterned(Dataset):
     def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[ViewBatch]:
         """Read one batch for each request."""
         return [
-            replace(batch, targets={name: self._spoilt(name, one) for name, one in batch.targets.items()})
+            replace(batch, targets={name: self._spoilt(name, target) for name, target in batch.targets.items()})
             for batch in self.cached[requests]
         ]
 
-    def _spoilt(self, name: str, one: TeacherTargets) -> TeacherTargets:
-        return replace(one, spatial=one.spatial.float() + self.patterns[name])
+    def _spoilt(self, name: str, target: TeacherTargets) -> TeacherTargets:
+        return replace(target, spatial=target.spatial.float() + self.patterns[name])
 
 
 def pattern_share(module: Distillation, source: Source, patterns: Mapping[str, Tensor]) -> dict[str, float]:
@@ -65,10 +68,10 @@ def pattern_share(module: Distillation, source: Source, patterns: Mapping[str, T
 def learn_patterns(folder: Path, images: Path, margin: int, teachers: Sequence[str]) -> dict[str, float]:
     """Train on teachers with patterns, windows moving by so many patches, and say what the student took over."""
     source = open_source(make_cache(small_recipe("float32", teachers, margin=margin, **VIEWS), images, folder))
-    [one] = source.sets.values()
+    [set_source] = source.sets.values()
     random = torch.Generator().manual_seed(0)
     patterns = {}
-    for name, seen in one.features.items():
+    for name, seen in set_source.features.items():
         direction = torch.randn(source.teachers[name].manifest.spec.dim, generator=random)
         strength = torch.randint(0, 2, (seen.tokens, seen.tokens, 1), generator=random) * 2.0 - 1
         patterns[name] = (strength - strength.mean()) * direction

@@ -15,16 +15,17 @@ from storage_schemas.format.teacher import TeacherSpec
 from trainer.__main__ import main
 from trainer.data.dataset import CachedBatches
 from trainer.data.loader import Batches, Share, TrainingStream
-from trainer.data.schedule import make_course
+from trainer.data.schedule import make_schedule
 from trainer.data.source import Source, open_source
-from trainer.settings.config import DataSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.running import DataSettings
 
 Recipes = Callable[..., TrainRecipe]
 
 
 def stream(source: Source, recipe: TrainRecipe, rank: int = 0, world: int = 1) -> TrainingStream:
     dataset, share = CachedBatches(source=source), Share(rank=rank, world=world)
-    return TrainingStream(dataset, make_course(source, recipe), recipe, share)
+    return TrainingStream(dataset, make_schedule(source, recipe), recipe, share)
 
 
 def plain(step: Batches) -> list[tuple[Any, ...]]:
@@ -34,7 +35,10 @@ def plain(step: Batches) -> list[tuple[Any, ...]]:
             part.view_set.name,
             part.start.flatten().tolist(),
             part.pixels.double().sum(dim=(1, 2, 3)).tolist(),
-            [(name, one.start.tolist(), one.spatial.double().sum().item()) for name, one in part.targets.items()],
+            [
+                (name, target.start.tolist(), target.spatial.double().sum().item())
+                for name, target in part.targets.items()
+            ],
         )
         for part in step
     ]
@@ -90,8 +94,8 @@ def test_ranks_share_every_step_and_lose_none_of_it(source: Source, recipe_of: R
     whole = list(stream(source, recipe))
     shares = [list(stream(source, recipe, rank, 2)) for rank in (0, 1)]
     for step, first, second in zip(whole, *shares, strict=True):
-        for part, one, other in zip(step, first, second, strict=True):
-            assert torch.equal(part.pixels[0::2], one.pixels)
+        for part, even, other in zip(step, first, second, strict=True):
+            assert torch.equal(part.pixels[0::2], even.pixels)
             assert torch.equal(part.pixels[1::2], other.pixels)
 
 
@@ -103,22 +107,21 @@ def test_the_wait_for_data_is_counted_and_taken_once(source: Source, recipe_of: 
 
 
 def test_sets_are_drawn_as_often_as_they_have_training_views_unless_told(source: Source, recipe_of: Recipes) -> None:
-    [leg] = make_course(source, recipe_of())
-    decks = leg.order.decks
-    assert {view_set.name: deck.proportion for view_set, deck in decks.items()} == {
+    [stage] = make_schedule(source, recipe_of())
+    assert {view_set.name: found.proportion for view_set, found in stage.order.sets.items()} == {
         "high-64": 7.0,
         "low-32": 8.0,
         "low-48": 11.0,
     }
-    [told] = make_course(source, recipe_of(data=DataSettings(proportions={"low-32": 3.0})))
-    assert {view_set.name: deck.proportion for view_set, deck in told.order.decks.items()} == {"low-32": 3.0}
+    [stage] = make_schedule(source, recipe_of(data=DataSettings(proportions={"low-32": 3.0})))
+    assert {view_set.name: found.proportion for view_set, found in stage.order.sets.items()} == {"low-32": 3.0}
 
 
 def test_a_set_without_training_views_is_refused(source: Source, recipe_of: Recipes) -> None:
-    view_set, one = next(iter(source.sets.items()))
-    held: Any = {"train": one.rows["train"][:0], "heldout": one.rows["heldout"]}
+    view_set, set_source = next(iter(source.sets.items()))
+    held: Any = {"train": set_source.rows["train"][:0], "heldout": set_source.rows["heldout"]}
     with pytest.raises(SettingError) as refusal:
-        make_course(replace(source, sets={**source.sets, view_set: replace(one, rows=held)}), recipe_of())
+        make_schedule(replace(source, sets={**source.sets, view_set: replace(set_source, rows=held)}), recipe_of())
     assert str(refusal.value) == (
         "view sets cannot be used:\n"
         "  high-64: has no training view (leave it out with data.proportions, or cut more views)"

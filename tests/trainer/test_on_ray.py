@@ -28,14 +28,14 @@ def command(package: str, cache: Cache, runs: Path, more: str) -> list[str]:
 
 def process_of(runs: Path, rank: int) -> int:
     """Return the trainer of that rank, by what Linux knows of it."""
-    for one in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            words, told = ((one / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+            words, told = ((process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
         except OSError:
             continue  # it is gone, or not ours
         trains_there = words[1:4] == [b"-m", b"trainer", b"train"] and str(runs).encode() in words
         if trains_there and f"RANK={rank}".encode() in told:
-            return int(one.name)
+            return int(process.name)
     raise AssertionError(f"no process of rank {rank}")
 
 
@@ -68,6 +68,6 @@ def test_a_run_on_ray_that_lost_a_process_says_so_once_and_goes_on_to_the_losses
     assert not run.card.exists()
     done = subprocess.run(on_ray, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
-    assert "train: going on after step " in done.stdout
+    assert "train: resuming after step " in done.stdout
     assert done.stdout.count("step 60: held-out fidelity") == 1
     assert losses(run) == losses(RunFolder(path=tmp_path / "plain" / "test_vit"))

@@ -1,4 +1,4 @@
-"""Which views a step takes: the same from any start, every view as often as any other, sets in proportion."""
+"""Which views a step uses: the same from any start, every view as often as any other, sets in proportion."""
 
 from collections import Counter
 from itertools import islice
@@ -9,21 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage_schemas.format.views import ViewSet
-from trainer.data.order import Deck, Order, StepPart, shuffled, steps
+from trainer.data.order import Order, ShuffledSet, StepPart, shuffled, steps
 
 LOW_128 = ViewSet(partition="low", resolution=128)
 LOW_192 = ViewSet(partition="low", resolution=192)
 HIGH_256 = ViewSet(partition="high", resolution=256)
 
 
-def deck(views: int, *, rows_per_shard: int = 4, proportion: float | None = None, first: int = 0) -> Deck:
+def shuffled_set(
+    views: int, *, rows_per_shard: int = 4, proportion: float | None = None, first: int = 0
+) -> ShuffledSet:
     rows = np.arange(first, first + views, dtype=np.int64)
-    return Deck(rows=rows, rows_per_shard=rows_per_shard, proportion=float(views if proportion is None else proportion))
+    return ShuffledSet(
+        rows=rows, rows_per_shard=rows_per_shard, proportion=float(views if proportion is None else proportion)
+    )
 
 
 def order(seed: int = 0, **changes: object) -> Order:
     fields = {
-        "decks": {LOW_128: deck(10), LOW_192: deck(23), HIGH_256: deck(7, first=3)},
+        "sets": {LOW_128: shuffled_set(10), LOW_192: shuffled_set(23), HIGH_256: shuffled_set(7, first=3)},
         "batches": {"low": 4, "high": 2},
         "window_shards": 2,
     }
@@ -31,11 +35,19 @@ def order(seed: int = 0, **changes: object) -> Order:
 
 
 def plain(step: tuple[StepPart, ...]) -> list[tuple[str, list[int], list[int]]]:
-    return [(part.view_set.name, part.rows.tolist(), part.deals.tolist()) for part in step]
+    return [(part.view_set.name, part.rows.tolist(), part.epochs.tolist()) for part in step]
+
+
+def test_the_order_of_a_seed_never_changes() -> None:
+    # a run that another version began goes on with the same views: these are the steps of its seed
+    assert [plain(step) for step in islice(steps(order(seed=3)), 40, 42)] == [
+        [("low-192", [9, 2, 1, 3], [4, 4, 4, 4]), ("high-256", [5, 8], [11, 11])],
+        [("low-128", [0, 5, 4, 6], [6, 6, 6, 6]), ("high-256", [7, 3], [11, 11])],
+    ]
 
 
 @given(seed=st.integers(0, 5), start=st.integers(0, 60))
-def test_a_run_that_starts_at_any_step_meets_what_an_undisturbed_run_meets_from_there(seed: int, start: int) -> None:
+def test_a_run_that_starts_at_any_step_uses_what_an_undisturbed_run_uses_from_there(seed: int, start: int) -> None:
     undisturbed = [plain(step) for step in islice(steps(order(seed)), start, start + 12)]
     assert [plain(step) for step in islice(steps(order(seed), start), 12)] == undisturbed
 
@@ -51,41 +63,41 @@ def test_every_step_takes_one_set_of_each_partition_low_first_and_full_batches()
 
 
 def test_a_partition_that_is_not_cached_takes_no_part() -> None:
-    lone = order(decks={HIGH_256: deck(7)}, batches={"high": 2})
+    lone = order(sets={HIGH_256: shuffled_set(7)}, batches={"high": 2})
     assert [part.view_set for part in next(steps(lone))] == [HIGH_256]
 
 
 @given(count=st.integers(1, 80))
-def test_no_view_of_a_set_is_met_twice_more_than_another(count: int) -> None:
-    meetings: dict[ViewSet, Counter[int]] = {view_set: Counter() for view_set in order().decks}
+def test_no_view_of_a_set_is_used_more_than_once_more_than_another(count: int) -> None:
+    uses: dict[ViewSet, Counter[int]] = {view_set: Counter() for view_set in order().sets}
     for step in islice(steps(order()), count):
         for part in step:
-            meetings[part.view_set].update(part.rows.tolist())
-    for view_set, counted in meetings.items():
-        times = [counted[row] for row in order().decks[view_set].rows.tolist()]
+            uses[part.view_set].update(part.rows.tolist())
+    for view_set, counted in uses.items():
+        times = [counted[row] for row in order().sets[view_set].rows.tolist()]
         assert sum(times) == counted.total()
         assert max(times) - min(times) <= 1
 
 
-def test_a_row_is_numbered_by_how_often_it_was_met_before() -> None:
-    met: Counter[tuple[ViewSet, int]] = Counter()
+def test_the_epoch_of_a_row_is_how_often_it_was_used_before() -> None:
+    used: Counter[tuple[ViewSet, int]] = Counter()
     for step in islice(steps(order()), 80):
         for part in step:
-            for row, deal in zip(part.rows.tolist(), part.deals.tolist(), strict=True):
-                assert deal == met[part.view_set, row]
-                met[part.view_set, row] += 1
+            for row, epoch in zip(part.rows.tolist(), part.epochs.tolist(), strict=True):
+                assert epoch == used[part.view_set, row]
+                used[part.view_set, row] += 1
 
 
 def test_sets_of_a_partition_are_drawn_in_their_proportions() -> None:
-    decks = {LOW_128: deck(10, proportion=1), LOW_192: deck(10, proportion=3)}
-    drawn = Counter(step[0].view_set for step in islice(steps(order(decks=decks, batches={"low": 2})), 4000))
+    sets = {LOW_128: shuffled_set(10, proportion=1), LOW_192: shuffled_set(10, proportion=3)}
+    drawn = Counter(step[0].view_set for step in islice(steps(order(sets=sets, batches={"low": 2})), 4000))
     # a binomial count of 4000 draws at 1/4 lies within 5 standard deviations (137) of its mean
     assert abs(drawn[LOW_128] - 1000) < 137
 
 
-def test_an_epoch_is_long_enough_for_every_partition() -> None:
+def test_a_cycle_is_long_enough_for_every_partition() -> None:
     # 33 low views at 4 a step make 9 steps, 7 high views at 2 a step make 4
-    assert order().steps_per_epoch == 9
+    assert order().steps_per_cycle == 9
 
 
 def test_the_shares_of_all_ranks_are_the_step() -> None:
@@ -93,12 +105,12 @@ def test_the_shares_of_all_ranks_are_the_step() -> None:
     shares = [part.share(rank, 2) for rank in range(2)]
     assert sorted(np.concatenate([share.rows for share in shares])) == sorted(part.rows)
     assert [len(share.rows) for share in shares] == [2, 2]
-    assert shares[1].deals.tolist() == part.deals[1::2].tolist()
+    assert shares[1].epochs.tolist() == part.epochs[1::2].tolist()
 
 
 @given(views=st.integers(1, 60), window=st.integers(1, 5), number=st.integers(0, 3))
 def test_a_shuffle_keeps_every_row_and_opens_a_window_of_shards_at_a_time(views: int, window: int, number: int) -> None:
-    rows = shuffled(deck(views), window, (0, "deal", number))
+    rows = shuffled(shuffled_set(views), window, (0, "epoch", number))
     assert sorted(rows) == list(range(views))
     shards = rows // 4
     finished: set[int] = set()
@@ -109,17 +121,17 @@ def test_a_shuffle_keeps_every_row_and_opens_a_window_of_shards_at_a_time(views:
         assert len(started - finished) <= window
 
 
-def test_rows_of_one_window_mix_and_windows_change_with_the_deal() -> None:
-    one, two = (shuffled(deck(400), 4, (0, "deal", number)) for number in (0, 1))
-    assert len(set((one[:16] // 4).tolist())) == 4
-    assert set(one[:16].tolist()) != set(two[:16].tolist())
-    assert (one[:16] // 4).tolist() != sorted((one[:16] // 4).tolist())
+def test_rows_of_one_window_mix_and_windows_change_with_the_epoch() -> None:
+    first, second = (shuffled(shuffled_set(400), 4, (0, "epoch", number)) for number in (0, 1))
+    assert len(set((first[:16] // 4).tolist())) == 4
+    assert set(first[:16].tolist()) != set(second[:16].tolist())
+    assert (first[:16] // 4).tolist() != sorted((first[:16] // 4).tolist())
 
 
 @pytest.mark.parametrize("start", [0, 7, 1000])
-def test_the_end_of_one_deal_and_the_start_of_the_next_share_a_batch(start: int) -> None:
-    lone = order(decks={LOW_128: deck(10)}, batches={"low": 4})
+def test_the_end_of_one_epoch_and_the_start_of_the_next_share_a_batch(start: int) -> None:
+    lone = order(sets={LOW_128: shuffled_set(10)}, batches={"low": 4})
     stream = [int(row) for step in islice(steps(lone, start), 20) for row in step[0].rows]
     skipped = -start * 4 % 10
-    deals = [stream[place : place + 10] for place in range(skipped, len(stream) - 9, 10)]
-    assert all(sorted(dealt) == list(range(10)) for dealt in deals)
+    epochs = [stream[place : place + 10] for place in range(skipped, len(stream) - 9, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)

@@ -13,8 +13,8 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, MissingError, SettingError
 from trainer.__main__ import main
 from trainer.export import ExportedStudent
-from trainer.portable.picture_size import PictureSize
-from trainer.portable.portable import named_outputs, write_portable
+from trainer.portable.image_size import ImageSize
+from trainer.portable.write import named_outputs, write_portable
 from trainer.run.train import train
 from trainer.settings.config import TrainRecipe
 from trainer.settings.student import VitSettings
@@ -45,7 +45,7 @@ def added(folders: dict[str, Path]) -> ExportedStudent:
     return trainer.load(folders["radio_test_vit"])
 
 
-ANY = PictureSize()
+ANY = ImageSize()
 SIZES = [(64, 96), (32, 48), (112, 64), (128, 128)]
 """Heights and widths (pixels), on the grid of positions and beyond it."""
 
@@ -55,12 +55,12 @@ SIZES = [(64, 96), (32, 48), (112, 64), (128, 128)]
     [
         pytest.param("test_vit", ANY, SIZES, marks=pytest.mark.slow),
         ("radio_test_vit", ANY, SIZES),
-        ("radio_test_vit", PictureSize(height=64, width=96, window=2), [(64, 96)]),
+        ("radio_test_vit", ImageSize(height=64, width=96, window=2), [(64, 96)]),
     ],
 )
 @torch.no_grad()
 def test_a_program_of_torch_gives_every_output_for_any_number_of_pictures_of_any_size(
-    folders: dict[str, Path], tmp_path: Path, name: str, size: PictureSize, sides: list[tuple[int, int]]
+    folders: dict[str, Path], tmp_path: Path, name: str, size: ImageSize, sides: list[tuple[int, int]]
 ) -> None:
     student = trainer.load(folders[name])
     path = write_portable(student, "torch", size, tmp_path)
@@ -70,8 +70,8 @@ def test_a_program_of_torch_gives_every_output_for_any_number_of_pictures_of_any
         pixels = torch.rand(count, 3, height, width)
         expected = named_outputs(student(pixels, window=size.window))
         assert list(expected) == NAMES
-        for one, other in zip(expected.values(), program(pixels), strict=True):
-            assert torch.allclose(one, other, atol=1e-4)
+        for output, other in zip(expected.values(), program(pixels), strict=True):
+            assert torch.allclose(output, other, atol=1e-4)
 
 
 @pytest.mark.parametrize("window", [None, pytest.param(2, marks=pytest.mark.slow)])
@@ -80,7 +80,7 @@ def test_an_onnx_graph_gives_every_output_by_name_for_pictures_of_any_size(
     added: ExportedStudent, tmp_path: Path, window: int | None
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = write_portable(added, "onnx", PictureSize(window=window), tmp_path)
+    path = write_portable(added, "onnx", ImageSize(window=window), tmp_path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for count, (height, width) in enumerate([(64, 96), (128, 64), (160, 160)], 1):
         pixels = torch.rand(count, 3, height, width)
@@ -93,7 +93,7 @@ def test_an_onnx_graph_gives_every_output_by_name_for_pictures_of_any_size(
 @pytest.mark.slow
 def test_windows_that_torch_cannot_trace_at_every_size_are_refused(added: ExportedStudent, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"cannot be written for pictures of any size: AssertionError: Guard failed"):
-        write_portable(added, "torch", PictureSize(window=2), tmp_path)  # it takes one picture for a special case
+        write_portable(added, "torch", ImageSize(window=2), tmp_path)  # it takes one picture for a special case
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,22 +107,22 @@ def test_a_program_that_cannot_be_for_every_size_is_refused_with_what_to_do(
     with pytest.raises(SettingError) as refusal:
         write_portable(added, "torch", ANY, tmp_path)
     assert str(refusal.value) == (
-        "format torch cannot be used:\n  radio_test_vit: cannot be written for pictures of any size: "
-        "ValueError: a window (name one size, with --height and --width)"
+        "format torch cannot be used:\n  radio_test_vit: cannot be written for images of any size: "
+        "ValueError: a window (choose one size with --height and --width)"
     )
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SettingError) as refusal:
-        write_portable(added, "torch", PictureSize(height=64), tmp_path)
+        write_portable(added, "torch", ImageSize(height=64), tmp_path)
     assert str(refusal.value) == (
-        "picture cannot be used:\n  --height and --width: height and width go together "
-        "(name both, or neither for pictures of any size)"
+        "image cannot be used:\n  --height and --width: only one of the two is given "
+        "(give both, or neither for images of any size)"
     )
 
 
 @torch.no_grad()
 def test_timm_loads_a_backbone_that_is_as_it_builds_it(folders: dict[str, Path], tmp_path: Path) -> None:
     student = trainer.load(folders["test_vit"])
-    path = write_portable(student, "timm", PictureSize(height=64, width=64), tmp_path)
+    path = write_portable(student, "timm", ImageSize(height=64, width=64), tmp_path)
     backbone = timm.create_model("test_vit", img_size=64, num_classes=0, checkpoint_path=str(path)).eval()
     pixels, own = torch.rand(2, 3, 64, 64), student.card["pixels"]
     mean, std = (torch.tensor(own[name]).reshape(3, 1, 1) for name in ("mean", "std"))
@@ -132,10 +132,10 @@ def test_timm_loads_a_backbone_that_is_as_it_builds_it(folders: dict[str, Path],
 
 def test_additions_are_not_written_for_timm(added: ExportedStudent, tmp_path: Path) -> None:
     with pytest.raises(SettingError) as refusal:
-        write_portable(added, "timm", PictureSize(height=64, width=64), tmp_path)
+        write_portable(added, "timm", ImageSize(height=64, width=64), tmp_path)
     assert str(refusal.value) == (
         "format timm cannot be used:\n  radio_test_vit: has RADIO's additions, which timm cannot build "
-        "(take the format torch or onnx)"
+        "(choose the format torch or onnx)"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -152,7 +152,7 @@ def test_what_does_not_agree_with_the_student_is_not_kept(
 
     monkeypatch.setattr(torch.export, "load", damaged)
     with pytest.raises(ContractError, match=r"format torch breaks .*\n  canvas_spatial: differs from the student by"):
-        write_portable(added, "torch", PictureSize(height=64, width=64), tmp_path)
+        write_portable(added, "torch", ImageSize(height=64, width=64), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,7 +161,7 @@ def test_onnx_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(MissingError) as refusal:
-        write_portable(added, "onnx", PictureSize(height=64, width=64), tmp_path)
+        write_portable(added, "onnx", ImageSize(height=64, width=64), tmp_path)
     assert str(refusal.value) == ("ONNX is missing:\n  onnxscript: is not installed (pip install 'stillhouse[onnx]')")
 
 
@@ -173,8 +173,8 @@ def test_the_command_line_writes_beside_the_student_and_refuses_in_one_message(
     assert capsys.readouterr().out == f"export: {tmp_path / 'student.pt2'}\n"
     assert main(f"export {student} --height 40 --width 64".split()) == 2
     assert capsys.readouterr().err == (
-        "error: picture cannot be used:\n  picture of 40 × 64 px: its sides are not multiples of 16 px, what a token "
-        "covers (choose another --height and --width)\n"
+        "error: image cannot be used:\n  image of 40 × 64 px: its sides are not multiples of 16 px, the side "
+        "of a token (choose another --height and --width)\n"
     )
     assert main(["export"]) == 2
     assert capsys.readouterr().err == (
@@ -184,6 +184,6 @@ def test_the_command_line_writes_beside_the_student_and_refuses_in_one_message(
 
 def test_weights_of_the_timm_format_are_the_backbones_alone(folders: dict[str, Path], tmp_path: Path) -> None:
     student = trainer.load(folders["test_vit"])
-    path = write_portable(student, "timm", PictureSize(height=64, width=64), tmp_path)
+    path = write_portable(student, "timm", ImageSize(height=64, width=64), tmp_path)
     weights = safetensors.torch.load_file(path)
     assert weights.keys() == student.student.backbone.state_dict().keys()

@@ -22,6 +22,7 @@ from storage_schemas.format.errors import AbstractStillhouseError, IdentityError
 from storage_schemas.format.geometry import TokenAxis, match_axis, match_tokens
 from storage_schemas.format.phi_s import to_stored
 from storage_schemas.format.stats import PAPER_DISPERSIONS
+from storage_schemas.format.views import ViewSet
 from trainer.__main__ import main
 from trainer.data.source import open_source
 from trainer.report.closing_table import closing_rows
@@ -36,11 +37,15 @@ from trainer.report.views import of_many_images, pictured_views
 from trainer.run.metrics import teacher_facts
 from trainer.run.train import train
 from trainer.run_folder import RunFolder, read_json, write_json
-from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
+from trainer.settings.student import HeadSettings
 
 TEACHERS = ("any", "canvas", "fixed")
 SETS = ("high-64", "low-32", "low-48")
-LOOKS = {"high-64": 2, "low-32": 2, "low-48": 3}
+COLOURS = dict.fromkeys(TEACHERS, 0)
+HELDOUT = {"high-64": 2, "low-32": 2, "low-48": 3}
 """Held-out views of each set: every fifth of 9, 10 and 14."""
 
 
@@ -139,12 +144,12 @@ def expected_facts(cache: Cache, teacher: str) -> list[str]:
     folder = Path(cache.store.uri)
     group = zarr.open_group(folder / "features.zarr" / "teachers" / teacher, mode="r")
     rows = [group[f"{name}/spatial"][:] for name in SETS]
-    tokens = np.concatenate([one.reshape(-1, one.shape[-1]) for one in rows]).astype(np.float64)
-    shards = [one for name in SETS for one in (folder / "features.zarr/teachers" / teacher / name).glob("*/c/**/*")]
+    tokens = np.concatenate([grid.reshape(-1, grid.shape[-1]) for grid in rows]).astype(np.float64)
+    shards = [path for name in SETS for path in (folder / "features.zarr/teachers" / teacher / name).glob("*/c/**/*")]
     dispersion = float(group["stats/dispersion"][()]) if "dispersion" in group["stats"] else None
     return [
-        str(sum(len(one) for one in rows)),
-        bytes_text(sum(one.stat().st_size for one in shards if one.is_file())),
+        str(sum(len(grids) for grids in rows)),
+        bytes_text(sum(path.stat().st_size for path in shards if path.is_file())),
         number_text(float(np.sqrt(np.mean(tokens.mean(axis=0) ** 2)))),
         signed_text(float(tokens.var(axis=0).mean() - 1)),
         number_text(dispersion),
@@ -154,7 +159,7 @@ def expected_facts(cache: Cache, teacher: str) -> list[str]:
 def expected_scores(runs: Path, run: str, teacher: str) -> list[str]:
     """F before the first step and after the last measured one, from the run's own file."""
     scores = json.loads((runs / run / "metrics.json").read_text())["evaluations"]
-    return [number_text(one["teachers"][teacher]["fidelity"]) for one in (scores[0], scores[-1])]
+    return [number_text(score["teachers"][teacher]["fidelity"]) for score in (scores[0], scores[-1])]
 
 
 @pytest.mark.parametrize("teacher", TEACHERS)
@@ -181,12 +186,12 @@ def test_the_table_ends_with_the_path_of_the_page_and_says_that_weights_are_rand
 ) -> None:
     lines: list[str] = []
     make_report(full_cache.store.uri, tmp_path / "none", tmp_path / "page.html", lines.append)
-    assert lines[0] == f"report: no run in {tmp_path / 'none'}: on the cache alone"
+    assert lines[0] == f"report: no run in {tmp_path / 'none'}; this report is about the cache only"
     assert lines[-2].endswith("random weights: a demonstration (any, canvas, fixed)")
     assert lines[-1] == f"report: {tmp_path / 'page.html'}"
     shown = Parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert "No run was found: this report is on the cache alone." in " ".join(shown.text.split())
-    assert len(shown.pictures()) == sum(LOOKS.values()) * (1 + len(TEACHERS))
+    assert "No run was found; this report is about the cache only." in " ".join(shown.text.split())
+    assert len(shown.pictures()) == sum(HELDOUT.values()) * (1 + len(TEACHERS))
 
 
 def test_the_page_needs_nothing_beside_it(page: str) -> None:
@@ -195,10 +200,14 @@ def test_the_page_needs_nothing_beside_it(page: str) -> None:
     assert "http:" not in page
     assert "https:" not in page
     assert {tag for tag, _ in parsed.elements}.isdisjoint({"script", "link", "iframe", "object", "base", "a"})
-    assert all("href" not in one and "srcset" not in one for _, one in parsed.elements)
+    assert all("href" not in attributes and "srcset" not in attributes for _, attributes in parsed.elements)
     assert "url(" not in page
     assert "@import" not in page
-    [policy] = [one["content"] for _, one in parsed.elements if one.get("http-equiv") == "Content-Security-Policy"]
+    [policy] = [
+        attributes["content"]
+        for _, attributes in parsed.elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert len(page.encode()) < 3_000_000
 
@@ -208,7 +217,7 @@ def test_every_picture_is_a_png_with_a_pixel_for_each_token(page: str) -> None:
     canvases, maps = [64 + 16, 32 + 16, 48 + 16], {"any": (4, 2, 3), "canvas": (4, 2, 3), "fixed": (3, 3, 3)}
     student = (4, 2, 3)
     expected = []
-    for place, count in enumerate(LOOKS.values()):
+    for place, count in enumerate(HELDOUT.values()):
         view = [canvases[place]]
         for teacher in TEACHERS:
             coarser = min(student[place], maps[teacher][place])
@@ -223,8 +232,8 @@ def test_the_page_says_what_it_is_of(full_cache: Cache, page: str) -> None:
     source = open_source(full_cache)
     for part in (full_cache.store.uri, "tests", "any of the tests", "any's own", "Random weights: a demonstration."):
         assert part in text
-    for name, one in source.teachers.items():
-        assert one.manifest.digest[:16] in text, name
+    for name, teacher in source.teachers.items():
+        assert teacher.manifest.digest[:16] in text, name
     assert all(f"{value:.3f} rad²" in text and name in text for name, value in PAPER_DISPERSIONS.items())
 
 
@@ -236,18 +245,34 @@ def test_the_page_has_the_residuals_of_every_view_set(full_cache: Cache, page: s
         for teacher in TEACHERS:
             tokens = group[f"{teacher}/{name}/spatial"][:].astype(np.float64)
             flat = tokens.reshape(-1, tokens.shape[-1])
-            residuals = np.sqrt(np.mean(flat.mean(axis=0) ** 2)), flat.var(axis=0).mean() - 1
-            expected += [f"{tokens.shape[1]} × {tokens.shape[2]}", number_text(residuals[0]), signed_text(residuals[1])]
+            mean = float(np.sqrt(np.mean(flat.mean(axis=0) ** 2)))
+            deviation = float(np.sqrt(np.mean((flat.var(axis=0) - 1) ** 2)))
+            mark = "▲ " if max(mean, deviation) > 0.2 else ""
+            expected += [f"{tokens.shape[1]} × {tokens.shape[2]}", mark + number_text(mean), number_text(deviation)]
         assert rows[name][3:] == expected
-        assert int(rows[name][2]) == LOOKS[name]
+        assert int(rows[name][2]) == HELDOUT[name]
     assert [int(cell) for cell in rows["all"][1:3]] == [33 - 7, 7]
+
+
+@pytest.mark.parametrize(("variance", "off"), [((0.7, 1.3), True), ((0.9, 1.1), False), ((1.19, 1.19), False)])
+def test_a_set_is_marked_where_channels_are_off_even_if_they_cancel(
+    full_cache: Cache, variance: tuple[float, float], off: bool
+) -> None:
+    # the mean over channels of the first two variances is 1
+    source, low_32 = open_source(full_cache), ViewSet.parse("low-32")
+    stats = source.teachers["any"].stats
+    changed = replace(stats.sets[low_32], mean=np.zeros(8), variance=np.tile(variance, 4))
+    teacher = replace(source.teachers["any"], stats=replace(stats, sets={**stats.sets, low_32: changed}))
+    page = render_page(replace(source, teachers={**source.teachers, "any": teacher}), "", [], [], [], COLOURS)
+    [cells] = [row[3:6] for row in Parsed(section(page, "PHI-S residuals")).rows if row[0] == "low-32"]
+    assert cells == ["2 × 2", "▲ 0.000" if off else "0.000", number_text(abs(variance[1] - 1))]
 
 
 def test_the_curves_are_those_of_the_history(runs: Path, page: str) -> None:
     with (runs / "whole" / "history.csv").open(newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
     shown = section(page, "Student whole")
-    [points, *_] = [one["points"] for tag, one in Parsed(shown).elements if tag == "polyline"]
+    [points, *_] = [attributes["points"] for tag, attributes in Parsed(shown).elements if tag == "polyline"]
     heights = [float(point.split(",")[1]) for point in (points or "").split()]
     assert len(heights) == len(losses) == 4
     # on a logarithmic axis of falling pixels, heights go with the logarithm
@@ -260,7 +285,7 @@ def test_the_curves_are_those_of_the_history(runs: Path, page: str) -> None:
 
 def drawn(shown: str, title: str) -> list[str]:
     """Return what each dot of a plot says, in their order."""
-    figure = next(one for one in shown.split("<figure>") if f"<figcaption>{title}<" in one)
+    figure = next(part for part in shown.split("<figure>") if f"<figcaption>{title}<" in part)
     return [part.split("</title>")[0] for part in figure.split("<title>")[1:] if ": " in part.split("</title>")[0]]
 
 
@@ -269,13 +294,14 @@ def test_everything_that_evaluation_measured_has_a_curve(runs: Path, page: str) 
     shown, last = section(page, "Student whole"), evaluations[-1]
     for title, kind, named in [("Held-out fidelity", "fidelity", TEACHERS), ("Summary angle", "angle", TEACHERS[::2])]:
         assert drawn(shown, title) == [
-            f"{name}, step {one['step']}: {number_text(one['teachers'][name][kind])}"
+            f"{name}, step {evaluation['step']}: {number_text(evaluation['teachers'][name][kind])}"
             for name in named
-            for one in evaluations
+            for evaluation in evaluations
         ]
     for title, kind in [("Scale variance", "scale"), ("Effective rank", "effective_rank")]:
         assert drawn(shown, title) == [
-            f"whole, step {one['step']}: {number_text(one['student'][kind])}" for one in evaluations
+            f"whole, step {evaluation['step']}: {number_text(evaluation['student'][kind])}"
+            for evaluation in evaluations
         ]
     assert drawn(shown, "Fidelity by resolution") == [
         f"{name}, px {held.split('-')[1]}: {number_text(last['teachers'][name]['sets'][held])}"
@@ -291,9 +317,9 @@ def test_everything_that_evaluation_measured_has_a_curve(runs: Path, page: str) 
 def test_a_table_says_what_the_students_own_features_were_like_first_and_last(runs: Path, page: str) -> None:
     first, *_, last = json.loads((runs / "whole" / "metrics.json").read_text())["evaluations"]
     rows = Parsed(section(page, "Student whole")).rows[-2:]
-    for row, one in zip(rows, (first, last), strict=True):
-        own = one["student"]
-        assert row[:3] == [str(one["step"]), number_text(own["effective_rank"], 1), number_text(own["scale"])]
+    for row, evaluation in zip(rows, (first, last), strict=True):
+        own = evaluation["student"]
+        assert row[:3] == [str(evaluation["step"]), number_text(own["effective_rank"], 1), number_text(own["scale"])]
         assert row[3:] == [number_text(share) for share in own["shares"].values()]
 
 
@@ -305,10 +331,10 @@ def test_a_run_of_one_resolution_has_no_curve_over_several(page: str) -> None:
 
 
 def test_every_kind_of_loss_and_mesa_have_units_and_a_curve(full_cache: Cache, runs: Path) -> None:
-    [*_, one] = find_runs(runs, open_source(full_cache))
-    recipe = {**one.recipe, "loss": {**one.recipe["loss"], "spatial": "smooth", "summary": "cosine"}}
-    history = [{**row, "low/mesa": "0.5", "high/mesa": "0.25"} for row in one.history]
-    plots = run_plots(replace(one, recipe=recipe, history=history), dict.fromkeys(TEACHERS, 0))
+    [*_, result] = find_runs(runs, open_source(full_cache))
+    recipe = {**result.recipe, "loss": {**result.recipe["loss"], "spatial": "smooth", "summary": "cosine"}}
+    history = [{**row, "low/mesa": "0.5", "high/mesa": "0.25"} for row in result.history]
+    plots = run_plots(replace(result, recipe=recipe, history=history), dict.fromkeys(TEACHERS, 0))
     units = {plot.title: plot.unit for plot in plots}
     assert units["Spatial loss"] == "0.9 (1 − cosine) + 0.1 smooth L1, log"
     assert units["Summary loss"] == "1 − cosine, log"
@@ -344,9 +370,9 @@ def test_a_run_with_an_average_that_is_not_finished_is_shown_by_its_average(
     source = open_source(full_cache)
     [averaged], [cut_off, *_] = find_runs(tmp_path, source), find_runs(runs, source)
     views = pictured_views(source)
-    for one, other in zip(predict(averaged, source, views), predict(cut_off, source, views), strict=True):
-        assert list(one) == list(TEACHERS)
-        assert all(np.array_equal(one[name].features, other[name].features) for name in one)
+    for predicted, other in zip(predict(averaged, source, views), predict(cut_off, source, views), strict=True):
+        assert list(predicted) == list(TEACHERS)
+        assert all(np.array_equal(predicted[name].features, other[name].features) for name in predicted)
 
 
 def test_a_student_looks_through_the_teachers_own_window(full_cache: Cache, runs: Path) -> None:
@@ -366,7 +392,7 @@ def test_a_student_looks_through_the_teachers_own_window(full_cache: Cache, runs
             features = to_stored(source.teachers[teacher].phi_s, raw)
             assert np.abs(predicted[teacher].features - features).max() < 1e-5
             target = group[f"teachers/{teacher}/{name}/spatial"][view.row]
-            axis = match_axis(*(TokenAxis(start=0, span=side // 16, tokens=len(one)) for one in (features, target)))
+            axis = match_axis(*(TokenAxis(start=0, span=side // 16, tokens=len(grid)) for grid in (features, target)))
             ours, theirs, common = match_tokens(features, target, axis, axis)
             assert common.all()
             assert predicted[teacher].error == pytest.approx(((ours - theirs) ** 2).mean(axis=2), abs=1e-4)
@@ -374,10 +400,10 @@ def test_a_student_looks_through_the_teachers_own_window(full_cache: Cache, runs
 
 def test_a_picture_lies_where_its_window_lay_in_the_canvas(full_cache: Cache) -> None:
     source = open_source(full_cache)
-    for one in make_pictures(source, pictured_views(source), [], dict.fromkeys(TEACHERS, 0)):
-        resolution = one.view.view_set.resolution
-        for each in one.teachers:
-            row, col = source.sets[one.view.view_set].features[each.teacher].offsets[one.view.row]
+    for picture in make_pictures(source, pictured_views(source), [], dict.fromkeys(TEACHERS, 0)):
+        resolution = picture.view.view_set.resolution
+        for each in picture.teachers:
+            row, col = source.sets[picture.view.view_set].features[each.teacher].offsets[picture.view.row]
             side = resolution + 16
             expected = (100 * 16 * col / side, 100 * 16 * row / side, 100 * resolution / side)
             assert (each.frame.left, each.frame.top, each.frame.side) == pytest.approx(expected, abs=1e-3)
@@ -389,12 +415,12 @@ def test_a_student_that_is_its_teacher_has_the_same_picture_and_no_error(full_ca
     perfect = [
         {
             name: Prediction(features=seen.features.astype(np.float32), error=np.zeros(seen.features.shape[:2]))
-            for name, seen in view.seen.items()
+            for name, seen in view.teachers.items()
         }
         for view in views
     ]
-    for one in make_pictures(source, views, [perfect], dict.fromkeys(TEACHERS, 0)):
-        for each in one.teachers:
+    for picture in make_pictures(source, views, [perfect], dict.fromkeys(TEACHERS, 0)):
+        for each in picture.teachers:
             [student] = each.students
             assert student is not None
             assert student.features == each.features
@@ -403,12 +429,12 @@ def test_a_student_that_is_its_teacher_has_the_same_picture_and_no_error(full_ca
 
 def test_views_are_pictured_of_as_many_images_as_can_be() -> None:
     rows = [{"row": number, "image": image} for number, image in enumerate("aabac")]
-    assert [one["row"] for one in of_many_images(rows)] == [0, 2, 4, 1, 3]
+    assert [row["row"] for row in of_many_images(rows)] == [0, 2, 4, 1, 3]
 
 
 def test_only_held_out_views_are_pictured(full_cache: Cache) -> None:
     views = pictured_views(open_source(full_cache))
-    assert {name: sum(view.view_set.name == name for view in views) for name in SETS} == LOOKS
+    assert {name: sum(view.view_set.name == name for view in views) for name in SETS} == HELDOUT
     assert all(view.row % 5 == 0 for view in views)
 
 
@@ -419,7 +445,7 @@ def test_two_reports_are_the_same_bytes_and_touch_nothing_else(
     before = [(path, path.stat().st_mtime_ns) for folder in folders for path in sorted(folder.rglob("*"))]
     make_report(full_cache.store.uri, runs, tmp_path / "again.html", lambda _: None)
     assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
-    assert [one.name for one in tmp_path.iterdir()] == ["again.html"]
+    assert [path.name for path in tmp_path.iterdir()] == ["again.html"]
     assert [(path, path.stat().st_mtime_ns) for folder in folders for path in sorted(folder.rglob("*"))] == before
 
 
@@ -430,11 +456,11 @@ def test_a_run_that_has_only_begun_has_dashes(full_cache: Cache, runs: Path, tmp
     make_report(full_cache.store.uri, tmp_path / "runs", tmp_path / "page.html", lines.append)
     assert [line.split()[-4:] for line in lines[0].splitlines()[3:6]] == 3 * [["new", "—", "—", "—/4"]]
     text = Parsed((tmp_path / "page.html").read_text(encoding="utf-8")).text
-    assert text.count("no weights for this view yet") == sum(LOOKS.values()) * len(TEACHERS)
+    assert text.count("no weights for this view yet") == sum(HELDOUT.values()) * len(TEACHERS)
 
 
 def test_a_folder_of_one_run_is_reported_by_its_name(full_cache: Cache, runs: Path) -> None:
-    assert [one.name for one in find_runs(runs / "whole", open_source(full_cache))] == ["whole"]
+    assert [result.name for result in find_runs(runs / "whole", open_source(full_cache))] == ["whole"]
 
 
 def test_names_from_outside_cannot_become_markup(full_cache: Cache) -> None:
@@ -467,7 +493,7 @@ def test_without_statistics_the_command_that_measures_them_is_named(
 ) -> None:
     cache_maker(tmp_path / "cache").views().teacher(specs["any"])
     assert refusal(MissingError, str(tmp_path / "cache"), tmp_path, tmp_path / "page.html") == (
-        "statistics is missing:\n  teachers/any/stats: its features were never measured (run `make stats`)"
+        "statistics is missing:\n  teachers/any/stats: the features were never measured (run `make stats`)"
     )
 
 
@@ -480,7 +506,7 @@ def test_a_run_of_another_cache_is_refused_with_both_values(full_cache: Cache, r
     assert message.splitlines() == [
         f"a run of {tmp_path / 'runs'} does not match what is already there:",
         f'  {tmp_path / "runs" / "part"}, views: the cache has "{views}", this run has "{"0" * 64}"',
-        "  what to do: point RUNS at runs of this cache; `make train` trains one",
+        "  what to do: set RUNS to runs of this cache; `make train` trains one",
     ]
 
 

@@ -35,7 +35,7 @@ def test_the_table_has_a_line_for_every_teacher_and_student() -> None:
         "                                                            resnet10t    0.675      —  —/1000",
         "sam3       252  7.47 MB       0.067     −0.007           —  vit          0.757  2.529   60/60",
         "",
-        "F: variance of the held-out features over the student's mean squared error; above 1 beats their mean",
+        "F: variance of the held-out features over the student's mean squared error; above 1, it beats their mean",
         "random weights: a demonstration (sam3)",
     ]
 

@@ -15,10 +15,10 @@ from trainer.data.batch import ViewBatch
 from trainer.data.dataset import CachedBatches
 from trainer.data.loader import Batches, Share, TrainingStream
 from trainer.data.order import shuffled
-from trainer.data.schedule import make_course
+from trainer.data.schedule import make_schedule
 from trainer.data.source import Source, open_source
-from trainer.settings.config import StageSettings, TrainRecipe
-from trainer.settings.learning import AverageSettings
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import AverageSettings, StageSettings
 
 Recipes = Callable[..., TrainRecipe]
 STEPS = 40
@@ -28,7 +28,7 @@ AVERAGE = AverageSettings(decay=0.9, mesa_weight=1.0, mesa_start=9)
 
 def stream(source: Source, recipes: Recipes, workers: int, share: Share) -> TrainingStream:
     recipe = recipes(steps=STEPS, stages=STAGES, average=AVERAGE, running={"workers": workers, "read_ahead": 2})
-    return TrainingStream(CachedBatches(source=source), make_course(source, recipe), recipe, share)
+    return TrainingStream(CachedBatches(source=source), make_schedule(source, recipe), recipe, share)
 
 
 def samples(step: Batches) -> list[list[bytes]]:
@@ -37,9 +37,9 @@ def samples(step: Batches) -> list[list[bytes]]:
 
 
 def told(part: ViewBatch, place: int) -> bytes:
-    looks = [part] if part.second is None else [part, part.second]
-    parts = [tensor[place] for look in looks for tensor in (look.pixels, look.start, look.draws)]
-    parts += [one.spatial[place] for one in part.targets.values()]
+    windows = [part] if part.second is None else [part, part.second]
+    parts = [tensor[place] for window in windows for tensor in (window.pixels, window.start, window.uniforms)]
+    parts += [target.spatial[place] for target in part.targets.values()]
     return part.view_set.name.encode() + b"".join(tensor.numpy().tobytes() for tensor in parts)
 
 
@@ -68,9 +68,9 @@ def test_no_sample_of_an_undisturbed_run_is_like_another(undisturbed: list[list[
 def go_on(source: Source, recipe_of: Recipes, step: int, workers: int, ranks: int, length: int) -> list:
     shares = []
     for rank in range(ranks):
-        one = stream(source, recipe_of, workers, Share(rank=rank, world=ranks))
-        one.load_state_dict({"step": step})
-        shares.append(list(islice(one, length)))
+        flow = stream(source, recipe_of, workers, Share(rank=rank, world=ranks))
+        flow.load_state_dict({"step": step})
+        shares.append(list(islice(flow, length)))
     return [whole(list(each)) for each in zip(*shares, strict=True)]
 
 
@@ -100,20 +100,20 @@ def test_a_run_goes_on_from_any_step_with_the_very_sample_that_would_have_come(
 
 def test_views_are_shuffled_over_the_whole_set_not_only_within_a_shard(source: Source, recipe_of: Recipes) -> None:
     recipe = recipe_of(steps=400)
-    [leg] = make_course(source, recipe)
-    deck = next(deck for view_set, deck in leg.order.decks.items() if view_set.name == "low-48")
-    places = np.array([np.argsort(shuffled(deck, 2, (0, "deal", "low-48", deal))) for deal in range(400)])
-    # where a view comes in a deal says nothing about where it comes in the next
+    [stage] = make_schedule(source, recipe)
+    low_48 = next(found for view_set, found in stage.order.sets.items() if view_set.name == "low-48")
+    places = np.array([np.argsort(shuffled(low_48, 2, (0, "deal", "low-48", epoch))) for epoch in range(400)])
+    # the place of a view in one epoch says nothing about its place in the next
     ranks = torch.from_numpy(places.astype(np.float64))
     correlation = torch.corrcoef(torch.stack([ranks[:-1].flatten(), ranks[1:].flatten()]))[0, 1]
     assert abs(float(correlation)) < 0.05
-    assert np.abs(places.mean(axis=0) - (len(deck.rows) - 1) / 2).max() < 0.6
+    assert np.abs(places.mean(axis=0) - (len(low_48.rows) - 1) / 2).max() < 0.6
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_over_epochs(source: Source, recipe_of: Recipes) -> None:
     recipe = recipe_of(steps=3000)
-    flow = iter(TrainingStream(CachedBatches(source=source), make_course(source, recipe), recipe))
+    flow = iter(TrainingStream(CachedBatches(source=source), make_schedule(source, recipe), recipe))
 
     def after(steps: int) -> int:
         for _ in range(steps):

@@ -1,10 +1,11 @@
-"""A run's folder: files appear whole, histories go on where they stopped, another run is refused."""
+"""A run's folder: files appear whole, a resumed run continues its history, another run is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from storage_schemas.format.errors import CorruptionError, IdentityError
+from storage_schemas.format.errors import CorruptionError, IdentityError, StorageError
 from trainer.evaluation.evaluate import Scores, StudentScore, TeacherScore
 from trainer.run.history import HistoryLogger, read_history
 from trainer.run.metrics import add_scores, add_speed, has_stalled, start_metrics
@@ -29,8 +30,52 @@ def test_a_folder_of_another_run_is_refused_with_both_values_of_all_that_differs
         "run RUN does not match what is already there:\n"
         '  recipe.data.teachers: the run there has ["a", "b"], this run has ["a"]\n'
         "  recipe.steps: the run there has 10, this run has 20\n"
-        "  what to do: repeat the settings that this run began with, or give the new one another folder with --runs"
+        "  what to do: repeat the settings that this run began with, or give the new run another folder with --runs"
     )
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file"
+    write_whole(path, b"before")
+    with pytest.raises(TypeError):
+        write_whole(path, None)  # type: ignore[arg-type]
+    assert path.read_bytes() == b"before"
+    write_whole(path, b"after")
+    assert path.read_bytes() == b"after"
+    assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+
+def test_two_writes_of_a_file_at_once_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rename = tmp_path / "file", os.replace
+
+    def late(source: str, target: str) -> None:
+        monkeypatch.setattr(os, "replace", rename)
+        write_whole(path, b"second")  # begun and ended while the first has all but its name
+        assert path.read_bytes() == b"second"
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    write_whole(path, b"first")
+    assert path.read_bytes() == b"first"
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_its_name_and_a_new_folders_name_are_flushed_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flushed = tmp_path / "run" / "metrics.json", list[int]()
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    write_json(path, {"evaluations": []})
+    assert flushed == [found.stat().st_ino for found in (path, path.parent, tmp_path)]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_bytes(b"a file where a folder should be")
+    with pytest.raises(StorageError) as refusal:
+        write_whole(tmp_path / "run" / "metrics.json", b"")
+    assert refusal.value.problems[0].place == str(tmp_path / "run" / "metrics.json")
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -70,11 +115,11 @@ def test_metrics_keep_scores_by_step_and_drop_those_that_will_come_again(tmp_pat
     run = RunFolder(path=tmp_path)
     own = StudentScore(effective_rank=3.5, shares={"1": 0.5, "2": 1.0}, scale_variance=None)
     said = {"effective_rank": 3.5, "shares": {"1": 0.5, "2": 1.0}, "scale": None}
-    one = TeacherScore(fidelity=1.5, sets={"low-32": 1.25}, angle=None)
+    teacher = TeacherScore(fidelity=1.5, sets={"low-32": 1.25}, angle=None)
     other = TeacherScore(fidelity=2.5, sets={"low-32": 2.5}, angle=0.5)
     start_metrics(run, {"student": "a"}, start=0)
     for step in (0, 2, 4):
-        add_scores(run, step, Scores(teachers={"dinov3": one}, student=own))
+        add_scores(run, step, Scores(teachers={"dinov3": teacher}, student=own))
     start_metrics(run, {"student": "a"}, start=2)
     add_speed(run, views_per_second=3.0, wait_share=0.25)
     add_scores(run, 2, Scores(teachers={"dinov3": other}, student=own))

@@ -23,8 +23,9 @@ from trainer.run.loggers import FlatMLFlowLogger
 from trainer.run.processes import gather, is_first
 from trainer.run.train import train
 from trainer.run_folder import RunFolder, read_json
-from trainer.settings.config import DataSettings, OptimiserSettings, TrainRecipe
-from trainer.settings.learning import AverageSettings
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import AverageSettings, OptimiserSettings
+from trainer.settings.running import DataSettings
 from trainer.settings.student import VitSettings
 
 Recipes = Callable[..., TrainRecipe]
@@ -91,13 +92,13 @@ def test_a_run_that_stalls_stops_exports_and_stays_stopped(
         running={"evaluate_every": 1, "checkpoint_every": 100},
     )
     run = train(recipe, full_cache.store.uri, tmp_path, lambda _: None)
-    steps = [one["step"] for one in read_json(run.metrics)["evaluations"]]
+    steps = [evaluation["step"] for evaluation in read_json(run.metrics)["evaluations"]]
     assert steps == [0, 1, 2]
     assert run.card.exists()
     before = run.weights.read_bytes()
     run.card.unlink()
     train(recipe, full_cache.store.uri, tmp_path, lambda _: None)
-    assert [one["step"] for one in read_json(run.metrics)["evaluations"]] == steps
+    assert [evaluation["step"] for evaluation in read_json(run.metrics)["evaluations"]] == steps
     assert run.weights.read_bytes() == before
 
 
@@ -137,7 +138,7 @@ def test_mlflow_gets_names_that_are_no_folders_of_one_another(monkeypatch: pytes
 def test_a_gpu_that_is_not_there_is_refused(recipe_of: Recipes) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(SettingError, match=r"running\.accelerator: torch sees no GPU"):
+    with pytest.raises(SettingError, match=r"running\.accelerator: torch finds no GPU"):
         find_accelerator(recipe_of(running={"accelerator": "gpu"}).running)
 
 
@@ -146,14 +147,15 @@ def test_a_gpu_that_is_not_there_is_refused(recipe_of: Recipes) -> None:
     [
         (
             {"patience": 2},
-            "patience: the run is scored only before its first step and after its last (set running.evaluate_every)",
+            "patience: early stopping needs evaluations between the first and the last step "
+            "(set running.evaluate_every)",
         ),
-        ({"running": {"devices": 4}}, "data.batch_high: 2 views do not divide among 4 training processes"),
+        ({"running": {"devices": 4}}, "data.batch_high: 2 views cannot be divided equally among 4 training processes"),
         ({"running": {"nodes": 0}}, "running.nodes: 0 is less than 1"),
-        ({"damp": -0.1}, "damp: -0.1 is not a number from 0 up"),
+        ({"damp": -0.1}, "damp: -0.1 is not a finite number of at least 0"),
         (
             {"running": {"strategy": "fsdp"}, "damp": 0.1},
-            "damp: needs whole weights, and FSDP shards them (take running.strategy ddp)",
+            "damp: needs whole weights, but fsdp shards them (set running.strategy to ddp)",
         ),
         ({"average": AverageSettings(decay=1.0)}, "average.decay: 1.0 is not in [0, 1)"),
     ],
@@ -172,16 +174,16 @@ def test_shifts_and_the_margin_of_the_views_must_agree(
     with pytest.raises(SettingError) as refusal:
         train(recipe_of(data=DataSettings(shifts=False, proportions={"low-32": 1.0})), full_cache.store.uri, tmp_path)
     assert str(refusal.value) == (
-        "data.shifts cannot be used:\n  low-32: has a margin: its teachers' windows have moved "
-        "(cut views with --views.margin 0, or leave shifts on)"
+        "data.shifts cannot be used:\n  low-32: has a margin, so its teachers' windows are shifted "
+        "(cut views with --views.margin 0, or set data.shifts to True)"
     )
     maker = cache_maker(tmp_path / "cache", {"low-32": 10}, margin=0).views()
     maker.teacher(specs["any"]).stats(specs["any"])
     with pytest.raises(SettingError) as refusal:
         train(recipe_of(), maker.store.uri, tmp_path / "run")
     assert str(refusal.value) == (
-        "data.shifts cannot be used:\n  low-32: has no margin: windows have no room for shifts "
-        "(cut views with a margin, or set data.shifts False)"
+        "data.shifts cannot be used:\n  low-32: has no margin, so windows cannot shift "
+        "(cut views with a margin, or set data.shifts to False)"
     )
     still = recipe_of(steps=2, data=DataSettings(shifts=False, batch_low=4, window_shards=2))
     assert train(still, maker.store.uri, tmp_path / "run", lambda _: None).card.exists()

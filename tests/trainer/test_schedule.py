@@ -1,80 +1,146 @@
-"""The learning rate rises in a line and falls in a cosine; only matrices decay."""
+"""Stages: each uses its own sets, with its own warm-up and cosine, and continues the epochs of the stage before."""
 
-import math
-from itertools import pairwise
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from timm.optim import Lamb
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 
-from trainer.learning.learning_rate import decaying, learning_rate_factor, make_optimiser, parameter_groups
-from trainer.settings.config import HeadSettings, OptimiserSettings
-from trainer.student.model import DistilledModel, TeacherShape
-from trainer.student.shape import StudentShape
-from trainer.student.student import Student
+from storage_schemas.cache import Cache
+from storage_schemas.format.errors import SettingError
+from trainer.data.schedule import make_schedule, scheduled_steps
+from trainer.data.source import Source, open_source
+from trainer.recipes import RECIPES
+from trainer.run.fit import fit
+from trainer.run.history import read_history
+from trainer.run.training_run import TrainingRun
+from trainer.run_folder import RunFolder
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings, StageSettings
+from trainer.settings.stages import sets_of, stage_at, stages
 
-
-def factors(steps: int, warmup: int) -> list[float]:
-    return [learning_rate_factor(step, steps=steps, warmup=warmup) for step in range(steps)]
-
-
-def test_the_rate_rises_in_equal_steps_and_then_falls_to_almost_nothing() -> None:
-    rates = factors(100, 4)
-    assert rates[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    assert all(later < earlier for earlier, later in pairwise(rates[4:]))
-    assert 0 < rates[-1] < 0.001
-    assert rates[52] == pytest.approx(0.5)  # halfway between the 4th and the 100th
-
-
-def test_without_a_warm_up_the_first_step_has_the_whole_rate() -> None:
-    assert factors(10, 0)[0] == 1
-    assert factors(10, 0)[5] == pytest.approx((1 + math.cos(math.pi / 2)) / 2)
+Recipes = Callable[..., TrainRecipe]
+STAGES = (
+    StageSettings(steps=3, proportions={"low-32": 1.0}),
+    StageSettings(steps=4, proportions={"low-32": 1.0, "high-64": 1.0}),
+)
 
 
-def test_a_warm_up_longer_than_the_run_never_reaches_the_whole_rate() -> None:
-    assert factors(3, 9) == [0.1, 0.2, 0.3]
+class PowerCutError(Exception):
+    """Stands for whatever ends a process."""
 
 
-def test_matrices_and_kernels_decay_and_nothing_else() -> None:
-    shape, teachers = (
-        StudentShape(channels=64, summary_channels=64, tokens={}),
-        {"a": TeacherShape(dim=3, summary_dim=2)},
+class CutAfter(Callback):
+    """Ends the run after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise PowerCutError
+
+
+class Follow(Callback):
+    """Notes a weight of the trunk and one of a head after every step."""
+
+    def __init__(self) -> None:
+        self.trunk: list[torch.Tensor] = []
+        self.head: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, _: Trainer, module: LightningModule, *__: Any) -> None:
+        weights = dict(module.named_parameters())
+        self.trunk.append(weights["model.student.backbone.blocks.0.mlp.fc1.weight"].detach().clone())
+        self.head.append(weights["model.heads.any_spatial.adaptor.last.weight"].detach().clone())
+
+
+def run_with(recipe: TrainRecipe, cache: Cache, folder: Path, *callbacks: Callback) -> RunFolder:
+    source, run = open_source(cache, sets=sets_of(recipe)), RunFolder(path=folder)
+    fit(TrainingRun(recipe=recipe, source=source, folder=run), lambda _: None, callbacks)
+    return run
+
+
+@pytest.fixture(scope="module")
+def source(full_cache: Cache) -> Source:
+    return open_source(full_cache, sets=["low-32", "high-64"])
+
+
+def test_stages_follow_one_another_and_a_run_without_any_has_one(recipe_of: Recipes) -> None:
+    recipe = recipe_of(steps=7, stages=STAGES)
+    assert [(stage.first, stage.steps) for stage in stages(recipe)] == [(0, 3), (3, 4)]
+    assert [stage_at(recipe, step).first for step in range(8)] == [0, 0, 0, 3, 3, 3, 3, 3]
+    assert sets_of(recipe) == ["high-64", "low-32"]
+    [whole] = stages(recipe_of(steps=5))
+    assert (whole.first, whole.steps, sets_of(recipe_of())) == (0, 5, [])
+    assert sets_of(recipe_of(steps=7, stages=(STAGES[0], StageSettings(steps=4)))) == []
+
+
+def test_each_stage_uses_its_own_sets(source: Source, recipe_of: Recipes) -> None:
+    drawn = [
+        [part.view_set.name for part in step]
+        for step in scheduled_steps(make_schedule(source, recipe_of(steps=7, stages=STAGES)))
+    ]
+    assert drawn == [["low-32"]] * 3 + [["low-32", "high-64"]] * 4
+
+
+def test_a_later_stage_continues_the_epochs_of_the_earlier(source: Source, recipe_of: Recipes) -> None:
+    schedule = make_schedule(source, recipe_of(steps=7, stages=STAGES))
+    low = [part for step in scheduled_steps(schedule) for part in step if part.view_set.name == "low-32"]
+    used = np.concatenate([np.stack([part.epochs, part.rows], axis=1) for part in low])
+    assert used[:, 0].tolist() == (np.arange(28) // 8).tolist()  # eight training views, four a step
+    assert len({tuple(pair) for pair in used.tolist()}) == 28
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_a_schedule_can_be_entered_at_any_step(source: Source, recipe_of: Recipes, start: int) -> None:
+    schedule = make_schedule(source, recipe_of(steps=7, stages=STAGES))
+    whole, later = (
+        [[part.rows.tolist() for part in step] for step in scheduled_steps(schedule, first)] for first in (0, start)
     )
-    model = DistilledModel(Student("test_vit"), shape, teachers, HeadSettings(width=8))
-    decay = decaying(model, model.student.backbone)
-    decayed, kept = parameter_groups(model, decay, OptimiserSettings(weight_decay=0.3))
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
-    in_decayed, in_kept = ({names[id(parameter)] for parameter in group["params"]} for group in (decayed, kept))
-    assert in_decayed | in_kept == set(names.values())
-    assert not in_decayed & in_kept
-    assert {"heads.a_spatial.adaptor.first.weight", "student.backbone.blocks.0.attn.qkv.weight"} <= in_decayed
-    exempt = {"student.backbone.pos_embed", "student.backbone.cls_token", "heads.a_spatial.adaptor.first.bias"}
-    assert exempt <= in_kept
-    assert {name for name in in_decayed if name.endswith("bias") or ".norm" in name} == set()
+    assert later == whole[start:]
 
 
-@pytest.mark.parametrize(("kind", "made"), [("adamw", torch.optim.AdamW), ("lamb", Lamb)])
-def test_either_optimiser_takes_the_settings_and_a_known_step(kind: Any, made: type) -> None:
-    weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
-    settings = OptimiserSettings(kind=kind, lr=0.1, weight_decay=0.0, beta1=0.9, beta2=0.99)
-    optimiser = make_optimiser([{"params": [weight], "weight_decay": 0.0}], settings)
-    assert type(optimiser) is made
-    weight.grad = torch.tensor([[10.0, -20.0]])
-    optimiser.step()
-    # after one step both moments give the gradient's sign
-    # and timm's LAMB does not scale the step of a group that does not decay
-    assert weight.detach().flatten().tolist() == pytest.approx([2.9, 4.1], rel=1e-4)
+def test_the_learning_rate_rises_and_falls_once_in_every_stage_and_a_cut_run_ends_the_same(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    recipe = recipe_of(steps=7, stages=STAGES, optimiser=OptimiserSettings(kind="lamb", lr=1.0, warmup=1))
+    run = run_with(recipe, full_cache, tmp_path / "whole")
+    rates = [float(row["lr"]) for row in read_history(run.history) if row["lr"]]
+    assert rates == pytest.approx([1 / 2, 1, 1 / 2, 1 / 2, 1, 3 / 4, 1 / 4])
+    with pytest.raises(PowerCutError):
+        run_with(recipe, full_cache, tmp_path / "cut", CutAfter(5))
+    assert run_with(recipe, full_cache, tmp_path / "cut").weights.read_bytes() == run.weights.read_bytes()
 
 
-def test_lamb_scales_a_decaying_step_by_the_weights_length_over_the_steps_and_leaves_clipping_to_the_run() -> None:
-    weight = torch.nn.Parameter(torch.tensor([[30.0, 40.0]]))
-    settings = OptimiserSettings(kind="lamb", lr=0.1, weight_decay=0.01)
-    optimiser = make_optimiser([{"params": [weight], "weight_decay": 0.01}], settings)
-    weight.grad = torch.tensor([[1e4, 1e4]])
-    optimiser.step()
-    step = [1 + 0.01 * 30, 1 + 0.01 * 40]
-    trust = 50 / math.hypot(*step)
-    expected = [30 - 0.1 * trust * step[0], 40 - 0.1 * trust * step[1]]
-    assert weight.detach().flatten().tolist() == pytest.approx(expected, rel=1e-4)
+def test_the_trunk_stays_as_it_is_for_as_long_as_the_recipe_says(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    follow = Follow()
+    optimiser = OptimiserSettings(lr=1e-2, weight_decay=0.1, frozen_trunk=3)
+    run_with(recipe_of(steps=5, optimiser=optimiser), full_cache, tmp_path, follow)
+    trunk = [torch.equal(weight, other) for weight, other in zip(follow.trunk, follow.trunk[1:], strict=False)]
+    assert trunk == [True, True, False, False]
+    assert not any(torch.equal(weight, other) for weight, other in zip(follow.head, follow.head[1:], strict=False))
+
+
+def test_stages_that_do_not_add_up_to_the_run_are_refused(recipe_of: Recipes) -> None:
+    with pytest.raises(SettingError) as refusal:
+        recipe_of(steps=9, stages=STAGES)
+    assert str(refusal.value) == (
+        "train recipe cannot be used:\n  stages: the stages have 7 steps together, the run has 9 "
+        "(set steps to 7, or change the steps of a stage with --stages.0.steps)"
+    )
+
+
+def test_the_recipe_of_radio_2_5_has_its_three_stages() -> None:
+    recipe = RECIPES["radio_v2_5"]()
+    assert [sorted(stage.proportions) for stage in stages(recipe)] == [
+        ["low-256"],
+        ["low-432"],
+        ["high-1024", "low-432"],
+    ]
+    assert [stage.steps for stage in stages(recipe)] == [300_000] * 3

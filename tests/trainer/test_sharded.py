@@ -11,8 +11,8 @@ import trainer
 from storage_schemas.cache import Cache
 from trainer.run.train import train
 from trainer.run_folder import RunFolder, read_json
-from trainer.settings.config import OptimiserSettings, TrainRecipe
-from trainer.settings.learning import AverageSettings
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import AverageSettings, OptimiserSettings
 from trainer.settings.student import VitSettings
 
 Recipes = Callable[..., TrainRecipe]

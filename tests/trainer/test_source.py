@@ -63,7 +63,7 @@ def test_a_folder_without_a_cache_is_refused(tmp_path: Path) -> None:
 
 def test_a_cache_without_views_is_refused(tmp_path: Path, cache_maker: Callable[..., Any]) -> None:
     cache = cache_maker(tmp_path, FEW).root().cache
-    assert message(MissingError, cache) == "views is missing:\n  CACHE: were never cut (run `make views`)"
+    assert message(MissingError, cache) == "views is missing:\n  CACHE: has no views (run `make views`)"
 
 
 def test_views_that_are_not_all_cut_are_refused_with_their_shards(
@@ -78,7 +78,7 @@ def test_views_that_are_not_all_cut_are_refused_with_their_shards(
 def test_a_cache_without_features_is_refused(tmp_path: Path, cache_maker: Callable[..., Any]) -> None:
     assert message(MissingError, cache_maker(tmp_path, FEW).views().cache) == (
         "features is missing:\n"
-        "  CACHE: no teacher has been run (run `make extract TEACHER=…` for each teacher of the recipe)"
+        "  CACHE: has features of no teacher (run `make extract TEACHER=…` for each teacher of the recipe)"
     )
 
 
@@ -86,7 +86,7 @@ def test_features_that_were_never_measured_are_refused(
     tmp_path: Path, cache_maker: Callable[..., Any], specs: dict[str, TeacherSpec]
 ) -> None:
     assert message(MissingError, cache_maker(tmp_path, FEW).views().teacher(specs["any"]).cache) == (
-        "statistics is missing:\n  teachers/any/stats: its features were never measured (run `make stats`)"
+        "statistics is missing:\n  teachers/any/stats: the features were never measured (run `make stats`)"
     )
 
 
@@ -97,7 +97,7 @@ def test_statistics_of_other_features_are_refused(
     about = maker.cache.attributes("teachers/any/stats")
     publish_group(maker.store, "teachers/any/stats", {**about, "identity": "of others"})
     assert message(MissingError, maker.cache) == (
-        "statistics is missing:\n  teachers/any/stats: they are of other features than the cache has (run `make stats`)"
+        "statistics is missing:\n  teachers/any/stats: describe other features than the cache holds (run `make stats`)"
     )
 
 
@@ -111,8 +111,8 @@ def test_shards_that_came_after_the_statistics_are_refused_with_their_number(
     publish_group(maker.store, "teachers/any/stats", {**about, "shards": shards})
     assert left > 0
     assert message(MissingError, maker.cache) == (
-        f"statistics is missing:\n  teachers/any/stats: {left} shards were added since its features were measured "
-        "(run `make stats`; it measures those)"
+        f"statistics is missing:\n  teachers/any/stats: {left} shards were added after the last `make stats` "
+        "(run `make stats`: it measures those)"
     )
 
 
@@ -132,7 +132,7 @@ def test_a_teacher_that_has_not_seen_every_set_teaches_those_it_has(
     maker = cache_maker(tmp_path, FEW).views().teacher(specs["any"]).stats(specs["any"])
     maker.teacher(specs["fixed"], lambda view_set, _: view_set == LOW_32).stats(specs["fixed"])
     sets = open_source(maker.cache).sets
-    assert {view_set.name: list(one.features) for view_set, one in sets.items()} == {
+    assert {view_set.name: list(set_source.features) for view_set, set_source in sets.items()} == {
         "low-32": ["any", "fixed"],
         "low-48": ["any"],
     }
@@ -145,7 +145,7 @@ def test_a_set_that_no_teacher_has_seen_is_refused(
     maker.teacher(specs["any"], lambda view_set, _: view_set != LOW_32).stats(specs["any"])
     assert message(MissingError, maker.cache) == (
         "features is missing:\n"
-        "  low-32: no teacher has seen it (run `make extract` for any, or leave the set out with data.proportions)"
+        "  low-32: has features of no teacher (run `make extract` for any, or leave the set out with data.proportions)"
     )
 
 
@@ -155,7 +155,7 @@ def test_a_teacher_that_has_seen_none_of_the_sets_is_refused(
     maker = cache_maker(tmp_path, FEW).views().teacher(specs["any"]).stats(specs["any"])
     maker.teacher(specs["fixed"], lambda *_: False).stats(specs["fixed"])
     assert message(MissingError, maker.cache, sets=["low-32"]) == (
-        "features is missing:\n  fixed: has seen none of low-32 (run `make extract TEACHER=fixed`)"
+        "features is missing:\n  fixed: has features of none of low-32 (run `make extract TEACHER=fixed`)"
     )
 
 
@@ -168,7 +168,8 @@ def test_an_unknown_teacher_is_refused(full_cache: Cache) -> None:
 
 def test_an_unknown_view_set_is_refused(full_cache: Cache) -> None:
     assert message(SettingError, full_cache, sets=["low-64"]) == (
-        "data.proportions cannot be used:\n  low-64: the cache has no such view set (it has low-32, low-48, high-64)"
+        "data.proportions cannot be used:\n  low-64: is not a view set of the cache "
+        "(choose from low-32, low-48, high-64)"
     )
 
 
@@ -180,7 +181,7 @@ def test_a_dispersion_that_does_not_fit_the_teacher_is_refused(
     publish_group(maker.store, "teachers/any/stats", {**about, "summarised": False})
     assert message(ContractError, maker.cache) == (
         "statistics breaks the storage contract:\n"
-        "  teachers/any/stats: a dispersion of None for summaries of 6 channels"
+        "  teachers/any/stats: dispersion None does not agree with 6 summary channels"
     )
 
 
@@ -189,4 +190,4 @@ def test_offsets_are_those_of_the_placements_table(full_cache: Cache) -> None:
     seen = source.sets[LOW_32].features["any"]
     table = full_cache.placements(LOW_32, "any", seen.commits).to_pylist()
     assert len(table) == 10
-    assert all(np.array_equal(seen.offsets[one["row"]], [one["offset_row"], one["offset_col"]]) for one in table)
+    assert all(np.array_equal(seen.offsets[row["row"]], [row["offset_row"], row["offset_col"]]) for row in table)

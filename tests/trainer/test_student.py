@@ -66,8 +66,8 @@ def test_an_unknown_student_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(SettingError) as refusal:
         Student("vit_tinny_patch16_224")
     [problem] = refusal.value.problems
-    assert (problem.place, problem.found) == ("vit_tinny_patch16_224", "is no timm model")
-    assert problem.fix.startswith("nearest: vit_tiny_patch16_224, ")
+    assert (problem.place, problem.found) == ("vit_tinny_patch16_224", "is not a timm model")
+    assert problem.fix.startswith("similar names: vit_tiny_patch16_224, ")
 
 
 def test_a_student_whose_patch_does_not_divide_a_resolution_is_refused_for_each() -> None:
@@ -75,8 +75,8 @@ def test_a_student_whose_patch_does_not_divide_a_resolution_is_refused_for_each(
         measure_student(Student("vit_tiny_patch16_224"), [40, 64, 24])
     assert str(refusal.value) == (
         "student cannot be used:\n"
-        "  vit_tiny_patch16_224 at 24 px: its tokens are 16 px wide, and 24 is not a multiple of 16\n"
-        "  vit_tiny_patch16_224 at 40 px: its tokens are 16 px wide, and 40 is not a multiple of 16\n"
+        "  vit_tiny_patch16_224 at 24 px: 24 is not a multiple of 16, the side of its tokens (px)\n"
+        "  vit_tiny_patch16_224 at 40 px: 40 is not a multiple of 16, the side of its tokens (px)\n"
         "  what to do: choose another student, or leave these view sets out with data.proportions"
     )
 
@@ -85,7 +85,7 @@ def test_a_backbone_that_cannot_take_a_size_is_refused_with_its_own_words() -> N
     with pytest.raises(SettingError) as refusal:
         measure_student(Student("test_maxvit"), [64])
     assert refusal.value.problems[0].place == "test_maxvit at 64 px"
-    assert refusal.value.problems[0].found.startswith("the backbone does not take this size: AssertionError: ")
+    assert refusal.value.problems[0].found.startswith("the backbone does not support this size: AssertionError: ")
 
 
 def test_a_position_table_is_laid_out_for_the_size_asked_for_and_only_where_there_is_one() -> None:
@@ -106,10 +106,10 @@ def test_a_backbone_as_timm_builds_it_draws_nothing_and_has_no_windows() -> None
     student = Student("test_vit").eval()
     pixels = torch.rand(1, 3, 64, 64)
     assert student.draw_window(64, (0,)) is None
-    assert torch.equal(student(pixels, draws=torch.rand(1, 5)).spatial, student(pixels).spatial)
+    assert torch.equal(student(pixels, uniforms=torch.rand(1, 5)).spatial, student(pixels).spatial)
     with pytest.raises(SettingError) as refusal:
         student(pixels, window=2)
     assert str(refusal.value) == (
-        "window cannot be used:\n  test_vit: has no windows of 2 "
-        "(only vision transformers with RADIO's additions attend in windows of any size)"
+        "window cannot be used:\n  test_vit: cannot attend in windows of 2 tokens "
+        "(only vision transformers with RADIO's additions have windows)"
     )

@@ -30,7 +30,7 @@ def test_the_scale_variance_is_that_of_a_loop_over_equations_10_to_14(seed: int)
                     block = large[view, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2, channel].flatten().tolist()
                     pair = [(float(small[view, row, col, channel]) - mean) / width, (sum(block) / 4 - mean) / width]
                     middle = sum(pair) / 2
-                    total += sum((one - middle) ** 2 for one in pair) / 2
+                    total += sum((value - middle) ** 2 for value in pair) / 2
         assert float(scale_variance([large, small])[view]) == pytest.approx(total / 24, rel=1e-3)
 
 
@@ -46,8 +46,8 @@ def test_features_that_do_not_mind_the_scale_have_no_variance_over_it() -> None:
 def test_pictures_are_shown_at_every_size() -> None:
     flat = torch.full((2, 3, 64, 64), 0.25)
     shown = at_sizes(flat, [32, 48, 64])
-    assert [tuple(one.shape) for one in shown] == [(2, 3, side, side) for side in (32, 48, 64)]
-    assert all(torch.allclose(one, torch.tensor(0.25)) for one in shown)
+    assert [tuple(images.shape) for images in shown] == [(2, 3, side, side) for side in (32, 48, 64)]
+    assert all(torch.allclose(images, torch.tensor(0.25)) for images in shown)
 
 
 @given(seed=SEEDS)

@@ -16,12 +16,13 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.errors import SettingError
 from storage_schemas.format.seeds import uniforms
 from trainer.__main__ import main
-from trainer.data.dataset import CachedBatches, training_request, view_draws
+from trainer.data.dataset import CachedBatches, training_request, view_uniforms
 from trainer.data.order import StepPart
-from trainer.data.schedule import course_steps, make_course
+from trainer.data.schedule import make_schedule, scheduled_steps
 from trainer.data.source import open_source
 from trainer.run.fit import build_model, fit
 from trainer.run.train import train
+from trainer.run.training_run import TrainingRun
 from trainer.run_folder import RunFolder, read_json
 from trainer.settings.config import TrainRecipe
 from trainer.settings.student import VitSettings
@@ -47,22 +48,22 @@ class CutAfter(Callback):
 
 
 class Watch(Callback):
-    """Notes the attention windows that every forward pass of training has, and its draws."""
+    """Notes the attention windows that every forward pass of training has, and its uniforms."""
 
     def __init__(self) -> None:
         self.looks: list[tuple[int, int | None, list[float]]] = []
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         def note(_: torch.nn.Module, __: Any, said: dict[str, Any]) -> None:
-            if said["draws"] is not None:
-                self.looks.append((trainer.global_step, said["window"], said["draws"].sum(dim=1).tolist()))
+            if said["uniforms"] is not None:
+                self.looks.append((trainer.global_step, said["window"], said["uniforms"].sum(dim=1).tolist()))
 
         module.model.student.backbone.register_forward_pre_hook(note, with_kwargs=True)  # type: ignore[operator, union-attr]
 
 
 def run_with(recipe: TrainRecipe, cache: Cache, folder: Path, *callbacks: Callback) -> RunFolder:
     source, run = open_source(cache), RunFolder(path=folder)
-    fit(recipe, source, run, {"recipe": recipe.identity(), "cache": source.identity}, lambda _: None, callbacks)
+    fit(TrainingRun(recipe=recipe, source=source, folder=run), lambda _: None, callbacks)
     return run
 
 
@@ -86,19 +87,19 @@ def test_training_draws_positions_from_the_views_and_from_nothing_else(
 ) -> None:
     recipe, watch = recipe_of(steps=3, student="radio_test_vit", vit=ADDED), Watch()
     run_with(recipe, full_cache, tmp_path, watch)
-    legs = make_course(open_source(full_cache), recipe)
-    requests = [training_request(part, recipe.seed) for step in course_steps(legs) for part in step]
-    drawn = [torch.from_numpy(view_draws(request.window_keys)).sum(dim=1).tolist() for request in requests]
+    schedule = make_schedule(open_source(full_cache), recipe)
+    requests = [training_request(part, recipe.seed) for step in scheduled_steps(schedule) for part in step]
+    drawn = [torch.from_numpy(view_uniforms(request.window_keys)).sum(dim=1).tolist() for request in requests]
     assert [look[2] for look in watch.looks] == drawn
 
 
 def test_a_views_draws_are_its_own_whichever_process_meets_it(full_cache: Cache, recipe_of: Recipes) -> None:
     source = open_source(full_cache)
-    part = next(course_steps(make_course(source, recipe_of())))[0]
+    part = next(scheduled_steps(make_schedule(source, recipe_of())))[0]
 
     def batch(taken: StepPart) -> torch.Tensor:
-        [one] = CachedBatches(source=source)[(training_request(taken, 0),)]
-        return one.draws
+        [batch] = CachedBatches(source=source)[(training_request(taken, 0),)]
+        return batch.uniforms
 
     alone = batch(part)
     assert alone.shape == (4, 5)
@@ -109,19 +110,19 @@ def test_a_views_draws_are_its_own_whichever_process_meets_it(full_cache: Cache,
 
 def test_draws_are_uniform_and_fresh_at_every_meeting() -> None:
     keys = tuple((0, "student", deal, "low-32", row) for deal in range(20) for row in range(20))
-    draws = view_draws(keys)
-    assert draws[3].tolist() == np.float32(uniforms((*keys[3], "positions"), 5)).tolist()
-    assert draws.mean(axis=0) == pytest.approx(np.full(5, 0.5), abs=0.06)
-    assert len(np.unique(draws)) == draws.size
+    drawn = view_uniforms(keys)
+    assert drawn[3].tolist() == np.float32(uniforms((*keys[3], "positions"), 5)).tolist()
+    assert drawn.mean(axis=0) == pytest.approx(np.full(5, 0.5), abs=0.06)
+    assert len(np.unique(drawn)) == drawn.size
 
 
 def test_the_same_seed_builds_the_same_student_and_another_another(full_cache: Cache, recipe_of: Recipes) -> None:
     source = open_source(full_cache)
     built = [build_model(recipe_of(student="radio_test_vit", vit=ADDED, seed=seed), source)[0] for seed in (0, 0, 1)]
-    one, again, other = (model.state_dict() for model in built)
-    assert all(torch.equal(value, again[name]) for name, value in one.items())
+    first, again, other = (model.state_dict() for model in built)
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
     for name in ("class_tokens", "registers", "positions.grid", "blocks.0.attn.qkv.weight"):
-        assert not torch.equal(one[f"student.backbone.{name}"], other[f"student.backbone.{name}"])
+        assert not torch.equal(first[f"student.backbone.{name}"], other[f"student.backbone.{name}"])
 
 
 def test_a_preset_learns_from_the_command_line_and_comes_back_in_three_lines(
@@ -159,7 +160,7 @@ def test_settings_that_cannot_be_are_refused_before_the_first_step(
         train(recipe, full_cache.store.uri, tmp_path / "run", lambda _: None)
     assert str(refusal.value) == (
         "vit.windows cannot be used:\n"
-        "  window of 5 tokens: divides no resolution of this run into more than one window "
+        "  window of 5 tokens: does not divide the tokens of any resolution of this run into several windows "
         "(leave it out of vit.windows; the tokens along a side are 2 (32 px), 3 (48 px), 4 (64 px))"
     )
     assert not (tmp_path / "run").exists()

@@ -47,14 +47,14 @@ def truth(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One view at a time, in the canvas's own coordinates, in float64."""
     mapped = []
-    for one, other, ((student_row, student_col), (teacher_row, teacher_col)) in zip(
+    for tokens, other, ((student_row, student_col), (teacher_row, teacher_col)) in zip(
         student, teacher, starts.tolist(), strict=True
     ):
         rows, cols = (
-            axis_match(geometry, len(one), len(other), own, its)
+            axis_match(geometry, len(tokens), len(other), own, its)
             for own, its in ((student_row, teacher_row), (student_col, teacher_col))
         )
-        mapped.append(match_tokens(one, other, rows, cols))
+        mapped.append(match_tokens(tokens, other, rows, cols))
     return tuple(np.stack(parts) for parts in zip(*mapped, strict=True))  # type: ignore[return-value]
 
 
@@ -110,7 +110,7 @@ def test_a_map_agrees_with_the_geometry_or_is_refused_where_windows_may_not_meet
     if always_meet(geometry, student_tokens, teacher_tokens):
         assert_map_agrees(geometry, *drawn(geometry, student_tokens, teacher_tokens, seed))
     else:
-        with pytest.raises(ContractError, match="may not meet when windows move by"):
+        with pytest.raises(ContractError, match="have no common position under some shift"):
             TokenMap(geometry, student_tokens, teacher_tokens)
 
 
@@ -194,6 +194,7 @@ def test_windows_that_may_not_meet_are_refused() -> None:
         TokenMap(CanvasGeometry(resolution=32, patch=16, margin=2), 2, 2)
     assert str(refusal.value) == (
         "token map breaks the storage contract:\n"
-        "  32 px: 2 student and 2 teacher tokens along 2 patches may not meet when windows move by 2 "
+        "  32 px, shifts of up to 2 patches: 2 student and 2 teacher tokens on 2 patches have no common position under "
+        "some shift "
         "(leave this resolution out with data.proportions, or choose a student with smaller tokens)"
     )

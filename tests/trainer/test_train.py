@@ -25,8 +25,11 @@ from trainer.export import load
 from trainer.run.fit import fit
 from trainer.run.history import read_history
 from trainer.run.train import train
+from trainer.run.training_run import TrainingRun
 from trainer.run_folder import RunFolder, read_json
-from trainer.settings.config import DataSettings, LossSettings, OptimiserSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import LossSettings, OptimiserSettings
+from trainer.settings.running import DataSettings
 
 Recipes = Callable[..., TrainRecipe]
 STEPS = 10
@@ -63,7 +66,7 @@ class Watch(Callback):
 def run_with(recipe: TrainRecipe, cache: Cache, folder: Path, *callbacks: Callback) -> RunFolder:
     """Train as `train` does, with a look inside."""
     source, run = open_source(cache, recipe.data.teachers, recipe.data.proportions), RunFolder(path=folder)
-    fit(recipe, source, run, {"recipe": recipe.identity(), "cache": source.identity}, lambda _: None, callbacks)
+    fit(TrainingRun(recipe=recipe, source=source, folder=run), lambda _: None, callbacks)
     return run
 
 
@@ -87,7 +90,7 @@ def test_fidelity_rises_and_ends_above_one_for_every_teacher(
     first, last = read_json(run.metrics)["evaluations"]
     assert (first["step"], last["step"]) == (0, 25)
     for name in ("any", "canvas", "fixed"):
-        before, after = (one["teachers"][name]["fidelity"] for one in (first, last))
+        before, after = (evaluation["teachers"][name]["fidelity"] for evaluation in (first, last))
         assert before < 1 < after
 
 
@@ -116,7 +119,9 @@ def test_a_checkpoint_is_never_ahead_of_the_scores_of_its_step(
             self.scored: list[list[int]] = []
 
         def on_save_checkpoint(self, *_: Any) -> None:
-            self.scored.append([one["step"] for one in read_json(tmp_path / "metrics.json")["evaluations"]])
+            self.scored.append(
+                [evaluation["step"] for evaluation in read_json(tmp_path / "metrics.json")["evaluations"]]
+            )
 
     auditor = Auditor()
     run_with(recipe_of(steps=6, running={"checkpoint_every": 2, "evaluate_every": 2}), full_cache, tmp_path, auditor)
@@ -129,6 +134,7 @@ import torch
 torch.set_num_threads({threads})
 from lightning.pytorch.callbacks import Callback
 from trainer.run.fit import fit
+from trainer.run.training_run import TrainingRun
 
 class Kill(Callback):
     def on_train_batch_end(self, trainer, *_):
@@ -136,7 +142,7 @@ class Kill(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 recipe, source, run = pickle.load(open({values!r}, "rb"))
-fit(recipe, source, run, {{"recipe": recipe.identity(), "cache": source.identity}}, print, [Kill()])
+fit(TrainingRun(recipe=recipe, source=source, folder=run), print, [Kill()])
 """
 
 
@@ -150,7 +156,7 @@ def test_a_process_that_was_killed_leaves_a_run_that_goes_on_to_the_same_weights
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     said: list[str] = []
     train(recipe, full_cache.store.uri, run.path, said.append)
-    assert f"train: going on after step 4 of {STEPS}" in said
+    assert f"train: resuming after step 4 of {STEPS}" in said
     assert run.weights.read_bytes() == undisturbed[0].weights.read_bytes()
 
 
@@ -173,7 +179,7 @@ def test_a_run_says_what_it_learns_from_and_that_random_teachers_know_nothing(
         "train: high-64: 7 train, 2 heldout views; teachers any, canvas, fixed",
         "train: low-32: 8 train, 2 heldout views; teachers any, canvas, fixed",
         "train: low-48: 11 train, 3 heldout views; teachers any, canvas, fixed",
-        "train: RANDOM WEIGHTS: any, canvas, fixed know nothing; this is a demonstration",
+        "train: RANDOM WEIGHTS: any, canvas, fixed were never trained; this is a demonstration",
     ]
 
 
@@ -182,7 +188,7 @@ def test_the_progress_bar_shows_the_loss_the_speed_the_wait_and_every_teachers_f
 ) -> None:
     run = train(recipe_of(steps=1), full_cache.store.uri, tmp_path / "run", lambda _: None)
     last = capsys.readouterr().err.split("\r")[-1]
-    shown = dict(one.strip("], \n").split("=") for one in last.split(", ") if "=" in one)
+    shown = dict(part.strip("], \n").split("=") for part in last.split(", ") if "=" in part)
     assert list(shown) == ["loss", "views/s", "waiting", "any", "canvas", "fixed"]
     [(_, loss)] = losses(run)
     assert shown["loss"] == f"{float(loss):.3f}"
@@ -213,7 +219,7 @@ def test_the_norm_of_the_whole_gradient_is_at_most_what_the_recipe_says(
             self.norms: list[float] = []
 
         def on_train_batch_end(self, _: Trainer, module: LightningModule, *__: Any) -> None:
-            gradients = [one.grad.flatten() for one in module.parameters() if one.grad is not None]
+            gradients = [weight.grad.flatten() for weight in module.parameters() if weight.grad is not None]
             self.norms.append(float(torch.cat(gradients).norm()))
 
     measure = Measure()
@@ -270,7 +276,8 @@ def test_a_weight_for_a_teacher_that_does_not_teach_is_refused(
     with pytest.raises(SettingError) as refusal:
         train(recipe, full_cache.store.uri, tmp_path, lambda _: None)
     assert str(refusal.value) == (
-        "loss.teacher_weights cannot be used:\n  dinov3: is no teacher of this run (there are any, canvas, fixed)"
+        "loss.teacher_weights cannot be used:\n"
+        "  dinov3: is not a teacher of this run (the teachers are any, canvas, fixed)"
     )
 
 
@@ -287,7 +294,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(
         run_with(recipe_of(steps=12, running={"log_every": log_every}), full_cache, tmp_path, Spoil())
     assert str(refusal.value) == (
         f"training breaks the storage contract:\n  step {noticed}: the loss is nan "
-        "(lower optimiser.lr, lengthen optimiser.warmup, or set optimiser.gradient_clip)"
+        "(lower optimiser.lr, increase optimiser.warmup, or set optimiser.gradient_clip)"
     )
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4
@@ -303,7 +310,7 @@ def test_a_teacher_that_saw_one_set_teaches_there_and_a_convnet_learns_too(
     recipe = recipe_of(student="test_convnext", steps=3)
     run = train(recipe, maker.store.uri, tmp_path / "run", lambda _: None)
     [*_, last] = read_json(run.metrics)["evaluations"]
-    assert {name: list(one["sets"]) for name, one in last["teachers"].items()} == {
+    assert {name: list(score["sets"]) for name, score in last["teachers"].items()} == {
         "any": ["low-64", "low-96"],
         "canvas": ["low-96"],
     }
@@ -315,7 +322,7 @@ def test_a_run_may_leave_sets_and_teachers_out(full_cache: Cache, tmp_path: Path
     data = DataSettings(teachers=("canvas",), proportions={"low-48": 1.0}, batch_low=4, window_shards=2)
     run = train(recipe_of(steps=1, data=data), full_cache.store.uri, tmp_path / "run", lambda _: None)
     [*_, last] = read_json(run.metrics)["evaluations"]
-    assert {name: list(one["sets"]) for name, one in last["teachers"].items()} == {"canvas": ["low-48"]}
+    assert {name: list(score["sets"]) for name, score in last["teachers"].items()} == {"canvas": ["low-48"]}
 
 
 def test_tensorboard_holds_the_losses_where_it_is_asked_for(
@@ -341,5 +348,8 @@ def test_metrics_hold_the_facts_of_each_teacher(full_cache: Cache, undisturbed: 
         Path(full_cache.store.uri, "features.zarr", "teachers", "any", name) for name in ("low-32", "low-48", "high-64")
     ]
     assert facts["any"]["bytes"] == sum(
-        path.stat().st_size for one in stored for path in one.rglob("*") if path.is_file() and path.name != "zarr.json"
+        path.stat().st_size
+        for folder in stored
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "zarr.json"
     )

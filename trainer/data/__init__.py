@@ -1,4 +1,4 @@
-"""From a cache to batches: sources, the order of views, streaming, packing.
+"""From a cache to batches: what a cache holds, the order of its views, reading, reader processes.
 
-Door: source, set_source, dataset, batch, schedule, loader, datamodule.
+Door: batch, datamodule, dataset, loader, set_source, source, view_dataset.
 """

@@ -1,6 +1,6 @@
-"""One batch of one view set: what the student sees, and what each teacher said."""
+"""One batch of one view set: the student's input, and every teacher's stored features."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -8,13 +8,17 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.views import ViewSet
+
+Change = Callable[[Tensor], Tensor]
+"""A function that is applied to every tensor of a batch."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TeacherTargets:
-    """What one teacher said of the views of a batch."""
+    """One teacher's features of the views of a batch."""
 
     spatial: Float[Tensor, "batch rows cols channels"]
     """ŷ (PHI-S units), in the stored type."""
@@ -23,83 +27,100 @@ class TeacherTargets:
     start: Int64[Tensor, "batch 2"]
     """Start of the teacher's window in the canvas (row, column; patches)."""
 
-    def to(self, device: torch.device) -> "TeacherTargets":
-        """Return the same on a device."""
-        summary = None if self.summary is None else self.summary.to(device, non_blocking=True)
-        return TeacherTargets(
-            spatial=self.spatial.to(device, non_blocking=True),
-            summary=summary,
-            start=self.start.to(device, non_blocking=True),
-        )
-
-    def pin_memory(self) -> "TeacherTargets":
-        """Return the same in memory that a GPU copies from directly; the data loader asks for it by this name."""
-        summary = None if self.summary is None else self.summary.pin_memory()
-        return TeacherTargets(spatial=self.spatial.pin_memory(), summary=summary, start=self.start.pin_memory())
+    def changed(self, change: Change) -> "TeacherTargets":
+        """Apply a function to every tensor."""
+        summary = None if self.summary is None else change(self.summary)
+        return TeacherTargets(spatial=change(self.spatial), summary=summary, start=change(self.start))
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Look:
-    """Another window of every view of a batch: what the moving average of the student sees (v4 eq 2)."""
+class SecondView:
+    """A second window of every view of a batch: the input of the student's moving average (v4 eq 2)."""
 
     pixels: UInt8[Tensor, "batch 3 resolution resolution"]
     """RGB, 0 to 255."""
     start: Int64[Tensor, "batch 2"]
     """Start of the window in the canvas (row, column; patches)."""
-    draws: Float[Tensor, "batch 5"]
+    uniforms: Float[Tensor, "batch 5"]
     """As in `ViewBatch`."""
 
-    def to(self, device: torch.device) -> "Look":
-        """Return the same on a device."""
-        return Look(**{name: getattr(self, name).to(device, non_blocking=True) for name in self.__slots__})
-
-    def pin_memory(self) -> "Look":
-        """Return the same in memory that a GPU copies from directly; the data loader asks for it by this name."""
-        return Look(**{name: getattr(self, name).pin_memory() for name in self.__slots__})
+    def changed(self, change: Change) -> "SecondView":
+        """Apply a function to every tensor."""
+        return SecondView(pixels=change(self.pixels), start=change(self.start), uniforms=change(self.uniforms))
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ViewBatch:
-    """Views of one set, each in the student's own window."""
+    """Views of one set, each cut to the student's window."""
 
     view_set: ViewSet
     pixels: UInt8[Tensor, "batch 3 resolution resolution"]
     """RGB, 0 to 255."""
     start: Int64[Tensor, "batch 2"]
     """Start of the student's window in the canvas (row, column; patches)."""
-    draws: Float[Tensor, "batch 5"]
-    """Each view's own numbers, uniform in [0, 1), fresh at every meeting with the student: what it may draw at random
-    in training, whatever step, worker or process the view is met in."""
+    uniforms: Float[Tensor, "batch 5"]
+    """Five numbers from [0, 1) for each view, drawn again each time the view is used. Per-view augmentation in training
+    uses only these, so it does not depend on the step, the worker or the process."""
     targets: Mapping[str, TeacherTargets]
-    """By teacher: those that have seen the set."""
-    second: Look | None = None
-    """What the student's moving average sees, where it is asked."""
+    """By teacher: those that have features of this view set."""
+    second: SecondView | None = None
+    """The second window; None where the run has no MESA."""
+
+    def changed(self, change: Change) -> "ViewBatch":
+        """Apply a function to every tensor."""
+        return ViewBatch(
+            view_set=self.view_set,
+            pixels=change(self.pixels),
+            start=change(self.start),
+            uniforms=change(self.uniforms),
+            targets={name: target.changed(change) for name, target in self.targets.items()},
+            second=None if self.second is None else self.second.changed(change),
+        )
 
     def to(self, device: torch.device) -> "ViewBatch":
-        """Return the same on a device."""
-        return ViewBatch(
-            view_set=self.view_set,
-            pixels=self.pixels.to(device, non_blocking=True),
-            start=self.start.to(device, non_blocking=True),
-            draws=self.draws.to(device, non_blocking=True),
-            targets={name: one.to(device) for name, one in self.targets.items()},
-            second=None if self.second is None else self.second.to(device),
-        )
+        """Return the same batch on a device."""
+        return self.changed(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "ViewBatch":
-        """Return the same in memory that a GPU copies from directly; the data loader asks for it by this name."""
-        return ViewBatch(
-            view_set=self.view_set,
-            pixels=self.pixels.pin_memory(),
-            start=self.start.pin_memory(),
-            draws=self.draws.pin_memory(),
-            targets={name: one.pin_memory() for name, one in self.targets.items()},
-            second=None if self.second is None else self.second.pin_memory(),
-        )
+        """Return the same batch in page-locked memory. PyTorch's data loader calls this method by its name."""
+        return self.changed(lambda tensor: tensor.pin_memory())
+
+
+def collate_views(batches: Sequence[ViewBatch]) -> ViewBatch:
+    """Join batches along the batch axis: the `collate_fn` of a `ViewDataset`.
+
+    Args:
+        batches: at least one, all of the same view set and without second windows.
+
+    Raises:
+        SettingError: they are of different view sets.
+    """
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    if len(names := sorted({batch.view_set.name for batch in batches})) > 1:
+        fix = "make one data loader for each view set"
+        raise SettingError("batch", [Problem(place=", ".join(names), found="cannot be one batch", fix=fix)])
+    return ViewBatch(
+        view_set=first.view_set,
+        pixels=torch.cat([batch.pixels for batch in batches]),
+        start=torch.cat([batch.start for batch in batches]),
+        uniforms=torch.cat([batch.uniforms for batch in batches]),
+        targets={name: _joined([batch.targets[name] for batch in batches]) for name in first.targets},
+    )
 
 
 def unit_pixels(pixels: UInt8[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
     """Return 8-bit pixels as float32 in [0, 1]."""
     return pixels.float() / 255
+
+
+def _joined(targets: Sequence[TeacherTargets]) -> TeacherTargets:
+    summaries = [target.summary for target in targets if target.summary is not None]
+    return TeacherTargets(
+        spatial=torch.cat([target.spatial for target in targets]),
+        summary=torch.cat(summaries) if summaries else None,
+        start=torch.cat([target.start for target in targets]),
+    )

@@ -1,12 +1,13 @@
-"""Reading batches from the cache. Arrays are opened in the process that reads them, and nowhere else."""
+"""Reading batches from the cache. Arrays are opened only in the process that reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from storage_schemas.format import layout
@@ -15,7 +16,7 @@ from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.seeds import Key, uniforms
 from storage_schemas.format.views import UNIFORM, Partition, ViewSet, draw_offset
 from storage_schemas.sharded_array import ShardedArray
-from trainer.data.batch import Look, TeacherTargets, ViewBatch
+from trainer.data.batch import SecondView, TeacherTargets, ViewBatch
 from trainer.data.order import StepPart
 from trainer.data.set_source import Commits, Features
 from trainer.data.source import Source
@@ -29,23 +30,23 @@ class BatchRequest:
     view_set: ViewSet
     rows: Int64[np.ndarray, " batch"]
     window_keys: tuple[Key, ...]
-    """One per row."""
+    """One per row: what the row's window and uniforms are drawn from."""
     second_keys: tuple[Key, ...] | None = None
-    """One per row for a second window; None where nobody looks through one."""
+    """One per row for a second window; None for batches without one."""
 
 
 def training_request(part: StepPart, seed: int, *, second: bool = False) -> BatchRequest:
-    """Ask for a step's rows, with a window that is fresh at every meeting of the student and a view.
+    """Return the request for a step's rows, with a new window each time a view is used.
 
     Args:
-        part: what the step takes.
-        seed: of the run.
-        second: whether the student's moving average looks too, through a window of its own.
+        part: the rows of the step.
+        seed: seed of the run.
+        second: whether to cut a second window, for the student's moving average.
     """
 
-    def keys(who: str) -> tuple[Key, ...]:
-        deals = zip(part.deals.tolist(), part.rows.tolist(), strict=True)
-        return tuple((seed, who, deal, part.view_set.name, row) for deal, row in deals)
+    def keys(viewer: str) -> tuple[Key, ...]:
+        uses = zip(part.epochs.tolist(), part.rows.tolist(), strict=True)
+        return tuple((seed, viewer, epoch, part.view_set.name, row) for epoch, row in uses)
 
     return BatchRequest(
         view_set=part.view_set,
@@ -56,26 +57,31 @@ def training_request(part: StepPart, seed: int, *, second: bool = False) -> Batc
 
 
 def heldout_requests(source: Source, sizes: Mapping[Partition, int], seed: int) -> list[BatchRequest]:
-    """Ask for every held-out view once, in order, each in a window that stays the same.
+    """Return requests for every held-out view once, in order. A view always has the same window.
 
     Args:
         source: the cache.
         sizes: views per batch, by partition.
-        seed: of the run.
+        seed: seed of the run.
     """
     requests = []
-    for view_set, one in source.sets.items():
-        rows, size = one.rows["heldout"], sizes[view_set.partition]
+    for view_set, set_source in source.sets.items():
+        rows, size = set_source.rows["heldout"], sizes[view_set.partition]
         for part in (rows[first : first + size] for first in range(0, len(rows), size)):
-            keys = tuple((seed, "student", "heldout", view_set.name, row) for row in part.tolist())
+            keys = heldout_keys(seed, view_set, part.tolist())
             requests.append(BatchRequest(view_set=view_set, rows=part, window_keys=keys))
     return requests
+
+
+def heldout_keys(seed: int, view_set: ViewSet, rows: Sequence[int]) -> tuple[Key, ...]:
+    """Return the keys of held-out windows, one per row."""
+    return tuple((seed, "student", "heldout", view_set.name, row) for row in rows)
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CachedBatches(Dataset):
-    """Turns requests into batches. It may be sent to other processes: what it opened stays behind."""
+    """Turns requests into batches. It may be pickled for another process, which opens its own arrays."""
 
     source: Source
     arrays: dict[str, ShardedArray] = field(default_factory=dict, init=False, repr=False)
@@ -94,26 +100,29 @@ class CachedBatches(Dataset):
         return [self._read(request) for request in requests]
 
     def _read(self, request: BatchRequest) -> ViewBatch:
-        one, view_set = self.source.sets[request.view_set], request.view_set
-        canvases = self._rows(layout.pixels_array(view_set), one.commits, request.rows)
-        look, second = _look(canvases, one.geometry, request.window_keys), None
+        set_source, view_set = self.source.sets[request.view_set], request.view_set
+        canvases = self._rows(layout.pixels_array(view_set), set_source.commits, request.rows)
+        pixels, start, numbers = _cut(canvases, set_source.geometry, request.window_keys)
+        second = None
         if request.second_keys is not None:
-            second = _look(canvases, one.geometry, request.second_keys)
+            cut = _cut(canvases, set_source.geometry, request.second_keys)
+            second = SecondView(pixels=cut[0], start=cut[1], uniforms=cut[2])
+        targets = {
+            teacher: self._targets(view_set, teacher, features, request.rows)
+            for teacher, features in set_source.features.items()
+        }
         return ViewBatch(
-            view_set=view_set,
-            pixels=look.pixels,
-            start=look.start,
-            draws=look.draws,
-            targets={name: self._targets(view_set, name, seen, request) for name, seen in one.features.items()},
-            second=second,
+            view_set=view_set, pixels=pixels, start=start, uniforms=numbers, targets=targets, second=second
         )
 
-    def _targets(self, view_set: ViewSet, teacher: str, seen: Features, request: BatchRequest) -> TeacherTargets:
-        spatial = as_numbers(self._rows(layout.spatial_array(view_set, teacher), seen.commits, request.rows))
+    def _targets(
+        self, view_set: ViewSet, teacher: str, features: Features, rows: Int64[np.ndarray, " batch"]
+    ) -> TeacherTargets:
+        spatial = as_numbers(self._rows(layout.spatial_array(view_set, teacher), features.commits, rows))
         summary = None
-        if seen.has_summary:
-            summary = torch.from_numpy(self._rows(layout.summary_array(view_set, teacher), seen.commits, request.rows))
-        start = torch.from_numpy(seen.offsets[request.rows])
+        if features.has_summary:
+            summary = torch.from_numpy(self._rows(layout.summary_array(view_set, teacher), features.commits, rows))
+        start = torch.from_numpy(features.offsets[rows])
         return TeacherTargets(spatial=torch.from_numpy(spatial), summary=summary, start=start)
 
     def _rows(self, path: str, commits: Commits, rows: Int64[np.ndarray, " batch"]) -> np.ndarray:
@@ -123,23 +132,23 @@ class CachedBatches(Dataset):
 
 
 def window_starts(geometry: CanvasGeometry, keys: tuple[Key, ...]) -> Int64[np.ndarray, "batch 2"]:
-    """Draw where each student window starts (row, column; patches), uniformly over the margin."""
+    """Draw the start of each student window (row, column; patches), uniformly over the margin."""
     offsets = [draw_offset(geometry, UNIFORM, key) for key in keys]
     return np.array([(offset.row, offset.col) for offset in offsets], dtype=np.int64).reshape(-1, 2)
 
 
-def view_draws(keys: tuple[Key, ...]) -> Float32[np.ndarray, "batch 5"]:
-    """Draw each view's own numbers, beside the window of the same key."""
+def view_uniforms(keys: tuple[Key, ...]) -> Float32[np.ndarray, "batch 5"]:
+    """Draw the five uniforms of each view from the key of its window."""
     return np.stack([uniforms((*key, "positions"), 5) for key in keys]).astype(np.float32)
 
 
-def _look(canvases: UInt8[np.ndarray, "batch side side 3"], geometry: CanvasGeometry, keys: tuple[Key, ...]) -> Look:
+def _cut(
+    canvases: UInt8[np.ndarray, "batch side side 3"], geometry: CanvasGeometry, keys: tuple[Key, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return windows, their starts and the views' uniforms, all drawn from the keys."""
     starts = window_starts(geometry, keys)
-    return Look(
-        pixels=torch.from_numpy(cut_windows(canvases, geometry, starts, channels_first=True)),
-        start=torch.from_numpy(starts),
-        draws=torch.from_numpy(view_draws(keys)),
-    )
+    windows = cut_windows(canvases, geometry, starts, channels_first=True)
+    return torch.from_numpy(windows), torch.from_numpy(starts), torch.from_numpy(view_uniforms(keys))
 
 
 def _without_arrays(source: Source) -> CachedBatches:

@@ -1,4 +1,4 @@
-"""The stream of training batches: it starts at any step, and says how long the student waited for it."""
+"""The stream of training batches. It can start at any step, and it measures how long training waits for data."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,43 +11,44 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from storage_schemas.format.errors import AbstractStillhouseError
 from trainer.data.batch import ViewBatch
 from trainer.data.dataset import BatchRequest, training_request
-from trainer.data.packed_batch import Parcel, pack, unpack
-from trainer.data.schedule import Leg, course_steps
+from trainer.data.packed_batch import PackedBatch, pack, unpack
+from trainer.data.schedule import Schedule, scheduled_steps
 from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
 
 Batches = list[ViewBatch]
+"""The batches of one step, one for each partition."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Which part of every step one training process takes."""
+    """The part of every step that one training process takes."""
 
     rank: int = 0
-    """Number of the process."""
+    """Number of the process, from 0."""
     world: int = 1
-    """Training processes."""
+    """Number of training processes."""
 
 
-ALONE = Share()
-"""The whole of every step."""
+WHOLE = Share()
+"""The share of a single training process."""
 
 
 @final
 class TrainingStream:
-    """Every step of a run, from the one that its state names. Lightning saves and restores the state with the rest."""
+    """The batches of every step of a run, from the step in its state. Lightning saves and restores the state."""
 
-    def __init__(self, dataset: Dataset, legs: list[Leg], recipe: TrainRecipe, share: Share = ALONE) -> None:
+    def __init__(self, dataset: Dataset, schedule: Schedule, recipe: TrainRecipe, share: Share = WHOLE) -> None:
         """Describe the stream; nothing is read yet.
 
         Args:
             dataset: turns requests into batches; it reads the cache.
-            legs: what each step takes.
-            recipe: of the run.
-            share: of this training process.
+            schedule: the order of views.
+            recipe: recipe of the run.
+            share: share of this training process.
         """
-        self.dataset, self.legs, self.share = dataset, legs, share
+        self.dataset, self.schedule, self.share = dataset, schedule, share
         self.seed, self.length, self.settings = recipe.seed, recipe.steps, recipe.running
         self.second_from = recipe.average.mesa_start if recipe.average.mesa_weight else self.length
         self.step = 0
@@ -66,64 +67,66 @@ class TrainingStream:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the stream stands: everything else follows from the recipe and the cache."""
+        """Return the step of the stream. Everything else follows from the recipe and the cache."""
         return {"step": self.step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         self.step = state["step"]
 
     def take_wait(self) -> float:
-        """Return how long batches were waited for (seconds) since this was last asked."""
+        """Return how long training waited for batches (seconds) since the last call."""
         waited, self.waited = self.waited, 0.0
         return waited
 
     def _requests(self, start: int) -> Iterator[tuple[BatchRequest, ...]]:
         rank, world = self.share.rank, self.share.world
-        for step, parts in enumerate(course_steps(self.legs, start), start):
+        for step, parts in enumerate(scheduled_steps(self.schedule, start), start):
             second = step >= self.second_from
             yield tuple(training_request(part.share(rank, world), self.seed, second=second) for part in parts)
 
 
 @final
-class Answers(Dataset):
-    """A dataset that answers as PyTorch brings it whole from one process to another: with its refusals, in parcels."""
+class ReaderDataset(Dataset):
+    """A dataset whose results PyTorch can carry to another process: errors are returned, and batches are packed."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Batches | Parcel | AbstractStillhouseError:
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Batches | PackedBatch | AbstractStillhouseError:
         try:
             batches = self.dataset[requests]
-        except AbstractStillhouseError as refusal:
-            return refusal
+        except AbstractStillhouseError as error:
+            return error
         return batches if get_worker_info() is None else pack(batches)
 
 
 @final
-class Loader:
-    """One answer per request, in their order; where a reading process was refused, the same refusal is raised here."""
+class BatchLoader:
+    """The batches of each request, in order. An error of a reader process is raised here as it was there."""
 
-    def __init__(self, answers: DataLoader) -> None:
-        self.answers = answers
+    def __init__(self, results: DataLoader) -> None:
+        self.results = results
 
     def __iter__(self) -> Iterator[Batches]:
-        for answer in self.answers:
-            if isinstance(answer, AbstractStillhouseError):
-                raise answer
-            yield unpack(answer) if isinstance(answer, Parcel) else answer
+        for result in self.results:
+            if isinstance(result, AbstractStillhouseError):
+                raise result
+            yield unpack(result) if isinstance(result, PackedBatch) else result
 
 
-def open_loader(dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings) -> Loader:
-    """Return a loader that reads one answer per request, in their order, however many processes read."""
+def open_loader(
+    dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
+) -> BatchLoader:
+    """Return a loader that reads the batches of each request, in order, with any number of reader processes."""
     # a forked process would inherit a file system's threads and sockets, which do not survive the fork
-    apart: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": settings.read_ahead}
-    answers = DataLoader(
-        Answers(dataset),
+    readers: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": settings.read_ahead}
+    results = DataLoader(
+        ReaderDataset(dataset),
         batch_size=None,
         sampler=requests,
         num_workers=settings.workers,
         pin_memory=torch.cuda.is_available() and settings.accelerator != "cpu",
-        **(apart if settings.workers else {}),
+        **(readers if settings.workers else {}),
     )
-    return Loader(answers)
+    return BatchLoader(results)

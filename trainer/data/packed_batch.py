@@ -1,8 +1,8 @@
-"""Sending an answer from a reading process to the student's in one piece.
+"""Sending batches from a reader process to the training process in one piece.
 
-PyTorch shares every tensor by a file of its own, each handed over by a conversation of its own: for the two dozen small
-and large tensors of a step that takes the student's process longer than reading them would. Here all of them lie in
-one.
+PyTorch shares every tensor through a file of its own and passes each file over a socket of its own. A step has two
+dozen tensors; for these, the training process would need longer to receive them than to read them. Here all tensors of
+an object share one block of memory.
 """
 
 import io
@@ -15,39 +15,39 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 ALIGNED = 64
-"""Every tensor starts at a multiple of so many bytes."""
+"""Every tensor starts at a multiple of this number of bytes."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Parcel:
-    """An object, and the numbers of all its tensors."""
+class PackedBatch:
+    """An object whose tensors all lie in one block of shared memory."""
 
     frame: bytes
-    """The object without its tensors."""
+    """The pickled object without its tensors."""
     numbers: UInt8[Tensor, " bytes"]
-    """Theirs, one after the other."""
+    """The bytes of all tensors, one after the other."""
 
-    def pin_memory(self) -> "Parcel":
-        """Return the same in memory that a GPU copies from directly; the data loader asks for it by this name."""
-        return Parcel(frame=self.frame, numbers=self.numbers.pin_memory())
+    def pin_memory(self) -> "PackedBatch":
+        """Return the same in page-locked memory. PyTorch's data loader calls this method by its name."""
+        return PackedBatch(frame=self.frame, numbers=self.numbers.pin_memory())
 
 
-def pack(whole: Any) -> Parcel:
-    """Put an object into a parcel; the numbers of its tensors are copied to memory that processes share."""
+def pack(unpacked: Any) -> PackedBatch:
+    """Pack an object. The values of its tensors are copied to shared memory."""
     frame = io.BytesIO()
     packer = _Packer(frame)
-    packer.dump(whole)
+    packer.dump(unpacked)
     shared = torch.UntypedStorage._new_shared(packer.length, device="cpu")  # as PyTorch's own collation does
     numbers = torch.empty(0, dtype=torch.uint8).set_(shared)
     for start, tensor in packer.placed:
         _placed(numbers, start, tensor.dtype, tensor.shape).copy_(tensor)
-    return Parcel(frame=frame.getvalue(), numbers=numbers)
+    return PackedBatch(frame=frame.getvalue(), numbers=numbers)
 
 
-def unpack(parcel: Parcel) -> Any:
-    """Return what was packed. Its tensors lie in the parcel."""
-    return _Unpacker(parcel).load()
+def unpack(packed: PackedBatch) -> Any:
+    """Return the object that was packed. Its tensors share the memory of the packed batch."""
+    return _Unpacker(packed).load()
 
 
 @final
@@ -57,20 +57,20 @@ class _Packer(pickle.Pickler):
         self.placed: list[tuple[int, Tensor]] = []
         self.length = 0
 
-    def persistent_id(self, one: Any) -> tuple[int, torch.dtype, tuple[int, ...]] | None:
-        if not isinstance(one, Tensor):
+    def persistent_id(self, part: Any) -> tuple[int, torch.dtype, tuple[int, ...]] | None:
+        if not isinstance(part, Tensor):
             return None
         start = self.length
-        self.placed.append((start, one))
-        self.length += -(-one.nbytes // ALIGNED) * ALIGNED
-        return start, one.dtype, tuple(one.shape)
+        self.placed.append((start, part))
+        self.length += -(-part.nbytes // ALIGNED) * ALIGNED
+        return start, part.dtype, tuple(part.shape)
 
 
 @final
 class _Unpacker(pickle.Unpickler):
-    def __init__(self, parcel: Parcel) -> None:
-        super().__init__(io.BytesIO(parcel.frame))
-        self.numbers = parcel.numbers
+    def __init__(self, packed: PackedBatch) -> None:
+        super().__init__(io.BytesIO(packed.frame))
+        self.numbers = packed.numbers
 
     def persistent_load(self, placed: tuple[int, torch.dtype, tuple[int, ...]]) -> Tensor:
         return _placed(self.numbers, *placed)

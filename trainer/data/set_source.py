@@ -1,4 +1,4 @@
-"""One view set of a cache, with every teacher that has seen it: all of it there, or refused."""
+"""One view set of a cache with the features of its teachers, checked to be complete."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,20 +22,21 @@ Commits = dict[int, list[ShardRecord]]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
-    """What one teacher stored of one view set."""
+    """The stored features of one teacher for one view set."""
 
     commits: Commits
     tokens: int
     """Tokens along one side of a window."""
     has_summary: bool
     offsets: Int64[np.ndarray, "slots 2"]
-    """Start of the teacher's window in each row slot's canvas (row, column; patches); -1 in a slot without a view."""
+    """Start of the teacher's window in the canvas of each row slot (row, column; patches); -1 for a slot without a
+    view."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SetSource:
-    """One view set, with every teacher that has seen it."""
+    """One view set, with every teacher that has features of it."""
 
     geometry: CanvasGeometry
     rows_per_shard: int
@@ -49,26 +50,26 @@ class SetSource:
 def open_set(
     cache: Cache, views: ViewsManifest, view_set: ViewSet, teachers: Mapping[str, TeacherManifest]
 ) -> SetSource:
-    """Gather what is stored of a view set.
+    """Open a view set: its commit records, its rows by split, and its teachers' placements.
 
     Args:
         cache: the cache.
-        views: its views.
+        views: manifest of the cache's views.
         view_set: the set.
-        teachers: manifests of the teachers to learn from, by name; those that never saw the set are left out.
+        teachers: manifests of the teachers to learn from, by name; those without features of the set are left out.
 
     Raises:
-        MissingError: views or features of the set are there in part; their shards are named.
-        ContractError: a view without a placement.
+        MissingError: only some shards of the set's views or features are committed; the missing ones are named.
+        ContractError: a view has no placement.
     """
     shape, unit = views.sets[view_set], views_unit(view_set)
     commits = cache.records(unit, views.digest)
     _require_whole(unit, commits, shape.grid.shards, "run `make views` again: it resumes")
     table = cache.views(view_set, commits)
     features = {
-        name: seen
+        name: found
         for name, manifest in teachers.items()
-        if (seen := _features(cache, manifest, view_set, table["row"].to_numpy(), shape.grid)) is not None
+        if (found := _features(cache, manifest, view_set, table["row"].to_numpy(), shape.grid)) is not None
     }
     return SetSource(
         geometry=shape.geometry,
@@ -82,7 +83,7 @@ def open_set(
 def _features(
     cache: Cache, manifest: TeacherManifest, view_set: ViewSet, rows: Int64[np.ndarray, " views"], grid: ShardGrid
 ) -> Features | None:
-    """Return what a teacher stored of a set, or None where it was never asked."""
+    """Return a teacher's features of a set, or None if it was never run on the set."""
     unit = features_unit(view_set, manifest.spec.name)
     commits = cache.records(unit, manifest.digest)
     if not commits:
@@ -93,8 +94,8 @@ def _features(
     offsets[table["row"].to_numpy()] = np.stack(
         [table["offset_row"].to_numpy(), table["offset_col"].to_numpy()], axis=1
     )
-    if (odd := rows[(offsets[rows] < 0).any(axis=1)]).size:
-        found = f"{odd.size} views have no placement, the first in row {odd[0]}"
+    if (unplaced := rows[(offsets[rows] < 0).any(axis=1)]).size:
+        found = f"{unplaced.size} views have no placement, the first in row {unplaced[0]}"
         raise ContractError("placements", [Problem(place=unit, found=found)])
     return Features(
         commits=commits,
@@ -109,6 +110,6 @@ def _rows_of(table: pa.Table, split: str) -> Int64[np.ndarray, " views"]:
 
 
 def _require_whole(unit: str, commits: Commits, shards: int, fix: str) -> None:
-    if absent := sorted(set(range(shards)) - commits.keys()):
-        found = f"{len(absent)} of {shards} shards are not committed: {', '.join(first_few(absent))}"
+    if missing := sorted(set(range(shards)) - commits.keys()):
+        found = f"{len(missing)} of {shards} shards are not committed: {', '.join(first_few(missing))}"
         raise MissingError("shards", [Problem(place=unit, found=found, fix=fix)])

@@ -1,4 +1,4 @@
-"""What a cache offers a training run: its view sets, its teachers, and whether all of it is there."""
+"""The part of a cache that a training run reads: view sets and teachers, checked to be complete."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from trainer.data.set_source import SetSource, open_set
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TeacherSource:
-    """One teacher: what it is, and what its features are like."""
+    """One teacher: its manifest, its PHI-S map and the statistics of its features."""
 
     manifest: TeacherManifest
     phi_s: PhiS
@@ -26,57 +26,57 @@ class TeacherSource:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Source:
-    """Everything a run reads, checked to be complete. It holds nothing open and may be sent to other processes."""
+    """Everything that a run reads, checked to be complete.
+
+    It holds no open file, so it may be sent to other processes.
+    """
 
     cache: Cache
     sets: Mapping[ViewSet, SetSource]
     teachers: Mapping[str, TeacherSource]
     identity: Mapping[str, Any]
-    """Digest of the views, how many there are in each set and split, and of each teacher the digests of its features
-    and PHI-S, and its dispersion. A cache that has grown since differs in how many there are."""
+    """Digest of the views; number of views in each set and split; for each teacher the digests of its features and
+    PHI-S map, and its dispersion. A cache that was extended since has other numbers of views."""
 
 
 def open_source(cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] = ()) -> Source:
-    """Check what a run is about to read, and gather it.
+    """Open a cache for training, and check that everything a run will read is there.
 
     Args:
         cache: the cache.
-        teachers: names of the teachers to learn from; none for all of the cache.
-        sets: names of the view sets to learn on; none for all of the cache.
+        teachers: names of the teachers to learn from; empty for all teachers of the cache.
+        sets: names of the view sets to learn on, such as `low-256`; empty for all view sets of the cache.
 
     Raises:
-        MissingError: no cache, or views, features, statistics or shards that an earlier stage has yet to make.
-        SettingError: a view set that the cache does not have, or that no teacher has seen.
+        MissingError: there is no cache, or an earlier stage must still make views, features, statistics or some shards
+            of them; or a teacher has features of none of the view sets.
+        SettingError: a view set that the cache does not have.
     """
     names, cached = list(teachers), cache.teachers()
     read = cache.manifests(name for name in names or cached if name in cached)
     views = _views(cache, read)
     chosen = _chosen_sets(views, list(sets))
-    found = {
+    opened = {
         name: _teacher(cache, views, name, read.teachers.get(name)) for name in _chosen_teachers(cache, cached, names)
     }
-    manifests = {name: teacher.manifest for name, teacher in found.items()}
-    opened = {view_set: open_set(cache, views, view_set, manifests) for view_set in chosen}
-    if unseen := [view_set.name for view_set, one in opened.items() if not one.features]:
-        fix = f"run `make extract` for {', '.join(found)}, or leave the set out with data.proportions"
-        raise MissingError(
-            "features", [Problem(place=name, found="no teacher has seen it", fix=fix) for name in unseen]
-        )
-    _require_some_set(found, opened)
-    return Source(cache=cache, sets=opened, teachers=found, identity=_identity(views, opened, found))
+    manifests = {name: teacher.manifest for name, teacher in opened.items()}
+    set_sources = {view_set: open_set(cache, views, view_set, manifests) for view_set in chosen}
+    _require_some_teacher(opened, set_sources)
+    _require_some_set(opened, set_sources)
+    return Source(cache=cache, sets=set_sources, teachers=opened, identity=_identity(views, set_sources, opened))
 
 
 def _views(cache: Cache, manifests: CacheManifests) -> ViewsManifest:
     if manifests.views is None:
-        raise MissingError("views", [Problem(place=cache.store.uri, found="were never cut", fix="run `make views`")])
+        raise MissingError("views", [Problem(place=cache.store.uri, found="has no views", fix="run `make views`")])
     return manifests.views
 
 
 def _chosen_sets(views: ViewsManifest, names: list[str]) -> list[ViewSet]:
     by_name = {view_set.name: view_set for view_set in views.sets}
     if unknown := sorted(set(names) - by_name.keys()):
-        fix = f"it has {', '.join(by_name)}"
-        problems = [Problem(place=name, found="the cache has no such view set", fix=fix) for name in unknown]
+        fix = f"choose from {', '.join(by_name)}"
+        problems = [Problem(place=name, found="is not a view set of the cache", fix=fix) for name in unknown]
         raise SettingError("data.proportions", problems)
     return sorted(by_name[name] for name in names or by_name)
 
@@ -84,7 +84,7 @@ def _chosen_sets(views: ViewsManifest, names: list[str]) -> list[ViewSet]:
 def _chosen_teachers(cache: Cache, cached: list[str], names: list[str]) -> list[str]:
     if not cached:
         fix = "run `make extract TEACHER=…` for each teacher of the recipe"
-        raise MissingError("features", [Problem(place=cache.store.uri, found="no teacher has been run", fix=fix)])
+        raise MissingError("features", [Problem(place=cache.store.uri, found="has features of no teacher", fix=fix)])
     if unknown := sorted(set(names) - set(cached)):
         found = f"the cache has features of {', '.join(cached)}"
         problems = [Problem(place=name, found=found, fix=f"run `make extract TEACHER={name}`") for name in unknown]
@@ -96,27 +96,33 @@ def _teacher(cache: Cache, views: ViewsManifest, name: str, manifest: TeacherMan
     phi_s, stats = cache.phi_s(name), cache.stats(name)
     if manifest is None or phi_s is None:
         fix = f"run `make extract TEACHER={name}` again: it resumes"
-        raise MissingError("features", [Problem(place=f"teachers/{name}", found="extract was cut short", fix=fix)])
+        raise MissingError("features", [Problem(place=f"teachers/{name}", found="extract did not finish", fix=fix)])
     if stats is None or stats.identity != manifest.digest:
-        found = "its features were never measured" if stats is None else "they are of other features than the cache has"
+        found = "the features were never measured" if stats is None else "describe other features than the cache holds"
         raise MissingError("statistics", [Problem(place=f"teachers/{name}/stats", found=found, fix="run `make stats`")])
     if new := stats.unmeasured({view_set: shape.grid.shards for view_set, shape in views.sets.items()}):
-        found, fix = f"{new} shards were added since its features were measured", "run `make stats`; it measures those"
+        found, fix = f"{new} shards were added after the last `make stats`", "run `make stats`: it measures those"
         raise MissingError("statistics", [Problem(place=f"teachers/{name}/stats", found=found, fix=fix)])
     if (stats.dispersion is None) != (manifest.spec.summary_dim is None):
-        found = f"a dispersion of {stats.dispersion} for summaries of {manifest.spec.summary_dim} channels"
+        found = f"dispersion {stats.dispersion} does not agree with {manifest.spec.summary_dim} summary channels"
         raise ContractError("statistics", [Problem(place=f"teachers/{name}/stats", found=found)])
     return TeacherSource(manifest=manifest, phi_s=phi_s, stats=stats)
 
 
+def _require_some_teacher(teachers: Mapping[str, TeacherSource], sets: Mapping[ViewSet, SetSource]) -> None:
+    empty = [view_set.name for view_set, set_source in sets.items() if not set_source.features]
+    if empty:
+        found, fix = "has features of no teacher", f"run `make extract` for {', '.join(teachers)}"
+        fix = f"{fix}, or leave the set out with data.proportions"
+        raise MissingError("features", [Problem(place=name, found=found, fix=fix) for name in empty])
+
+
 def _require_some_set(teachers: Mapping[str, TeacherSource], sets: Mapping[ViewSet, SetSource]) -> None:
-    unseeing = [name for name in teachers if not any(name in one.features for one in sets.values())]
-    if unseeing:
-        found = f"has seen none of {', '.join(view_set.name for view_set in sets)}"
-        raise MissingError(
-            "features",
-            [Problem(place=name, found=found, fix=f"run `make extract TEACHER={name}`") for name in unseeing],
-        )
+    without = [name for name in teachers if not any(name in set_source.features for set_source in sets.values())]
+    if without:
+        found = f"has features of none of {', '.join(view_set.name for view_set in sets)}"
+        problems = [Problem(place=name, found=found, fix=f"run `make extract TEACHER={name}`") for name in without]
+        raise MissingError("features", problems)
 
 
 def _identity(
@@ -125,7 +131,8 @@ def _identity(
     return {
         "views": views.digest,
         "rows": {
-            view_set.name: {split: len(rows) for split, rows in one.rows.items()} for view_set, one in sets.items()
+            view_set.name: {split: len(rows) for split, rows in set_source.rows.items()}
+            for view_set, set_source in sets.items()
         },
         "teachers": {
             name: {

@@ -1,4 +1,4 @@
-"""How good a student is on held-out views: fidelity, angle, spectrum, scale variance.
+"""Scores of a student on held-out views: fidelity, summary angle, spectrum, scale variance.
 
 Door: evaluate.
 """

@@ -1,4 +1,4 @@
-"""How well a student matches its teachers on held-out views, and what its own features are like."""
+"""Scores of a student on held-out views: how well it matches its teachers, and statistics of its own features."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,50 +18,50 @@ from trainer.evaluation.feature_spectrum import FeatureSums, first_shares, obser
 from trainer.evaluation.fidelity import FidelitySums, fidelity, observe_fidelity
 from trainer.evaluation.scale_variance import at_sizes, scale_variance
 from trainer.objective.losses import angles
-from trainer.objective.objective import TokenMaps
+from trainer.objective.token_maps import TokenMaps
 from trainer.student.model import DistilledModel
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherScore:
-    """How a student matches one teacher."""
+    """How well a student matches one teacher."""
 
     fidelity: float
-    """F of v2.5 eq 8 over all view sets together; above 1, the student knows more than the teacher's mean."""
+    """F of v2.5 eq 8 over all view sets together. Above 1, the student predicts better than the teacher's mean does."""
     sets: Mapping[str, float]
     """F for each view set with held-out views."""
     angle: float | None
-    """Mean squared angle of summaries over the teacher's dispersion: at 1, the mean direction would do as well. None
-    for a teacher without a summary."""
+    """Mean squared angle between summaries over the teacher's dispersion. At 1, the student predicts no better than the
+    teacher's mean direction does. None for a teacher without a summary."""
 
     def attributes(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
+        """Return the score as JSON-ready values."""
         return {"fidelity": self.fidelity, "sets": dict(self.sets), "angle": self.angle}
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentScore:
-    """What a student's own features are like."""
+    """Statistics of a student's own features."""
 
     effective_rank: float
-    """Directions that their variance is spread over; at most the student's channels."""
+    """Number of directions over which their variance is spread; at most the student's channels."""
     shares: Mapping[str, float]
     """Share of the variance in the first 1, 2, 4, … directions."""
     scale_variance: float | None
-    """σ²_scale of v2.5 eq 14: 0 for features that do not mind the size of a picture. None for a run of one resolution,
-    or without held-out views of the largest."""
+    """σ²_scale of v2.5 eq 14: 0 if the features do not depend on the size of the image. None for a run with a single
+    resolution, or without held-out views of the largest."""
 
     def attributes(self) -> dict[str, Any]:
-        """Return it as JSON-ready values."""
+        """Return the score as JSON-ready values."""
         return {"effective_rank": self.effective_rank, "shares": dict(self.shares), "scale": self.scale_variance}
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Everything that one evaluation found."""
+    """The result of one evaluation."""
 
     teachers: Mapping[str, TeacherScore]
     student: StudentScore
@@ -70,7 +70,7 @@ class Scores:
 @final
 @dataclass(slots=True, kw_only=True, eq=False)
 class Observations:
-    """What evaluation counts, on the CPU."""
+    """The sums that scores are computed from, on the CPU."""
 
     spatial: dict[tuple[str, str], list[FidelitySums]] = field(default_factory=dict)
     """By teacher and view set."""
@@ -83,44 +83,44 @@ class Observations:
 
 @torch.no_grad()
 def observe(
-    model: DistilledModel, maps: TokenMaps, batches: Iterable[list[ViewBatch]], sizes: Sequence[int]
+    model: DistilledModel, token_maps: TokenMaps, batches: Iterable[list[ViewBatch]], sizes: Sequence[int]
 ) -> Observations:
-    """Look at held-out views. The model's mode is left as it was.
+    """Run a model on held-out views and collect what its scores need. The model's training mode does not change.
 
     Args:
-        model: student and heads, on the batches' device.
-        maps: token maps of the run, there too.
+        model: student and heads, on the device of the batches.
+        token_maps: token maps of the run, on the same device.
         batches: held-out views.
-        sizes: every resolution of the run (pixels); at the largest, views are shown at all of them.
+        sizes: every resolution of the run (pixels). The student sees the views of the largest at all of these sizes.
     """
-    seen = Observations()
+    observations = Observations()
     with _evaluating(model):
         for batch in (part for parts in batches for part in parts):
             pixels = unit_pixels(batch.pixels)
             output = model(pixels, batch.targets)
-            seen.features.append(observe_features(output.student.spatial))
+            observations.features.append(observe_features(output.student.spatial))
             for name, target in batch.targets.items():
-                sums = observe_fidelity(*maps(output.spatial[name], batch, name)).cpu()
-                seen.spatial.setdefault((name, batch.view_set.name), []).append(sums)
+                sums = observe_fidelity(*token_maps(output.spatial[name], batch, name)).cpu()
+                observations.spatial.setdefault((name, batch.view_set.name), []).append(sums)
                 if target.summary is not None:
                     square = angles(output.summary[name], target.summary).square().cpu()
-                    seen.squares.setdefault(name, []).append(square)
+                    observations.squares.setdefault(name, []).append(square)
             if len(sizes) > 1 and batch.view_set.resolution == max(sizes):
-                shown = [model(one, []).student.spatial.float() for one in at_sizes(pixels, sizes)]
-                seen.scales.append(scale_variance(shown).cpu())
-    return seen
+                features = [model(resized, []).student.spatial.float() for resized in at_sizes(pixels, sizes)]
+                observations.scales.append(scale_variance(features).cpu())
+    return observations
 
 
 def score(observations: Sequence[Observations], teachers: Iterable[str], dispersions: Mapping[str, float]) -> Scores:
     """Return the scores of a student.
 
     Args:
-        observations: of all processes, which shared the held-out views.
+        observations: one from each process; the processes shared the held-out views.
         teachers: names of the teachers to score.
         dispersions: Disp(Θ_y) (rad²) of every teacher with a summary.
 
     Raises:
-        ContractError: a teacher has no held-out view.
+        ContractError: there is no held-out view with features of a teacher.
     """
     return Scores(
         teachers={name: _score(name, observations, dispersions.get(name)) for name in teachers},
@@ -130,25 +130,25 @@ def score(observations: Sequence[Observations], teachers: Iterable[str], dispers
 
 def _score(name: str, observations: Sequence[Observations], dispersion: float | None) -> TeacherScore:
     parts: dict[str, list[FidelitySums]] = {}
-    for seen in observations:
-        for (teacher, held), sums in seen.spatial.items():
+    for observed in observations:
+        for (teacher, set_name), sums in observed.spatial.items():
             if teacher == name:
-                parts.setdefault(held, []).extend(sums)
+                parts.setdefault(set_name, []).extend(sums)
     if not parts:
         fix = "cut views of more images, or choose a larger held-out share"
-        raise ContractError("evaluation", [Problem(place=name, found="has seen no held-out view", fix=fix)])
-    by_set = {held: reduce(add, parts[held]) for held in sorted(parts)}
-    squares = [square for seen in observations for square in seen.squares.get(name, [])]
+        raise ContractError("evaluation", [Problem(place=name, found="has no held-out view", fix=fix)])
+    by_set = {set_name: reduce(add, parts[set_name]) for set_name in sorted(parts)}
+    squares = [square for observed in observations for square in observed.squares.get(name, [])]
     return TeacherScore(
         fidelity=fidelity(reduce(add, by_set.values()), name),
-        sets={held: fidelity(sums, f"{name} on {held}") for held, sums in by_set.items()},
+        sets={set_name: fidelity(sums, f"{name} on {set_name}") for set_name, sums in by_set.items()},
         angle=None if dispersion is None else float(torch.cat(squares).mean()) / dispersion,
     )
 
 
 def _own_score(observations: Sequence[Observations]) -> StudentScore:
-    shares = variances(reduce(add, [sums for seen in observations for sums in seen.features]))
-    scales = [scale for seen in observations for scale in seen.scales]
+    shares = variances(reduce(add, [sums for observed in observations for sums in observed.features]))
+    scales = [scale for observed in observations for scale in observed.scales]
     return StudentScore(
         effective_rank=effective_rank(shares.numpy()),
         shares=first_shares(shares),

@@ -1,4 +1,4 @@
-"""Fidelity: how much of a teacher's variance the student's error leaves."""
+"""Fidelity: the ratio of a teacher's variance to the student's error."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,10 +13,10 @@ from storage_schemas.format.errors import ContractError, Problem
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FidelitySums:
-    """Sums over tokens, in float64, that merge by addition."""
+    """Sums over tokens in float64. Sums of two sets of tokens are added to get those of both."""
 
     tokens: Tensor
-    """Tokens counted."""
+    """Number of tokens."""
     target: Tensor
     """Σ t `[channels]` (PHI-S units)."""
     target_squares: Tensor
@@ -28,7 +28,7 @@ class FidelitySums:
         return FidelitySums(**{name: getattr(self, name) + getattr(other, name) for name in self.__slots__})
 
     def cpu(self) -> "FidelitySums":
-        """Return the same on the CPU."""
+        """Return the sums on the CPU."""
         return FidelitySums(**{name: getattr(self, name).cpu() for name in self.__slots__})
 
 
@@ -37,7 +37,7 @@ def observe_fidelity(
     teacher: Float[Tensor, "batch rows cols channels"],
     common: Bool[Tensor, "batch rows cols"],
 ) -> FidelitySums:
-    """Sum what fidelity needs over Ω.
+    """Return the sums over Ω of a batch of tokens.
 
     Args:
         student: F_{S→T}[f(X)] (PHI-S units).
@@ -54,19 +54,19 @@ def observe_fidelity(
 
 
 def fidelity(sums: FidelitySums, place: str) -> float:
-    """Return the variance of the teacher over the student's mean squared error, both on the tokens that were summed.
+    """Return the variance of the teacher over the student's mean squared error, both over the same tokens.
 
         F[X] = Var[t(X)] / MSE(f(X), t(X))
 
-    Both are means over channels. At 1 and below, the teacher's mean would do as well as the student; infinity is a
-    perfect match. Source: v2.5 eq 8, in PHI-S units, where φ = 1 over the whole cache.
+    Both are means over channels. At 1 or below, the student predicts no better than the teacher's mean does; infinity
+    is a perfect match. Source: v2.5 eq 8, in PHI-S units, where φ = 1 over the whole cache.
 
     Args:
-        sums: over the tokens that count.
-        place: teacher and view sets, for the error.
+        sums: sums over the tokens.
+        place: teacher and view sets, for the error message.
 
     Raises:
-        ContractError: fewer than two tokens, a teacher without variance, or an error that is not a number.
+        ContractError: there are fewer than two tokens, the teacher has no variance, or the student's error is NaN.
     """
     tokens, channels = float(sums.tokens), len(sums.target)
     if tokens < 2:
@@ -74,6 +74,6 @@ def fidelity(sums: FidelitySums, place: str) -> float:
     variance = float(sums.target_squares - sums.target.square().sum() / tokens) / (tokens * channels)
     error = float(sums.error_squares) / (tokens * channels)
     if not (variance > 0 and error >= 0):
-        found = f"variance {variance} and error {error} give no ratio"
+        found = f"variance {variance} over error {error} is not a fidelity"
         raise ContractError("fidelity", [Problem(place=place, found=found)])
     return variance / error if error > 0 else float("inf")

@@ -4,24 +4,24 @@ import torch
 from torch import nn
 
 
-def share_kept(step: int, decay: float) -> float:
-    """Return the share of the average that a step leaves: the decay, and less than that near the start.
+def decay_at(step: int, decay: float) -> float:
+    """Return the decay of the moving average at a step; it is smaller near the start.
 
         min(d, (1 + t) / (10 + t))
 
-    The weights that a run begins with know nothing, and should not outlast the first steps. Source: the decay is MESA's
-    (arXiv:2205.14083); the ramp is TensorFlow's and timm's, for the papers give none.
+    The ramp makes the average forget the random weights that a run begins with. Source: the decay is that of MESA
+    (arXiv:2205.14083); the papers give no ramp, this one is that of TensorFlow and timm.
 
     Args:
-        step: t, steps that the average has taken in before.
+        step: t, updates of the average before this one.
         decay: d.
     """
     return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()
-def take_in(average: nn.Module, model: nn.Module, kept: float) -> None:
-    """Move an average towards a model's weights; counters, which cannot be averaged, are copied.
+def update_average(average: nn.Module, model: nn.Module, kept: float) -> None:
+    """Move an average towards a model's weights. Integer buffers, such as counters, are copied.
 
         w̃ ← k w̃ + (1 − k) w
 

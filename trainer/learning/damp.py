@@ -1,4 +1,4 @@
-"""DAMP: multiplicative noise on the weights of a student in training."""
+"""DAMP: multiplicative noise on the weights of the student in training."""
 
 from collections.abc import Iterator
 
@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 
 def damped_weights(model: nn.Module, sigma: float, seed: int) -> dict[str, Tensor]:
-    """Return the weights of every linear layer under fresh noise, by their names in the model.
+    """Return the weights of every linear layer with noise, by their names in the model.
 
         w ∘ (1 + σ z),   z ~ N(0, 1) for each element
 
-    The gradient of the weights flows through the product. Biases, norms, convolutions and embeddings stay as they are.
+    The gradient of the weights passes through the product. Biases, norms, convolutions and embeddings get no noise.
     Source: v4 section 2.4; Trinh et al. 2024, "Improving robustness to corruptions with multiplicative weight
-    perturbations"; which weights, NVlabs/RADIO.
+    perturbations"; the choice of weights is that of NVlabs/RADIO.
 
     Args:
         model: student and heads.
         sigma: σ (unitless).
-        seed: of the noise. The same seed gives the same noise on the same kind of device.
+        seed: seed of the noise. A seed always gives the same noise on the same kind of device.
     """
     generators: dict[torch.device, torch.Generator] = {}
     damped = {}

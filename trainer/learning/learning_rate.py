@@ -1,4 +1,4 @@
-"""The learning rate over a run, the optimiser, and which parameters decay."""
+"""The learning rate over a run, the optimiser, and which parameters have weight decay."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from trainer.settings.stages import stage_at
 
 
 def rate_factor(recipe: TrainRecipe, step: int) -> float:
-    """Return the factor on the highest learning rate at a step (from 0) of a run: every stage has its own course."""
+    """Return the factor on the highest learning rate at a step of a run (from 0). It rises and falls once per stage."""
     stage = stage_at(recipe, step)
     return learning_rate_factor(step - stage.first, steps=stage.steps, warmup=recipe.optimiser.warmup)
 
@@ -23,21 +23,21 @@ def make_optimiser(groups: list[dict[str, Any]], settings: OptimiserSettings) ->
     """Return the optimiser over groups of parameters."""
     betas = (settings.beta1, settings.beta2)
     if settings.kind == "lamb":
-        # clipping is the run's affair, the same for both optimisers
+        # Lightning clips the gradient, the same for both optimisers
         return Lamb(groups, lr=settings.lr, betas=betas, max_grad_norm=None)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=betas)
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int) -> float:
-    """Return the factor on the highest learning rate at a step: a line up to 1, then half a cosine down towards 0.
+    """Return the factor on the highest learning rate at a step: a linear rise to 1, then half a cosine down to 0.
 
         (t + 1) / (w + 1)              for t < w
         ½ (1 + cos(π (t − w) / (T − w)))     after it
 
     Args:
         step: t, from 0.
-        steps: T, of the stage.
-        warmup: w (steps).
+        steps: T, steps of the stage.
+        warmup: w, steps of the rise.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -45,12 +45,13 @@ def learning_rate_factor(step: int, *, steps: int, warmup: int) -> float:
 
 
 def decaying(model: nn.Module, backbone: nn.Module) -> frozenset[str]:
-    """Name the trainable parameters of a model that decay: its matrices and kernels.
+    """Return the names of the trainable parameters with weight decay: matrices and kernels.
 
-    Biases, norms and scales do not, nor what the backbone itself exempts: position tables, class tokens, registers.
+    Biases, norms and scales have none. Nor have those that the backbone exempts: position tables, class tokens,
+    registers.
 
     Args:
-        model: student and heads, whole: a sharded one no longer knows what was a matrix.
+        model: student and heads. It must not be sharded: the shapes of shards do not tell what was a matrix.
         backbone: the backbone inside it.
     """
     exempt = {id(parameter) for parameter in _exempt(backbone)}
@@ -62,12 +63,12 @@ def decaying(model: nn.Module, backbone: nn.Module) -> frozenset[str]:
 
 
 def parameter_groups(model: nn.Module, decay: frozenset[str], settings: OptimiserSettings) -> list[dict[str, Any]]:
-    """Split a model's trainable parameters into those that decay, by their names, and those that do not.
+    """Split a model's trainable parameters into those with weight decay and those without.
 
     Args:
         model: student and heads.
-        decay: see `decaying`.
-        settings: weight decay.
+        decay: names of the parameters with weight decay, from `decaying`.
+        settings: the weight decay.
     """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     decayed = [parameter for name, parameter in trained if name in decay]

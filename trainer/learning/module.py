@@ -1,4 +1,4 @@
-"""The Lightning module: it carries the model, the objective and the optimiser, and does nothing of its own."""
+"""The Lightning module: it holds the model, and calls the losses and the optimiser."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.func import functional_call
 
 from storage_schemas.format.seeds import digest_of
-from trainer.data.batch import ViewBatch, unit_pixels
+from trainer.data.batch import SecondView, ViewBatch, unit_pixels
 from trainer.data.loader import Batches
-from trainer.learning.average import share_kept, take_in
+from trainer.learning.average import decay_at, update_average
 from trainer.learning.damp import damped_weights
 from trainer.learning.learning_rate import decaying, make_optimiser, parameter_groups, rate_factor
 from trainer.learning.sharding import renumbered, shard
-from trainer.objective.objective import TokenMaps, mesa, objective
+from trainer.objective.batch_loss import batch_loss, mesa
+from trainer.objective.token_maps import TokenMaps
 from trainer.settings.config import TrainRecipe
 from trainer.student.model import DistilledModel, ModelOutput
 
@@ -28,19 +29,19 @@ class Distillation(LightningModule):
     """One student learning from the cached features of its teachers."""
 
     def __init__(
-        self, recipe: TrainRecipe, model: DistilledModel, maps: TokenMaps, dispersions: Mapping[str, float]
+        self, recipe: TrainRecipe, model: DistilledModel, token_maps: TokenMaps, dispersions: Mapping[str, float]
     ) -> None:
         """Put the parts together.
 
         Args:
-            recipe: of the run.
+            recipe: recipe of the run.
             model: student and heads.
-            maps: token maps of the run.
+            token_maps: token maps of the run.
             dispersions: Disp(Θ_y) (rad²) of every teacher with a summary.
         """
         super().__init__()
         self.recipe, self.dispersions = recipe, dispersions
-        self.model, self.maps = model, maps
+        self.model, self.maps = model, token_maps  # named as in checkpoints
         self.decay = decaying(model, model.student.backbone)
         self.average: DistilledModel | None = None
         if recipe.average.decay is not None:
@@ -48,38 +49,38 @@ class Distillation(LightningModule):
 
     @property
     def finished(self) -> DistilledModel:
-        """What is scored and exported: the moving average where there is one."""
+        """The model that is scored and exported: the moving average if there is one, else the student."""
         return self.model if self.average is None else self.average
 
     def configure_model(self) -> None:
-        """Shard student and average where the strategy asks for it."""
+        """Shard student and average if the strategy shards weights."""
         if self.device_mesh is not None:
             for model in (self.model, self.average):
                 if model is not None:
                     shard(model, self.device_mesh["data_parallel"])
 
     def on_train_batch_start(self, _batch: Batches, _batch_idx: int) -> None:
-        """Seed what the model draws (dropout, stochastic depth) by the step, so that a resumed run draws the same."""
+        """Seed dropout and stochastic depth by the step, so that a resumed run draws the same numbers."""
         torch.manual_seed(torch_seed(self.recipe.seed, f"step of rank {self.global_rank}", self.global_step))
 
     def training_step(self, batch: Batches, _batch_idx: int) -> dict[str, Any]:
-        """Return the loss of one step, and its parts by `<partition>/<teacher>/<kind>`."""
+        """Return the loss of one step, and its terms by `<partition>/<teacher>/<kind>`."""
         settings = self.recipe.loss
         weights = {"low": settings.low_weight, "high": settings.high_weight}
         loss, parts = torch.zeros((), device=self.device), dict[str, Tensor]()
         for part in batch:
-            output = self._look(part)
-            terms = objective(output, part, self.maps, self.dispersions, settings)
-            total, shown = terms.total, dict(terms.parts)
+            output = self._output(part)
+            terms = batch_loss(output, part, self.maps, self.dispersions, settings)
+            total, logged = terms.total, dict(terms.parts)
             if part.second is not None:
-                apart = self._apart_from_average(output, part)
-                total, shown["mesa"] = total + self.recipe.average.mesa_weight * apart, apart.detach()
+                distance = self._mesa(output, part, part.second)
+                total, logged["mesa"] = total + self.recipe.average.mesa_weight * distance, distance.detach()
             loss = loss + weights[part.view_set.partition] * total
-            parts |= {f"{part.view_set.partition}/{name}": term for name, term in shown.items()}
+            parts |= {f"{part.view_set.partition}/{name}": term for name, term in logged.items()}
         return {"loss": loss, "parts": parts}
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
-        """Keep the trunk as it is for as long as the recipe says: what has no gradient does not move, nor decay."""
+        """Freeze the backbone for `frozen_trunk` steps: a weight without gradient neither moves nor decays."""
         if self.global_step < self.recipe.optimiser.frozen_trunk:
             self.model.student.backbone.zero_grad(set_to_none=True)
 
@@ -90,55 +91,50 @@ class Distillation(LightningModule):
         optimizer: Any,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Step, and let the average take the new weights in, before anything is kept of the step."""
+        """Update the weights and then the average, before a checkpoint or an evaluation of this step."""
         step = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.average is not None:
             assert self.recipe.average.decay is not None
-            take_in(self.average, self.model, share_kept(step, self.recipe.average.decay))
+            update_average(self.average, self.model, decay_at(step, self.recipe.average.decay))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the recipe's optimiser under its schedule."""
+        """Return the recipe's optimiser and learning rate schedule."""
         settings = self.recipe.optimiser
         optimiser = make_optimiser(parameter_groups(self.model, self.decay, settings), settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave a state of the optimiser from which a sharded run can go on; one in shards leaves it so by itself."""
+        """Number the optimiser's parameters so that a sharded run can resume; a sharded run does so by itself."""
         if self.device_mesh is None:
             [state], optimiser = checkpoint["optimizer_states"], self.optimizers(use_pl_optimizer=False)
             assert isinstance(optimiser, torch.optim.Optimizer)
             checkpoint["optimizer_states"] = [renumbered(state, optimiser, self)]
 
-    def _look(self, part: ViewBatch) -> ModelOutput:
-        """Look at a batch through the student, under noise where the recipe asks for it."""
-        settings = {"window": self._window(part, "attention"), "draws": part.draws}
+    def _output(self, part: ViewBatch) -> ModelOutput:
+        """Run the student on a batch, with noise on its weights if the recipe has DAMP."""
+        settings = {"window": self._window(part, "attention"), "uniforms": part.uniforms}
         pixels = unit_pixels(part.pixels)
         if not self.recipe.damp:
             return self.model(pixels, part.targets, **settings)
-        # the same on every rank, so that a run does not depend on how many there are
+        # the same noise on every rank, so that a run does not depend on the number of ranks
         seed = torch_seed(self.recipe.seed, f"noise on {part.view_set.name}", self.global_step)
         damped = damped_weights(self.model, self.recipe.damp, seed)
         return functional_call(self.model, damped, (pixels, part.targets), settings)
 
-    def _apart_from_average(self, output: ModelOutput, part: ViewBatch) -> Float[Tensor, ""]:
+    def _mesa(self, output: ModelOutput, part: ViewBatch, second: SecondView) -> Float[Tensor, ""]:
         assert self.average is not None
-        assert part.second is not None
+        window = self._window(part, "attention of the average")
         with torch.no_grad():
-            seen = self.average(
-                unit_pixels(part.second.pixels),
-                [],
-                window=self._window(part, "attention of the average"),
-                draws=part.second.draws,
-            )
-        return mesa(output.student.spatial, seen.student.spatial, part, part.second, self.maps)
+            average = self.average(unit_pixels(second.pixels), [], window=window, uniforms=second.uniforms)
+        return mesa(output.student.spatial, average.student.spatial, part, second, self.maps)
 
-    def _window(self, part: ViewBatch, whose: str) -> int | None:
-        key = (self.recipe.seed, whose, self.global_step, part.view_set.name)
+    def _window(self, part: ViewBatch, purpose: str) -> int | None:
+        key = (self.recipe.seed, purpose, self.global_step, part.view_set.name)
         return self.model.student.draw_window(part.view_set.resolution, key)
 
 
-def torch_seed(seed: int, what: str, number: int = 0) -> int:
-    """Return a seed for torch that depends on the run's seed and on what it is for."""
-    return int.from_bytes(digest_of((seed, what, number))[:8], "little") >> 1
+def torch_seed(seed: int, purpose: str, number: int = 0) -> int:
+    """Return a seed for torch, derived from the run's seed, a purpose and a number such as the step."""
+    return int.from_bytes(digest_of((seed, purpose, number))[:8], "little") >> 1

@@ -1,4 +1,4 @@
-"""FSDP2: weights, gradients and optimiser in shards, of which every training process holds one."""
+"""FSDP2: weights, gradients and optimiser are sharded over the training processes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,28 +13,30 @@ from trainer.student.model import DistilledModel
 
 
 def shard(model: DistilledModel, mesh: DeviceMesh) -> None:
-    """Shard a model in place: every block and every head is gathered when its turn comes, the rest with the model.
+    """Shard a model in place. A block or a head is gathered when it runs; all other weights, when the model runs.
 
-    From then on only the model itself can be called, for it is what gathers. One in shards is left as it is.
+    Afterwards only the whole model can be called, because its call gathers the weights. A sharded model stays as it is.
 
     Args:
-        model: student and heads, whole, and the same on every process.
-        mesh: the processes, in one line.
+        model: student and heads, the same on every process.
+        mesh: the processes, in one dimension.
     """
     if isinstance(model, FSDPModule):
         return
     for unit in (*_blocks(model.student.backbone), *model.heads.values()):
         fully_shard(unit, mesh=mesh)
-    # by itself the outermost would stay whole after a look that nothing learns from
+    # without this, the root would stay gathered after a forward pass without a backward pass
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
 
 
 @contextmanager
 def whole(model: DistilledModel) -> Iterator[None]:
-    """Hold every weight of a model whole, so that processes may look at different numbers of pictures; all must enter.
+    """Keep all weights of a model gathered, so that processes may run it on different numbers of images.
+
+    Every process must enter this context.
 
     Args:
-        model: in shards, or whole as it is.
+        model: sharded; for a model that is not, this does nothing.
     """
     units = [part for part in model.modules() if isinstance(part, FSDPModule)]
     for unit in units:
@@ -47,26 +49,26 @@ def whole(model: DistilledModel) -> Iterator[None]:
 
 
 def renumbered(state: dict[str, Any], optimiser: torch.optim.Optimizer, module: nn.Module) -> dict[str, Any]:
-    """Return an optimiser's state with parameters numbered as the module has them, not by groups.
+    """Return an optimiser's state with parameters numbered by their place in the module, not in the groups.
 
-    Lightning takes numbers for the module's where a sharded run goes on from weights that were whole. Without shards it
-    makes no difference: torch goes by places in the groups.
+    A sharded run that resumes from whole weights needs this, because Lightning then reads the numbers as places in the
+    module. Other runs are not affected: torch uses only the places in the groups.
 
     Args:
-        state: of the optimiser.
-        optimiser: whose groups hold parameters of the module.
-        module: that is trained.
+        state: state of the optimiser.
+        optimiser: its groups hold parameters of the module.
+        module: the module that is trained.
     """
     numbers = {id(parameter): number for number, parameter in enumerate(module.parameters())}
-    of = [numbers[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
-    groups = [{**group, "params": [of[place] for place in group["params"]]} for group in state["param_groups"]]
-    return {"state": {of[place]: held for place, held in state["state"].items()}, "param_groups": groups}
+    number_at = [numbers[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
+    groups = [{**group, "params": [number_at[place] for place in group["params"]]} for group in state["param_groups"]]
+    return {"state": {number_at[place]: value for place, value in state["state"].items()}, "param_groups": groups}
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the outermost parts that come in a row, such as a transformer's blocks, where they hold weights."""
+    """Yield the members of the outermost lists of modules, such as a transformer's blocks, if they have weights."""
     for part in module.children():
         if isinstance(part, nn.Sequential | nn.ModuleList):
-            yield from (one for one in part if any(True for _ in one.parameters()))
+            yield from (block for block in part if any(True for _ in block.parameters()))
         else:
             yield from _blocks(part)

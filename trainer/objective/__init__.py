@@ -1,4 +1,4 @@
-"""What is minimised: the losses of the papers, and the map from student tokens to teacher tokens.
+"""The objective of training: the losses of the papers, and the map from student tokens to teacher tokens.
 
-Door: objective, losses, token_map.
+Door: batch_loss, losses, token_map, token_maps.
 """

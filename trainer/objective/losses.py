@@ -1,4 +1,4 @@
-"""The losses, each a pure function of its equation. All of them work in float32, whatever precision comes in."""
+"""The losses: one pure function for each equation. All compute in float32, whatever the precision of their inputs."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +8,12 @@ from torch import Tensor, nn
 def mean_over_common(
     values: Float[Tensor, "batch rows cols"], common: Bool[Tensor, "batch rows cols"]
 ) -> Float[Tensor, ""]:
-    """Average over Ω of each view, then over views: a view counts the same however much of it is common."""
+    """Average over Ω of each view, then over views: every view has the same weight, however large its Ω is.
+
+    Args:
+        values: a value for each position.
+        common: Ω; every view has at least one common position.
+    """
     kept = torch.where(common, values, 0.0).sum(dim=(1, 2))
     return (kept / common.sum(dim=(1, 2))).mean()
 
@@ -18,7 +23,7 @@ def spatial_mse(
     teacher: Float[Tensor, "batch rows cols channels"],
     common: Bool[Tensor, "batch rows cols"],
 ) -> Float[Tensor, ""]:
-    """Squared distance of spatial tokens, a mean over channels.
+    """Return the squared distance of spatial tokens, a mean over channels.
 
         L_spatial = 1/|Ω| Σ_{u∈Ω} (F_{S→T}[x]_u − ŷ_u)²
 
@@ -37,7 +42,15 @@ def spatial_cosine(
     teacher: Float[Tensor, "batch rows cols channels"],
     common: Bool[Tensor, "batch rows cols"],
 ) -> Float[Tensor, ""]:
-    """Cosine distance of spatial tokens: 1/|Ω| Σ_{u∈Ω} (1 − cos(F_{S→T}[x]_u, ŷ_u)); arguments as for `spatial_mse`."""
+    """Return the cosine distance of spatial tokens.
+
+        L = 1/|Ω| Σ_{u∈Ω} (1 − cos(F_{S→T}[x]_u, ŷ_u))
+
+    Args:
+        student: F_{S→T}[x] (PHI-S units).
+        teacher: ŷ (PHI-S units).
+        common: Ω; every view has at least one common position.
+    """
     return mean_over_common(1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=3), common)
 
 
@@ -50,11 +63,16 @@ def spatial_smooth(
     teacher: Float[Tensor, "batch rows cols channels"],
     common: Bool[Tensor, "batch rows cols"],
 ) -> Float[Tensor, ""]:
-    """Mostly cosine distance, and some smooth L1, a mean over channels; arguments as for `spatial_mse`.
+    """Return 0.9 times the cosine distance plus 0.1 times smooth L1, a mean over channels.
 
         L = 0.9 (1 − cos(x, ŷ)) + 0.1 mean_c s(x_c − ŷ_c),   s(d) = d²/2 where |d| < 1, else |d| − 1/2
 
     Source: AM-RADIO, arXiv:2312.06709, section 3.3, whose features were not in PHI-S units.
+
+    Args:
+        student: F_{S→T}[x] (PHI-S units).
+        teacher: ŷ (PHI-S units).
+        common: Ω; every view has at least one common position.
     """
     apart = nn.functional.smooth_l1_loss(student.float(), teacher.float(), reduction="none").mean(dim=3)
     smooth = mean_over_common(apart, common)
@@ -62,21 +80,21 @@ def spatial_smooth(
 
 
 def unit_tokens(tokens: Float[Tensor, "batch rows cols channels"]) -> Float[Tensor, "batch rows cols channels"]:
-    """LN without affine: each token less its mean over channels, over its standard deviation. In float32.
+    """Return tokens under LayerNorm without affine parameters, in float32: mean 0 and variance 1 over channels.
 
-    Source: v4 eq 2. MESA is `spatial_mse` of F_{S→S̃}[LN(x)] and LN(x̃): x of the student, x̃ of its moving average.
+    Source: v4 eq 2. MESA is `spatial_mse` of F_{S→S̃}[LN(x)] and LN(x̃), for x of the student and x̃ of its average.
     """
     with torch.autocast(tokens.device.type, enabled=False):
         return nn.functional.layer_norm(tokens.float(), tokens.shape[3:])
 
 
 def angles(x: Float[Tensor, "batch channels"], y: Float[Tensor, "batch channels"]) -> Float[Tensor, " batch"]:
-    """Angle between vectors (rad).
+    """Return the angle between vectors (rad).
 
         Θ(x, y) = arccos(xᵀy / |x||y|) = 2 atan2(|x̂ − ŷ|, |x̂ + ŷ|)
 
     Source: v4 eqs 3 and 4. The second form has full precision and finite gradients everywhere; the first has neither
-    where vectors are alike or opposite.
+    where the vectors have equal or opposite directions.
     """
     unit_x, unit_y = nn.functional.normalize(x.float(), dim=1), nn.functional.normalize(y.float(), dim=1)
     apart = torch.linalg.vector_norm(unit_x - unit_y, dim=1)
@@ -87,7 +105,7 @@ def angles(x: Float[Tensor, "batch channels"], y: Float[Tensor, "batch channels"
 def balanced_angle(
     student: Float[Tensor, "batch channels"], teacher: Float[Tensor, "batch channels"], dispersion: float
 ) -> Float[Tensor, ""]:
-    """Squared angle over the teacher's dispersion, a mean over views.
+    """Return the squared angle over the teacher's dispersion, a mean over views.
 
         L_angle(x, y) = Θ(x, y)² / Disp(Θ_y)
 
@@ -104,5 +122,10 @@ def balanced_angle(
 def cosine_distance(
     student: Float[Tensor, "batch channels"], teacher: Float[Tensor, "batch channels"]
 ) -> Float[Tensor, ""]:
-    """1 − cos(x, y), a mean over views: the summary loss of v2.5 (table A9)."""
+    """Return 1 − cos(x, y), a mean over views: the summary loss of v2.5 (table A9).
+
+    Args:
+        student: x (raw teacher units).
+        teacher: y (raw teacher units).
+    """
     return (1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=1)).mean()

@@ -1,8 +1,8 @@
-"""F_{S→T} and Ω of v4 eq 1 on tensors: student tokens and teacher tokens brought to their common positions.
+"""F_{S→T} and Ω of v4 eq 1 on tensors: student tokens and teacher tokens are brought to their common positions.
 
-The truth is `storage_schemas.format.geometry`. Only the relative shift of the two windows matters, and each axis has
-2 · margin + 1 of them, so every map is a small table made once. Where a table moves whole tokens it is kept as
-indices: no product is formed and nothing is rounded.
+`storage_schemas.format.geometry` defines the map. It depends only on the relative shift of the two windows. An axis has
+2 · margin + 1 shifts, so every map is a small table that is made once. A table that moves whole tokens is stored as
+indices: then nothing is multiplied and nothing is rounded.
 """
 
 from typing import final
@@ -18,16 +18,16 @@ from storage_schemas.format.geometry import AxisMatch, CanvasGeometry, TokenAxis
 
 @final
 class Keep(nn.Module):
-    """Tokens that lie at the common positions already."""
+    """The map of tokens that are already at the common positions."""
 
     def forward(self, tokens: Float[Tensor, "batch rows cols channels"], _: Int64[Tensor, "batch 2"]) -> Tensor:
-        """Return the tokens as they are."""
+        """Return the tokens unchanged."""
         return tokens
 
 
 @final
 class Shift(nn.Module):
-    """Tokens that move by whole steps. Positions outside Ω hold a token of no meaning."""
+    """The map of tokens that move by whole positions. Outside Ω the result holds arbitrary tokens."""
 
     def __init__(self, source: Int64[np.ndarray, "shifts positions"]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Shift(nn.Module):
         self.register_buffer("source", torch.from_numpy(source), persistent=False)
 
     def forward(self, tokens: Float[Tensor, "batch rows cols channels"], shift: Int64[Tensor, "batch 2"]) -> Tensor:
-        """Return the tokens at the positions `[batch, positions, positions, channels]`."""
+        """Return the tokens at the common positions, `[batch, positions, positions, channels]`."""
         batch, rows, cols, channels = tokens.shape
         first = torch.arange(batch, device=tokens.device)[:, None, None] * (rows * cols)
         taken = first + self.source[shift[:, 0]][:, :, None] * cols + self.source[shift[:, 1]][:, None, :]
@@ -45,7 +45,7 @@ class Shift(nn.Module):
 
 @final
 class Resample(nn.Module):
-    """Tokens averaged by how much of a position they cover. Positions outside Ω are zero."""
+    """The map of tokens that are averaged, weighted by the area of a position that each covers; 0 outside Ω."""
 
     def __init__(self, weights: Float[np.ndarray, "shifts positions tokens"]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Resample(nn.Module):
         self.register_buffer("weights", torch.from_numpy(weights.astype(np.float32)), persistent=False)
 
     def forward(self, tokens: Float[Tensor, "batch rows cols channels"], shift: Int64[Tensor, "batch 2"]) -> Tensor:
-        """Return the means at the positions `[batch, positions, positions, channels]`, in float32."""
+        """Return the averages at the common positions, `[batch, positions, positions, channels]`, in float32."""
         with torch.autocast(tokens.device.type, enabled=False):
             rows, cols = self.weights[shift[:, 0]], self.weights[shift[:, 1]]
             down = torch.einsum("bps,bstc->bptc", rows, tokens.float())
@@ -62,10 +62,10 @@ class Resample(nn.Module):
 
 @final
 class TokenMap(nn.Module):
-    """Where the tokens of a student and of one teacher meet, for the views of one set."""
+    """F_{S→T} and Ω between a student and one teacher, for the views of one view set."""
 
     def __init__(self, geometry: CanvasGeometry, student_tokens: int, teacher_tokens: int) -> None:
-        """Tabulate every relative shift.
+        """Make the tables for every relative shift.
 
         Args:
             geometry: canvas, window and margin of the view set (patches).
@@ -73,7 +73,7 @@ class TokenMap(nn.Module):
             teacher_tokens: tokens along one side of the teacher's window.
 
         Raises:
-            ContractError: some pair of windows has no common position.
+            ContractError: two windows may have no common position.
         """
         super().__init__()
         self.margin = geometry.margin
@@ -81,9 +81,10 @@ class TokenMap(nn.Module):
         common = np.stack([match.common for match in matches])
         if not common.any(axis=1).all():
             grids = f"{student_tokens} student and {teacher_tokens} teacher tokens"
-            found = f"{grids} along {geometry.span} patches may not meet when windows move by {geometry.margin}"
+            place = f"{geometry.resolution} px, shifts of up to {geometry.margin} patches"
+            found = f"{grids} on {geometry.span} patches have no common position under some shift"
             fix = "leave this resolution out with data.proportions, or choose a student with smaller tokens"
-            raise ContractError("token map", [Problem(place=f"{geometry.resolution} px", found=found, fix=fix)])
+            raise ContractError("token map", [Problem(place=place, found=found, fix=fix)])
         self.student = _mover(np.stack([match.student for match in matches]))
         self.teacher = _mover(np.stack([match.teacher for match in matches]))
         self.common: Tensor
@@ -99,15 +100,15 @@ class TokenMap(nn.Module):
         Float[Tensor, "batch rows cols channels"],
         Bool[Tensor, "batch rows cols"],
     ]:
-        """Bring both sides to their common positions.
+        """Bring the tokens of both to their common positions.
 
         Args:
-            student: the student's tokens, in the teacher's space already.
-            teacher: the teacher's tokens.
-            shift: start of the teacher's window less that of the student's, along rows and columns (patches).
+            student: the student's tokens in the teacher's space (PHI-S units): the output of a head.
+            teacher: the teacher's tokens (PHI-S units).
+            shift: start of the teacher's window minus start of the student's window (rows, columns; patches).
 
         Returns:
-            F_{S→T}[student], the teacher beside it, and Ω. Outside Ω the values mean nothing.
+            F_{S→T}[student], the teacher's tokens at the same positions, and Ω. Outside Ω the values mean nothing.
         """
         place = shift + self.margin
         common = self.common[place[:, 0]][:, :, None] & self.common[place[:, 1]][:, None, :]
@@ -124,7 +125,7 @@ def _match(span: int, student_tokens: int, teacher_tokens: int, shift: int) -> A
 
 
 def _mover(weights: Float[np.ndarray, "shifts positions tokens"]) -> nn.Module:
-    """Choose the cheapest exact way to apply weights whose rows sum to 1, or to 0 outside Ω."""
+    """Choose the cheapest exact way to apply weights. A row of weights sums to 1, or to 0 outside Ω."""
     if not np.isin(weights, (0.0, 1.0)).all():
         return Resample(weights)
     source, inside = weights.argmax(axis=2), weights.any(axis=2)

@@ -1,4 +1,4 @@
-"""Exported students as programs of torch or ONNX, which need none of our code.
+"""Exported students in other formats (torch.export, ONNX, timm), which need no code of this project.
 
-Door: portable, options.
+Door: image_size, options, write.
 """

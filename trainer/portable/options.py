@@ -15,29 +15,30 @@ Format = Literal["timm", "torch", "onnx"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """Write a finished student in another library's format, checked against the student itself."""
+    """Write a finished student in the format of another library, and compare it with the student."""
 
     student: Path = Path()
-    """Folder of a finished run: what `trainer.load` reads."""
+    """Folder of a finished run."""
     format: Format = "torch"
-    """`torch`: a program of torch.export (student.pt2); `onnx`: an ONNX graph (student.onnx); `timm`: the weights of a
-    backbone that is as timm builds it (backbone.safetensors), for timm.create_model(…, checkpoint_path=…)."""
+    """`torch`: a program of torch.export (student.pt2). `onnx`: an ONNX graph (student.onnx). `timm`: the weights of
+    the backbone (backbone.safetensors) for timm.create_model(…, checkpoint_path=…); only for backbones as timm builds
+    them."""
     height: int | None = None
-    """Height of the pictures that the program is made for (pixels); none, and then no width either: any size of at
-    least two tokens a side, or two attention windows. How many at once is free in any case."""
+    """Height of the images that the program is for (pixels). None, together with the width: images of any size, with at
+    least two tokens (or two attention windows) per side. The batch size is always free."""
     width: int | None = None
-    """Width of the pictures that the program is made for (pixels)."""
+    """Width of the images that the program is for (pixels)."""
     window: int | None = None
-    """Side of the attention windows (tokens) of the program; none: attention everywhere."""
+    """Side of the program's attention windows (tokens). None: global attention."""
     to: Path | None = None
-    """Folder that the file is written to; none: the student's own."""
+    """Folder that the file is written to. None: the folder of the student."""
 
 
 def export_options(arguments: Sequence[str]) -> ExportOptions:
-    """Read the command line of `export`. A wrong one ends the process with status 2 and says why.
+    """Read the command line of `export`. An invalid one ends the process with a message and status 2.
 
     Raises:
-        SettingError: no student is named.
+        SettingError: no student is given.
     """
     options = tyro.cli(ExportOptions, prog="python -m trainer export", args=list(arguments))
     if options.student == Path():

@@ -1,15 +1,17 @@
-"""C-RADIOv4's settings, as far as the report gives them."""
+"""The settings of C-RADIOv4, as far as its report gives them."""
 
-from trainer.settings.config import AverageSettings, DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import AverageSettings, OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
 from trainer.settings.student import VitSettings
 
 
 def c_radio_v4() -> TrainRecipe:
     """Return a ViT-H/16 on all ten resolutions: shift-equivariant loss and MESA, DAMP, summary angle over dispersion.
 
-    Source: v4 sections 2.2 to 2.5. The report gives neither optimiser, batch nor steps: those are v2.5's. Decay and
-    weight of MESA are its authors', and so is DAMP's σ. Nor does it give the windows of training: these are all from 6
-    to 32 tokens that divide one of its resolutions.
+    Source: v4 sections 2.2 to 2.5. The report does not give optimiser, batch and steps; these are from v2.5. Decay and
+    weight of MESA, and σ of DAMP, are the values of their authors. The report does not give the attention windows of
+    training; these are all windows from 6 to 32 tokens that divide one of its resolutions.
     """
     return TrainRecipe(
         name="c_radio_v4",

@@ -1,10 +1,13 @@
-"""A student small enough to learn something in a minute on two CPU cores."""
+"""The demo: a student small enough to learn something in a minute on two CPU cores."""
 
-from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
+from trainer.settings.student import HeadSettings
 
 
 def demo() -> TrainRecipe:
-    """Return the recipe for the demo cache: three tiny teachers of random weights, some hundred views."""
+    """Return the recipe for the demo cache: three tiny teachers with random weights, about 250 views."""
     return TrainRecipe(
         name="demo",
         student="vit_tiny_patch16_224",

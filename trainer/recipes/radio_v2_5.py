@@ -1,13 +1,8 @@
-"""RADIOv2.5's settings, for a cluster."""
+"""The settings of RADIOv2.5, for a cluster."""
 
-from trainer.settings.config import (
-    DataSettings,
-    LossSettings,
-    OptimiserSettings,
-    RunningSettings,
-    StageSettings,
-    TrainRecipe,
-)
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import LossSettings, OptimiserSettings, StageSettings
+from trainer.settings.running import DataSettings, RunningSettings
 
 STAGE_STEPS = 300_000
 """Steps of each stage; v2.5 section 4.2."""
@@ -16,14 +11,14 @@ STAGES = (
     {"low-432": 1.0},
     {"low-432": 1.0, "high-1024": 1.0},
 )
-"""What each stage draws from; v2.5 section 4.2."""
+"""View sets of each stage; v2.5 section 4.2."""
 
 
 def radio_v2_5() -> TrainRecipe:
     """Return the paper's three stages: ViT-L/16, 1024 views a step, and 128 of high resolution in the last.
 
-    Source: v2.5 sections 2.2 and 4.2, table A9; it does not name the optimiser, and PHI-S (table 10), by the same
-    authors, has LAMB. The paper's own students start from weights trained on ImageNet.
+    Source: v2.5 sections 2.2 and 4.2, table A9. The paper does not name the optimiser; PHI-S (table 10), by the same
+    authors, uses LAMB. The students of the paper start from weights that were trained on ImageNet; ours do not.
     """
     return TrainRecipe(
         name="radio_v2_5",

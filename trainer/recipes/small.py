@@ -1,10 +1,12 @@
 """A student for one GPU: the low partition, a ViT-S."""
 
-from trainer.settings.config import DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
 
 
 def small() -> TrainRecipe:
-    """Return the recipe for a ViT-S/16 on one GPU; batch and steps are ours, sized to a day."""
+    """Return the recipe for a ViT-S/16 on one GPU. We chose batch and steps so that a run takes about a day."""
     return TrainRecipe(
         name="small",
         student="small",

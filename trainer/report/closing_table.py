@@ -1,4 +1,4 @@
-"""The closing table: per teacher what the cache holds and how good its normalisation is, per student how it matches."""
+"""The closing table: facts about each teacher's features, and how well each student matches them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from trainer.report.numbers_as_text import NONE, bytes_text, number_text, signed
 from trainer.report.results import RunResult
 
 RANDOM = "random weights: a demonstration"
-"""What is said of a teacher that knows nothing."""
+"""Label of teachers that were never trained."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentScore:
-    """How one student matches one teacher, on held-out views."""
+    """How well one student matches one teacher on held-out views."""
 
     student: str
     """Name of the run."""
     start: float | None
-    """F of v2.5 eq 8 before the first step; None while it was not measured."""
+    """F of v2.5 eq 8 before the first step; None if it was not measured."""
     end: float | None
-    """F of v2.5 eq 8 at the last measurement after the first step; None while there was none."""
+    """F of v2.5 eq 8 at the last evaluation after the first step; None before that evaluation."""
     step: int | None
-    """Steps before `end`."""
+    """Step of that evaluation."""
     steps: int
     """Steps of the whole run."""
 
@@ -36,21 +36,21 @@ class ClosingRow:
     teacher: str
     random_weights: bool
     views: int
-    """Views whose features are stored."""
+    """Number of views with stored features."""
     bytes: int
     """Size of these features (bytes)."""
     mean_residual: float
     """Root mean square over channels of the stored mean (PHI-S units); 0 is perfect."""
     variance_residual: float
-    """Mean over channels of the stored variance, less 1 (PHI-S units squared); 0 is perfect."""
+    """Mean over channels of the stored variance, minus 1 (PHI-S units squared); 0 is perfect."""
     dispersion: float | None
     """Disp(Θ_y) of v4 eq 6 (rad²); None for a teacher without a summary."""
     scores: tuple[StudentScore, ...]
-    """One for each student."""
+    """One for each student that learns from this teacher."""
 
 
 def closing_rows(facts: Mapping[str, Mapping[str, Any]], results: Sequence[RunResult]) -> list[ClosingRow]:
-    """Gather the table.
+    """Return the rows of the table.
 
     Args:
         facts: `metrics.teacher_facts` of the cache.
@@ -65,21 +65,21 @@ def closing_rows(facts: Mapping[str, Mapping[str, Any]], results: Sequence[RunRe
             mean_residual=fact["mean_residual"],
             variance_residual=fact["variance_residual"],
             dispersion=fact["dispersion"],
-            scores=tuple(_score(one, teacher) for one in results if teacher in one.teachers),
+            scores=tuple(_score(result, teacher) for result in results if teacher in result.teachers),
         )
         for teacher, fact in facts.items()
     ]
 
 
-def _score(one: RunResult, teacher: str) -> StudentScore:
-    measured = [(each["step"], each["teachers"][teacher]["fidelity"]) for each in one.evaluations]
+def _score(result: RunResult, teacher: str) -> StudentScore:
+    measured = [(found["step"], found["teachers"][teacher]["fidelity"]) for found in result.evaluations]
     before, after = [pair for pair in measured if pair[0] == 0], [pair for pair in measured if pair[0] > 0]
     return StudentScore(
-        student=one.name,
+        student=result.name,
         start=before[0][1] if before else None,
         end=after[-1][1] if after else None,
         step=after[-1][0] if after else None,
-        steps=one.steps,
+        steps=result.steps,
     )
 
 
@@ -89,7 +89,7 @@ _TO_THE_LEFT = {"teacher", "student"}
 
 
 def closing_text(rows: Sequence[ClosingRow]) -> str:
-    """Return the table as aligned text: a line per teacher and student, then what the columns mean."""
+    """Return the table as aligned text: a line for each teacher and student, then notes on the columns."""
     lines = [HEADINGS, UNITS, *(line for row in rows for line in _lines(row))]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = [_aligned(line, widths) for line in lines]
@@ -105,8 +105,8 @@ def _lines(row: ClosingRow) -> Iterator[tuple[str, ...]]:
         signed_text(row.variance_residual),
         number_text(row.dispersion),
     )
-    nobody = (NONE,) * 4
-    students = [_cells(score) for score in row.scores] or [nobody]
+    no_student = (NONE,) * 4
+    students = [_cells(score) for score in row.scores] or [no_student]
     yield (*facts, *students[0])
     for student in students[1:]:
         yield (*("" for _ in facts), *student)
@@ -126,6 +126,6 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _notes(rows: Iterable[ClosingRow]) -> Iterator[str]:
-    yield "F: variance of the held-out features over the student's mean squared error; above 1 beats their mean"
+    yield "F: variance of the held-out features over the student's mean squared error; above 1, it beats their mean"
     if random := [row.teacher for row in rows if row.random_weights]:
         yield f"{RANDOM} ({', '.join(random)})"

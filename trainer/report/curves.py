@@ -1,4 +1,4 @@
-"""The plots of one run: the loss and its parts over steps, and everything that evaluation measured."""
+"""The plots of one run: the loss and its terms over steps, and the scores of all evaluations."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,61 +17,61 @@ _UNITS = {
 }
 PARTITIONS = ("low", "high")
 Score = Mapping[str, Any]
-"""How a student matched one teacher, as `metrics.json` has it."""
+"""How well a student matches one teacher, as in `metrics.json`."""
 
 
-def run_plots(one: RunResult, colours: Mapping[str, int]) -> list[Plot]:
-    """Return the plots of a run, leaving out those that nothing was logged for yet.
+def run_plots(result: RunResult, colours: Mapping[str, int]) -> list[Plot]:
+    """Return the plots of a run, without plots that have no data yet.
 
     Args:
-        one: the run.
+        result: the run.
         colours: number of each teacher's colour.
     """
-    loss = _points(one.history, "loss")
+    loss = _points(result.history, "loss")
     plots = [make_plot("Loss", "weighted sum", [Line(label="loss", colour=-1, points=loss)], log=True)] if loss else []
     for kind in ("spatial", "summary"):
-        if lines := _parts(one, kind, colours):
+        if lines := _parts(result, kind, colours):
             title = f"{kind.capitalize()} loss"
-            plots.append(make_plot(title, _UNITS[kind, one.recipe["loss"][kind]], lines, log=True))
-    if lines := _partitions(one, "mesa"):
+            plots.append(make_plot(title, _UNITS[kind, result.recipe["loss"][kind]], lines, log=True))
+    if lines := _partitions(result, "mesa"):
         plots.append(make_plot("MESA", "squared LN units", lines, log=True))
-    return [*plots, *_teacher_plots(one, colours), *_own_plots(one)]
+    return [*plots, *_teacher_plots(result, colours), *_own_plots(result)]
 
 
-def _teacher_plots(one: RunResult, colours: Mapping[str, int]) -> list[Plot]:
-    """Return how the student matches its teachers: over steps, and, as it is now, over resolutions."""
+def _teacher_plots(result: RunResult, colours: Mapping[str, int]) -> list[Plot]:
+    """Return plots of how well the student matches its teachers, over steps and over resolutions."""
 
     def lines(points: Callable[[str], Points]) -> list[Line]:
-        scored = {name: points(name) for name in one.teachers}
+        scored = {name: points(name) for name in result.teachers}
         return [Line(label=name, colour=colours[name], points=found) for name, found in scored.items() if found]
 
     plots = []
-    if fidelity := lines(lambda name: _scores(one, name, "fidelity")):
+    if fidelity := lines(lambda name: _scores(result, name, "fidelity")):
         plots.append(make_plot("Held-out fidelity", "F", fidelity, reference=1.0))
-    if by_size := lines(lambda name: _resolutions(one, name)):
+    if by_size := lines(lambda name: _resolutions(result, name)):
         sizes = sorted({size for line in by_size for size, _ in line.points})
         if len(sizes) > 1:
             x = Axis(low=sizes[0], high=sizes[-1], ticks=_spaced(sizes))
-            title, step = "Fidelity by resolution", one.evaluations[-1]["step"]
+            title, step = "Fidelity by resolution", result.evaluations[-1]["step"]
             plots.append(make_plot(title, f"F, step {step}", by_size, reference=1.0, over="px", x=x))
-    if angle := lines(lambda name: _scores(one, name, "angle")):
+    if angle := lines(lambda name: _scores(result, name, "angle")):
         plots.append(make_plot("Summary angle", "angle² / dispersion", angle, reference=1.0, log=True))
     return plots
 
 
-def _own_plots(one: RunResult) -> list[Plot]:
-    """Return what the student's own features are like."""
+def _own_plots(result: RunResult) -> list[Plot]:
+    """Return plots of the statistics of the student's own features."""
 
     def line(points: Points) -> list[Line]:
-        return [Line(label=one.name, colour=-1, points=points)]
+        return [Line(label=result.name, colour=-1, points=points)]
 
     plots = []
-    if scale := _own(one, "scale"):
+    if scale := _own(result, "scale"):
         plots.append(make_plot("Scale variance", "σ², 0 is perfect", line(scale)))
-    if rank := _own(one, "effective_rank"):
+    if rank := _own(result, "effective_rank"):
         plots.append(make_plot("Effective rank", "directions", line(rank)))
-    if one.evaluations:
-        last = one.evaluations[-1]
+    if result.evaluations:
+        last = result.evaluations[-1]
         shares = [(int(count), share) for count, share in last["student"]["shares"].items()]
         if len(shares) > 1:
             x = log_axis([count for count, _ in shares])
@@ -81,12 +81,12 @@ def _own_plots(one: RunResult) -> list[Plot]:
     return plots
 
 
-def _parts(one: RunResult, kind: str, colours: Mapping[str, int]) -> list[Line]:
+def _parts(result: RunResult, kind: str, colours: Mapping[str, int]) -> list[Line]:
     return [
         Line(label=name, colour=colours[name], dashed=partition == "high", points=points)
-        for name in one.teachers
+        for name in result.teachers
         for partition in PARTITIONS
-        if (points := _points(one.history, f"{partition}/{name}/{kind}"))
+        if (points := _points(result.history, f"{partition}/{name}/{kind}"))
     ]
 
 
@@ -94,35 +94,35 @@ def _points(history: Sequence[Mapping[str, str]], column: str) -> Points:
     return [(int(row["step"]), float(row[column])) for row in history if row.get(column)]
 
 
-def _partitions(one: RunResult, kind: str) -> list[Line]:
+def _partitions(result: RunResult, kind: str) -> list[Line]:
     return [
         Line(label=kind, colour=-1, dashed=partition == "high", points=points)
         for partition in PARTITIONS
-        if (points := _points(one.history, f"{partition}/{kind}"))
+        if (points := _points(result.history, f"{partition}/{kind}"))
     ]
 
 
-def _scores(one: RunResult, teacher: str, kind: str) -> Points:
-    return _finite([(each["step"], each["teachers"][teacher][kind]) for each in one.evaluations])
+def _scores(result: RunResult, teacher: str, kind: str) -> Points:
+    return _finite([(evaluation["step"], evaluation["teachers"][teacher][kind]) for evaluation in result.evaluations])
 
 
-def _resolutions(one: RunResult, teacher: str) -> Points:
-    """Return a teacher's fidelity at each resolution, by the last evaluation."""
-    sets = one.evaluations[-1]["teachers"][teacher]["sets"] if one.evaluations else {}
+def _resolutions(result: RunResult, teacher: str) -> Points:
+    """Return the fidelity to a teacher at each resolution, at the last evaluation."""
+    sets = result.evaluations[-1]["teachers"][teacher]["sets"] if result.evaluations else {}
     return sorted(_finite([(ViewSet.parse(name).resolution, fidelity) for name, fidelity in sets.items()]))
 
 
-def _own(one: RunResult, kind: str) -> Points:
-    return _finite([(each["step"], each["student"][kind]) for each in one.evaluations])
+def _own(result: RunResult, kind: str) -> Points:
+    return _finite([(evaluation["step"], evaluation["student"][kind]) for evaluation in result.evaluations])
 
 
 def _finite(points: Sequence[tuple[int, float | None]]) -> Points:
-    # a perfect match is infinite: the table says so, no axis can; and some scores do not exist
+    # the fidelity of a perfect match is infinite and has no place on an axis; and some scores are None
     return [(place, value) for place, value in points if value is not None and math.isfinite(value)]
 
 
 def _spaced(sizes: Sequence[float]) -> tuple[float, ...]:
-    """Return the sizes that have room for their numbers below an axis, largest and smallest among them."""
+    """Return the sizes that can be labelled on an axis without overlap, always with the smallest and the largest."""
     room, spaced = (sizes[-1] - sizes[0]) / 8, [sizes[0]]
     for size in sizes[1:-1]:
         if min(size - spaced[-1], sizes[-1] - size) >= room:

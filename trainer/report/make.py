@@ -1,10 +1,10 @@
-"""Making the report, from reading to writing."""
+"""Making the report: read cache and runs, draw, write the page."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.errors import Problem, SettingError, StorageError
 from storage_schemas.objects.publish import write_whole
 from storage_schemas.objects.store import Store
 from trainer.data.source import open_source
@@ -18,34 +18,34 @@ from trainer.report.views import pictured_views
 from trainer.run.metrics import teacher_facts
 
 COLOURS = 8
-"""Colours that the page has for teachers; a ninth teacher would share the first."""
+"""Number of colours for teachers; a ninth teacher gets the colour of the first."""
 
 
 def make_report(cache: str, runs: Path, page: Path, say: Callable[[str], None] = print) -> None:
-    """Write the page, and say the closing table and where the page is.
+    """Write the page, and print the closing table and the path of the page.
 
     The same cache and runs give the same bytes.
 
     Args:
         cache: URI of the cache.
-        runs: folder of runs; without any in it, the report is on the cache alone.
-        page: the HTML file, which appears whole or not at all.
-        say: takes each line for the user.
+        runs: folder of runs. If it holds none, the report is about the cache only.
+        page: the HTML file. It appears whole or not at all.
+        say: receives each line for the user.
 
     Raises:
-        MissingError: no cache, or something in it that an earlier stage has yet to make.
-        IdentityError: a run of another cache.
-        SettingError: the page cannot be written there.
+        MissingError: there is no cache, or an earlier stage must still make something in it.
+        IdentityError: a run belongs to another cache.
+        SettingError: the page cannot be written.
     """
     opened = Cache(store=Store(uri=cache))
     source, recipe = open_source(opened), opened.require()
     results, views = find_runs(runs, source), pictured_views(source)
     if not results:
-        say(f"report: no run in {runs}: on the cache alone")
+        say(f"report: no run in {runs}; this report is about the cache only")
     colours = {name: number % COLOURS for number, name in enumerate(source.teachers)}
     rows = closing_rows(teacher_facts(source), results)
-    students = [StudentSection(result=one, plots=run_plots(one, colours)) for one in results]
-    pictures = make_pictures(source, views, [predict(one, source, views) for one in results], colours)
+    students = [StudentSection(result=result, plots=run_plots(result, colours)) for result in results]
+    pictures = make_pictures(source, views, [predict(result, source, views) for result in results], colours)
     _write(page, render_page(source, recipe, rows, students, pictures, colours))
     say(closing_text(rows))
     say(f"report: {page}")
@@ -54,7 +54,7 @@ def make_report(cache: str, runs: Path, page: Path, say: Callable[[str], None] =
 def _write(page: Path, html: str) -> None:
     try:
         write_whole(page, html.encode())
-    except OSError as error:
+    except StorageError as error:
         fix = "give the name of an .html file in a folder that can be written to"
-        problem = Problem(place=str(page), found=f"cannot be written: {error.strerror}", fix=fix)
-        raise SettingError("page", [problem]) from error
+        [problem] = error.problems
+        raise SettingError("page", [Problem(place=str(page), found=problem.found, fix=fix)]) from error

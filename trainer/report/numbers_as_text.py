@@ -1,7 +1,7 @@
-"""Numbers as people read them."""
+"""Numbers as text for people."""
 
 NONE = "—"
-"""What stands for a value that does not exist."""
+"""Text for a value that does not exist."""
 
 
 def bytes_text(count: int) -> str:
@@ -17,12 +17,12 @@ def bytes_text(count: int) -> str:
 
 
 def count_text(count: float) -> str:
-    """Return a whole number with its thousands apart."""
+    """Return a whole number with thousands separated."""
     return f"{count:,.0f}".replace(",", "\u202f")
 
 
 def number_text(value: float | None, decimals: int = 3) -> str:
-    """Return a number with a fixed count of decimals and a proper minus, or a dash where there is none."""
+    """Return a number with fixed decimals and a proper minus sign, or a dash for None."""
     return NONE if value is None else f"{value:.{decimals}f}".replace("-", "−")
 
 

@@ -16,18 +16,19 @@ class ReportOptions:
     """Report on a cache and on the students trained from it: a table, and one HTML page."""
 
     cache: str = ""
-    """Where the cache is: a folder, or any URI that fsspec reaches (CACHE)."""
+    """The cache: a folder, or a URI such as s3://bucket/prefix (CACHE)."""
     runs: Path = Path("runs")
-    """Folder of runs, each in a folder of its student's name (RUNS). Without any, the report is on the cache alone."""
+    """Folder of runs (RUNS), each in the subfolder with the name of its student. If there is no run, the report is
+    about the cache only."""
     page: Path = Path("out", "report.html")
-    """File that the page is written to; one that is there is replaced (REPORT)."""
+    """File that the page is written to (REPORT). An existing file is replaced."""
 
 
 def report_options(arguments: Sequence[str]) -> ReportOptions:
-    """Read the command line of `report`. A wrong one ends the process with status 2 and says why.
+    """Read the command line of `report`. An invalid one ends the process with a message and status 2.
 
     Raises:
-        SettingError: no cache is named.
+        SettingError: no cache is given.
     """
     options = tyro.cli(ReportOptions, prog="python -m trainer report", args=list(arguments))
     if not options.cache:

@@ -1,4 +1,4 @@
-"""The page: everything that was gathered, put into the template."""
+"""The page: the template, filled with the tables, plots and pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from storage_schemas.format.identity import digest
-from storage_schemas.format.stats import PAPER_DISPERSIONS, ChannelStats
+from storage_schemas.format.stats import PAPER_DISPERSIONS, TOLERANCE, ChannelStats
 from storage_schemas.format.views import ViewSet
 from trainer.data.set_source import SetSource
 from trainer.data.source import Source
@@ -18,42 +18,38 @@ from trainer.report.plots import Plot
 from trainer.report.png import ERROR_COLOUR, ERROR_FULL
 from trainer.report.results import RunResult
 
-MEAN_LIMIT, VARIANCE_LIMIT = 0.1, 0.05
-"""Largest PHI-S residuals (rms of means, mean variance − 1) that pass for standardised."""
-
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residual:
-    """How far one teacher's stored features are from standard."""
+    """How far one teacher's stored features are from zero mean and unit variance."""
 
     grid: str
-    """Tokens of a window."""
+    """Tokens of a window; empty for all view sets together."""
     mean: float
-    variance: float
-
-    @property
-    def standard(self) -> bool:
-        """Whether mean and variance pass for standardised."""
-        return self.mean <= MEAN_LIMIT and abs(self.variance) <= VARIANCE_LIMIT
+    """Root mean square over channels of the mean (PHI-S units)."""
+    deviation: float
+    """Root mean square over channels of the variance minus 1 (PHI-S units squared): deviations do not cancel."""
+    off: bool
+    """Whether the features are too far from standard, by the rule of `make stats`."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidualLine:
-    """One view set, or all of them together."""
+    """One row of the table of residuals: a view set, or all view sets together."""
 
     name: str
     training_views: int
     heldout_views: int
     teachers: tuple[Residual | None, ...]
-    """In the order of the cache; None for a teacher that has not seen the set."""
+    """In the order of the cache; None for a teacher without features of the set."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentSection:
-    """One run on the page."""
+    """The section of one run."""
 
     result: RunResult
     plots: Sequence[Plot]
@@ -71,10 +67,10 @@ def render_page(
 
     Args:
         source: the cache.
-        recipe: name of the recipe that made it.
+        recipe: name of the recipe that made the cache.
         rows: the closing table.
         students: the runs, in the order of the pictures.
-        pictures: of the views.
+        pictures: pictures of the views.
         colours: number of each teacher's colour.
     """
     environment = Environment(
@@ -99,7 +95,7 @@ def render_page(
         students=students,
         pictures=_by_set(source, pictures),
         residuals=_residuals(source),
-        limits=(MEAN_LIMIT, VARIANCE_LIMIT),
+        tolerance=TOLERANCE,
         dispersions=_dispersions(source, colours),
         colours=colours,
         random=[row.teacher for row in rows if row.random_weights],
@@ -111,47 +107,50 @@ def render_page(
 
 
 def _by_set(source: Source, pictures: Sequence[ViewPictures]) -> dict[str, list[ViewPictures]]:
-    return {view_set.name: [one for one in pictures if one.view.view_set == view_set] for view_set in source.sets}
+    by_set: dict[str, list[ViewPictures]] = {view_set.name: [] for view_set in source.sets}
+    for picture in pictures:
+        by_set[picture.view.view_set.name].append(picture)
+    return by_set
 
 
 def _residuals(source: Source) -> list[ResidualLine]:
-    """Return a line for each view set, and one for all of them together."""
+    """Return a line for each view set, and a last one for all view sets together."""
     sets = [
         ResidualLine(
             name=view_set.name,
-            training_views=len(one.rows["train"]),
-            heldout_views=len(one.rows["heldout"]),
-            teachers=tuple(_residual_of_set(source, view_set, one, name) for name in source.teachers),
+            training_views=len(set_source.rows["train"]),
+            heldout_views=len(set_source.rows["heldout"]),
+            teachers=tuple(_residual_of_set(source, view_set, set_source, name) for name in source.teachers),
         )
-        for view_set, one in source.sets.items()
+        for view_set, set_source in source.sets.items()
     ]
     everything = ResidualLine(
         name="all",
         training_views=sum(line.training_views for line in sets),
         heldout_views=sum(line.heldout_views for line in sets),
-        teachers=tuple(_residual(one.stats.pooled, "") for one in source.teachers.values()),
+        teachers=tuple(_residual(teacher.stats.pooled, "") for teacher in source.teachers.values()),
     )
     return [*sets, everything]
 
 
-def _residual_of_set(source: Source, view_set: ViewSet, one: SetSource, teacher: str) -> Residual | None:
+def _residual_of_set(source: Source, view_set: ViewSet, set_source: SetSource, teacher: str) -> Residual | None:
     stats = source.teachers[teacher].stats.sets.get(view_set)
-    if stats is None or teacher not in one.features:
+    if stats is None or teacher not in set_source.features:
         return None
-    tokens = one.features[teacher].tokens
+    tokens = set_source.features[teacher].tokens
     return _residual(stats, f"{tokens} × {tokens}")
 
 
 def _residual(stats: ChannelStats, grid: str) -> Residual:
-    return Residual(grid=grid, mean=stats.mean_residual, variance=stats.variance_residual)
+    return Residual(grid=grid, mean=stats.mean_residual, deviation=stats.variance_deviation, off=stats.is_off())
 
 
 def _dispersions(source: Source, colours: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Return names, values, colours (-1 for the paper's) and the length of a bar (percent)."""
+    """Return the bars of the dispersions: name, value, colour (-1 for those of the paper), length (percent)."""
     here = [
-        (name, one.stats.dispersion, colours[name])
-        for name, one in source.teachers.items()
-        if one.stats.dispersion is not None
+        (name, teacher.stats.dispersion, colours[name])
+        for name, teacher in source.teachers.items()
+        if teacher.stats.dispersion is not None
     ]
     bars = [*here, *((name, value, -1) for name, value in PAPER_DISPERSIONS.items())]
     longest = max(value for _, value, _ in bars)

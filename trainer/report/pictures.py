@@ -1,4 +1,4 @@
-"""The pictures of each view, laid out so that one place of the scene is at one place of every picture."""
+"""The pictures of each view, placed so that a point of the scene is at the same place in every picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from trainer.data.source import Source
 from trainer.report.pca import Projection, fit_projection
 from trainer.report.png import error_picture, picture
 from trainer.report.student import Prediction
-from trainer.report.views import PicturedView, SeenWindow
+from trainer.report.views import PicturedView, TeacherWindow
 
 CANVAS_SIDE = 256
 """Side that a larger canvas is shrunk to (pixels)."""
@@ -21,7 +21,7 @@ Predictions = Sequence[Mapping[str, Prediction]]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Where a window lies in its canvas (percent of the canvas's side)."""
+    """Position of a window in its canvas (percent of the canvas's side)."""
 
     left: float
     top: float
@@ -31,7 +31,7 @@ class Frame:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentPictures:
-    """What one student makes of a view in one teacher's space. Maps are data URIs with one pixel per token."""
+    """One student's features of a view in one teacher's space, and their error: data URIs with one pixel per token."""
 
     features: str
     error: str
@@ -42,16 +42,16 @@ class StudentPictures:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherPictures:
-    """One teacher's features of a view, and what each student makes of it."""
+    """One teacher's features of a view, and each student's features in the teacher's space."""
 
     teacher: str
     colour: int
     frame: Frame
-    """Of the teacher's window, which the students were given too."""
+    """Position of the teacher's window. The students get the same window."""
     features: str
     """Data URI, one pixel per token: the page enlarges it."""
     students: tuple[StudentPictures | None, ...]
-    """One for each run; None where the run has none."""
+    """One for each run; None for a run without a prediction for this view and teacher."""
 
 
 @final
@@ -72,11 +72,11 @@ def make_pictures(
 
     Args:
         source: the cache.
-        views: what is pictured.
-        predictions: of each run, for each view.
+        views: the views.
+        predictions: for each run, the predictions for each view.
         colours: number of each teacher's colour.
     """
-    projections = {name: fit_projection(maps) for name in colours if (maps := _maps(views, name))}
+    projections = {name: fit_projection(features) for name in colours if (features := _features(views, name))}
     return [
         ViewPictures(
             view=view,
@@ -86,47 +86,47 @@ def make_pictures(
                     name,
                     colours[name],
                     projections[name],
-                    seen,
+                    window,
                     [run[place].get(name) for run in predictions],
                     source.sets[view.view_set].geometry,
                 )
-                for name, seen in view.seen.items()
+                for name, window in view.teachers.items()
             ),
         )
         for place, view in enumerate(views)
     ]
 
 
-def _maps(views: Sequence[PicturedView], teacher: str) -> list:
-    return [view.seen[teacher].features for view in views if teacher in view.seen]
+def _features(views: Sequence[PicturedView], teacher: str) -> list:
+    return [view.teachers[teacher].features for view in views if teacher in view.teachers]
 
 
 def _teacher(
     name: str,
     colour: int,
     projection: Projection,
-    seen: SeenWindow,
+    window: TeacherWindow,
     predictions: Sequence[Prediction | None],
     geometry: CanvasGeometry,
 ) -> TeacherPictures:
     return TeacherPictures(
         teacher=name,
         colour=colour,
-        frame=_frame(seen, geometry),
-        features=picture(projection.colours(seen.features)),
-        students=tuple(None if one is None else _student(one, projection) for one in predictions),
+        frame=_frame(window, geometry),
+        features=picture(projection.colours(window.features)),
+        students=tuple(None if found is None else _student(found, projection) for found in predictions),
     )
 
 
-def _student(one: Prediction, projection: Projection) -> StudentPictures:
+def _student(prediction: Prediction, projection: Projection) -> StudentPictures:
     return StudentPictures(
-        features=picture(projection.colours(one.features)),
-        error=error_picture(one.error),
-        mean_error=float(one.error.mean()),
+        features=picture(projection.colours(prediction.features)),
+        error=error_picture(prediction.error),
+        mean_error=float(prediction.error.mean()),
     )
 
 
-def _frame(seen: SeenWindow, geometry: CanvasGeometry) -> Frame:
-    row, col = seen.start
+def _frame(window: TeacherWindow, geometry: CanvasGeometry) -> Frame:
+    row, col = window.start
     share = 100 / (geometry.span + geometry.margin)
     return Frame(left=round(col * share, 3), top=round(row * share, 3), side=round(geometry.span * share, 3))

@@ -1,4 +1,4 @@
-"""Where the lines and ticks of a plot lie. The page's template draws them."""
+"""The layout of plots: lines, axes and ticks. The template of the page draws them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,9 +7,9 @@ from typing import final
 
 Points = Sequence[tuple[float, float]]
 MOST_POINTS = 240
-"""Points drawn of one line; more are averaged in groups of neighbours."""
+"""Largest number of points of a line. If there are more, groups of neighbours are averaged."""
 _TICKS = 5
-"""Ticks aimed at."""
+"""Approximate number of ticks of an axis."""
 
 
 @final
@@ -19,7 +19,7 @@ class Line:
 
     label: str
     colour: int
-    """Number of its colour on the page; -1 for that of the text."""
+    """Number of its colour on the page; -1 for the colour of text."""
     dashed: bool = False
     points: Points
     """(step, value), by step; at least one."""
@@ -36,7 +36,7 @@ class Axis:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Return where a value lies: 0 at the low end, 1 at the high end."""
+        """Return the position of a value: 0 at the low end, 1 at the high end."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
@@ -45,18 +45,18 @@ class Axis:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plot:
-    """Some curves, over steps unless it says otherwise."""
+    """Some curves, usually over steps."""
 
     title: str
     unit: str
-    """What the values are measured in, with `log` where the axis is logarithmic."""
+    """Unit of the values, followed by `log` if the axis is logarithmic."""
     lines: tuple[Line, ...]
     x: Axis
     y: Axis
     reference: float | None = None
-    """A value of meaning, drawn across."""
+    """A value that is marked with a horizontal line."""
     over: str = "step"
-    """What lies along the other axis."""
+    """Name of the other axis."""
 
 
 def make_plot(
@@ -69,19 +69,19 @@ def make_plot(
     over: str = "step",
     x: Axis | None = None,
 ) -> Plot:
-    """Lay a plot out.
+    """Lay out a plot.
 
     Args:
-        title: of the plot.
-        unit: of the values.
+        title: title of the plot.
+        unit: unit of the values.
         lines: at least one.
-        log: ask for a logarithmic axis of values; it is linear all the same where a value is not positive.
-        reference: a value to draw across, and to keep in sight.
-        over: what the other axis is of.
-        x: that axis; None for one of steps.
+        log: whether the axis of values is logarithmic; it is linear nevertheless if a value is not positive.
+        reference: a value to mark with a horizontal line, always inside the plot.
+        over: name of the other axis.
+        x: the other axis; None for an axis of steps.
     """
     thin = tuple(
-        Line(label=one.label, colour=one.colour, dashed=one.dashed, points=thinned(one.points)) for one in lines
+        Line(label=line.label, colour=line.colour, dashed=line.dashed, points=thinned(line.points)) for line in lines
     )
     steps = [step for line in thin for step, _ in line.points]
     values = [value for line in thin for _, value in line.points] + ([] if reference is None else [reference])
@@ -93,14 +93,14 @@ def make_plot(
 
 
 def thinned(points: Points) -> Points:
-    """Return points, or the means of equal groups of neighbours where there are more than can be seen."""
+    """Return the points, or means of groups of neighbours if there are more than `MOST_POINTS`."""
     group = -(-len(points) // MOST_POINTS)
     parts = [points[first : first + group] for first in range(0, len(points), group)]
     return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
 
 
 def linear_axis(values: Iterable[float]) -> Axis:
-    """Return an axis from tick to tick around the values."""
+    """Return a linear axis around the values that begins and ends at a tick."""
     low, high = _apart(*_ends(values))
     step = _nice_step((high - low) / _TICKS)
     first, last = math.floor(low / step), math.ceil(high / step)
@@ -125,7 +125,7 @@ def _ends(values: Iterable[float]) -> tuple[float, float]:
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:
-    # values that differ by rounding alone are one value
+    # values that differ only by rounding count as equal
     return (low, high) if high - low > 1e-9 * max(abs(low), abs(high)) else (low - 0.5, high + 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Pictures as data URIs, so that a page needs nothing beside it."""
+"""Images as data URIs, so that the page needs no other file."""
 
 import base64
 import io
@@ -8,9 +8,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 ERROR_COLOUR = (214, 40, 76)
-"""RGB of the largest error; smaller ones let the page shine through, be it light or dark."""
+"""RGB of the largest error. Smaller errors are more transparent, on a light or a dark page."""
 ERROR_FULL = 2.0
-"""Squared error (PHI-S units squared, a mean over channels) drawn in full colour: twice that of the teacher's mean."""
+"""Squared error (PHI-S units squared, a mean over channels) that is opaque: twice that of predicting the teacher's
+mean."""
 
 
 def picture(image: UInt8[np.ndarray, "rows cols 3"], largest: int | None = None) -> str:
@@ -18,7 +19,7 @@ def picture(image: UInt8[np.ndarray, "rows cols 3"], largest: int | None = None)
 
     Args:
         image: the image.
-        largest: longest side that is kept (pixels); None keeps every pixel.
+        largest: longest side (pixels) to which a larger image is shrunk; None keeps the size.
     """
     whole = Image.fromarray(image)
     if largest is not None and max(whole.size) > largest:
@@ -27,7 +28,7 @@ def picture(image: UInt8[np.ndarray, "rows cols 3"], largest: int | None = None)
 
 
 def error_picture(error: Float[np.ndarray, "rows cols"]) -> str:
-    """Return squared errors as the data URI of a PNG: one colour, the more opaque the larger the error.
+    """Return squared errors as the data URI of a PNG in one colour. A larger error is more opaque.
 
     Args:
         error: squared error of each token, a mean over channels (PHI-S units squared).

@@ -1,4 +1,4 @@
-"""The runs under a folder, as far as each has come."""
+"""The runs in a folder, finished or not."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from trainer.run_folder import RunFolder, read_json
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """One student: what it is of, and what was measured so far."""
+    """One run: its recipe and cache, and its losses and scores so far."""
 
     name: str
-    """Name of its folder."""
+    """Name of the run's folder."""
     run: RunFolder
     recipe: Mapping[str, Any]
-    """Every setting that its weights depend on."""
+    """Every setting that the weights depend on."""
     learnt_from: Mapping[str, Any]
-    """Identity of the cache, with the teachers that it learns from."""
+    """Identity of the cache, with the teachers that the run learns from."""
     evaluations: tuple[Mapping[str, Any], ...]
-    """Scores on held-out views, by step."""
+    """Scores on held-out views, in order of step."""
     history: Sequence[Mapping[str, str]]
-    """Rows of the loss history; none for a run that keeps it elsewhere."""
+    """Rows of the loss history; empty for a run without the logger `csv`."""
     speed: Mapping[str, float] | None
-    """Views per second, and share of the time spent waiting for data; None before a process of the run ended."""
+    """Views per second, and share of the time spent waiting for data; None until the run ends or stops early."""
 
     @property
     def teachers(self) -> tuple[str, ...]:
-        """The teachers that it learns from."""
+        """The teachers that the run learns from."""
         return tuple(self.learnt_from["teachers"])
 
     @property
@@ -43,7 +43,7 @@ class RunResult:
 
     @property
     def finished(self) -> bool:
-        """True once its student is exported."""
+        """Whether the student is exported."""
         return self.run.card.exists()
 
 
@@ -51,18 +51,18 @@ def find_runs(folder: Path, source: Source) -> list[RunResult]:
     """Return every run of a folder, in order of name.
 
     Args:
-        folder: of runs, or of one run; one that is not there holds none.
-        source: the cache that the runs must be of.
+        folder: a folder of runs, or the folder of one run. It need not exist.
+        source: the cache; all runs must belong to it.
 
     Raises:
-        IdentityError: a run learnt from something else than the cache holds.
-        ContractError: a run was written by another version.
-        CorruptionError: one of its files is not JSON.
+        IdentityError: a run learnt from other data than the cache holds.
+        ContractError: a run was written by another version of Stillhouse.
+        CorruptionError: a file of a run is not JSON.
     """
-    places = [one.parent for one in (folder / "run.json", *sorted(folder.glob("*/run.json"))) if one.exists()]
-    results = [_result(place) for place in places]
-    if problems := [problem for one in results for problem in _strange(one, source)]:
-        fix = "point RUNS at runs of this cache; `make train` trains one"
+    files = (folder / "run.json", *sorted(folder.glob("*/run.json")))
+    results = [_result(path.parent) for path in files if path.exists()]
+    if problems := [problem for result in results for problem in _differences(result, source)]:
+        fix = "set RUNS to runs of this cache; `make train` trains one"
         raise IdentityError(f"a run of {folder}", [*problems, Problem(place="what to do", found=fix)])
     return results
 
@@ -76,7 +76,7 @@ def _result(place: Path) -> RunResult:
         run=run,
         recipe=identity["recipe"],
         learnt_from=identity["cache"],
-        evaluations=tuple(sorted(metrics["evaluations"], key=lambda one: one["step"])),
+        evaluations=tuple(sorted(metrics["evaluations"], key=lambda evaluation: evaluation["step"])),
         history=read_history(run.history),
         speed=metrics.get("speed"),
     )
@@ -84,17 +84,16 @@ def _result(place: Path) -> RunResult:
 
 def _fields(path: Path, *names: str) -> dict[str, Any]:
     values = read_json(path)
-    if absent := [name for name in names if name not in values]:
-        found = f"has no {', '.join(absent)}: another version wrote it"
+    if missing := [name for name in names if name not in values]:
+        found = f"has no {', '.join(missing)}: another version of Stillhouse wrote it"
         raise ContractError("run", [Problem(place=str(path), found=found)])
     return values
 
 
-def _strange(one: RunResult, source: Source) -> Iterator[Problem]:
-    # a cache that has gained a teacher since is still the one that the run learnt from
-    teachers = {name: found for name, found in source.identity["teachers"].items() if name in one.teachers}
-    # and a run may have learnt on some of its sets alone
-    rows = {name: source.identity["rows"].get(name) for name in one.learnt_from["rows"]}
-    held = {"views": source.identity["views"], "rows": rows, "teachers": teachers}
-    for problem in differences(held, one.learnt_from):
-        yield Problem(place=f"{one.run.path}, {problem.place}", found=problem.found)
+def _differences(result: RunResult, source: Source) -> Iterator[Problem]:
+    # the cache may hold more teachers and more view sets than the run learnt from
+    teachers = {name: found for name, found in source.identity["teachers"].items() if name in result.teachers}
+    rows = {name: source.identity["rows"].get(name) for name in result.learnt_from["rows"]}
+    in_cache = {"views": source.identity["views"], "rows": rows, "teachers": teachers}
+    for problem in differences(in_cache, result.learnt_from):
+        yield Problem(place=f"{result.run.path}, {problem.place}", found=problem.found)

@@ -1,4 +1,4 @@
-"""The held-out views that are pictured, with what each teacher said of them."""
+"""The held-out views on the page, with the stored features of each teacher."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ from trainer.data.set_source import Commits, SetSource
 from trainer.data.source import Source
 
 AT_MOST = 12
-"""Views pictured in all, where every set can have one."""
+"""Largest number of views on the page, unless there are more view sets."""
 AT_MOST_OF_A_SET = 4
-"""Views pictured of one set."""
+"""Largest number of views of one view set."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SeenWindow:
-    """What one teacher said of one view."""
+class TeacherWindow:
+    """One teacher's window of a view, and its features."""
 
     start: tuple[int, int]
-    """Start of its window in the canvas (row, column; patches)."""
+    """Start of the window in the canvas (row, column; patches)."""
     features: Float[np.ndarray, "rows cols channels"]
-    """Its tokens (PHI-S units)."""
+    """Stored tokens (PHI-S units)."""
 
 
 @final
@@ -39,37 +39,37 @@ class PicturedView:
     view_set: ViewSet
     row: int
     image: str
-    """Key of the image that it was cut from."""
+    """Key of the image that the view was cut from."""
     draw: int
     canvas: UInt8[np.ndarray, "side side 3"]
-    seen: Mapping[str, SeenWindow]
-    """By teacher: those that have seen the set."""
+    teachers: Mapping[str, TeacherWindow]
+    """By teacher: those that have features of the view set."""
 
 
 def pictured_views(source: Source) -> list[PicturedView]:
-    """Choose and read a few held-out views of each set, in order of set: the first, of as many images as can be."""
-    each = min(max(AT_MOST // len(source.sets), 1), AT_MOST_OF_A_SET)
-    return [view for view_set, one in source.sets.items() for view in _pictured(source, view_set, one, each)]
+    """Choose and read a few held-out views of each view set, of as many different images as possible."""
+    per_set = min(max(AT_MOST // len(source.sets), 1), AT_MOST_OF_A_SET)
+    return [view for view_set, found in source.sets.items() for view in _pictured(source, view_set, found, per_set)]
 
 
 def of_many_images(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Sort rows of a `views` table so that every image comes once before any comes again."""
-    seen: Counter[str] = Counter()
+    """Sort rows of a `views` table so that every image comes once before any image comes a second time."""
+    views_of_image: Counter[str] = Counter()
     rounds = []
     for row in rows:
-        rounds.append(seen[row["image"]])
-        seen[row["image"]] += 1
+        rounds.append(views_of_image[row["image"]])
+        views_of_image[row["image"]] += 1
     return [row for _, row in sorted(zip(rounds, rows, strict=True), key=lambda pair: pair[0])]
 
 
-def _pictured(source: Source, view_set: ViewSet, one: SetSource, count: int) -> list[PicturedView]:
-    table = source.cache.views(view_set, one.commits)
+def _pictured(source: Source, view_set: ViewSet, set_source: SetSource, count: int) -> list[PicturedView]:
+    table = source.cache.views(view_set, set_source.commits)
     heldout = table.filter(pc.equal(table["split"], "heldout")).select(["row", "image", "draw"]).to_pylist()
     chosen = of_many_images(heldout)[:count]
-    canvases = _read(source, layout.pixels_array(view_set), one.commits, chosen)
-    said = {
-        name: _read(source, layout.spatial_array(view_set, name), seen.commits, chosen)
-        for name, seen in one.features.items()
+    canvases = _read(source, layout.pixels_array(view_set), set_source.commits, chosen)
+    stored = {
+        name: _read(source, layout.spatial_array(view_set, name), features.commits, chosen)
+        for name, features in set_source.features.items()
     }
     return [
         PicturedView(
@@ -78,9 +78,11 @@ def _pictured(source: Source, view_set: ViewSet, one: SetSource, count: int) -> 
             image=view["image"],
             draw=view["draw"],
             canvas=canvases[place],
-            seen={
-                name: SeenWindow(start=tuple(one.features[name].offsets[view["row"]].tolist()), features=maps[place])
-                for name, maps in said.items()
+            teachers={
+                name: TeacherWindow(
+                    start=tuple(set_source.features[name].offsets[view["row"]].tolist()), features=features[place]
+                )
+                for name, features in stored.items()
             },
         )
         for place, view in enumerate(chosen)

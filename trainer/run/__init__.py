@@ -1,4 +1,4 @@
-"""A training run from start to end: checkpoints, history, metrics, loggers, processes.
+"""A training run from start to end: checks, fitting, checkpoints, history, scores, loggers, processes.
 
-Door: train, checkpoint, history, metrics.
+Door: checkpoint, history, metrics, train.
 """

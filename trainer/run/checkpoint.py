@@ -1,4 +1,4 @@
-"""Reading a run's checkpoint: its tensors and numbers alone. Nothing in it runs."""
+"""Reading a run's checkpoint: only tensors and numbers are loaded, no code in it is run."""
 
 import pickle
 from pathlib import Path
@@ -10,14 +10,23 @@ from storage_schemas.format.errors import CorruptionError, Problem
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds, tensors as they lie on the disk.
+    """Return the contents of a checkpoint. Tensors are mapped from the file.
 
     Raises:
-        CorruptionError: it is no checkpoint, is not whole, or holds more than tensors and numbers.
+        CorruptionError: the file is not a checkpoint, is not whole, or holds more than tensors and numbers.
     """
     try:
         return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        found = f"not weights and numbers alone, or not whole ({type(error).__name__}); nothing in it was run"
-        fix = "put it back from a copy, or delete the run's folder: it then begins anew"
+        found = f"is not whole, or holds more than tensors and numbers ({type(error).__name__}); no code in it was run"
+        fix = "restore it from a copy, or delete the run's folder: training then starts from the beginning"
         raise CorruptionError("checkpoint", [Problem(place=str(path), found=found, fix=fix)]) from error
+
+
+def steps_in_checkpoint(path: Path) -> int:
+    """Return how many steps a checkpoint has behind it; 0 if there is no checkpoint.
+
+    Raises:
+        CorruptionError: the file is not a whole checkpoint.
+    """
+    return int(read_checkpoint(path)["global_step"]) if path.exists() else 0

@@ -1,4 +1,4 @@
-"""Carrying a run out: build the student, hand it to Lightning, export what the last checkpoint holds."""
+"""Fitting the student of a run: build it, train it with Lightning, export what the last checkpoint holds."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,83 +9,65 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from storage_schemas.format.identity import Identity
 from trainer.data.datamodule import CachedViews
-from trainer.data.schedule import make_course
 from trainer.data.source import Source
 from trainer.export import export_student
 from trainer.learning.module import Distillation, torch_seed
-from trainer.objective.objective import TokenMaps
-from trainer.run.callbacks import Journal, Keeper
-from trainer.run.checkpoint import read_checkpoint
-from trainer.run.examiner import Examiner
+from trainer.objective.token_maps import TokenMaps
+from trainer.run.checkpoint import read_checkpoint, steps_in_checkpoint
+from trainer.run.checkpoint_writer import CheckpointWriter
+from trainer.run.heldout_evaluation import HeldoutEvaluation
 from trainer.run.lightning_trainer import make_trainer
 from trainer.run.loggers import make_loggers, require_loggers
 from trainer.run.metrics import has_stalled, start_metrics, teacher_facts
 from trainer.run.processes import is_first
-from trainer.run_folder import RunFolder, read_json, write_json
+from trainer.run.progress_logging import ProgressLogging
+from trainer.run.training_run import TrainingRun
+from trainer.run_folder import read_json, write_json
 from trainer.settings.config import TrainRecipe
 from trainer.student.model import DistilledModel, TeacherShape, summarised
 from trainer.student.shape import StudentShape, measure_student
 from trainer.student.student import Student
 
 
-def fit(
-    recipe: TrainRecipe,
-    source: Source,
-    run: RunFolder,
-    identity: Identity,
-    say: Callable[[str], None],
-    callbacks: Sequence[Callback] = (),
-) -> None:
+def fit(run: TrainingRun, say: Callable[[str], None], callbacks: Sequence[Callback] = ()) -> None:
     """Train from the last checkpoint, or from the start, and export the student.
 
     Args:
-        recipe: the run.
-        source: the cache, checked.
-        run: the run's folder: empty, or this run's.
-        identity: all that the trained weights depend on.
-        say: takes each line for the user.
-        callbacks: more of Lightning's.
+        run: the run. Its folder is empty, or holds this run.
+        say: receives each line for the user.
+        callbacks: further callbacks for Lightning.
 
     Raises:
-        SettingError: a student, an accelerator, a strategy or a logger that cannot be used.
-        ContractError: a loss that is no number.
+        SettingError: a view set, a student, an accelerator, a strategy or a logger that cannot be used.
+        ContractError: the loss is infinite or NaN.
     """
-    make_course(source, recipe)  # refuses view sets that fill no batch before anything is built
-    require_loggers(recipe)
-    model, shape = build_model(recipe, source)
+    views = CachedViews(run.source, run.recipe)  # checks the view sets before anything large is built
+    require_loggers(run.recipe)
+    model, shape = build_model(run.recipe, run.source)
     say(f"train: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M parameters with the heads")
-    teachers, start = teacher_facts(source), _steps_behind(run)
+    start = steps_in_checkpoint(run.folder.checkpoint)
     if start:
-        say(f"train: going on after step {start} of {recipe.steps}")
-    dispersions = {name: one["dispersion"] for name, one in teachers.items() if one["dispersion"] is not None}
-    module = Distillation(recipe, model, TokenMaps(source, shape), dispersions)
-    datamodule = CachedViews(source, recipe)
-    trainer = _trainer(recipe, datamodule, run, callbacks)
+        say(f"train: resuming after step {start} of {run.recipe.steps}")
+    module = Distillation(run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source))
+    trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views), *callbacks])
     if is_first():
-        write_json(run.identity, identity)
-        start_metrics(run, {"recipe": recipe.name, "student": recipe.student, "teachers": teachers}, start)
-        trainer.loggers = make_loggers(recipe, source, run, identity, start)
-    if not has_stalled(run, recipe.patience):
-        _learn(trainer, module, datamodule, run, start)
+        _start_records(run, start)
+        trainer.loggers = make_loggers(run, start)
+    if not has_stalled(run.folder, run.recipe.patience):
+        _train(trainer, module, views, run, start)
     if is_first():
-        scores = read_json(run.metrics)["evaluations"][-1]
-        about = {**_about(recipe), **identity, "teachers": teachers, "scores": scores}
-        maps = {name: one.phi_s for name, one in source.teachers.items()}
-        export_student(finished_model(recipe, source, run), shape, maps, about, run)
+        _export(run, shape)
 
 
 def build_model(recipe: TrainRecipe, source: Source) -> tuple[DistilledModel, StudentShape]:
-    """Build a student and its heads from the recipe's seed, after a look at every resolution of the run.
+    """Build a student and its heads from the recipe's seed, and check that it supports every resolution of the run.
 
     Raises:
-        SettingError: there is no such student, or it cannot take one of the resolutions.
+        SettingError: there is no such student, or it does not support one of the resolutions.
     """
-    teachers = {
-        name: TeacherShape(dim=one.manifest.spec.dim, summary_dim=one.manifest.spec.summary_dim)
-        for name, one in source.teachers.items()
-    }
+    specs = {name: teacher.manifest.spec for name, teacher in source.teachers.items()}
+    teachers = {name: TeacherShape(dim=spec.dim, summary_dim=spec.summary_dim) for name, spec in specs.items()}
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(recipe.seed, "weights"))
         student = Student(recipe.student, recipe.image_size, recipe.vit, summarised(teachers))
@@ -93,41 +75,57 @@ def build_model(recipe: TrainRecipe, source: Source) -> tuple[DistilledModel, St
         return DistilledModel(student, shape, teachers, recipe.heads), shape
 
 
-def finished_model(recipe: TrainRecipe, source: Source, run: RunFolder) -> DistilledModel:
-    """Return what the last checkpoint holds: the moving average where there is one, else the student."""
-    prefix = "model." if recipe.average.decay is None else "average."
-    state = read_checkpoint(run.checkpoint)["state_dict"]
-    model, _ = build_model(recipe, source)
-    model.load_state_dict({name.removeprefix(prefix): one for name, one in state.items() if name.startswith(prefix)})
-    return model
+def _dispersions(source: Source) -> dict[str, float]:
+    by_teacher = {name: teacher.stats.dispersion for name, teacher in source.teachers.items()}
+    return {name: dispersion for name, dispersion in by_teacher.items() if dispersion is not None}
 
 
-def _trainer(recipe: TrainRecipe, datamodule: CachedViews, run: RunFolder, callbacks: Sequence[Callback]) -> Trainer:
-    examiner = Examiner(run, datamodule)
-    keeper = Keeper(run, recipe.running.checkpoint_every, recipe.steps)
-    # scored before it is kept: a checkpoint has its scores
-    return make_trainer(recipe, run, [Journal(run, datamodule, examiner), examiner, keeper, *callbacks])
+def _callbacks(run: TrainingRun, views: CachedViews) -> list[Callback]:
+    evaluation = HeldoutEvaluation(run.folder, views)
+    # the order is that of the calls: a checkpoint is written after the scores of its step
+    return [
+        ProgressLogging(run.folder, views, evaluation),
+        evaluation,
+        CheckpointWriter(run.folder, run.recipe.running.checkpoint_every, run.recipe.steps),
+    ]
 
 
-def _learn(trainer: Trainer, module: Distillation, datamodule: CachedViews, run: RunFolder, start: int) -> None:
+def _start_records(run: TrainingRun, start: int) -> None:
+    write_json(run.folder.identity, run.identity)
+    about = {"recipe": run.recipe.name, "student": run.recipe.student, "teachers": teacher_facts(run.source)}
+    start_metrics(run.folder, about, start)
+
+
+def _train(trainer: Trainer, module: Distillation, views: CachedViews, run: TrainingRun, start: int) -> None:
     with warnings.catch_warnings():
-        # Lightning's own affair: it asks for a torch class by its old name
+        # Lightning uses the old name of a torch class
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        # the moving average, which never trains
+        # the moving average is in evaluation mode on purpose
         warnings.filterwarnings("ignore", message=".*in eval mode", category=UserWarning)
-        trainer.fit(module, datamodule, ckpt_path=run.checkpoint if start else None, weights_only=True)
+        trainer.fit(module, views, ckpt_path=run.folder.checkpoint if start else None, weights_only=True)
 
 
-def _steps_behind(run: RunFolder) -> int:
-    if not run.checkpoint.exists():
-        return 0
-    return int(read_checkpoint(run.checkpoint)["global_step"])
-
-
-def _about(recipe: TrainRecipe) -> dict[str, Any]:
-    return {
+def _export(run: TrainingRun, shape: StudentShape) -> None:
+    recipe = run.recipe
+    about: dict[str, Any] = {
         "student": recipe.student,
         "image_size": recipe.image_size,
         "vit": asdict(recipe.vit),
         "heads": asdict(recipe.heads),
+        **run.identity,
+        "teachers": teacher_facts(run.source),
+        "scores": read_json(run.folder.metrics)["evaluations"][-1],
     }
+    phi_s = {name: teacher.phi_s for name, teacher in run.source.teachers.items()}
+    export_student(_finished_model(run), shape, phi_s, about, run.folder)
+
+
+def _finished_model(run: TrainingRun) -> DistilledModel:
+    """Return the model of the last checkpoint: the moving average if there is one, else the student."""
+    prefix = "model." if run.recipe.average.decay is None else "average."
+    weights = read_checkpoint(run.folder.checkpoint)["state_dict"]
+    model, _ = build_model(run.recipe, run.source)
+    model.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    )
+    return model

@@ -1,4 +1,4 @@
-"""The loss history as one CSV file that goes on where a run was cut off."""
+"""The loss history: one CSV file, which a resumed run continues."""
 
 import csv
 from argparse import Namespace
@@ -13,7 +13,7 @@ from storage_schemas.objects.publish import write_whole
 
 @final
 class HistoryLogger(Logger):
-    """Appends a row per logged step. Rows beyond the step that a run goes on from are dropped: they will come again."""
+    """Appends a row per logged step. When a run resumes, later rows are dropped: they will be logged again."""
 
     def __init__(self, path: Path, columns: Sequence[str], start: int) -> None:
         """Open the history.
@@ -21,7 +21,7 @@ class HistoryLogger(Logger):
         Args:
             path: the CSV file.
             columns: names of all values that may be logged, without `step`.
-            start: steps that the run has behind it; 0 starts the file anew.
+            start: the step after which the run resumes; 0 starts a new file.
         """
         super().__init__()
         self._path, self._columns = path, ["step", *columns]
@@ -30,16 +30,16 @@ class HistoryLogger(Logger):
 
     @property
     def name(self) -> str:
-        """What Lightning calls it."""
+        """Name of the logger for Lightning."""
         return "history"
 
     @property
     def version(self) -> str:
-        """A run has one history."""
+        """Empty: a run has one history."""
         return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Hyperparameters are in `run.json`."""
+        """Do nothing: hyperparameters are in `run.json`."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a row."""
@@ -48,16 +48,16 @@ class HistoryLogger(Logger):
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a history by column; a value that was not logged at a step is empty."""
+    """Return the rows of a history, each by column. A value that was not logged is an empty text."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        # a killed run may leave half a row at the end
+        # a killed process may leave a part of a row at the end
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    odd = {name for row in rows for name in row} - set(columns)
-    if odd:
-        raise KeyError(f"no column for {', '.join(sorted(odd))}")
+    unknown = {name for row in rows for name in row} - set(columns)
+    if unknown:
+        raise KeyError(f"no column for {', '.join(sorted(unknown))}")
     return "".join(",".join(str(row.get(name, "")) for name in columns) + "\n" for row in rows).encode()

@@ -1,4 +1,4 @@
-"""Lightning's Trainer for a run: on what, by how many processes, in which arithmetic."""
+"""Lightning's Trainer for a run: hardware, processes, precision."""
 
 import logging
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def make_trainer(recipe: TrainRecipe, run: RunFolder, callbacks: Sequence[Callback]) -> Trainer:
-    """Return the Trainer of a run, without loggers: those are the first process's alone.
+    """Return the Trainer of a run, without loggers: only the first process gets loggers.
 
     Raises:
-        SettingError: GPUs that are not there.
+        SettingError: the settings need more GPUs than there are.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return Trainer(
@@ -38,24 +38,25 @@ def make_trainer(recipe: TrainRecipe, run: RunFolder, callbacks: Sequence[Callba
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        log_every_n_steps=1,  # the journal minds its own cadence
+        log_every_n_steps=1,  # ProgressLogging has its own cadence
     )
 
 
 def find_accelerator(settings: RunningSettings) -> str:
-    """Return what to train on.
+    """Return the hardware to train on.
 
     Raises:
-        SettingError: a GPU is asked for and there is none, or fewer than asked for.
+        SettingError: the settings need a GPU and there is none, or they need more GPUs than there are.
     """
-    there = torch.cuda.device_count()
-    if settings.accelerator == "gpu" and not there:
-        found, fix = "torch sees no GPU", "install a torch that fits the driver, or take --running.accelerator cpu"
+    gpus = torch.cuda.device_count()
+    if settings.accelerator == "gpu" and not gpus:
+        found = "torch finds no GPU"
+        fix = "install a build of torch that matches the driver, or use --running.accelerator cpu"
         raise SettingError("accelerator", [Problem(place="running.accelerator", found=found, fix=fix)])
-    if settings.accelerator == "cpu" or not there:
+    if settings.accelerator == "cpu" or not gpus:
         return "cpu"
-    if settings.devices > there:
-        found = f"{settings.devices} processes, each with a GPU of its own, and torch sees {there}"
+    if settings.devices > gpus:
+        found = f"{settings.devices} processes need a GPU each, but torch finds {gpus}"
         raise SettingError("accelerator", [Problem(place="running.devices", found=found)])
     return "gpu"
 
@@ -64,9 +65,9 @@ def find_strategy(settings: RunningSettings) -> Strategy | str:
     """Return how processes train together."""
     processes = settings.devices * settings.nodes
     if settings.strategy == "fsdp":
-        # checkpoints hold whole weights, so that any number of processes may go on, under either strategy
+        # checkpoints hold whole weights, so that a run can resume with any number of processes and either strategy
         return ModelParallelStrategy(processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
     if processes == 1:
         return "auto"
-    # a head has no gradient in a step whose view sets its teacher has not seen
+    # a head has no gradient in a step without features of its teacher
     return DDPStrategy(find_unused_parameters=True)

@@ -1,4 +1,4 @@
-"""What a run measured, as `metrics.json` holds it: facts about each teacher, and the student's scores by step."""
+"""The contents of `metrics.json`: facts about each teacher, and the student's scores by step."""
 
 import math
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from trainer.settings.config import TrainRecipe
 
 
 def teacher_facts(source: Source) -> dict[str, Any]:
-    """Return what the cache says of each teacher, as JSON-ready values.
+    """Return facts about each teacher from the cache, as JSON-ready values.
 
-    Rows and bytes are those of the sets that the run reads; residuals are those of `make stats`, over everything.
+    Rows and bytes are those of the view sets that the run reads. Residuals are those of `make stats`, over all sets.
     """
     return {name: _facts(source, name, teacher) for name, teacher in source.teachers.items()}
 
 
 def _facts(source: Source, name: str, teacher: TeacherSource) -> dict[str, Any]:
     spec, stats = teacher.manifest.spec, teacher.stats
-    commits = [one.features[name].commits for one in source.sets.values() if name in one.features]
+    commits = [found.features[name].commits for found in source.sets.values() if name in found.features]
     records = [record for by_shard in commits for parts in by_shard.values() for record in parts if record.array]
     return {
         "model": spec.model,
@@ -37,73 +37,78 @@ def _facts(source: Source, name: str, teacher: TeacherSource) -> dict[str, Any]:
 
 
 def start_metrics(run: RunFolder, about: Mapping[str, Any], start: int) -> None:
-    """Write the metrics of a run that starts, or goes on: scores beyond its start are dropped, for they come again.
+    """Write the metrics of a run that starts or resumes. Scores after the start are dropped: they will be made again.
 
     Args:
         run: the run's folder.
-        about: what does not change over the run.
-        start: steps behind it.
+        about: values that do not change during the run.
+        start: the step after which the run starts.
     """
     before = read_json(run.metrics)["evaluations"] if start and run.metrics.exists() else []
-    kept = [one for one in before if one["step"] <= start]
+    kept = [evaluation for evaluation in before if evaluation["step"] <= start]
     write_json(run.metrics, {**about, "evaluations": kept})
 
 
 def add_scores(run: RunFolder, step: int, scores: Scores) -> None:
-    """Add the scores of a step; those of the same step that were there are replaced."""
+    """Add the scores of a step, or replace those of the same step."""
     metrics = read_json(run.metrics)
-    others = [one for one in metrics["evaluations"] if one["step"] != step]
+    others = [evaluation for evaluation in metrics["evaluations"] if evaluation["step"] != step]
     teachers = {name: score.attributes() for name, score in scores.teachers.items()}
-    found = {"step": step, "teachers": teachers, "student": scores.student.attributes()}
-    write_json(run.metrics, {**metrics, "evaluations": [*others, found]})
+    evaluation = {"step": step, "teachers": teachers, "student": scores.student.attributes()}
+    write_json(run.metrics, {**metrics, "evaluations": [*others, evaluation]})
 
 
 def score_values(scores: Scores) -> dict[str, float]:
-    """Return scores as the history's columns."""
+    """Return scores by the names of their columns in the history."""
     values = {"effective_rank": scores.student.effective_rank}
     if scores.student.scale_variance is not None:
         values["scale_variance"] = scores.student.scale_variance
-    for name, one in scores.teachers.items():
-        values |= {f"fidelity/{name}": one.fidelity}
-        values |= {f"fidelity/{name}/{held}": each for held, each in one.sets.items()}
-        if one.angle is not None:
-            values |= {f"angle/{name}": one.angle}
+    for name, teacher in scores.teachers.items():
+        values |= {f"fidelity/{name}": teacher.fidelity}
+        values |= {f"fidelity/{name}/{set_name}": fidelity for set_name, fidelity in teacher.sets.items()}
+        if teacher.angle is not None:
+            values |= {f"angle/{name}": teacher.angle}
     return values
 
 
 def history_columns(recipe: TrainRecipe, source: Source) -> list[str]:
-    """Name every value that the history may hold, without the step."""
-    seen = [(view_set, name, one) for view_set, held in source.sets.items() for name, one in held.features.items()]
+    """Return the names of all columns of the history, without the step."""
+    stored = [
+        (view_set, name, features)
+        for view_set, set_source in source.sets.items()
+        for name, features in set_source.features.items()
+    ]
     parts = {
         f"{view_set.partition}/{name}/{kind}"
-        for view_set, name, one in seen
-        for kind in ("spatial", *(["summary"] if one.has_summary else []))
+        for view_set, name, features in stored
+        for kind in ("spatial", *(["summary"] if features.has_summary else []))
     }
     if recipe.average.mesa_weight:
         parts |= {f"{view_set.partition}/mesa" for view_set in source.sets}
-    by_set = sorted(f"fidelity/{name}/{view_set.name}" for view_set, name, _ in seen)
-    angles = [f"angle/{name}" for name, one in source.teachers.items() if one.manifest.spec.summary_dim is not None]
+    by_set = sorted(f"fidelity/{name}/{view_set.name}" for view_set, name, _ in stored)
+    specs = {name: teacher.manifest.spec for name, teacher in source.teachers.items()}
+    angles = [f"angle/{name}" for name, spec in specs.items() if spec.summary_dim is not None]
     scores = [*(f"fidelity/{name}" for name in source.teachers), *by_set, *angles, "effective_rank", "scale_variance"]
     return ["loss", "lr", "views_per_second", "wait_share", *sorted(parts), *scores]
 
 
 def has_stalled(run: RunFolder, patience: int) -> bool:
-    """Say whether the last evaluations, `patience` of them, were all no better than one before.
+    """Return whether none of the last `patience` evaluations was better than all evaluations before them.
 
-    An evaluation is as good as the mean over teachers of the logarithm of fidelity.
+    The value of an evaluation is the mean over teachers of the logarithm of fidelity.
 
     Args:
         run: the run's folder.
-        patience: evaluations; 0 for endless patience.
+        patience: number of evaluations; 0 switches early stopping off.
     """
     if not patience or not run.metrics.exists():
         return False
-    found = [one["teachers"].values() for one in read_json(run.metrics)["evaluations"]]
-    scores = [sum(math.log(one["fidelity"]) for one in teachers) / len(teachers) for teachers in found]
+    evaluations = [evaluation["teachers"].values() for evaluation in read_json(run.metrics)["evaluations"]]
+    scores = [sum(math.log(teacher["fidelity"]) for teacher in found) / len(found) for found in evaluations]
     return len(scores) > patience and max(scores[-patience:]) <= max(scores[:-patience])
 
 
 def add_speed(run: RunFolder, views_per_second: float, wait_share: float) -> None:
-    """Add how fast the run went, over the steps of its last process."""
+    """Add the speed of the run, over the steps since it last started or resumed."""
     speed = {"views_per_second": views_per_second, "wait_share": wait_share}
     write_json(run.metrics, {**read_json(run.metrics), "speed": speed})

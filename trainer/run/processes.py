@@ -1,29 +1,29 @@
-"""The training processes of a run: which of them speaks and writes, and how they put together what they saw."""
+"""The training processes of a run: which of them speaks and writes, and how they exchange what they observed."""
 
 import os
 from typing import TypeVar
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-"""Where launchers say which process this is: torchrun, Lightning, Slurm."""
+"""Environment variables in which torchrun, Lightning and Slurm give the number of a process."""
 
-Seen = TypeVar("Seen")
+Observed = TypeVar("Observed")
 
 
 def is_first() -> bool:
-    """Say whether this is the process that speaks and writes: the first of the run, or the only one."""
+    """Return whether this is the first process of the run, the one that speaks and writes."""
     return all(int(os.environ.get(name, 0)) == 0 for name in RANKS)
 
 
-def gather(seen: Seen) -> list[Seen]:
-    """Return what every process of the run saw, in the order of their ranks; all of them must ask.
+def gather(observed: Observed) -> list[Observed]:
+    """Return the values of all processes, in the order of their ranks. Every process must call this.
 
     Args:
-        seen: of this process; its tensors are on the CPU.
+        observed: value of this process; its tensors are on the CPU.
     """
-    import torch  # a finished run says so without it
+    import torch  # `train` uses this module, and a finished run does not need torch
 
     if not torch.distributed.is_initialized():
-        return [seen]
+        return [observed]
     from_all: list = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(from_all, seen)
+    torch.distributed.all_gather_object(from_all, observed)
     return from_all

@@ -1,4 +1,4 @@
-"""What a training run is asked for: frozen settings, checked when built.
+"""The settings of a training run: frozen dataclasses, checked when they are built.
 
-Door: all of it.
+Door: config, learning, running, stages, student.
 """

@@ -1,4 +1,4 @@
-"""What a training run is: every setting, its meaning and its unit. A recipe is a function that returns one."""
+"""All settings of a training run, with meaning and unit. A recipe is a function that returns a `TrainRecipe`."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,28 +22,28 @@ class TrainRecipe:
     name: Annotated[str, tyro.conf.Suppress]
     """Name of the recipe."""
     student: str
-    """Backbone of the student, from random weights: `tiny`, `small`, `base`, `large`, `so400m` or `huge`, vision
-    transformers with RADIO's additions; any timm model by its name, as timm builds it; or `radio_` and the name of a
-    timm vision transformer, which gets the additions."""
+    """Backbone of the student. It starts from random weights. `tiny`, `small`, `base`, `large`, `so400m` and `huge` are
+    vision transformers with RADIO's additions. The name of a timm model gives that model as timm builds it. `radio_`
+    before the name of a timm vision transformer gives that model with RADIO's additions."""
     image_size: int | None = None
-    """Side (pixels) that the backbone's position table is laid out for; none: the backbone's own. Windows of another
-    size resample the table. Students with RADIO's additions have a grid of positions instead."""
+    """Image side (pixels) that the backbone's position table is made for; None: timm's default. For windows of another
+    size the table is resampled. Students with RADIO's additions do not take this setting: they have a position grid."""
     steps: int
     """Optimiser steps of the whole run."""
     patience: int = 0
-    """Evaluations (at `running.evaluate_every`) that may pass without a better mean logarithm of fidelity before the
-    run stops and exports what it has; 0 never stops early."""
+    """Early stopping: the run stops, and exports its student, after this many evaluations (every
+    `running.evaluate_every` steps) without a better mean log fidelity. 0: never stop early."""
     seed: int = 0
-    """Seed of the student's weights, of the order of views and of the student's windows."""
+    """Seed of the student's initial weights, of the order of views and of the student's windows."""
     precision: Precision = "fp32"
-    """Arithmetic of the forward and backward pass; `bf16` is autocast, with losses and weights in float32."""
+    """Precision of the forward and backward pass. `bf16` is autocast: weights and losses stay in float32."""
     vit: VitSettings = field(default_factory=VitSettings)
     heads: HeadSettings = field(default_factory=HeadSettings)
     stages: tuple[StageSettings, ...] = ()
-    """Stages of the run, whose steps add up to `steps`; none: one stage."""
+    """Stages of the run. Their steps must add up to `steps`. None named: the run is one stage."""
     damp: float = 0.0
-    """σ of DAMP's multiplicative noise on the weights of every linear layer in training, v4 section 2.4; 0 for none.
-    Not published for C-RADIOv4; DAMP's authors take 0.1 for ViT-S and ResNet-50."""
+    """DAMP (v4 section 2.4): σ of the multiplicative noise on the weights of every linear layer in training. 0: no
+    noise. Not published for C-RADIOv4; the authors of DAMP use 0.1 for ViT-S and ResNet-50."""
     data: DataSettings = field(default_factory=DataSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     average: AverageSettings = field(default_factory=AverageSettings)
@@ -53,9 +53,9 @@ class TrainRecipe:
     def __post_init__(self) -> None:
         if problems := [
             *student_problems(self.vit, self.heads),
-            *_too_small(self),
-            *_not_weights(self),
-            *_at_odds(self),
+            *_counts_too_small(self),
+            *_numbers_out_of_range(self),
+            *_conflicts(self),
         ]:
             raise SettingError("train recipe", problems)
 
@@ -66,7 +66,7 @@ class TrainRecipe:
         return values
 
 
-def _too_small(recipe: TrainRecipe) -> Iterator[Problem]:
+def _counts_too_small(recipe: TrainRecipe) -> Iterator[Problem]:
     least = {
         "steps": (recipe.steps, 1),
         "patience": (recipe.patience, 0),
@@ -91,7 +91,7 @@ def _too_small(recipe: TrainRecipe) -> Iterator[Problem]:
             yield Problem(place=place, found=f"{value} is less than {bound}")
 
 
-def _not_weights(recipe: TrainRecipe) -> Iterator[Problem]:
+def _numbers_out_of_range(recipe: TrainRecipe) -> Iterator[Problem]:
     loss, optimiser = recipe.loss, recipe.optimiser
     numbers = {
         "loss.spatial_weight": loss.spatial_weight,
@@ -113,12 +113,12 @@ def _not_weights(recipe: TrainRecipe) -> Iterator[Problem]:
         },
         **({} if optimiser.gradient_clip is None else {"optimiser.gradient_clip": optimiser.gradient_clip}),
     }
-    finite = float("inf")
+    infinity = float("inf")
     for place, value in numbers.items():
-        if not 0 <= value < finite:
-            yield Problem(place=place, found=f"{value} is not a number from 0 up")
+        if not 0 <= value < infinity:
+            yield Problem(place=place, found=f"{value} is not a finite number of at least 0")
     for place, value in positive.items():
-        if not 0 < value < finite:
+        if not 0 < value < infinity:
             yield Problem(place=place, found=f"{value} is not a positive number")
     shares = {"optimiser.beta1": optimiser.beta1, "optimiser.beta2": optimiser.beta2}
     if recipe.average.decay is not None:
@@ -128,32 +128,33 @@ def _not_weights(recipe: TrainRecipe) -> Iterator[Problem]:
             yield Problem(place=place, found=f"{value} is not in [0, 1)")
 
 
-def _at_odds(recipe: TrainRecipe) -> Iterator[Problem]:
+def _conflicts(recipe: TrainRecipe) -> Iterator[Problem]:
     if recipe.average.mesa_weight and recipe.average.decay is None:
-        found = "MESA compares the student with its moving average, and there is none"
+        found = "MESA compares the student with its moving average, but this run keeps no moving average"
         yield Problem(place="average.mesa_weight", found=found, fix="set average.decay")
     if recipe.patience and not recipe.running.evaluate_every:
-        found = "the run is scored only before its first step and after its last"
+        found = "early stopping needs evaluations between the first and the last step"
         yield Problem(place="patience", found=found, fix="set running.evaluate_every")
     processes = recipe.running.devices * recipe.running.nodes
     for place, views in {"data.batch_low": recipe.data.batch_low, "data.batch_high": recipe.data.batch_high}.items():
         if processes > 1 and views % processes:
-            yield Problem(place=place, found=f"{views} views do not divide among {processes} training processes")
+            found = f"{views} views cannot be divided equally among {processes} training processes"
+            yield Problem(place=place, found=found)
     if recipe.running.strategy == "fsdp":
         yield from _needs_whole_weights(recipe)
-    staged = sum(stage.steps for stage in recipe.stages)
-    if recipe.stages and staged != recipe.steps:
-        found = f"the stages add up to {staged} steps, the run to {recipe.steps}"
-        yield Problem(
-            place="stages", found=found, fix=f"set steps to {staged}, or change the stages' with --stages.0.steps"
-        )
+    steps_of_stages = sum(stage.steps for stage in recipe.stages)
+    if recipe.stages and steps_of_stages != recipe.steps:
+        found = f"the stages have {steps_of_stages} steps together, the run has {recipe.steps}"
+        fix = f"set steps to {steps_of_stages}, or change the steps of a stage with --stages.0.steps"
+        yield Problem(place="stages", found=found, fix=fix)
 
 
 def _needs_whole_weights(recipe: TrainRecipe) -> Iterator[Problem]:
-    """Name what a process cannot do that holds a shard of every weight."""
-    asked = {
+    """Name the settings that cannot work on sharded weights."""
+    in_use = {
         "damp": bool(recipe.damp),
         "optimiser.kind": recipe.optimiser.kind == "lamb",
     }
-    for place in (name for name, set_here in asked.items() if set_here):
-        yield Problem(place=place, found="needs whole weights, and FSDP shards them", fix="take running.strategy ddp")
+    for place in (name for name, is_set in in_use.items() if is_set):
+        found, fix = "needs whole weights, but fsdp shards them", "set running.strategy to ddp"
+        yield Problem(place=place, found=found, fix=fix)

@@ -1,4 +1,4 @@
-"""The settings of what is read from a cache, and of how a run is carried out."""
+"""The settings of reading a cache, and of running: processes, cadences, loggers."""
 
 from dataclasses import dataclass, field
 from typing import Literal, final
@@ -11,55 +11,57 @@ StrategyName = Literal["ddp", "fsdp"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
-    """What is read from the cache, how much at a time, and in which order."""
+    """What a run reads from the cache, how much in one step, and in which order."""
 
     teachers: tuple[str, ...] = ()
-    """Teachers to learn from, by their names in the cache; none named: all that the cache holds."""
+    """Teachers to learn from, by their names in the cache. None named: all teachers of the cache."""
     batch_low: int = 1024
     """Views per step from the low partition. v2.5 section 2.2: 1024."""
     batch_high: int = 128
     """Views per step from the high partition. v2.5 section 2.2: 128."""
     proportions: dict[str, float] = field(default_factory=dict)
-    """How often each view set is drawn, by name (`low-256 2 high-512 1`; unitless, compared within a partition). Sets
-    not named are left out. None named: every cached set, as often as it has training views, which are the proportions
-    of the recipe that made the cache. C-RADIOv4 does not publish its own."""
+    """How often each view set is drawn, by name, relative to the other sets of its partition: `low-256 2 high-512 1`.
+    Sets that are not named are not used. None named: every set of the cache, in proportion to its number of training
+    views; these are the proportions of the recipe that made the cache. Not published for C-RADIOv4."""
     shifts: bool = True
-    """Whether windows move, as in v4 section 2.3; views are then cut with a margin. Without shifts they are cut without
-    one, for a margin has moved the teachers' windows already."""
+    """Whether the student's windows are shifted at random, as in v4 section 2.3. Shifts need views that were cut with a
+    margin. Without shifts the views must have no margin, because a margin has already shifted the teachers' windows."""
     window_shards: int = 8
-    """Shards among which views are shuffled; the shards themselves are shuffled over the whole set. Not published."""
+    """Number of shards whose views are shuffled together; the shards themselves are shuffled over the whole set. Not
+    published."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningSettings:
-    """How a run is carried out. None of it changes what the student learns, and any of it may differ on resuming."""
+    """How a run is executed: these settings do not change what the student learns, and may differ on resuming."""
 
     workers: int = 0
-    """Processes that read ahead; 0 reads in the training process."""
+    """Reader processes for each training process. 0: the training process reads by itself."""
     read_ahead: int = 4
-    """Steps that each reading process prepares ahead."""
+    """Steps that each reader process prepares in advance."""
     read_cache: str = ""
-    """Folder of this machine's disks in which views and features of a cache behind a network are kept once read; empty
-    for none. Several runs may share it; each machine has its own."""
+    """Folder on a disk of this machine that keeps what was read from a cache behind a network, for later epochs and
+    runs. Several runs may share it. Empty: nothing is kept."""
     read_cache_bytes: int = 0
-    """How many bytes `read_cache` may take: what was longest not read gives way."""
+    """Largest size of `read_cache` (bytes). Beyond it, what was not read for the longest time is deleted."""
     accelerator: Accelerator = "auto"
-    """What to train on; `auto` takes a GPU where there is one."""
+    """Hardware to train on. `auto`: a GPU if there is one, else the CPU."""
     devices: int = 1
-    """Training processes on each machine, each with a GPU of its own where GPUs are trained on. Every step is shared
-    among all of them."""
+    """Training processes on each machine; on GPUs, each has a GPU of its own. Every step is shared among all of
+    them."""
     nodes: int = 1
-    """Machines. torchrun or Slurm starts the processes of several; see docs/training.md."""
+    """Number of machines. With several, torchrun or Slurm starts the processes; see docs/training.md."""
     strategy: StrategyName = "ddp"
-    """How several processes train together: `ddp` keeps the whole student on each; `fsdp` shards weights, gradients and
-    optimiser over them, and has neither DAMP nor LAMB."""
+    """How several processes train together. `ddp`: each holds the whole student. `fsdp`: weights, gradients and
+    optimiser are sharded over the processes; DAMP and LAMB do not work with it."""
     log_every: int = 10
     """Steps between two rows of the loss history."""
     evaluate_every: int = 0
-    """Steps between two evaluations on held-out views; 0 evaluates only before the first step and after the last."""
+    """Steps between two evaluations on held-out views. 0: evaluate only before the first step and after the last."""
     checkpoint_every: int = 1000
-    """Steps between two checkpoints; the last step always leaves one."""
+    """Steps between two checkpoints. The last step always writes one."""
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
-    """Where the loss history goes: `history.csv` and TensorBoard's event files, both in the run's folder; Weights &
-    Biases (`wandb`); MLflow (`mlflow`, at MLFLOW_TRACKING_URI). The latter two need their extras installed."""
+    """Where losses and scores are logged. `csv`: `history.csv` in the run's folder. `tensorboard`: event files in the
+    run's folder. `wandb`: Weights & Biases. `mlflow`: MLflow at MLFLOW_TRACKING_URI. The last two need their extras:
+    pip install 'stillhouse[wandb]'."""

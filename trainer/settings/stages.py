@@ -1,4 +1,4 @@
-"""The stages of a run: where each begins, and what it draws from."""
+"""The stages of a run: where each begins, and which view sets it uses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,33 +10,33 @@ from trainer.settings.config import TrainRecipe
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A stretch of a run."""
+    """Consecutive steps of a run with their own view sets and their own rise and fall of the learning rate."""
 
     first: int
-    """Its first step."""
+    """First step, counted from 0."""
     steps: int
-    """Its steps."""
+    """Number of steps."""
     proportions: Mapping[str, float]
-    """How often each view set is drawn; none named: every set, as often as it has training views."""
+    """How often each view set is drawn. None named: every set, in proportion to its number of training views."""
 
 
 def stages(recipe: TrainRecipe) -> list[Stage]:
-    """Return a run's stages in their order; a run without any has one."""
+    """Return the stages of a run in order; a recipe without stages gives one."""
     if not recipe.stages:
         return [Stage(first=0, steps=recipe.steps, proportions=recipe.data.proportions)]
     firsts = [sum(earlier.steps for earlier in recipe.stages[:place]) for place in range(len(recipe.stages))]
     return [
-        Stage(first=first, steps=one.steps, proportions=one.proportions or recipe.data.proportions)
-        for first, one in zip(firsts, recipe.stages, strict=True)
+        Stage(first=first, steps=stage.steps, proportions=stage.proportions or recipe.data.proportions)
+        for first, stage in zip(firsts, recipe.stages, strict=True)
     ]
 
 
 def stage_at(recipe: TrainRecipe, step: int) -> Stage:
-    """Return the stage of a step; the step after the last is the last stage's."""
+    """Return the stage that a step belongs to; a step after the last belongs to the last stage."""
     return next(stage for stage in reversed(stages(recipe)) if stage.first <= step)
 
 
 def sets_of(recipe: TrainRecipe) -> list[str]:
-    """Name the view sets that a run draws from, sorted; none: all there are."""
-    named = [stage.proportions for stage in stages(recipe)]
-    return sorted({name for one in named for name in one}) if all(named) else []
+    """Return the names of the view sets that a run uses, sorted; an empty list means all sets of the cache."""
+    by_stage = [stage.proportions for stage in stages(recipe)]
+    return sorted({name for proportions in by_stage for name in proportions}) if all(by_stage) else []

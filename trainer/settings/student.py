@@ -12,52 +12,52 @@ TokenPolicy = Literal["apart", "copied"]
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VitSettings:
-    """RADIO's additions to a vision transformer: for the presets, and for timm's behind `radio_`."""
+    """RADIO's additions to a vision transformer: for the presets, and for timm models named with `radio_`."""
 
     position_grid: int = 128
-    """Codes along one side of the grid of positions; the grid is resampled to each picture. 128 in the papers."""
+    """Position embeddings along one side of the position grid, which is resampled to each image. 128 in the papers."""
     position_dropout: float = 0.1
-    """Share of views that see no position in training. 0.1 in NVlabs/RADIO."""
+    """Share of views without position embeddings in training. 0.1 in NVlabs/RADIO."""
     registers: int = 8
-    """Register tokens, beside one class token for each teacher with a summary. The papers give no number; 8 and the
-    class tokens of SigLIP2 and DINOv3 make the ten that C-RADIOv4's weights hold."""
+    """Register tokens, in addition to one class token for each teacher with a summary. Not in the papers; 8 registers
+    and the class tokens for SigLIP2 and DINOv3 are the ten tokens in C-RADIOv4's weights."""
     final_norm: bool = False
-    """Whether a LayerNorm follows the last block. NVlabs/RADIO has none."""
+    """Whether a LayerNorm follows the last block. NVlabs/RADIO: no."""
     global_blocks: int = 4
-    """Blocks that attend everywhere where the others attend in windows; one more where this does not divide the depth.
-    v4 section 3.2: 4."""
+    """Blocks with global attention while the other blocks attend in windows; one more if this does not divide the
+    depth. v4 section 3.2: 4."""
     windows: tuple[int, ...] = ()
-    """Sides of windows (tokens) to draw from in training; a step takes one of those that divide its resolution. None
-    named: attention everywhere. v4 section 3.2 supports 6 to 32, and does not publish what it trains with."""
+    """Sides of attention windows in training (tokens). A step uses one of those that divide its token grid. None named:
+    global attention only. v4 section 3.2 supports 6 to 32; those it trains with are not published."""
     window_share: float = 0.5
-    """Share of steps that have windows, where any fit. Not published."""
+    """Share of steps with windowed attention, among steps for which a window fits. Not published."""
     window_tokens: TokenPolicy = "apart"
-    """What class tokens and registers do in windowed blocks: `apart` leaves them unchanged, as NVlabs/RADIO runs its
-    students; `copied` lends every window a copy and averages the copies, as NVIDIA TAO trains them. Not published
-    for C-RADIOv4."""
+    """What class tokens and registers do in windowed blocks. `apart`: they stay unchanged, as when NVlabs/RADIO runs
+    its students. `copied`: every window gets a copy, and the copies are averaged afterwards, as in training with NVIDIA
+    TAO. Not published for C-RADIOv4."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadSettings:
-    """The adaptor heads: one per teacher for its tokens, one for its summary."""
+    """The adaptor heads: for each teacher one for tokens and, if the teacher has a summary, one for the summary."""
 
     width: int = 1024
-    """Hidden width of a head (channels). Not published for C-RADIOv4; 1024 is the default of NVIDIA TAO."""
+    """Hidden width of a head (channels). Not published for C-RADIOv4; the default of NVIDIA TAO is 1024."""
     inner_blocks: int = 0
     """Residual blocks (LayerNorm, GELU, Linear) between the two layers of a head. v2.5 section 2.2 has none."""
     transformer_blocks: int = 0
-    """Transformer blocks of 16 attention heads ahead of each head for tokens. Not in the papers; NVIDIA TAO has 2 and
-    names them C-RADIOv4's."""
+    """Transformer blocks (16 attention heads) before each head for tokens. Not in the papers; NVIDIA TAO uses 2 and
+    attributes them to C-RADIOv4."""
 
 
 def read_vit_settings(values: Mapping[str, Any]) -> VitSettings:
-    """Return settings from what JSON made of them."""
+    """Return settings from their JSON values."""
     return VitSettings(**{**values, "windows": tuple(values["windows"])})
 
 
 def student_problems(vit: VitSettings, heads: HeadSettings) -> Iterator[Problem]:
-    """Name every setting of the student that cannot be."""
+    """Return a problem for every setting of the student that is not possible."""
     least = {
         "vit.position_grid": (vit.position_grid, 1),
         "vit.registers": (vit.registers, 0),
@@ -71,7 +71,7 @@ def student_problems(vit: VitSettings, heads: HeadSettings) -> Iterator[Problem]
             yield Problem(place=place, found=f"{value} is less than {bound}")
     if min(vit.windows, default=2) < 2 or len(set(vit.windows)) < len(vit.windows):
         listed = " ".join(map(str, vit.windows))
-        yield Problem(place="vit.windows", found=f"{listed} are not different numbers of 2 tokens or more")
+        yield Problem(place="vit.windows", found=f"{listed} must be different numbers, each at least 2")
     if not 0 <= vit.position_dropout < 1:
         yield Problem(place="vit.position_dropout", found=f"{vit.position_dropout} is not in [0, 1)")
     if not 0 <= vit.window_share <= 1:

@@ -1,4 +1,6 @@
-"""Students: a backbone, its registers and class tokens, and a head for each teacher.
+"""Students: a backbone (timm's, or a vision transformer of the folder `vit`), and heads for each teacher.
 
-Door: model, student, shape, timm_backbone, vit.backbone.
+`vit` is a part of this room; its modules import nothing else of the room.
+
+Door: heads, model, shape, student, timm_backbone, vit.backbone.
 """

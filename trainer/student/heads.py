@@ -1,4 +1,4 @@
-"""Adaptor heads: from the student's space to a teacher's."""
+"""Adaptor heads: they map the student's features to a teacher's feature space."""
 
 from typing import final
 
@@ -10,9 +10,9 @@ from storage_schemas.format.errors import Problem, SettingError
 from trainer.settings.student import HeadSettings
 
 ATTENTION_HEADS = 16
-"""Of a transformer block ahead of a head."""
+"""Attention heads of a transformer block before a head."""
 LAYER_SCALE = 1e-5
-"""First factor on what such a block adds."""
+"""Initial LayerScale of such a block."""
 
 
 @final
@@ -24,13 +24,13 @@ class InnerBlock(nn.Module):
         self.step = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, hidden: Float[Tensor, "*lead width"]) -> Float[Tensor, "*lead width"]:
-        """Add the step to its input."""
+        """Return the input plus the step."""
         return hidden + self.step(hidden)
 
 
 @final
 class AdaptorHead(nn.Module):
-    """Linear → inner blocks → LayerNorm → GELU → Linear, with a last bias of zero: the mean of PHI-S units.
+    """Linear → inner blocks → LayerNorm → GELU → Linear. The last bias starts at zero, the mean in PHI-S units.
 
     Source: v2.5 section 2.2; inner blocks as in NVlabs/RADIO's second version of the adaptor.
     """
@@ -41,7 +41,7 @@ class AdaptorHead(nn.Module):
         Args:
             inputs: channels of the student.
             outputs: channels of the teacher.
-            settings: width and inner blocks.
+            settings: width and number of inner blocks.
         """
         super().__init__()
         width = settings.width
@@ -52,15 +52,15 @@ class AdaptorHead(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, features: Float[Tensor, "*lead inputs"]) -> Float[Tensor, "*lead outputs"]:
-        """Map student features, channels last."""
+        """Map student features, channels last. The leading axes may be any."""
         return self.last(self.between(self.inner(self.first(features))))
 
 
 @final
 class TokenHead(nn.Module):
-    """Transformer blocks, where asked for, over all tokens of a window; then an adaptor head on each.
+    """A head for tokens: transformer blocks over all tokens of a window, if any, then an adaptor head on each token.
 
-    Source: the blocks are those of NVlabs/RADIO's attention adaptor.
+    Source: the blocks are those of the attention adaptor of NVlabs/RADIO.
     """
 
     def __init__(self, inputs: int, outputs: int, settings: HeadSettings) -> None:
@@ -69,10 +69,10 @@ class TokenHead(nn.Module):
         Args:
             inputs: channels of the student.
             outputs: channels of the teacher.
-            settings: blocks, width and inner blocks.
+            settings: width, number of inner blocks and of transformer blocks.
 
         Raises:
-            SettingError: the student's channels do not divide among the attention heads of the blocks.
+            SettingError: the blocks' attention heads do not divide the student's channels.
         """
         super().__init__()
         if settings.transformer_blocks and inputs % ATTENTION_HEADS:
@@ -86,5 +86,5 @@ class TokenHead(nn.Module):
         self.adaptor = AdaptorHead(inputs, outputs, settings)
 
     def forward(self, tokens: Float[Tensor, "batch rows cols inputs"]) -> Float[Tensor, "batch rows cols outputs"]:
-        """Map a student's tokens."""
+        """Map a student's tokens to a teacher's."""
         return self.adaptor(self.blocks(tokens.flatten(1, 2)).reshape(tokens.shape))

@@ -16,7 +16,7 @@ from trainer.student.student import Student, StudentOutput
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherShape:
-    """Sizes of a teacher's outputs: what its heads must match."""
+    """Sizes of a teacher's outputs, which its heads must have too."""
 
     dim: int
     """Channels of a token."""
@@ -27,29 +27,29 @@ class TeacherShape:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModelOutput:
-    """The student's own view of a batch, and the same in the space of every teacher asked for."""
+    """The student's own features of a batch, and its features in the space of each teacher."""
 
     student: StudentOutput
     spatial: Mapping[str, Float[Tensor, "batch rows cols _"]]
     """Tokens by teacher: PHI-S units in training, raw teacher units once exported."""
     summary: Mapping[str, Float[Tensor, "batch _"]]
-    """Summaries by teacher (raw teacher units); a teacher without a summary is not there."""
+    """Summaries by teacher (raw teacher units), without teachers that have no summary."""
 
 
 @final
 class DistilledModel(nn.Module):
-    """A student, and for each teacher one head for tokens and, where the teacher has a summary, one for that."""
+    """A student, and for each teacher one head for tokens and, if the teacher has a summary, one for the summary."""
 
     def __init__(
         self, student: Student, shape: StudentShape, teachers: Mapping[str, TeacherShape], settings: HeadSettings
     ) -> None:
-        """Put fresh heads on a student.
+        """Add new heads to a student.
 
         Args:
-            student: the backbone.
-            shape: sizes of its outputs.
+            student: the student.
+            shape: sizes of its outputs, from `measure_student`.
             teachers: sizes of each teacher's outputs, by name.
-            settings: of the heads.
+            settings: settings of the heads.
         """
         super().__init__()
         self.student = student
@@ -65,17 +65,17 @@ class DistilledModel(nn.Module):
         teachers: Iterable[str],
         *,
         window: int | None = None,
-        draws: Float[Tensor, "batch draws"] | None = None,
+        uniforms: Float[Tensor, "batch uniforms"] | None = None,
     ) -> ModelOutput:
-        """Look at windows through the heads of the teachers named.
+        """Run the student and the heads of some teachers.
 
         Args:
             pixels: RGB in [0, 1].
-            teachers: names of teachers; each has heads here.
-            window: attention windows (tokens); see `Student`.
-            draws: each view's own, in training; see `Student`.
+            teachers: names of teachers that the model has heads for.
+            window: side of the attention windows (tokens); see `Student`.
+            uniforms: for training, as in `ViewBatch`; see `Student`.
         """
-        names, student = list(teachers), self.student(pixels, window=window, draws=draws)
+        names, student = list(teachers), self.student(pixels, window=window, uniforms=uniforms)
         summarised = [name for name in names if summary_head(name) in self.heads]
         return ModelOutput(
             student=student,
@@ -88,22 +88,22 @@ class DistilledModel(nn.Module):
 
 
 def summarised(teachers: Mapping[str, TeacherShape]) -> list[str]:
-    """Name the teachers with a summary, in the order of their class tokens."""
+    """Return the names of the teachers with a summary, in the order of their class tokens."""
     return sorted(name for name, teacher in teachers.items() if teacher.summary_dim is not None)
 
 
 def feature_head(model: DistilledModel, teacher: str) -> AdaptorHead:
-    """Return what maps a teacher's tokens one by one, last in its head."""
+    """Return the last part of a teacher's head for tokens, which maps each token by itself."""
     head = model.heads[spatial_head(teacher)]
     assert isinstance(head, TokenHead)
     return head.adaptor
 
 
 def spatial_head(teacher: str) -> str:
-    """Name of the head for a teacher's tokens. The ending keeps any teacher's name clear of a module's own names."""
+    """Return the name of a teacher's head for tokens. The suffix prevents a clash with a module's own attributes."""
     return f"{teacher}_spatial"
 
 
 def summary_head(teacher: str) -> str:
-    """Name of the head for a teacher's summary."""
+    """Return the name of a teacher's head for the summary."""
     return f"{teacher}_summary"

@@ -1,4 +1,4 @@
-"""The sizes of a student's outputs at every resolution of a run, and what it cannot do there."""
+"""The sizes of a student's outputs at every resolution of a run; refuses resolutions that it does not support."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ class StudentShape:
 
 
 def measure_student(student: Student, resolutions: Iterable[int]) -> StudentShape:
-    """Return the sizes of a student's outputs, and refuse one that cannot see every window of the run.
+    """Return the sizes of a student's outputs; refuse a student that does not support every resolution of the run.
 
-    A backbone of timm's is shown a black window of each resolution; a vision transformer with RADIO's additions is
-    known without.
+    A timm backbone is run on a black window of each resolution. The sizes of a vision transformer with RADIO's
+    additions are known without running it.
 
     Args:
-        student: the student, whose mode is left as it was.
+        student: the student; its training mode does not change.
         resolutions: sides of the windows of the run (pixels).
 
     Raises:
-        SettingError: a resolution does not divide into its tokens, its backbone does not take it, or attention windows
-            are named that divide no resolution.
+        SettingError: a resolution is not a multiple of the student's tokens, its backbone rejects it, or an attention
+            window fits no resolution.
     """
     sizes = sorted(set(resolutions))
-    problems = list(_undivided(student, sizes))
+    problems = list(_not_multiples(student, sizes))
     if problems:
         raise _refusal(problems)
     tokens = {size: size // student.stride for size in sizes}
@@ -48,59 +48,59 @@ def measure_student(student: Student, resolutions: Iterable[int]) -> StudentShap
         _require_fitting(student.backbone, tokens)
         channels = student.backbone.channels
         return StudentShape(channels=channels, summary_channels=channels, tokens=tokens)
-    return _look_at_all(student, tokens)
+    return _shape_of_outputs(student, tokens)
 
 
-def _undivided(student: Student, sizes: Iterable[int]) -> Iterator[Problem]:
+def _not_multiples(student: Student, sizes: Iterable[int]) -> Iterator[Problem]:
     stride = student.stride
     for size in sizes:
         if size % stride:
-            found = f"its tokens are {stride} px wide, and {size} is not a multiple of {stride}"
+            found = f"{size} is not a multiple of {stride}, the side of its tokens (px)"
             yield Problem(place=f"{student.name} at {size} px", found=found)
 
 
 def _require_fitting(backbone: VitBackbone, tokens: Mapping[int, int]) -> None:
-    idle = [
+    useless = [
         window
         for window in backbone.settings.windows
-        if not any(fitting([window], along_a_side) for along_a_side in tokens.values())
+        if not any(fitting([window], tokens_per_side) for tokens_per_side in tokens.values())
     ]
-    if idle:
+    if useless:
         grids = ", ".join(f"{count} ({size} px)" for size, count in tokens.items())
         fix = f"leave it out of vit.windows; the tokens along a side are {grids}"
-        found = "divides no resolution of this run into more than one window"
-        problems = [Problem(place=f"window of {window} tokens", found=found, fix=fix) for window in idle]
+        found = "does not divide the tokens of any resolution of this run into several windows"
+        problems = [Problem(place=f"window of {window} tokens", found=found, fix=fix) for window in useless]
         raise SettingError("vit.windows", problems)
 
 
-def _look_at_all(student: Student, tokens: Mapping[int, int]) -> StudentShape:
+def _shape_of_outputs(student: Student, tokens: Mapping[int, int]) -> StudentShape:
     training = student.training
     student.eval()
-    looks = {size: _look(student, size, along_a_side) for size, along_a_side in tokens.items()}
+    results = {size: _output(student, size, tokens_per_side) for size, tokens_per_side in tokens.items()}
     student.train(training)
-    outputs = [look for look in looks.values() if isinstance(look, StudentOutput)]
-    if len(outputs) < len(looks):
+    outputs = [result for result in results.values() if isinstance(result, StudentOutput)]
+    if len(outputs) < len(results):
         raise _refusal(
             [
-                Problem(place=f"{student.name} at {size} px", found=look)
-                for size, look in looks.items()
-                if isinstance(look, str)
+                Problem(place=f"{student.name} at {size} px", found=result)
+                for size, result in results.items()
+                if isinstance(result, str)
             ]
         )
     channels, summary_channels = outputs[0].spatial.shape[3], outputs[0].summaries.shape[2]
     return StudentShape(channels=channels, summary_channels=summary_channels, tokens=tokens)
 
 
-def _look(student: Student, size: int, tokens: int) -> StudentOutput | str:
-    """Return the student's output on one window, or why there is none."""
+def _output(student: Student, size: int, tokens: int) -> StudentOutput | str:
+    """Return the student's output for one window, or a text that says why there is none."""
     try:
         with torch.no_grad():
             output = student(torch.zeros(1, 3, size, size))
-    except Exception as error:  # what a backbone raises at a size it cannot take is its own affair
-        return f"the backbone does not take this size: {type(error).__name__}: {error}"
+    except Exception as error:  # each backbone has its own way to reject a size
+        return f"the backbone does not support this size: {type(error).__name__}: {error}"
     rows, cols = output.spatial.shape[1:3]
     if (rows, cols) != (tokens, tokens) or output.summaries.ndim != 3:
-        return f"gives {rows} × {cols} tokens and a summary of shape {tuple(output.summaries.shape)}"
+        return f"the output has {rows} × {cols} tokens and a summary of shape {tuple(output.summaries.shape)}"
     return output
 
 

@@ -1,4 +1,4 @@
-"""The student: a backbone that takes pixels in [0, 1] and gives tokens, and summaries for its teachers."""
+"""The student: a backbone that maps pixels in [0, 1] to tokens, and to summaries for its teachers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,50 +13,51 @@ from storage_schemas.format.seeds import Key
 from trainer.settings.student import VitSettings
 from trainer.student.timm_backbone import build_timm, timm_output
 from trainer.student.vit.backbone import VitBackbone
-from trainer.student.vit.build import build_vit, is_extended
+from trainer.student.vit.build import build_vit
+from trainer.student.vit.names import is_extended
 
-UNTOUCHED = VitSettings()
-"""RADIO's additions as they are when nobody sets them."""
+DEFAULT_VIT = VitSettings()
+"""The default settings of RADIO's additions."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StudentOutput:
-    """What a student says of a batch of windows."""
+    """A student's output for a batch of windows."""
 
     spatial: Float[Tensor, "batch rows cols channels"]
     """Tokens of the last layer."""
     summaries: Float[Tensor, "batch slots summary_channels"]
-    """One class token for each teacher with a summary, in the order of `Student.summarised`; of a backbone without
-    such tokens, the one vector that it would hand to a classifier."""
+    """One class token for each teacher with a summary, in the order of `Student.summarised`. A backbone as timm builds
+    it has a single summary: the vector that it would give to a classifier."""
 
 
 @final
 class Student(nn.Module):
-    """A backbone with its normalisation inside."""
+    """A backbone with its pixel normalisation inside."""
 
     def __init__(
         self,
         name: str,
         image_size: int | None = None,
-        vit: VitSettings = UNTOUCHED,
+        vit: VitSettings = DEFAULT_VIT,
         summarised: Sequence[str] = (),
     ) -> None:
         """Build the backbone from random weights.
 
         Args:
             name: a preset, a timm model, or `radio_` and a timm vision transformer; see `TrainRecipe.student`.
-            image_size: side (pixels) that a timm model's position table is laid out for; None for its own.
-            vit: RADIO's additions.
+            image_size: image side (pixels) that a timm model's position table is made for; None for timm's default.
+            vit: settings of RADIO's additions.
             summarised: names of the teachers with a summary. A student with the additions has a class token for each.
 
         Raises:
-            SettingError: there is no such student, or a setting means nothing to it.
+            SettingError: there is no such student, or it does not have one of the settings.
         """
         super().__init__()
         self.name, self.summarised = name, tuple(summarised)
         self.backbone: Any
-        _require_meaning(name, image_size, vit)
+        _require_its_settings(name, image_size, vit)
         if is_extended(name):
             self.backbone, statistics = build_vit(name, vit, len(self.summarised))
         else:
@@ -64,7 +65,7 @@ class Student(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         for statistic, values in zip(("mean", "std"), statistics, strict=True):
-            # kept with the weights, which are of no use without it
+            # stored with the weights, which are useless without it
             self.register_buffer(statistic, torch.tensor(values).reshape(1, 3, 1, 1))
 
     @property
@@ -78,51 +79,52 @@ class Student(nn.Module):
         pixels: Float[Tensor, "batch 3 height width"],
         *,
         window: int | None = None,
-        draws: Float[Tensor, "batch draws"] | None = None,
+        uniforms: Float[Tensor, "batch uniforms"] | None = None,
     ) -> StudentOutput:
-        """Look at windows.
+        """Return the tokens and summaries of images.
 
         Args:
             pixels: RGB in [0, 1].
-            window: side of the windows (tokens) that most blocks of a vision transformer with RADIO's additions attend
-                in; None for attention everywhere.
-            draws: each view's own, uniform in [0, 1): what such a student draws its positions from in training. None
-                for the positions of evaluation. Other students draw nothing.
+            window: side of the windows (tokens) in which most blocks attend; None for global attention. Only vision
+                transformers with RADIO's additions have windows.
+            uniforms: numbers from [0, 1) for each view, as in `ViewBatch`: such a student draws its positions from them
+                in training. None for the positions of evaluation. Other students ignore them.
 
         Raises:
-            SettingError: a window for a student that has none, or that does not divide the pictures.
+            SettingError: a window for a student that has none, or one that does not divide the token grid.
         """
         normal = (pixels - self.mean) / self.std
         if isinstance(self.backbone, VitBackbone):
-            spatial, summaries = self.backbone(normal, window=window, draws=draws)
+            spatial, summaries = self.backbone(normal, window=window, uniforms=uniforms)
             return StudentOutput(spatial=spatial, summaries=summaries)
         if window is not None:
-            fix = "only vision transformers with RADIO's additions attend in windows of any size"
-            raise SettingError("window", [Problem(place=self.name, found=f"has no windows of {window}", fix=fix)])
+            fix = "only vision transformers with RADIO's additions have windows"
+            found = f"cannot attend in windows of {window} tokens"
+            raise SettingError("window", [Problem(place=self.name, found=found, fix=fix)])
         spatial, summary = timm_output(self.backbone, normal)
         return StudentOutput(spatial=spatial, summaries=summary[:, None])
 
     def summary_slot(self, teacher: str) -> int:
-        """Return which of the summaries belongs to a teacher."""
+        """Return the index of a teacher's summary."""
         return self.summarised.index(teacher) if isinstance(self.backbone, VitBackbone) else 0
 
     def draw_window(self, resolution: int, key: Key) -> int | None:
-        """Draw the windows (tokens) of one training step at a resolution (pixels); None: attention everywhere.
+        """Draw the attention window (tokens) of one training step; None is global attention.
 
         Args:
-            resolution: of the views.
-            key: seed, step and view set, so that all processes of a run draw alike, and a resumed one again.
+            resolution: side of the views (pixels).
+            key: seed, step and view set, so that all processes of a run, and a resumed run, draw the same window.
         """
         extended = isinstance(self.backbone, VitBackbone)
         return self.backbone.draw_window(resolution, key) if extended else None
 
 
-def _require_meaning(student: str, image_size: int | None, vit: VitSettings) -> None:
+def _require_its_settings(student: str, image_size: int | None, vit: VitSettings) -> None:
     if is_extended(student) and image_size is not None:
-        found, fix = f"{student} has a grid of positions for every size", "drop it, or set vit.position_grid"
+        found, fix = f"{student} has a position grid for all sizes", "drop image_size, or set vit.position_grid"
         raise SettingError("student", [Problem(place="image_size", found=found, fix=fix)])
-    if not is_extended(student) and vit != UNTOUCHED:
-        set_here = [name for name in vit.__slots__ if getattr(vit, name) != getattr(UNTOUCHED, name)]
-        found = f"means nothing to {student}, which is as timm builds it"
-        fix = f"leave it as it is, or take a preset or radio_{student}"
-        raise SettingError("student", [Problem(place=f"vit.{name}", found=found, fix=fix) for name in set_here])
+    if not is_extended(student) and vit != DEFAULT_VIT:
+        changed = [name for name in vit.__slots__ if getattr(vit, name) != getattr(DEFAULT_VIT, name)]
+        found = f"has no effect on {student}, which is as timm builds it"
+        fix = f"leave it at its default, or choose a preset or radio_{student}"
+        raise SettingError("student", [Problem(place=f"vit.{name}", found=found, fix=fix) for name in changed])

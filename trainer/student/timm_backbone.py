@@ -1,6 +1,5 @@
-"""Any timm backbone as timm builds it: its feature map, and what it would hand to a classifier."""
+"""Any timm backbone as timm builds it: its last feature map, and the vector that it would give to a classifier."""
 
-import difflib
 from typing import Any
 
 import timm
@@ -8,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from storage_schemas.format.errors import Problem, SettingError
-from trainer.student.vit.presets import PRESETS
+from trainer.student.vit.names import require_timm
 
 
 def build_timm(name: str, image_size: int | None) -> tuple[Any, tuple[tuple[float, ...], tuple[float, ...]]]:
@@ -16,10 +15,10 @@ def build_timm(name: str, image_size: int | None) -> tuple[Any, tuple[tuple[floa
 
     Args:
         name: a timm model.
-        image_size: side (pixels) its position table is laid out for; None for its own.
+        image_size: image side (pixels) that its position table is made for; None for timm's default.
 
     Returns:
-        The model, and the mean and standard deviation of each colour in [0, 1] that it is given pixels with.
+        The model, and the mean and standard deviation of each colour (in [0, 1]) for normalising its pixels.
 
     Raises:
         SettingError: timm has no such model, or it takes no image size.
@@ -27,11 +26,11 @@ def build_timm(name: str, image_size: int | None) -> tuple[Any, tuple[tuple[floa
     require_timm(name)
     sized = {} if image_size is None else {"img_size": image_size}
     try:
-        # position tables are resampled to each window: a ViT's setting, which other families do not know
+        # vision transformers resample position tables to each window; other families do not have this setting
         backbone = _build(name, dynamic_img_size=True, **sized)
     except TypeError as error:
         if "dynamic_img_size" not in str(error):
-            raise _takes_no(name, error) from error
+            raise _cannot_build(name, error) from error
         backbone = _sized(name, sized)
     return backbone, (backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"])
 
@@ -39,7 +38,7 @@ def build_timm(name: str, image_size: int | None) -> tuple[Any, tuple[tuple[floa
 def timm_output(
     backbone: Any, pixels: Float[Tensor, "batch 3 height width"]
 ) -> tuple[Float[Tensor, "batch rows cols channels"], Tensor]:
-    """Return a backbone's last feature map, and what it would hand to a classifier.
+    """Return a backbone's last feature map, and the vector that it would give to a classifier.
 
     Args:
         backbone: a timm model.
@@ -49,28 +48,16 @@ def timm_output(
     return spatial.permute(0, 2, 3, 1), backbone.forward_head(last, pre_logits=True)
 
 
-def require_timm(name: str) -> None:
-    """Refuse a name that timm has no model of, with the nearest that there are.
-
-    Raises:
-        SettingError: there is no such model.
-    """
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name.partition(".")[0], [*PRESETS, *timm.list_models()], n=3, cutoff=0.5)
-        fix = f"nearest: {', '.join(near)}" if near else "`timm.list_models()` lists them"
-        raise SettingError("student", [Problem(place=name, found="is no timm model", fix=fix)])
-
-
 def _sized(name: str, sized: dict[str, int]) -> Any:
     try:
         return _build(name, **sized)
     except TypeError as error:
-        raise _takes_no(name, error) from error
+        raise _cannot_build(name, error) from error
 
 
 def _build(name: str, **settings: Any) -> Any:
     return timm.create_model(name, pretrained=False, num_classes=0, **settings)
 
 
-def _takes_no(name: str, error: TypeError) -> SettingError:
+def _cannot_build(name: str, error: TypeError) -> SettingError:
     return SettingError("student", [Problem(place=name, found=f"cannot be built: {error}", fix="drop image_size")])

@@ -49,7 +49,7 @@ def test_a_run_sees_every_row_and_none_goes_on_that_began_before(tmp_path: Path)
     verdict = verify_cache(run.cache, VerifyOptions())
     assert verdict.problems == ()
     assert [one.unit for one in verdict.unfinished] == ["teachers/quarter-mean/stats"]
-    with pytest.raises(MissingError, match="shards were added since its features were measured"):
+    with pytest.raises(MissingError, match="shards were added after the last `make stats`"):
         open_source(run.cache)
     after = measured(run)
     rows = {

@@ -42,10 +42,10 @@ def test_presets_are_as_large_as_the_papers_say(name: str, millions: int, with_p
 def test_presets_have_patches_of_16_and_two_and_eight_tokens_ahead() -> None:
     for name, size in PRESETS.items():
         with torch.device("meta"):
-            one = Student(name, summarised=("siglip2", "dinov3"))
-        assert one.stride == 16
-        assert one.backbone.positions.grid.shape == (size.channels, 128, 128)
-        assert len(one.backbone.class_tokens) + len(one.backbone.registers) == 10
+            found = Student(name, summarised=("siglip2", "dinov3"))
+        assert found.stride == 16
+        assert found.backbone.positions.grid.shape == (size.channels, 128, 128)
+        assert len(found.backbone.class_tokens) + len(found.backbone.registers) == 10
 
 
 @pytest.mark.parametrize("final_norm", [False, True])
@@ -99,37 +99,37 @@ def test_windows_leave_out_nothing_but_attention_between_them() -> None:
 def test_every_teacher_with_a_summary_has_a_class_token_and_every_parameter_a_gradient() -> None:
     for policy in ("apart", "copied"):
         settings = VitSettings(position_grid=8, registers=2, global_blocks=2, window_tokens=policy)
-        one = student(settings=settings).train()
-        assert [one.summary_slot(name) for name in TEACHERS] == [0, 1, 2]
-        draws = torch.rand(2, 5)
-        draws[:, 4] = 0.5
-        output = one(torch.rand(2, 3, 64, 64), window=2, draws=draws)
+        model = student(settings=settings).train()
+        assert [model.summary_slot(name) for name in TEACHERS] == [0, 1, 2]
+        uniforms = torch.rand(2, 5)
+        uniforms[:, 4] = 0.5
+        output = model(torch.rand(2, 3, 64, 64), window=2, uniforms=uniforms)
         assert output.summaries.shape == (2, 3, 64)
         (output.spatial.square().sum() + output.summaries.square().sum()).backward()
-        assert [name for name, weight in one.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+        assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
 def test_a_student_whose_teachers_have_no_summary_has_no_class_token() -> None:
-    one = Student("radio_test_vit", vit=VitSettings(position_grid=8, registers=0, global_blocks=2))
-    output = one(torch.rand(2, 3, 32, 32))
+    model = Student("radio_test_vit", vit=VitSettings(position_grid=8, registers=0, global_blocks=2))
+    output = model(torch.rand(2, 3, 32, 32))
     assert (output.spatial.shape, output.summaries.shape) == ((2, 2, 2, 64), (2, 0, 64))
 
 
 def test_positions_are_drawn_only_from_the_draws_given() -> None:
-    one, pixels, draws = student(), torch.rand(2, 3, 32, 32), torch.rand(2, 5)
-    draws[:, 4] = 0.5
-    assert torch.equal(one.train()(pixels).spatial, one.eval()(pixels).spatial)
-    first, again = one(pixels, draws=draws).spatial, one(pixels, draws=draws).spatial
+    model, pixels, uniforms = student(), torch.rand(2, 3, 32, 32), torch.rand(2, 5)
+    uniforms[:, 4] = 0.5
+    assert torch.equal(model.train()(pixels).spatial, model.eval()(pixels).spatial)
+    first, again = model(pixels, uniforms=uniforms).spatial, model(pixels, uniforms=uniforms).spatial
     assert torch.equal(first, again)
-    swapped = one(pixels, draws=draws.flip(0)).spatial
+    swapped = model(pixels, uniforms=uniforms.flip(0)).spatial
     assert not torch.allclose(first, swapped, atol=1e-3)
 
 
 def test_sizes_of_the_outputs_are_known_without_a_look() -> None:
-    one = student()
-    shape = measure_student(one, [32, 64])
+    model = student()
+    shape = measure_student(model, [32, 64])
     assert shape == StudentShape(channels=64, summary_channels=64, tokens={32: 2, 64: 4})
-    output = one(torch.rand(1, 3, 64, 64))
+    output = model(torch.rand(1, 3, 64, 64))
     assert (output.spatial.shape, output.summaries.shape) == ((1, 4, 4, 64), (1, 3, 64))
 
 
@@ -144,17 +144,18 @@ def test_positions_and_tokens_ahead_do_not_decay() -> None:
     [
         (
             40, 64, None,
-            "picture cannot be used:\n  picture of 40 × 64 px: its sides are not multiples of the patch, 16 px "
+            "image cannot be used:\n  image of 40 × 64 px: its sides are not multiples of the patch, 16 px "
             "(resize it, or pad it)",
         ),
         (
             64, 96, 4,
-            "window cannot be used:\n  picture of 64 × 96 px: a window of 4 tokens does not divide 4 × 6 tokens "
+            "window cannot be used:\n"
+            "  image of 64 × 96 px: 4 × 6 tokens cannot be divided into windows of 4 × 4 tokens "
             "(resize or pad it to multiples of window × patch, or choose another window)",
         ),
     ],
 )  # fmt: skip
-def test_a_picture_that_does_not_divide_is_refused(height: int, width: int, window: int | None, said: str) -> None:
+def test_an_image_that_does_not_divide_is_refused(height: int, width: int, window: int | None, said: str) -> None:
     with pytest.raises(SettingError) as refusal:
         student()(torch.rand(1, 3, height, width), window=window)
     assert str(refusal.value) == said
@@ -165,34 +166,36 @@ def test_a_picture_that_does_not_divide_is_refused(height: int, width: int, wind
     [
         (
             {"name": "radio_resnet18"},
-            "student cannot be used:\n  radio_resnet18: resnet18 is of another family: TypeError: ",
+            "student cannot be used:\n  radio_resnet18: resnet18 does not take them: TypeError: ",
         ),
         (
             {"name": "radio_vit_tiny_r_s16_p8_224"},
-            "student cannot be used:\n  radio_vit_tiny_r_s16_p8_224: vit_tiny_r_s16_p8_224 is a VisionTransformer on a "
-            "HybridEmbed (only timm's plain vision transformers take the additions; vit_tiny_r_s16_p8_224 works "
+            "student cannot be used:\n  radio_vit_tiny_r_s16_p8_224: vit_tiny_r_s16_p8_224 is a VisionTransformer with "
+            "HybridEmbed (only plain vision transformers of timm take RADIO's additions; use vit_tiny_r_s16_p8_224 "
             "without them)",
         ),
         (
             {"name": "radio_vit_tinny_patch16_224"},
-            "student cannot be used:\n  vit_tinny_patch16_224: is no timm model (nearest: vit_tiny_patch16_224, ",
+            "student cannot be used:\n"
+            "  vit_tinny_patch16_224: is not a timm model (similar names: vit_tiny_patch16_224, ",
         ),
         (
             {"name": "radio_test_vit", "vit": VitSettings(global_blocks=7)},
-            "vit cannot be used:\n  vit.global_blocks: 7 blocks are to attend everywhere, radio_test_vit has 6",
+            "vit cannot be used:\n"
+            "  vit.global_blocks: 7 blocks should have global attention; radio_test_vit has 6 blocks",
         ),
         (
             {"name": "tiny", "image_size": 256},
-            "student cannot be used:\n  image_size: tiny has a grid of positions for every size "
-            "(drop it, or set vit.position_grid)",
+            "student cannot be used:\n  image_size: tiny has a position grid for all sizes "
+            "(drop image_size, or set vit.position_grid)",
         ),
         (
             {"name": "test_vit", "vit": VitSettings(registers=4, windows=(6,))},
             "student cannot be used:\n"
-            "  vit.registers: means nothing to test_vit, which is as timm builds it "
-            "(leave it as it is, or take a preset or radio_test_vit)\n"
-            "  vit.windows: means nothing to test_vit, which is as timm builds it "
-            "(leave it as it is, or take a preset or radio_test_vit)",
+            "  vit.registers: has no effect on test_vit, which is as timm builds it "
+            "(leave it at its default, or choose a preset or radio_test_vit)\n"
+            "  vit.windows: has no effect on test_vit, which is as timm builds it "
+            "(leave it at its default, or choose a preset or radio_test_vit)",
         ),
     ],
 )
@@ -203,14 +206,14 @@ def test_a_student_that_cannot_have_the_additions_is_refused(arguments: dict, sa
 
 
 def test_a_window_that_divides_no_resolution_of_the_run_is_refused() -> None:
-    one = student(settings=VitSettings(position_grid=8, global_blocks=2, windows=(2, 3, 5)))
+    model = student(settings=VitSettings(position_grid=8, global_blocks=2, windows=(2, 3, 5)))
     with pytest.raises(SettingError) as refusal:
-        measure_student(one, [32, 64, 80])
+        measure_student(model, [32, 64, 80])
     fix = "leave it out of vit.windows; the tokens along a side are 2 (32 px), 4 (64 px), 5 (80 px)"
     assert str(refusal.value) == (
         "vit.windows cannot be used:\n"
-        f"  window of 3 tokens: divides no resolution of this run into more than one window ({fix})\n"
-        f"  window of 5 tokens: divides no resolution of this run into more than one window ({fix})"
+        f"  window of 3 tokens: does not divide the tokens of any resolution of this run into several windows ({fix})\n"
+        f"  window of 5 tokens: does not divide the tokens of any resolution of this run into several windows ({fix})"
     )
 
 
@@ -219,6 +222,6 @@ def test_a_resolution_that_does_not_divide_into_patches_is_refused() -> None:
         measure_student(student(), [40, 64])
     assert str(refusal.value) == (
         "student cannot be used:\n"
-        "  radio_test_vit at 40 px: its tokens are 16 px wide, and 40 is not a multiple of 16\n"
+        "  radio_test_vit at 40 px: 40 is not a multiple of 16, the side of its tokens (px)\n"
         "  what to do: choose another student, or leave these view sets out with data.proportions"
     )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.student.vit.positions import PositionGrid, draw_crops, sample_crops, whole_grid
+from trainer.student.vit.positions import PositionGrid, crops_from, sample_crops, whole_grid
 
 
 def ramp(side: int) -> torch.Tensor:
@@ -35,8 +35,8 @@ def test_another_window_sees_the_top_left_of_the_grid_at_the_size_of_its_longer_
 
 
 def test_crops_are_what_the_equations_say() -> None:
-    draws = torch.tensor([[0.0, 0.5, 0.25, 1.0], [1.0, 1.0, 0.5, 0.5], [0.5, 0.25, 0.0, 0.75]])
-    for crop, (scale, aspect, top, left) in zip(draw_crops(draws).tolist(), draws.tolist(), strict=True):
+    uniforms = torch.tensor([[0.0, 0.5, 0.25, 1.0], [1.0, 1.0, 0.5, 0.5], [0.5, 0.25, 0.0, 0.75]])
+    for crop, (scale, aspect, top, left) in zip(crops_from(uniforms).tolist(), uniforms.tolist(), strict=True):
         scale = math.sqrt(0.1) + (1 - math.sqrt(0.1)) * scale
         aspect = math.exp(math.log(3 / 4) + (math.log(4 / 3) - math.log(3 / 4)) * aspect)
         height, width = min(scale / aspect, 1), min(scale * aspect, 1)
@@ -45,8 +45,8 @@ def test_crops_are_what_the_equations_say() -> None:
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
-def test_a_crop_lies_within_the_grid_and_is_not_tiny(draws: list[float]) -> None:
-    [[start, size]] = draw_crops(torch.tensor([draws])).tolist()
+def test_a_crop_lies_within_the_grid_and_is_not_tiny(uniforms: list[float]) -> None:
+    [[start, size]] = crops_from(torch.tensor([uniforms])).tolist()
     for at, length in zip(start, size, strict=True):
         assert 0 <= at <= at + length <= 1 + 1e-6
         assert length > 0.23  # √0.1 · 3/4
@@ -64,10 +64,10 @@ def test_a_crops_outermost_codes_go_to_its_outermost_tokens() -> None:
 
 def test_each_view_has_a_crop_of_its_own_and_a_share_of_them_none() -> None:
     positions = PositionGrid(8, 4, dropout=0.25)
-    draws = torch.rand(4, 5)
-    draws[:, 4] = torch.tensor([0.0, 0.24, 0.25, 0.9])
-    seen = positions(3, 5, draws)
-    expected = sample_crops(positions.grid, draw_crops(draws[:, :4]), 3, 5).permute(0, 2, 3, 1)
+    uniforms = torch.rand(4, 5)
+    uniforms[:, 4] = torch.tensor([0.0, 0.24, 0.25, 0.9])
+    seen = positions(3, 5, uniforms)
+    expected = sample_crops(positions.grid, crops_from(uniforms[:, :4]), 3, 5).permute(0, 2, 3, 1)
     assert seen.shape == (4, 3, 5, 4)
     assert not seen[:2].any()
     assert torch.equal(seen[2:], expected[2:])

@@ -54,7 +54,7 @@ def test_without_windows_every_block_sees_every_token(blocks: list[nn.Module]) -
 def test_apart_is_attention_under_a_mask_that_keeps_class_tokens_and_registers_out(blocks: list[nn.Module]) -> None:
     prefix, patches = torch.randn(2, 3, 8), torch.randn(2, 4, 6, 8)
     window = [row // 2 * 3 + col // 2 for row in range(4) for col in range(6)]
-    mask = torch.tensor([[one == other for other in window] for one in window])
+    mask = torch.tensor([[place == other for other in window] for place in window])
     tokens, before = patches.reshape(2, 24, 8), prefix
     for block, everywhere in zip(blocks, EVERYWHERE, strict=True):
         if everywhere:

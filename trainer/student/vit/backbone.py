@@ -16,18 +16,18 @@ from trainer.student.vit.windows import attend, draw_window, global_blocks
 
 @final
 class VitBackbone(nn.Module):
-    """Patches on a grid of positions, class tokens and registers ahead of them, blocks with or without windows.
+    """Patch tokens with cropped positions, class tokens and registers before them, blocks with or without windows.
 
     Class tokens and registers have no position. Source: v4 sections 2.2 and 3.2, NVlabs/RADIO.
     """
 
     def __init__(self, trunk: VisionTransformer, settings: VitSettings, class_tokens: int) -> None:
-        """Take patches, blocks and norms over from timm, and add the rest.
+        """Take patches, blocks and norms from timm, and add the rest.
 
         Args:
-            trunk: a vision transformer without tokens and positions of its own, for pictures of any size.
-            settings: of the additions.
-            class_tokens: how many.
+            trunk: a timm vision transformer without class token, registers and positions, for images of any size.
+            settings: settings of the additions.
+            class_tokens: number of class tokens.
         """
         super().__init__()
         self.settings = settings
@@ -35,7 +35,7 @@ class VitBackbone(nn.Module):
         self.patch: int = trunk.patch_embed.patch_size[0]
         self.patch_embed, self.norm_pre = trunk.patch_embed, trunk.norm_pre
         self.blocks, self.norm = trunk.blocks, trunk.norm
-        # the grid of positions has all that a bias on every patch could say
+        # a bias that is the same on every patch is redundant beside the position grid
         self.patch_embed.proj.register_parameter("bias", None)
         self.positions = PositionGrid(settings.position_grid, self.channels, settings.position_dropout)
         self.class_tokens = nn.Parameter(torch.randn(class_tokens, self.channels) * self.channels**-0.5)
@@ -47,23 +47,21 @@ class VitBackbone(nn.Module):
         pixels: Float[Tensor, "batch 3 height width"],
         *,
         window: int | None = None,
-        draws: Float[Tensor, "batch 5"] | None = None,
+        uniforms: Float[Tensor, "batch 5"] | None = None,
     ) -> tuple[Float[Tensor, "batch rows cols channels"], Float[Tensor, "batch class_tokens channels"]]:
-        """Look at pictures of any whole number of patches.
+        """Return the patch tokens and class tokens of the last block.
 
         Args:
             pixels: normalised.
-            window: side of the windows (tokens) that most blocks attend in; None for attention everywhere.
-            draws: where positions are drawn from in training; None for the positions of evaluation.
-
-        Returns:
-            Patches and class tokens of the last block.
+            window: side of the windows (tokens) in which most blocks attend; None for global attention.
+            uniforms: numbers from [0, 1) that positions are drawn from in training; None for the positions of
+                evaluation.
 
         Raises:
-            SettingError: the pictures do not divide into patches, or into windows.
+            SettingError: the sides of the images are not multiples of the patch, or of the window.
         """
         rows, cols = self._grid(pixels, window)
-        patches = self.norm_pre(self.patch_embed(pixels) + self.positions(rows, cols, draws))
+        patches = self.norm_pre(self.patch_embed(pixels) + self.positions(rows, cols, uniforms))
         prefix = self.norm_pre(torch.cat([self.class_tokens, self.registers])).expand(patches.shape[0], -1, -1)
         prefix, patches = attend(
             list(self.blocks), self.everywhere, prefix, patches, window, self.settings.window_tokens
@@ -71,22 +69,22 @@ class VitBackbone(nn.Module):
         return self.norm(patches), self.norm(prefix[:, : len(self.class_tokens)])
 
     def draw_window(self, resolution: int, key: Key) -> int | None:
-        """Draw the windows (tokens) of one training step on square windows of a resolution (pixels)."""
+        """Draw the attention window (tokens) of one training step for square views of a resolution (pixels)."""
         return draw_window(self.settings.windows, self.settings.window_share, resolution // self.patch, key)
 
     def no_weight_decay(self) -> set[str]:
-        """Name the parameters that do not decay, as timm's models do."""
+        """Return the names of parameters without weight decay; timm's models have the same method."""
         return {"positions.grid", "class_tokens", "registers"}
 
     def _grid(self, pixels: Tensor, window: int | None) -> tuple[Count, Count]:
         height, width = pixels.shape[2:]
-        place = f"picture of {height} × {width} px"
+        place = f"image of {height} × {width} px"
         if height % self.patch or width % self.patch:
             found = f"its sides are not multiples of the patch, {self.patch} px"
-            raise SettingError("picture", [Problem(place=place, found=found, fix="resize it, or pad it")])
+            raise SettingError("image", [Problem(place=place, found=found, fix="resize it, or pad it")])
         rows, cols = height // self.patch, width // self.patch
         if window is not None and (rows % window or cols % window):
-            found = f"a window of {window} tokens does not divide {rows} × {cols} tokens"
+            found = f"{rows} × {cols} tokens cannot be divided into windows of {window} × {window} tokens"
             fix = "resize or pad it to multiples of window × patch, or choose another window"
             raise SettingError("window", [Problem(place=place, found=found, fix=fix)])
         return rows, cols

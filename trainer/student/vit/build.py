@@ -1,4 +1,4 @@
-"""Building vision transformers with RADIO's additions: the papers' sizes, or one of timm's."""
+"""Building vision transformers with RADIO's additions, from a preset or from a timm model."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from timm.models.vision_transformer import VisionTransformer
 
 from storage_schemas.format.errors import Problem, SettingError
 from trainer.settings.student import VitSettings
-from trainer.student.timm_backbone import require_timm
 from trainer.student.vit.backbone import VitBackbone
-from trainer.student.vit.presets import EXTENDED, PATCH, PRESETS
+from trainer.student.vit.names import EXTENDED, require_timm
+from trainer.student.vit.presets import PATCH, PRESETS
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of each colour in [0, 1] that a backbone is given pixels with."""
+"""Mean and standard deviation of each colour (in [0, 1]) for normalising a backbone's pixels."""
 
 _BARE: dict[str, Any] = {
     "num_classes": 0,
@@ -25,12 +25,7 @@ _BARE: dict[str, Any] = {
     "fc_norm": False,
     "dynamic_img_size": True,
 }
-"""What leaves of a timm vision transformer only its patches, blocks and norms."""
-
-
-def is_extended(name: str) -> bool:
-    """Say whether a student's name asks for the additions."""
-    return name in PRESETS or name.startswith(EXTENDED)
+"""Settings that leave only patches, blocks and norms of a timm vision transformer."""
 
 
 def build_vit(name: str, settings: VitSettings, class_tokens: int) -> tuple[VitBackbone, Statistics]:
@@ -38,16 +33,16 @@ def build_vit(name: str, settings: VitSettings, class_tokens: int) -> tuple[VitB
 
     Args:
         name: a preset, or `radio_` and the name of a timm vision transformer.
-        settings: of the additions.
-        class_tokens: how many.
+        settings: settings of the additions.
+        class_tokens: number of class tokens.
 
     Raises:
-        SettingError: timm has no such model, it is no vision transformer of the plain kind, or it has fewer blocks
-            than are to attend everywhere.
+        SettingError: timm has no such model, it is not a plain vision transformer, or it has fewer blocks than
+            `vit.global_blocks`.
     """
     trunk, statistics = _preset(name, settings) if name in PRESETS else _timm(name, settings)
     if len(trunk.blocks) < settings.global_blocks:
-        found = f"{settings.global_blocks} blocks are to attend everywhere, {name} has {len(trunk.blocks)}"
+        found = f"{settings.global_blocks} blocks should have global attention; {name} has {len(trunk.blocks)} blocks"
         raise SettingError("vit", [Problem(place="vit.global_blocks", found=found)])
     return VitBackbone(trunk, settings, class_tokens), statistics
 
@@ -71,14 +66,15 @@ def _timm(name: str, settings: VitSettings) -> tuple[VisionTransformer, Statisti
     require_timm(model)
     try:
         trunk = timm.create_model(model, pretrained=False, final_norm=settings.final_norm, **_BARE)
-    except Exception as error:  # what a family raises at settings that it does not know is its own affair
-        raise _not_plain(name, f"{model} is of another family: {type(error).__name__}: {error}") from error
+    except Exception as error:  # each family has its own way to reject settings that it does not have
+        raise _not_plain(name, f"{model} does not take them: {type(error).__name__}: {error}") from error
     if type(trunk) is not VisionTransformer or type(trunk.patch_embed) is not PatchEmbed:
-        raise _not_plain(name, f"{model} is a {type(trunk).__name__} on a {type(trunk.patch_embed).__name__}")
+        raise _not_plain(name, f"{model} is a {type(trunk).__name__} with {type(trunk.patch_embed).__name__}")
     published: Any = trunk.pretrained_cfg
     return trunk, (published["mean"], published["std"])
 
 
 def _not_plain(name: str, found: str) -> SettingError:
-    fix = f"only timm's plain vision transformers take the additions; {name.removeprefix(EXTENDED)} works without them"
+    plain = name.removeprefix(EXTENDED)
+    fix = f"only plain vision transformers of timm take RADIO's additions; use {plain} without them"
     return SettingError("student", [Problem(place=name, found=found, fix=fix)])

@@ -1,4 +1,4 @@
-"""The sizes of vision transformer that the papers train, by name. All have patches of 16 pixels."""
+"""The sizes of vision transformers in the papers, by name. All have patches of 16 pixels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,5 +32,3 @@ PRESETS: Mapping[str, VitSize] = {
     "huge": VitSize(channels=1280, depth=32, heads=16, hidden=5120),
 }
 """Name → size: v2.5 has B, L and H, v4 has SO400M and H; tiny and small are DeiT's, for small budgets."""
-EXTENDED = "radio_"
-"""Before the name of a timm vision transformer: the same additions on that one."""

@@ -1,7 +1,8 @@
-"""ViTDet: most blocks attend within square windows, a few attend everywhere. Tokens of a window lie side by side from
-before the first block until after the last, for attention everywhere does not mind their order.
+"""Windowed attention as in ViTDet: most blocks attend within square windows, a few blocks attend globally.
 
-Class tokens and registers, which belong to no window, follow one of two policies through the windowed blocks.
+The tokens of a window are consecutive from before the first block until after the last; global attention does not
+depend on the order of tokens. Class tokens and registers belong to no window: in windowed blocks they follow one of two
+policies.
 """
 
 from collections.abc import Sequence
@@ -17,16 +18,16 @@ from trainer.student.vit.positions import Count
 
 
 def global_blocks(depth: int, count: int) -> list[bool]:
-    """Say of each block whether it attends everywhere: the last of every ⌊depth / count⌋, and the very last.
+    """Return for each block whether it attends globally: the last of every ⌊depth / count⌋ blocks, and the last of all.
 
-    Where `count` does not divide the depth there is one more: 27 blocks and 4 give 5, 11, 17, 23 and 26.
+    If `count` does not divide the depth, there is one more: depth 27 and count 4 give blocks 5, 11, 17, 23 and 26.
     """
     period = depth // count
     return [block % period == period - 1 or block == depth - 1 for block in range(depth)]
 
 
 def fitting(windows: Sequence[int], tokens: int) -> list[int]:
-    """Return the windows (tokens) that divide a side of so many tokens into more than one."""
+    """Return the windows (tokens) that divide a side of `tokens` tokens into two or more equal parts."""
     return [window for window in windows if tokens % window == 0 and window < tokens]
 
 
@@ -34,13 +35,13 @@ def draw_window(windows: Sequence[int], share: float, tokens: int, key: Key) -> 
     """Draw the window of one step.
 
     Args:
-        windows: to choose from, each as often (tokens).
-        share: how often to have a window at all.
-        tokens: along one side.
-        key: what the draw is for.
+        windows: sides to choose from, with equal probability (tokens).
+        share: probability of windowed attention.
+        tokens: tokens along one side of a view.
+        key: key of the draw.
 
     Returns:
-        Side of the windows (tokens); None for attention everywhere, as always where no window fits.
+        Side of the windows (tokens). None for global attention, which is also the result if no window fits.
     """
     choices = fitting(windows, tokens)
     if not choices or unit_interval((*key, "windowed")) >= share:
@@ -51,7 +52,7 @@ def draw_window(windows: Sequence[int], share: float, tokens: int, key: Key) -> 
 def to_windows(
     tokens: Float[Tensor, "batch rows cols channels"], window: int
 ) -> Float[Tensor, "batch windows inside channels"]:
-    """Gather each window's tokens, windows and tokens both row by row; `window` (tokens) divides rows and columns."""
+    """Group tokens by window, in row-major order. `window` (tokens) must divide rows and columns."""
     batch, rows, cols, channels = tokens.shape
     cells = tokens.reshape(batch, rows // window, window, cols // window, window, channels)
     return cells.transpose(2, 3).reshape(batch, -1, window * window, channels)
@@ -60,7 +61,7 @@ def to_windows(
 def from_windows(
     tokens: Float[Tensor, "batch windows inside channels"], window: int, rows: Count, cols: Count
 ) -> Float[Tensor, "batch rows cols channels"]:
-    """Put every token back where `to_windows` found it."""
+    """Undo `to_windows`."""
     batch, channels = tokens.shape[0], tokens.shape[3]
     cells = tokens.reshape(batch, rows // window, cols // window, window, window, channels)
     return cells.transpose(2, 3).reshape(batch, rows, cols, channels)
@@ -77,21 +78,21 @@ def attend(
     """Run tokens through transformer blocks.
 
     Args:
-        blocks: in their order; each maps `[batch, tokens, channels]` to the same.
-        everywhere: for each block, whether it attends everywhere where others attend in windows.
+        blocks: transformer blocks in order; each maps `[batch, tokens, channels]` to the same shape.
+        everywhere: for each block, whether it attends globally when the others attend in windows.
         prefix: class tokens and registers.
-        patches: the rest.
-        window: side of the windows (tokens), which divides rows and columns; None for attention everywhere.
-        policy: `apart` leaves class tokens and registers as they are between two blocks that attend everywhere;
-            `copied` lends each window a copy, which are averaged before the next block that attends everywhere.
+        patches: patch tokens.
+        window: side of the windows (tokens), which divides rows and columns; None for global attention.
+        policy: `apart` leaves class tokens and registers unchanged in windowed blocks; `copied` gives each window a
+            copy of them, and averages the copies before the next block with global attention.
     """
     rows, cols = patches.shape[1:3]
     if window is None:
         prefix, cells = _everywhere(blocks, prefix, patches.flatten(1, 2)[:, None])
         return prefix, cells.reshape(patches.shape)
     cells = to_windows(patches, window)
-    for whole, run in groupby(zip(everywhere, blocks, strict=True), key=lambda pair: pair[0]):
-        step = _everywhere if whole else WITHIN[policy]
+    for is_global, run in groupby(zip(everywhere, blocks, strict=True), key=lambda pair: pair[0]):
+        step = _everywhere if is_global else WITHIN[policy]
         prefix, cells = step([block for _, block in run], prefix, cells)
     return prefix, from_windows(cells, window, rows, cols)
 
@@ -118,7 +119,7 @@ def _copied(blocks: Sequence[nn.Module], prefix: Tensor, patches: Tensor) -> Tok
 
 
 WITHIN = {"apart": _apart, "copied": _copied}
-"""What a stretch of blocks does in windows, by policy."""
+"""Policy → function that runs consecutive windowed blocks."""
 
 
 def _through(blocks: Sequence[nn.Module], tokens: Tensor) -> Tensor:

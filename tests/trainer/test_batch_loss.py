@@ -11,10 +11,12 @@ from trainer.data.batch import ViewBatch, unit_pixels
 from trainer.data.dataset import CachedBatches, heldout_requests
 from trainer.data.source import Source, open_source
 from trainer.evaluation.evaluate import Scores, observe, score
+from trainer.objective.batch_loss import batch_loss
 from trainer.objective.losses import balanced_angle, cosine_distance, spatial_cosine, spatial_mse
-from trainer.objective.objective import TokenMaps, objective
+from trainer.objective.token_maps import TokenMaps
 from trainer.run.fit import build_model
-from trainer.settings.config import LossSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import LossSettings
 from trainer.student.model import DistilledModel, ModelOutput
 
 DISPERSIONS = {"any": 0.25, "fixed": 0.5}
@@ -38,13 +40,13 @@ def seen(
     model, shape = build_model(recipe_of(), source)
     [batch] = heldout(source)[0]
     with torch.no_grad():
-        return model, TokenMaps(source, shape), batch, model(unit_pixels(batch.pixels), batch.targets)
+        return model, TokenMaps(source, shape.tokens), batch, model(unit_pixels(batch.pixels), batch.targets)
 
 
 def test_the_objective_is_the_weighted_sum_of_every_teachers_terms(seen: Seen) -> None:
     _, maps, batch, output = seen
     settings = LossSettings(spatial_weight=2.0, summary_weight=3.0, teacher_weights={"fixed": 0.5})
-    terms = objective(output, batch, maps, DISPERSIONS, settings)
+    terms = batch_loss(output, batch, maps, DISPERSIONS, settings)
     expected, parts = 0.0, {}
     for name, factor in (("any", 1.0), ("canvas", 1.0), ("fixed", 0.5)):
         parts[f"{name}/spatial"] = float(spatial_mse(*maps(output.spatial[name], batch, name)))
@@ -59,7 +61,7 @@ def test_the_objective_is_the_weighted_sum_of_every_teachers_terms(seen: Seen) -
 
 def test_the_older_kinds_of_loss_are_taken_where_asked_for(seen: Seen) -> None:
     _, maps, batch, output = seen
-    terms = objective(output, batch, maps, DISPERSIONS, LossSettings(spatial="cosine", summary="cosine"))
+    terms = batch_loss(output, batch, maps, DISPERSIONS, LossSettings(spatial="cosine", summary="cosine"))
     assert terms.parts["any/spatial"] == spatial_cosine(*maps(output.spatial["any"], batch, "any"))
     assert terms.parts["any/summary"] == cosine_distance(output.summary["any"], batch.targets["any"].summary)
 
@@ -67,7 +69,7 @@ def test_the_older_kinds_of_loss_are_taken_where_asked_for(seen: Seen) -> None:
 def test_a_teacher_that_has_not_seen_the_set_has_no_term(seen: Seen) -> None:
     _, maps, batch, output = seen
     alone = replace(batch, targets={"canvas": batch.targets["canvas"]})
-    terms = objective(output, alone, maps, DISPERSIONS, LossSettings())
+    terms = batch_loss(output, alone, maps, DISPERSIONS, LossSettings())
     assert set(terms.parts) == {"canvas/spatial"}
     assert terms.total == terms.parts["canvas/spatial"]
 
@@ -75,25 +77,27 @@ def test_a_teacher_that_has_not_seen_the_set_has_no_term(seen: Seen) -> None:
 def test_a_student_that_sees_what_its_teachers_see_has_no_loss_wherever_their_windows_lie(seen: Seen) -> None:
     _, maps, batch, output = seen
     # every token of the canvas has a feature of its own; a window shows those that it covers
-    fields = {name: torch.randn(len(batch.pixels), 5, 5, one.spatial.shape[3]) for name, one in batch.targets.items()}
-    same = {name: one for name, one in batch.targets.items() if name != "fixed"}  # whose grid is another
+    fields = {
+        name: torch.randn(len(batch.pixels), 5, 5, target.spatial.shape[3]) for name, target in batch.targets.items()
+    }
+    same = {name: target for name, target in batch.targets.items() if name != "fixed"}  # whose grid is another
     told = replace(
         batch,
-        targets={name: replace(one, spatial=window(fields[name], one.start)) for name, one in same.items()},
+        targets={name: replace(target, spatial=window(fields[name], target.start)) for name, target in same.items()},
     )
     echo = ModelOutput(
         student=output.student,
         spatial={name: window(fields[name], batch.start) for name in same},
-        summary={name: one.summary for name, one in same.items() if one.summary is not None},
+        summary={name: target.summary for name, target in same.items() if target.summary is not None},
     )
-    assert any(not torch.equal(one.start, batch.start) for one in same.values())
-    assert float(objective(echo, told, maps, DISPERSIONS, LossSettings()).total) == 0
+    assert any(not torch.equal(target.start, batch.start) for target in same.values())
+    assert float(batch_loss(echo, told, maps, DISPERSIONS, LossSettings()).total) == 0
 
 
 def window(field: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
     """The 4 × 4 tokens from each start of a canvas of 5 × 5."""
     views = zip(field, starts.tolist(), strict=True)
-    return torch.stack([one[row : row + 4, col : col + 4] for one, (row, col) in views])
+    return torch.stack([tokens[row : row + 4, col : col + 4] for tokens, (row, col) in views])
 
 
 def test_scores_over_all_batches_are_those_of_one_pass_and_leave_the_model_as_it_was(
@@ -113,10 +117,10 @@ def test_scores_over_all_batches_are_those_of_one_pass_and_leave_the_model_as_it
     apart = shared.teachers
     assert model.training
     assert list(together) == ["any", "canvas", "fixed"]
-    for name, one in together.items():
-        assert one.fidelity == pytest.approx(apart[name].fidelity, rel=1e-4)
-        assert list(one.sets) == ["high-64", "low-32", "low-48"]
-        assert min(one.sets.values()) > 0
+    for name, teacher in together.items():
+        assert teacher.fidelity == pytest.approx(apart[name].fidelity, rel=1e-4)
+        assert list(teacher.sets) == ["high-64", "low-32", "low-48"]
+        assert min(teacher.sets.values()) > 0
     assert together["canvas"].angle is None
     assert together["any"].angle == pytest.approx(apart["any"].angle, rel=1e-4)
     assert both.student.effective_rank == pytest.approx(shared.student.effective_rank, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Scoring the student between steps."""
+"""Evaluating the student on held-out views between steps."""
 
 from typing import Any, final
 
@@ -17,8 +17,8 @@ from trainer.run_folder import RunFolder
 
 
 @final
-class Examiner(Callback):
-    """Scores the student on held-out views: before the first step, at the recipe's cadence, and after the last."""
+class HeldoutEvaluation(Callback):
+    """Scores the student before the first step, every `evaluate_every` steps, and after the last step."""
 
     def __init__(self, run: RunFolder, datamodule: CachedViews) -> None:
         super().__init__()
@@ -28,35 +28,35 @@ class Examiner(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score the untrained student."""
         if trainer.global_step == 0:
-            self._score(trainer, pl_module)
+            self._evaluate(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, _outputs: Any, _batch: Batches, _batch_idx: int
     ) -> None:
-        """Score the student where it is due."""
+        """Score the student if an evaluation is due."""
         every, step = self.datamodule.recipe.running.evaluate_every, trainer.global_step
         if step == self.datamodule.recipe.steps or (every and step % every == 0):
-            self._score(trainer, pl_module)
+            self._evaluate(trainer, pl_module)
 
-    def _score(self, trainer: Trainer, module: LightningModule) -> None:
+    def _evaluate(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Distillation)
-        scores = self._found(trainer, module)
-        self.fidelities = {name: one.fidelity for name, one in scores.teachers.items()}
+        scores = self._scores(trainer, module)
+        self.fidelities = {name: teacher.fidelity for name, teacher in scores.teachers.items()}
         if trainer.is_global_zero:
             add_scores(self.run, trainer.global_step, scores)
             for logger in trainer.loggers:
                 logger.log_metrics(score_values(scores), trainer.global_step)
-            found = ", ".join(f"{name} {fidelity:.3f}" for name, fidelity in self.fidelities.items())
-            tqdm.write(f"step {trainer.global_step}: held-out fidelity: {found}")
-        trainer.strategy.barrier()  # nobody reads the scores before they are written
+            fidelities = ", ".join(f"{name} {fidelity:.3f}" for name, fidelity in self.fidelities.items())
+            tqdm.write(f"step {trainer.global_step}: held-out fidelity: {fidelities}")
+        trainer.strategy.barrier()  # the next line reads in every process what the first process has written
         if has_stalled(self.run, self.datamodule.recipe.patience):
             trainer.should_stop = True
 
-    def _found(self, trainer: Trainer, module: Distillation) -> Scores:
+    def _scores(self, trainer: Trainer, module: Distillation) -> Scores:
         source = self.datamodule.source
         views = self.datamodule.heldout_loader(Share(rank=trainer.global_rank, world=trainer.world_size))
         moved = ([part.to(module.device) for part in parts] for parts in views)
         sizes = sorted({view_set.resolution for view_set in source.sets})
         with trainer.precision_plugin.forward_context(), whole(module.finished):
-            seen = observe(module.finished, module.maps, moved, sizes)
-        return score(gather(seen), source.teachers, module.dispersions)
+            observations = observe(module.finished, module.maps, moved, sizes)
+        return score(gather(observations), source.teachers, module.dispersions)

@@ -1,4 +1,4 @@
-"""The pictures that a program of another library is for."""
+"""The size of the images that an exported program is for."""
 
 from dataclasses import dataclass
 from typing import Any, final
@@ -8,19 +8,19 @@ import torch
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PictureSize:
-    """Pictures that a program is made for; it takes any number of them at once."""
+class ImageSize:
+    """Size of the images that a program is for. The batch size is always free."""
 
     height: int | None = None
-    """Pixels; None, and then of the width too, for every size of at least two tokens, or two attention windows, a
-    side."""
+    """Height (pixels). None, together with the width, for any size with at least two tokens (or two attention windows)
+    per side."""
     width: int | None = None
-    """Pixels."""
+    """Width (pixels)."""
     window: int | None = None
-    """Side of the attention windows (tokens); None for attention everywhere."""
+    """Side of the attention windows (tokens); None for global attention."""
 
     def examples(self, stride: int) -> list[tuple[int, int]]:
-        """Return heights and widths (pixels): what a program is made with, and compared with the student at.
+        """Return the sizes (height, width; pixels) at which a program is traced and compared with the student.
 
         Args:
             stride: side of a token (pixels).
@@ -31,7 +31,7 @@ class PictureSize:
         return [(rows * step, columns * step) for rows, columns in ((2, 3), (4, 4), (5, 3))]
 
     def free(self, stride: int) -> dict[str, dict[int, Any]]:
-        """Return which dimensions of the pictures a program leaves open, as torch.export wants to know it."""
+        """Return the dynamic dimensions of the program's input, in the form of torch.export."""
         batch: dict[int, Any] = {0: torch.export.Dim("batch")}
         if self.height is not None:
             return {"pixels": batch}
@@ -39,5 +39,5 @@ class PictureSize:
         return {"pixels": batch | {2: rows, 3: columns}}
 
     def step(self, stride: int) -> int:
-        """Return what sides are multiples of (pixels)."""
+        """Return the number that sides must be multiples of (pixels)."""
         return stride * (self.window or 1)

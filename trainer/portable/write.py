@@ -1,5 +1,6 @@
-"""A finished student in other libraries' formats. Each is written, read back and compared with the student; only what
-agrees is kept.
+"""Writing a finished student in the formats of other libraries.
+
+A file is written, read back and compared with the student; it is kept only if they agree.
 """
 
 import importlib.util
@@ -17,59 +18,59 @@ from torch import Tensor, nn
 from storage_schemas.format.errors import AbstractStillhouseError, ContractError, MissingError, Problem, SettingError
 from storage_schemas.objects.publish import replace_whole
 from trainer.export import ExportedStudent
+from trainer.portable.image_size import ImageSize
 from trainer.portable.options import Format
-from trainer.portable.picture_size import PictureSize
 from trainer.student.model import ModelOutput
 from trainer.student.timm_backbone import build_timm, timm_output
 from trainer.student.vit.backbone import VitBackbone
 
 FILES: Mapping[Format, str] = {"timm": "backbone.safetensors", "torch": "student.pt2", "onnx": "student.onnx"}
-"""Format → what the file is called."""
+"""Format → name of the file."""
 TOLERANCE = 1e-3
-"""Largest difference from the student, as a share of an output's largest value."""
+"""Largest difference from the student, relative to the largest value of an output."""
 
 
 @final
 class FlatStudent(nn.Module):
-    """A student whose outputs are a row of tensors: what a program of another library can give."""
+    """A student whose output is a tuple of tensors, as programs of other libraries need it."""
 
     def __init__(self, student: ExportedStudent, window: int | None) -> None:
         super().__init__()
         self.student, self.window = student, window
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
-        """Look at pictures, RGB in [0, 1]; the outputs are in the order of `named_outputs`."""
+        """Run the student on images, RGB in [0, 1]. The outputs are in the order of `named_outputs`."""
         return tuple(named_outputs(self.student(pixels, window=self.window)).values())
 
 
 def named_outputs(output: ModelOutput) -> dict[str, Tensor]:
-    """Return a student's outputs by name: its own tokens and summaries, then those of every teacher's head."""
+    """Return a student's outputs by name: its own tokens and summaries, then the outputs of all heads."""
     own = {"spatial": output.student.spatial, "summaries": output.student.summaries}
     heads = {f"{name}_spatial": tokens for name, tokens in output.spatial.items()}
     heads |= {f"{name}_summary": summary for name, summary in output.summary.items()}
     return {name: tensor for name, tensor in (own | heads).items() if tensor.numel()}
 
 
-def write_portable(student: ExportedStudent, kind: Format, size: PictureSize, folder: Path) -> Path:
-    """Write a student in another library's format.
+def write_portable(student: ExportedStudent, kind: Format, size: ImageSize, folder: Path) -> Path:
+    """Write a student in the format of another library.
 
     Args:
-        student: as `trainer.load` gives it.
-        kind: `timm` for the backbone alone, `torch` for a program of torch.export, `onnx` for one of ONNX.
-        size: of the pictures that a program is for; timm's backbones take any.
-        folder: where to.
+        student: the student, as `trainer.load` returns it.
+        kind: `timm` for the backbone alone, `torch` for a program of torch.export, `onnx` for an ONNX graph.
+        size: size of the images that a program is for. The format `timm` ignores it.
+        folder: folder of the file.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        SettingError: a size that the student cannot take, or a backbone that timm cannot build.
+        SettingError: a size that the student does not support, or a backbone that timm cannot build.
         MissingError: ONNX is not installed.
-        ContractError: what was written does not compute what the student does.
+        ContractError: the outputs of the written file differ from those of the student.
     """
     stride = student.student.stride
     _require_whole_tokens(stride, size)
-    examples = [_pictures(count, sides) for count, sides in enumerate(size.examples(stride), 1)]
+    examples = [_images(count, sides) for count, sides in enumerate(size.examples(stride), 1)]
     folder.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=folder, prefix=".portable-") as beside:
         made = Path(beside, FILES[kind])
@@ -77,69 +78,62 @@ def write_portable(student: ExportedStudent, kind: Format, size: PictureSize, fo
             differences = _WRITERS[kind](student, size, examples, made)
         except AbstractStillhouseError:
             raise
-        except Exception as error:  # what a tracer raises at a model that it cannot follow is its own affair
+        except Exception as error:  # each tracer has its own way to reject a model that it cannot follow
             raise _not_writable(student, kind, size, error) from error
         _require_agreement(kind, differences)
-        for file in sorted(Path(beside).iterdir(), reverse=True):  # ONNX keeps large weights in a file beside its own
+        for file in sorted(Path(beside).iterdir(), reverse=True):  # ONNX writes large weights into a second file
             replace_whole(file, folder / file.name)
     return folder / FILES[kind]
 
 
-def _pictures(count: int, sides: tuple[int, int]) -> Tensor:
+def _images(count: int, sides: tuple[int, int]) -> Tensor:
     return torch.rand(count, 3, *sides, generator=torch.Generator().manual_seed(0))
 
 
-def _not_writable(student: ExportedStudent, kind: Format, size: PictureSize, error: Exception) -> SettingError:
+def _not_writable(student: ExportedStudent, kind: Format, size: ImageSize, error: Exception) -> SettingError:
     free = size.height is None
-    said = next(iter(str(error).splitlines()), "")[:200]
-    found = (
-        f"cannot be written for {'pictures of any size' if free else 'these pictures'}: {type(error).__name__}: {said}"
-    )
-    fix = "name one size, with --height and --width" if free else ""
+    first_line = next(iter(str(error).splitlines()), "")[:200]
+    sizes = "images of any size" if free else "images of this size"
+    found = f"cannot be written for {sizes}: {type(error).__name__}: {first_line}"
+    fix = "choose one size with --height and --width" if free else ""
     return SettingError(f"format {kind}", [Problem(place=student.student.name, found=found, fix=fix)])
 
 
-def _require_whole_tokens(stride: int, size: PictureSize) -> None:
+def _require_whole_tokens(stride: int, size: ImageSize) -> None:
     if (size.height is None) != (size.width is None):
-        found, fix = "height and width go together", "name both, or neither for pictures of any size"
-        raise SettingError("picture", [Problem(place="--height and --width", found=found, fix=fix)])
+        found, fix = "only one of the two is given", "give both, or neither for images of any size"
+        raise SettingError("image", [Problem(place="--height and --width", found=found, fix=fix)])
     if size.height is not None and size.width is not None and (size.height % stride or size.width % stride):
-        found = f"its sides are not multiples of {stride} px, what a token covers"
-        place = f"picture of {size.height} × {size.width} px"
-        raise SettingError("picture", [Problem(place=place, found=found, fix="choose another --height and --width")])
+        found = f"its sides are not multiples of {stride} px, the side of a token"
+        place = f"image of {size.height} × {size.width} px"
+        raise SettingError("image", [Problem(place=place, found=found, fix="choose another --height and --width")])
 
 
-def _write_timm(
-    student: ExportedStudent, _size: PictureSize, examples: Sequence[Tensor], path: Path
-) -> dict[str, float]:
+def _write_timm(student: ExportedStudent, _size: ImageSize, examples: Sequence[Tensor], path: Path) -> dict[str, float]:
     name, backbone = student.student.name, student.student.backbone
     if isinstance(backbone, VitBackbone):
-        found, fix = "has RADIO's additions, which timm cannot build", "take the format torch or onnx"
+        found, fix = "has RADIO's additions, which timm cannot build", "choose the format torch or onnx"
         raise SettingError("format timm", [Problem(place=name, found=found, fix=fix)])
     state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
     safetensors.torch.save_file(state, path)
-    back, _ = build_timm(name, student.card["image_size"])
-    timm.models.load_checkpoint(back, str(path))
+    reloaded, _ = build_timm(name, student.card["image_size"])
+    timm.models.load_checkpoint(reloaded, str(path))
     normal = (examples[0] - student.student.mean) / student.student.std
-    looks = zip(timm_output(backbone, normal), timm_output(back.eval(), normal), strict=True)
-    return {what: _difference(*look) for what, look in zip(("spatial", "summary"), looks, strict=True)}
+    outputs = zip(timm_output(backbone, normal), timm_output(reloaded.eval(), normal), strict=True)
+    return {name: _difference(*pair) for name, pair in zip(("spatial", "summary"), outputs, strict=True)}
 
 
-def _write_torch(
-    student: ExportedStudent, size: PictureSize, examples: Sequence[Tensor], path: Path
-) -> dict[str, float]:
+def _write_torch(student: ExportedStudent, size: ImageSize, examples: Sequence[Tensor], path: Path) -> dict[str, float]:
     flat = FlatStudent(student, size.window).eval()
     program = torch.export.export(flat, _traced(examples), dynamic_shapes=size.free(student.student.stride))
     torch.export.save(program, path)
     return _compare(student, size, examples, torch.export.load(path).module())
 
 
-def _write_onnx(
-    student: ExportedStudent, size: PictureSize, examples: Sequence[Tensor], path: Path
-) -> dict[str, float]:
-    if absent := [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]:
+def _write_onnx(student: ExportedStudent, size: ImageSize, examples: Sequence[Tensor], path: Path) -> dict[str, float]:
+    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]:
         fix = "pip install 'stillhouse[onnx]'"
-        raise MissingError("ONNX", [Problem(place=name, found="is not installed", fix=fix) for name in absent])
+        raise MissingError("ONNX", [Problem(place=name, found="is not installed", fix=fix) for name in missing])
     import onnxruntime
 
     names = list(named_outputs(student(examples[0], window=size.window)))
@@ -154,15 +148,14 @@ def _write_onnx(
         verbose=False,
     )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return _compare(
-        student,
-        size,
-        examples,
-        lambda seen: [torch.from_numpy(one) for one in session.run(names, {"pixels": seen.numpy()})],
-    )
+
+    def run(pixels: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(names, {"pixels": pixels.numpy()})]
+
+    return _compare(student, size, examples, run)
 
 
-_WRITERS: Mapping[Format, Callable[[ExportedStudent, PictureSize, Sequence[Tensor], Path], dict[str, float]]] = {
+_WRITERS: Mapping[Format, Callable[[ExportedStudent, ImageSize, Sequence[Tensor], Path], dict[str, float]]] = {
     "timm": _write_timm,
     "torch": _write_torch,
     "onnx": _write_onnx,
@@ -170,13 +163,13 @@ _WRITERS: Mapping[Format, Callable[[ExportedStudent, PictureSize, Sequence[Tenso
 
 
 def _traced(examples: Sequence[Tensor]) -> tuple[Tensor]:
-    # one picture, or as many as the example has tokens, would be taken for a number that matters
+    # the tracer would treat a batch size of 1, or one equal to the number of tokens, as fixed
     return (examples[0][:1].expand(5, -1, -1, -1).contiguous(),)
 
 
 def _compare(
     student: ExportedStudent,
-    size: PictureSize,
+    size: ImageSize,
     examples: Sequence[Tensor],
     program: Callable[[Tensor], Sequence[Tensor]],
 ) -> dict[str, float]:
@@ -184,9 +177,9 @@ def _compare(
     differences: dict[str, list[float]] = {}
     for pixels in examples:
         expected = named_outputs(student(pixels, window=size.window))
-        for (name, one), other in zip(expected.items(), program(pixels), strict=True):
-            differences.setdefault(name, []).append(_difference(one, other))
-    return {name: float(torch.tensor(found).max()) for name, found in differences.items()}  # NaN is the largest
+        for (name, output), found in zip(expected.items(), program(pixels), strict=True):
+            differences.setdefault(name, []).append(_difference(output, found))
+    return {name: float(torch.tensor(values).max()) for name, values in differences.items()}  # NaN counts as largest
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:
@@ -195,7 +188,7 @@ def _difference(expected: Tensor, found: Tensor) -> float:
 
 def _require_agreement(kind: Format, differences: Mapping[str, float]) -> None:
     problems = [
-        Problem(place=name, found=f"differs from the student by {value:.1e} of its largest value")
+        Problem(place=name, found=f"differs from the student by {value:.1e}, relative to the largest value")
         for name, value in differences.items()
         if not value <= TOLERANCE
     ]

@@ -1,0 +1,95 @@
+"""The token maps of a run: one for every view set and teacher, and one for every view set's second window."""
+
+from collections.abc import Mapping
+from typing import final
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from storage_schemas.format.views import ViewSet
+from trainer.data.batch import SecondView, ViewBatch
+from trainer.data.source import Source
+from trainer.objective.token_map import TokenMap
+
+
+@final
+class TokenMaps(nn.Module):
+    """The token map of every view set and teacher of a run."""
+
+    def __init__(self, source: Source, tokens: Mapping[int, int]) -> None:
+        """Tabulate the maps.
+
+        Args:
+            source: the cache.
+            tokens: tokens along one side of the student's window, for each resolution of the source (pixels).
+
+        Raises:
+            ContractError: student and teacher tokens of some view set may have no common position.
+        """
+        super().__init__()
+        # checkpoints list the names of all modules: renaming `maps` or `own` would change their bytes
+        self.maps = nn.ModuleDict(
+            {
+                _map_name(view_set, teacher): TokenMap(
+                    set_source.geometry, tokens[view_set.resolution], features.tokens
+                )
+                for view_set, set_source in source.sets.items()
+                for teacher, features in set_source.features.items()
+            }
+        )
+        self.own = nn.ModuleDict(
+            {
+                view_set.name: TokenMap(set_source.geometry, tokens[view_set.resolution], tokens[view_set.resolution])
+                for view_set, set_source in source.sets.items()
+            }
+        )
+
+    def forward(
+        self, spatial: Float[Tensor, "batch rows cols channels"], batch: ViewBatch, teacher: str
+    ) -> tuple[
+        Float[Tensor, "batch common_rows common_cols channels"],
+        Float[Tensor, "batch common_rows common_cols channels"],
+        Bool[Tensor, "batch common_rows common_cols"],
+    ]:
+        """Bring the student's tokens and one teacher's tokens to their common positions.
+
+        Args:
+            spatial: x, output of the student's head for this teacher (PHI-S units).
+            batch: the views, with the teacher's tokens.
+            teacher: name of the teacher.
+
+        Returns:
+            F_{S→T}[x], ŷ at the same positions, and Ω: the arguments of `spatial_mse`. Outside Ω the values mean
+            nothing.
+        """
+        target = batch.targets[teacher]
+        token_map = self.maps[_map_name(batch.view_set, teacher)]
+        return token_map(spatial, target.spatial, target.start - batch.start)
+
+    def between_windows(
+        self,
+        student: Float[Tensor, "batch rows cols channels"],
+        average: Float[Tensor, "batch rows cols channels"],
+        batch: ViewBatch,
+        second: SecondView,
+    ) -> tuple[
+        Float[Tensor, "batch common_rows common_cols channels"],
+        Float[Tensor, "batch common_rows common_cols channels"],
+        Bool[Tensor, "batch common_rows common_cols"],
+    ]:
+        """Bring the tokens of the student and of its moving average to their common positions.
+
+        Args:
+            student: x, tokens of the student's window.
+            average: x̃, tokens of the average's window.
+            batch: the views, with the student's windows.
+            second: the average's windows.
+
+        Returns:
+            F_{S→S̃}[x], x̃ at the same positions, and Ω.
+        """
+        return self.own[batch.view_set.name](student, average, second.start - batch.start)
+
+
+def _map_name(view_set: ViewSet, teacher: str) -> str:
+    return f"{view_set.name}/{teacher}"

@@ -1,0 +1,36 @@
+"""One training run: its recipe, the part of the cache that it reads, and the folder that keeps it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+from storage_schemas.format.identity import Identity
+from trainer.data.source import Source
+from trainer.run_folder import RunFolder
+from trainer.settings.config import TrainRecipe
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingRun:
+    """One training run."""
+
+    recipe: TrainRecipe
+    source: Source
+    """The cache, checked to be complete."""
+    folder: RunFolder
+
+    @property
+    def identity(self) -> Identity:
+        """Everything that the trained weights depend on: the recipe, and digests of the cache."""
+        return {"recipe": self.recipe.identity(), "cache": self.source.identity}
+
+    def describe(self) -> Iterator[str]:
+        """Yield lines for the user: the student, the view sets, and which teachers have random weights."""
+        yield f"train: student {self.recipe.student}, {self.recipe.steps} steps"
+        for view_set, set_source in self.source.sets.items():
+            counts = ", ".join(f"{len(rows)} {split}" for split, rows in set_source.rows.items())
+            yield f"train: {view_set.name}: {counts} views; teachers {', '.join(set_source.features)}"
+        random = [name for name, teacher in self.source.teachers.items() if teacher.manifest.spec.random_weights]
+        if random:
+            yield f"train: RANDOM WEIGHTS: {', '.join(random)} were never trained; this is a demonstration"
