@@ -382,12 +382,12 @@ def test_a_sealed_phi_s_map_that_features_were_not_stored_under_is_found(copied:
         (
             "views manifest",
             lambda values: values["identity"]["views"].pop("seed"),
-            "differ in the fields seed",
+            "its settings and those of this version differ in the fields seed",
         ),
         (
             "views manifest",
             lambda values: values["identity"]["views"].update(zoom=1),
-            "differ in the fields zoom",
+            "its settings and those of this version differ in the fields zoom",
         ),
         ("views manifest", lambda values: values["identity"]["views"].update(patch=0), "patch: 0 is less than 1"),
         (
