@@ -47,6 +47,7 @@ def run_without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["inspect", "--view", "low-192/0"], "teachers/dinov3/low-192/spatial"),
         (["verify"], "verify: sound: "),
         (["verify", "--quick"], "verify: sound: "),
+        (["verify", "--quick", "--independent", "2"], "independent: zarr-python "),
         (["gc"], "gc: 0 objects"),
         (["gc", "--details"], "gc: "),
         (["plan", "--images", "40", *RECIPE], "TFLOP"),

@@ -31,10 +31,9 @@ from pipeline.verify.text import verdict_lines
 from pipeline.verify.verdict import Verdict
 from pipeline.verify.worker import ShardChecker
 from pipeline.views.stage import make_views
-from storage_schemas.cache import Cache
+from storage_schemas.cache import Cache, phi_s_digest
 from storage_schemas.commits import ShardRecord, read_commit, record_path, to_table
 from storage_schemas.format.errors import ContractError, IdentityError, MissingError, SettingError
-from storage_schemas.format.phi_s import phi_s_digest
 from storage_schemas.format.seal import sealed, unsealed
 from storage_schemas.format.shard_format import ArraySpec, encode_chunk, encode_index, parse_array_metadata
 from storage_schemas.format.tables import PLACEMENTS, VIEWS, from_parquet, to_parquet
@@ -430,7 +429,7 @@ def test_a_root_of_another_recipe_is_found(rewritten: Rewrite) -> None:
 
 def test_a_cache_of_another_format_is_refused_by_name(rewritten: Rewrite) -> None:
     cache = rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda values: values.update(format=2)))
-    with pytest.raises(ContractError, match=r"has format 2, this version of Stillhouse reads 1 \("):
+    with pytest.raises(ContractError, match=r"is of format 2, this version reads 1 \(use a matching Stillhouse\)"):
         verified(cache)
 
 
