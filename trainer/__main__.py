@@ -40,7 +40,8 @@ def export(arguments: Sequence[str]) -> None:
 
     options = export_options(arguments)
     from trainer.export import load
-    from trainer.portable.portable import PictureSize, write_portable
+    from trainer.portable.picture_size import PictureSize
+    from trainer.portable.portable import write_portable
 
     size = PictureSize(height=options.height, width=options.width, window=options.window)
     _say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")

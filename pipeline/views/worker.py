@@ -79,7 +79,7 @@ class ViewCutter:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reader", ImageReader(patience=self.store.patience))
 
-    def cut(self, task: CutTask) -> Unfinished:
+    def cut(self, task: CutTask) -> Unfinished[CutReport]:
         """Cut the views of a shard and write their pixels.
 
         Views that cannot be cut are recorded in `rejected`, and those after them move up: the views of a shard always

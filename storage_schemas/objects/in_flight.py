@@ -26,7 +26,7 @@ def all_at_once(reads: Sequence[Callable[[], object]]) -> None:
         one.result()
 
 
-def later(step: Callable[..., Any], *arguments: Any) -> Future:
+def later(step: Callable[..., Any], *arguments: Any) -> Future[Any]:
     """Do a step in another thread. It must not itself wait for one that is done so."""
     return _threads(os.getpid()).submit(step, *arguments)
 

@@ -207,8 +207,9 @@ class _LocalFile:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Say that what was written is needed no more: Linux has the disk begin with it, and keeps no page of what is
-        there already.
+        """Tell Linux that the written pages are not needed again.
+
+        The disk begins to write those that it has not, and memory keeps none of those that it has.
 
         A cache is larger than memory: pages of it would take the place of what is read again, and each new page costs
         more than one that was used a moment ago, many times as much where a hypervisor has to find it.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -74,14 +74,14 @@ def heldout_requests(source: Source, sizes: Mapping[Partition, int], seed: int) 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CachedBatches(Dataset):
+class CachedBatches(Dataset[list[ViewBatch]]):
     """Turns requests into batches. It may be sent to other processes: what it opened stays behind."""
 
     source: Source
     arrays: dict[str, ShardedArray] = field(default_factory=dict, init=False, repr=False)
     """Arrays that this process has opened, by path."""
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _without_arrays, (self.source,)
 
     def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[ViewBatch]:

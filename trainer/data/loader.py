@@ -17,6 +17,8 @@ from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
 
 Batches = list[ViewBatch]
+Answer = Batches | Parcel | AbstractStillhouseError
+"""What a reading process sends: batches, in one piece where it is another process, or the error that it met."""
 
 
 @final
@@ -38,7 +40,7 @@ ALONE = Share()
 class TrainingStream:
     """Every step of a run, from the one that its state names. Lightning saves and restores the state with the rest."""
 
-    def __init__(self, dataset: Dataset, legs: list[Leg], recipe: TrainRecipe, share: Share = ALONE) -> None:
+    def __init__(self, dataset: Dataset[Batches], legs: list[Leg], recipe: TrainRecipe, share: Share = ALONE) -> None:
         """Describe the stream; nothing is read yet.
 
         Args:
@@ -86,13 +88,13 @@ class TrainingStream:
 
 
 @final
-class Answers(Dataset):
+class Answers(Dataset[Answer]):
     """A dataset that answers as PyTorch brings it whole from one process to another: with its refusals, in parcels."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset[Batches]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Batches | Parcel | AbstractStillhouseError:
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Answer:
         try:
             batches = self.dataset[requests]
         except AbstractStillhouseError as refusal:
@@ -104,7 +106,7 @@ class Answers(Dataset):
 class Loader:
     """One answer per request, in their order; where a reading process was refused, the same refusal is raised here."""
 
-    def __init__(self, answers: DataLoader) -> None:
+    def __init__(self, answers: DataLoader[Answer]) -> None:
         self.answers = answers
 
     def __iter__(self) -> Iterator[Batches]:
@@ -114,7 +116,9 @@ class Loader:
             yield unpack(answer) if isinstance(answer, Parcel) else answer
 
 
-def open_loader(dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings) -> Loader:
+def open_loader(
+    dataset: Dataset[Batches], requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
+) -> Loader:
     """Return a loader that reads one answer per request, in their order, however many processes read."""
     # a forked process would inherit a file system's threads and sockets, which do not survive the fork
     apart: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": settings.read_ahead}

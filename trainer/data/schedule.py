@@ -11,7 +11,8 @@ from typing import final
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.views import Partition, ViewSet
 from trainer.data.order import Deck, Order, StepPart, dealt_before, steps
-from trainer.data.source import SetSource, Source
+from trainer.data.set_source import SetSource
+from trainer.data.source import Source
 from trainer.settings.config import TrainRecipe
 from trainer.settings.stages import Stage, stages
 

@@ -1,4 +1,4 @@
 """Exported students as programs of torch or ONNX, which need none of our code.
 
-Door: portable, options.
+Door: portable, picture_size, options.
 """

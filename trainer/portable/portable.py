@@ -1,5 +1,6 @@
-"""A finished student in other libraries' formats. Each is written, read back and compared with the student; only what
-agrees is kept.
+"""A finished student in other libraries' formats.
+
+Each is written, read back and compared with the student; only what agrees is kept.
 """
 
 import importlib.util

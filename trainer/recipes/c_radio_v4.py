@@ -1,6 +1,8 @@
 """C-RADIOv4's settings, as far as the report gives them."""
 
-from trainer.settings.config import AverageSettings, DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import AverageSettings, OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
 from trainer.settings.student import VitSettings
 
 

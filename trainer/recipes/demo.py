@@ -1,6 +1,9 @@
 """A student small enough to learn something in a minute on two CPU cores."""
 
-from trainer.settings.config import DataSettings, HeadSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
+from trainer.settings.student import HeadSettings
 
 
 def demo() -> TrainRecipe:

@@ -1,13 +1,8 @@
 """RADIOv2.5's settings, for a cluster."""
 
-from trainer.settings.config import (
-    DataSettings,
-    LossSettings,
-    OptimiserSettings,
-    RunningSettings,
-    StageSettings,
-    TrainRecipe,
-)
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import LossSettings, OptimiserSettings, StageSettings
+from trainer.settings.running import DataSettings, RunningSettings
 
 STAGE_STEPS = 300_000
 """Steps of each stage; v2.5 section 4.2."""

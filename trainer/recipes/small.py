@@ -1,6 +1,8 @@
 """A student for one GPU: the low partition, a ViT-S."""
 
-from trainer.settings.config import DataSettings, OptimiserSettings, RunningSettings, TrainRecipe
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings
+from trainer.settings.running import DataSettings, RunningSettings
 
 
 def small() -> TrainRecipe:

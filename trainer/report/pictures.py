@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+
 from storage_schemas.format.geometry import CanvasGeometry
 from trainer.data.source import Source
 from trainer.report.pca import Projection, fit_projection
@@ -97,7 +99,7 @@ def make_pictures(
     ]
 
 
-def _maps(views: Sequence[PicturedView], teacher: str) -> list:
+def _maps(views: Sequence[PicturedView], teacher: str) -> list[np.ndarray]:
     return [view.seen[teacher].features for view in views if teacher in view.seen]
 
 

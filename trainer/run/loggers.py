@@ -23,8 +23,10 @@ EXTRAS: dict[LoggerName, str] = {"wandb": "wandb", "mlflow": "mlflow"}
 
 @final
 class FlatMLFlowLogger(MLFlowLogger):
-    """MLflow, by names without folders: its store of files keeps each metric in a file of the metric's name, where
-    `fidelity/dinov3` cannot be the folder of `fidelity/dinov3/low-128` too.
+    """MLflow, by metric names without slashes.
+
+    Its file store keeps each metric in a file of the metric's name, where `fidelity/dinov3` cannot be the folder of
+    `fidelity/dinov3/low-128` too.
     """
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

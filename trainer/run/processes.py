@@ -1,7 +1,7 @@
 """The training processes of a run: which of them speaks and writes, and how they put together what they saw."""
 
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 """Where launchers say which process this is: torchrun, Lightning, Slurm."""
@@ -24,6 +24,6 @@ def gather(seen: Seen) -> list[Seen]:
 
     if not torch.distributed.is_initialized():
         return [seen]
-    from_all: list = [None] * torch.distributed.get_world_size()
+    from_all: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(from_all, seen)
     return from_all

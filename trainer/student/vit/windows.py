@@ -1,5 +1,7 @@
-"""ViTDet: most blocks attend within square windows, a few attend everywhere. Tokens of a window lie side by side from
-before the first block until after the last, for attention everywhere does not mind their order.
+"""ViTDet: most blocks attend within square windows, a few attend everywhere.
+
+Tokens of a window lie side by side from before the first block until after the last: attention everywhere does not
+depend on their order.
 
 Class tokens and registers, which belong to no window, follow one of two policies through the windowed blocks.
 """
