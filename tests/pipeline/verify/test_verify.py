@@ -514,7 +514,7 @@ def test_a_damaged_record_is_not_held_against_the_statistics_of_its_views(rewrit
 
 def test_statistics_that_count_other_views_are_found(rewritten: Rewrite) -> None:
     def miscount(body: bytes) -> bytes:
-        return sealed_anew(body, lambda values: values.update(views=attributes["views"] + 1))
+        return sealed_anew(body, lambda values: values.update(views=values["views"] + 1))
 
     [problem] = problems(rewritten(OBJECTS["stats attributes"], miscount))
     assert problem.startswith(f"{OBJECTS['stats attributes']}: counts 17 views and ")
