@@ -220,7 +220,7 @@ class ShardedArray:
 
     def _require_committed(self, shard: int, row: int, stored: bytearray | memoryview) -> None:
         slot = CHECKSUM_BYTES * (row % self.spec.rows_per_shard)
-        if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != stored:
+        if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != bytes(stored):
             found = "is sound, but not the chunk that was committed here: another shard is in this place"
             raise CorruptionError("chunk", [Problem(place=self._place(shard, row), found=found)])
 

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from storage_schemas.format.teacher import Precision, SizeRule, TeacherSpec
-from teachers.base import AbstractTeacher, TeacherOutput
+from teachers.base import AbstractTeacher
+from teachers.output import TeacherOutput
 
 
 def _spec(name: str, *, patch: int, native: int, size_rule: SizeRule) -> TeacherSpec:

@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from storage_schemas.format.errors import MissingError, Problem
-from teachers.base import AbstractTeacher, TeacherOutput
+from teachers.base import AbstractTeacher
 from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily
+from teachers.output import TeacherOutput
 from teachers.sam3_layouts import LAYOUTS
 
 try:

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from teachers.base import AbstractTeacher, TeacherOutput
+from teachers.base import AbstractTeacher
 from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily
+from teachers.output import TeacherOutput
 from teachers.siglip2_layouts import LAYOUTS
 from teachers.timm_tokens import tokens_of
 

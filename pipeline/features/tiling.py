@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pipeline.features.teacher import RunningTeacher
-from teachers.base import TeacherOutput
+from teachers.output import TeacherOutput
 from teachers.upsamplers import SeenWindows, upsampled
 
 

@@ -58,8 +58,7 @@ class ShownViews:
 
 
 def sheet_rows(cache: Cache, drawing: Drawing, count: int) -> list[list[Picture]]:
-    """Return the pictures of a sheet: a row of canvases for each view set, then a row of mosaics for each canvas
-    teacher.
+    """Return the pictures of a sheet, row by row: canvases of each view set, then mosaics of each canvas teacher.
 
     Args:
         cache: whose views are shown; sets of which nothing is committed yet are left out.

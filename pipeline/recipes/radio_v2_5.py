@@ -4,8 +4,10 @@ from pipeline.config import Recipe, TeacherChoice, ViewsConfig
 
 
 def radio_v2_5() -> Recipe:
-    """Return the views of the paper's three stages (256; 432; 432 + 1024 px), for a text-aligned, a self-supervised and
-    a segmentation teacher. The paper's own teachers (DFN CLIP, SigLIP, DINOv2, SAM) are not in the catalogue.
+    """Return the views of the paper's three stages: 256; 432; 432 and 1024 pixels.
+
+    The teachers are a text-aligned, a self-supervised and a segmentation model; the paper's own (DFN CLIP, SigLIP,
+    DINOv2, SAM) are not in the catalogue.
 
     Source: v2.5 section 4.2. There every stage sees all images. Here a view has one resolution, and stages 2 and 3
     share the views at 432 px, so `draws` is 2.

@@ -32,8 +32,9 @@ class TrainingWorkersConfig:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
-    """Train a student on the cluster at RAY_ADDRESS, or on a Ray of this machine. All other settings are those of
-    `python -m trainer train --help`. The same command again resumes a run that stopped.
+    """Train a student on the cluster at RAY_ADDRESS, or on a Ray of this machine.
+
+    All other settings are those of `python -m trainer train --help`. The same command again resumes a run that stopped.
     """
 
     run: TrainingWorkersConfig = field(default_factory=TrainingWorkersConfig)

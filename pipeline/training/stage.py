@@ -84,8 +84,9 @@ def _print(output: Output) -> None:
 
 
 def _failure(group: WorkerGroup[TrainingProcess], outputs: Sequence[Output], held: Output | None) -> SettingError:
-    """Return the error that names the cause: a process that was killed, else one that refused, else the first that
-    failed.
+    """Return the error that names the cause.
+
+    That is a process that was killed, else one that refused, else the first that failed.
     """
     rank, output = min(enumerate(outputs), key=lambda pair: _precedence(pair[1].status))
     assert output.status

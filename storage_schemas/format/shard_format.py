@@ -120,7 +120,7 @@ def checked_body(chunk: memoryview, place: str) -> memoryview:
     return body
 
 
-def require_checksum(body: UInt8[np.ndarray, "_"], stored: bytes, place: str) -> None:
+def require_checksum(body: UInt8[np.ndarray, " _"], stored: bytes, place: str) -> None:
     """Check a chunk's bytes against the checksum that is stored after them.
 
     Args:
@@ -283,5 +283,5 @@ def _inflate(body: memoryview, spec: ArraySpec, place: str) -> memoryview:
         raise CorruptionError("chunk", [Problem(place=place, found=found)]) from error
 
 
-def _checksum(body: bytes | UInt8[np.ndarray, "_"]) -> bytes:
+def _checksum(body: bytes | UInt8[np.ndarray, " _"]) -> bytes:
     return google_crc32c.value(body).to_bytes(CHECKSUM_BYTES, "little")

@@ -119,15 +119,17 @@ def teacher_tokens(spec: TeacherSpec, view_set: ViewSet, geometry: CanvasGeometr
 
 
 def tiles_along(spec: TeacherSpec, view_set: ViewSet) -> int:
-    """Return how many times its native tokens a fixed teacher has along one side of a window: 1 in the low
-    partition.
+    """Return how many times its native tokens a fixed teacher has along one side of a window.
+
+    That is more than 1 in the high partition only.
     """
     return spec.tiles if view_set.partition == "high" else 1
 
 
 def detail_side(spec: TeacherSpec, view_set: ViewSet) -> int:
-    """Return the side of a fixed teacher's detail (pixels): its native side times its tiles. `bilinear` uses no
-    tiles.
+    """Return the side of a fixed teacher's detail (pixels): its native side, times the tiles along a side.
+
+    The upsampler `bilinear` has no tiles.
     """
     return spec.native * (1 if spec.upsampler == "bilinear" else tiles_along(spec, view_set))
 

@@ -26,7 +26,7 @@ def all_at_once(reads: Sequence[Callable[[], object]]) -> None:
         future.result()
 
 
-def later(step: Callable[..., Any], *arguments: Any) -> Future:
+def later(step: Callable[..., Any], *arguments: Any) -> Future[Any]:
     """Run a step in one of the threads. It must not wait for another such step: all threads may be taken."""
     return _threads(os.getpid()).submit(step, *arguments)
 

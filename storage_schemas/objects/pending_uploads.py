@@ -1,5 +1,7 @@
-"""Multipart uploads to S3 that were begun and never ended. A killed writer leaves them: no listing shows them, and
-their parts cost money. On a file system, temporary files take their place; those are listed.
+"""Multipart uploads to S3 that were begun and never ended.
+
+A killed writer leaves them, no listing of objects shows them, and their parts are paid for. A file system has nothing
+like them but temporary files, which are objects.
 """
 
 from collections.abc import Awaitable, Iterator

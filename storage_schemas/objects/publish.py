@@ -209,8 +209,9 @@ class _LocalFile:
             self._let_go()
 
     def _let_go(self) -> None:
-        """Tell Linux that the bytes written are not needed again: it starts to write them to the disk, and drops the
-        pages that are on the disk already.
+        """Tell Linux that the written pages are not needed again.
+
+        The disk begins to write those that it has not, and memory keeps none of those that it has.
 
         A cache is larger than memory, so its pages would displace others that are read again. Also, a new page costs
         more than one that was just released; under a hypervisor, many times as much.

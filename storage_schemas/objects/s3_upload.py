@@ -63,7 +63,7 @@ class S3Upload:
         self._held = bytearray()
         self._upload = ""
         self._parts: list[dict[str, Any]] = []
-        self._sending: Future | None = None
+        self._sending: Future[Any] | None = None
 
     def writelines(self, pieces: Sequence[Piece]) -> None:
         """Append a copy of pieces, one after the other."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -80,14 +80,19 @@ def heldout_keys(seed: int, view_set: ViewSet, rows: Sequence[int]) -> tuple[Key
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+<<<<<<< HEAD
 class CachedBatches(Dataset):
     """Turns requests into batches. It may be pickled for another process, which opens its own arrays."""
+=======
+class CachedBatches(Dataset[list[ViewBatch]]):
+    """Turns requests into batches. It may be sent to other processes: what it opened stays behind."""
+>>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
 
     source: Source
     arrays: dict[str, ShardedArray] = field(default_factory=dict, init=False, repr=False)
     """Arrays that this process has opened, by path."""
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _without_arrays, (self.source,)
 
     def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[ViewBatch]:

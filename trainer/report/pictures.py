@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+
 from storage_schemas.format.geometry import CanvasGeometry
 from trainer.data.source import Source
 from trainer.report.pca import Projection, fit_projection
@@ -97,8 +99,13 @@ def make_pictures(
     ]
 
 
+<<<<<<< HEAD
 def _features(views: Sequence[PicturedView], teacher: str) -> list:
     return [view.teachers[teacher].features for view in views if teacher in view.teachers]
+=======
+def _maps(views: Sequence[PicturedView], teacher: str) -> list[np.ndarray]:
+    return [view.seen[teacher].features for view in views if teacher in view.seen]
+>>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
 
 
 def _teacher(

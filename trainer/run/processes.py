@@ -1,7 +1,7 @@
 """The training processes of a run: which of them speaks and writes, and how they exchange what they observed."""
 
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 """Environment variables in which torchrun, Lightning and Slurm give the number of a process."""
@@ -23,7 +23,13 @@ def gather(observed: Observed) -> list[Observed]:
     import torch  # `train` uses this module, and a finished run does not need torch
 
     if not torch.distributed.is_initialized():
+<<<<<<< HEAD
         return [observed]
     from_all: list = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(from_all, observed)
+=======
+        return [seen]
+    from_all: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(from_all, seen)
+>>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
     return from_all

@@ -429,7 +429,7 @@ def test_a_root_of_another_recipe_is_found(rewritten: Rewrite) -> None:
 
 def test_a_cache_of_another_format_is_refused_by_name(rewritten: Rewrite) -> None:
     cache = rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda values: values.update(format=2)))
-    with pytest.raises(ContractError, match=r"is of format 2, this version reads 1 \(use a matching Stillhouse\)"):
+    with pytest.raises(ContractError, match=r"has format 2, this version of Stillhouse reads 1 \("):
         verified(cache)
 
 
@@ -514,7 +514,7 @@ def test_a_damaged_record_is_not_held_against_the_statistics_of_its_views(rewrit
 
 def test_statistics_that_count_other_views_are_found(rewritten: Rewrite) -> None:
     def miscount(body: bytes) -> bytes:
-        return sealed_anew(body, lambda values: values.update(views=attributes["views"] + 1))
+        return sealed_anew(body, lambda values: values.update(views=values["views"] + 1))
 
     [problem] = problems(rewritten(OBJECTS["stats attributes"], miscount))
     assert problem.startswith(f"{OBJECTS['stats attributes']}: counts 17 views and ")
