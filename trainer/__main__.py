@@ -40,13 +40,8 @@ def export(arguments: Sequence[str]) -> None:
 
     options = export_options(arguments)
     from trainer.export import load
-<<<<<<< HEAD
     from trainer.portable.image_size import ImageSize
     from trainer.portable.write import write_portable
-=======
-    from trainer.portable.picture_size import PictureSize
-    from trainer.portable.portable import write_portable
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
 
     size = ImageSize(height=options.height, width=options.width, window=options.window)
     _say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")

@@ -76,9 +76,7 @@ class TokenAxis:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AxisMatch:
-    """How the tokens of two windows meet along one axis: the common positions, and what each side contributes to
-    them.
-    """
+    """How the tokens of two windows meet along one axis: common positions, and what each side contributes to them."""
 
     student: Float64[np.ndarray, "positions student_tokens"]
     """Weights that map student tokens to positions. A row sums to 1 where `common`, and is zero elsewhere."""

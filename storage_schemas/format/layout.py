@@ -46,8 +46,9 @@ def pixels_array(view_set: ViewSet) -> str:
 
 
 def detail_array(view_set: ViewSet, teacher: str) -> str:
-    """Return the path of a fixed teacher's windows, cut from the source image at its scale: uint8 `[rows, side, side,
-    3]`.
+    """Return the path of a fixed teacher's windows, cut from the source image at its own scale.
+
+    The array is uint8 `[rows, side, side, 3]`.
     """
     return detail_unit(view_set, teacher)
 

@@ -1,6 +1,4 @@
-"""What both sides must know about a teacher: its dimensions, the sizes that it accepts, how its pixels are
-normalised.
-"""
+"""What both sides must know about a teacher: its dimensions, sizes that it accepts, how its pixels are normalised."""
 
 import math
 import re
@@ -61,10 +59,9 @@ class TeacherSpec:
             raise SettingError(f"teacher {self.name!r}", problems)
 
     def block(self, layer: int) -> "TeacherSpec":
-        """Return the spec of an intermediate block's output, which the cache stores as a teacher:
-        `<name>-block<layer>`.
+        """Return the spec of an intermediate block's output.
 
-        It has no summary: the summary belongs to the last block.
+        The cache stores it as a teacher named `<name>-block<layer>`. It has no summary: the summary belongs to the last block.
 
         Args:
             layer: number of the block, from 0.

@@ -87,9 +87,7 @@ def read_spans(
 
 
 def forget_file_systems() -> None:
-    """Make new file systems from now on: the old ones keep the credentials and the endpoint that they were made
-    with.
-    """
+    """Make new file systems from now on: the old ones keep the credentials and endpoint that they were made with."""
     _opened.cache_clear()
     _made.cache_clear()
 

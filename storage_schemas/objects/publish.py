@@ -258,8 +258,9 @@ def _publish_remote(store: Store, path: str) -> Iterator[AbstractTarget]:
 
 
 def make_folder(path: str) -> list[str]:
-    """Make a folder, and return the folders to flush once a file in it has its name: the folder, and the parents of new
-    ones.
+    """Make a folder, and return the folders to flush once a file in it has its name.
+
+    These are the folder itself, and the parents of new folders.
     """
     changed = [path]
     while not os.path.isdir(path):

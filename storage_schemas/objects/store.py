@@ -32,9 +32,7 @@ TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """A folder of objects: a local path, `s3://bucket/prefix`, `memory://…`. It holds nothing open and may be
-    pickled.
-    """
+    """A folder of objects: a local path, `s3://bucket/prefix`, `memory://…`. It holds nothing open; it pickles."""
 
     uri: str
     """Where it is. A local path is made absolute at once: workers may run in other folders."""
@@ -185,9 +183,7 @@ class Store:
         return dict(zip(self._below(found), map(self._time, found.values()), strict=True))
 
     def children(self, folder: str) -> list[str]:
-        """Return the names of the objects and folders in a folder, without its own name, sorted; none where it is
-        absent.
-        """
+        """Return the names of the objects and folders in a folder, sorted, without its own; none where it is absent."""
         path = self.path(folder)
         try:
             found = self._ask("ls", folder, detail=False)

@@ -80,13 +80,8 @@ def heldout_keys(seed: int, view_set: ViewSet, rows: Sequence[int]) -> tuple[Key
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-<<<<<<< HEAD
-class CachedBatches(Dataset):
-    """Turns requests into batches. It may be pickled for another process, which opens its own arrays."""
-=======
 class CachedBatches(Dataset[list[ViewBatch]]):
-    """Turns requests into batches. It may be sent to other processes: what it opened stays behind."""
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
+    """Turns requests into batches. It may be pickled for another process, which opens its own arrays."""
 
     source: Source
     arrays: dict[str, ShardedArray] = field(default_factory=dict, init=False, repr=False)

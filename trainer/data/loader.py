@@ -17,12 +17,9 @@ from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
 
 Batches = list[ViewBatch]
-<<<<<<< HEAD
 """The batches of one step, one for each partition."""
-=======
-Answer = Batches | Parcel | AbstractStillhouseError
-"""What a reading process sends: batches, in one piece where it is another process, or the error that it met."""
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
+ReaderResult = Batches | PackedBatch | AbstractStillhouseError
+"""What a reader process sends: batches, packed where it is another process, or the error that it met."""
 
 
 @final
@@ -44,11 +41,9 @@ WHOLE = Share()
 class TrainingStream:
     """The batches of every step of a run, from the step in its state. Lightning saves and restores the state."""
 
-<<<<<<< HEAD
-    def __init__(self, dataset: Dataset, schedule: Schedule, recipe: TrainRecipe, share: Share = WHOLE) -> None:
-=======
-    def __init__(self, dataset: Dataset[Batches], legs: list[Leg], recipe: TrainRecipe, share: Share = ALONE) -> None:
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
+    def __init__(
+        self, dataset: Dataset[Batches], schedule: Schedule, recipe: TrainRecipe, share: Share = WHOLE
+    ) -> None:
         """Describe the stream; nothing is read yet.
 
         Args:
@@ -96,22 +91,13 @@ class TrainingStream:
 
 
 @final
-<<<<<<< HEAD
-class ReaderDataset(Dataset):
+class ReaderDataset(Dataset[ReaderResult]):
     """A dataset whose results PyTorch can carry to another process: errors are returned, and batches are packed."""
-=======
-class Answers(Dataset[Answer]):
-    """A dataset that answers as PyTorch brings it whole from one process to another: with its refusals, in parcels."""
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
 
     def __init__(self, dataset: Dataset[Batches]) -> None:
         self.dataset = dataset
 
-<<<<<<< HEAD
-    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Batches | PackedBatch | AbstractStillhouseError:
-=======
-    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Answer:
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> ReaderResult:
         try:
             batches = self.dataset[requests]
         except AbstractStillhouseError as error:
@@ -123,13 +109,8 @@ class Answers(Dataset[Answer]):
 class BatchLoader:
     """The batches of each request, in order. An error of a reader process is raised here as it was there."""
 
-<<<<<<< HEAD
-    def __init__(self, results: DataLoader) -> None:
+    def __init__(self, results: DataLoader[ReaderResult]) -> None:
         self.results = results
-=======
-    def __init__(self, answers: DataLoader[Answer]) -> None:
-        self.answers = answers
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
 
     def __iter__(self) -> Iterator[Batches]:
         for result in self.results:
@@ -139,15 +120,9 @@ class BatchLoader:
 
 
 def open_loader(
-<<<<<<< HEAD
-    dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
+    dataset: Dataset[Batches], requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
 ) -> BatchLoader:
     """Return a loader that reads the batches of each request, in order, with any number of reader processes."""
-=======
-    dataset: Dataset[Batches], requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
-) -> Loader:
-    """Return a loader that reads one answer per request, in their order, however many processes read."""
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
     # a forked process would inherit a file system's threads and sockets, which do not survive the fork
     readers: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": settings.read_ahead}
     results = DataLoader(

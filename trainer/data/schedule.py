@@ -11,11 +11,7 @@ from typing import final
 
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.views import Partition, ViewSet
-<<<<<<< HEAD
 from trainer.data.order import Order, ShuffledSet, StepPart, steps, views_used_before
-=======
-from trainer.data.order import Deck, Order, StepPart, dealt_before, steps
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
 from trainer.data.set_source import SetSource
 from trainer.data.source import Source
 from trainer.settings.config import TrainRecipe

@@ -1,12 +1,6 @@
-<<<<<<< HEAD:trainer/portable/write.py
 """Writing a finished student in the formats of other libraries.
 
 A file is written, read back and compared with the student; it is kept only if they agree.
-=======
-"""A finished student in other libraries' formats.
-
-Each is written, read back and compared with the student; only what agrees is kept.
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85:trainer/portable/portable.py
 """
 
 import importlib.util

@@ -99,13 +99,8 @@ def make_pictures(
     ]
 
 
-<<<<<<< HEAD
-def _features(views: Sequence[PicturedView], teacher: str) -> list:
+def _features(views: Sequence[PicturedView], teacher: str) -> list[np.ndarray]:
     return [view.teachers[teacher].features for view in views if teacher in view.teachers]
-=======
-def _maps(views: Sequence[PicturedView], teacher: str) -> list[np.ndarray]:
-    return [view.seen[teacher].features for view in views if teacher in view.seen]
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
 
 
 def _teacher(

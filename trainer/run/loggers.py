@@ -22,17 +22,10 @@ EXTRAS: dict[LoggerName, str] = {"wandb": "wandb", "mlflow": "mlflow"}
 
 @final
 class FlatMLFlowLogger(MLFlowLogger):
-<<<<<<< HEAD
     """MLflow with dots instead of slashes in the names of metrics.
 
     MLflow's file store makes a file or a folder of each name, and `fidelity/dinov3` cannot be a file and the folder of
     `fidelity/dinov3/low-128` at the same time.
-=======
-    """MLflow, by metric names without slashes.
-
-    Its file store keeps each metric in a file of the metric's name, where `fidelity/dinov3` cannot be the folder of
-    `fidelity/dinov3/low-128` too.
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
     """
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

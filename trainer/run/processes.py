@@ -23,13 +23,7 @@ def gather(observed: Observed) -> list[Observed]:
     import torch  # `train` uses this module, and a finished run does not need torch
 
     if not torch.distributed.is_initialized():
-<<<<<<< HEAD
         return [observed]
-    from_all: list = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(from_all, observed)
-=======
-        return [seen]
     from_all: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(from_all, seen)
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
+    torch.distributed.all_gather_object(from_all, observed)
     return from_all

@@ -1,11 +1,4 @@
-<<<<<<< HEAD
 """Windowed attention as in ViTDet: most blocks attend within square windows, a few blocks attend globally.
-=======
-"""ViTDet: most blocks attend within square windows, a few attend everywhere.
-
-Tokens of a window lie side by side from before the first block until after the last: attention everywhere does not
-depend on their order.
->>>>>>> cc5e821ee08500c898326e2f256bca45c6715a85
 
 The tokens of a window are consecutive from before the first block until after the last; global attention does not
 depend on the order of tokens. Class tokens and registers belong to no window: in windowed blocks they follow one of two
