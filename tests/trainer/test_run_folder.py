@@ -34,17 +34,6 @@ def test_a_folder_of_another_run_is_refused_with_both_values_of_all_that_differs
     )
 
 
-def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "file"
-    write_whole(path, b"before")
-    with pytest.raises(TypeError):
-        write_whole(path, None)  # type: ignore[arg-type]
-    assert path.read_bytes() == b"before"
-    write_whole(path, b"after")
-    assert path.read_bytes() == b"after"
-    assert [found.name for found in path.parent.iterdir()] == ["file"]
-
-
 def test_two_writes_of_a_file_at_once_do_not_disturb_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,13 +41,13 @@ def test_two_writes_of_a_file_at_once_do_not_disturb_each_other(
 
     def late(source: str, target: str) -> None:
         monkeypatch.setattr(os, "replace", rename)
-        write_whole(path, b"second")  # begun and ended while the first has all but its name
-        assert path.read_bytes() == b"second"
+        write_json(path, {"step": 2})  # begun and ended while the first has all but its name
+        assert read_json(path) == {"step": 2}
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", late)
-    write_whole(path, b"first")
-    assert path.read_bytes() == b"first"
+    write_json(path, {"step": 1})
+    assert read_json(path) == {"step": 1}
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
 
 
@@ -74,7 +63,7 @@ def test_a_file_its_name_and_a_new_folders_name_are_flushed_in_this_order(
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_bytes(b"a file where a folder should be")
     with pytest.raises(StorageError) as refusal:
-        write_whole(tmp_path / "run" / "metrics.json", b"")
+        write_json(tmp_path / "run" / "metrics.json", {})
     assert refusal.value.problems[0].place == str(tmp_path / "run" / "metrics.json")
 
 

@@ -1,6 +1,6 @@
 """Reading batches from the cache. Arrays are opened only in the process that reads them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -80,14 +80,14 @@ def heldout_keys(seed: int, view_set: ViewSet, rows: Sequence[int]) -> tuple[Key
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CachedBatches(Dataset):
+class CachedBatches(Dataset[list[ViewBatch]]):
     """Turns requests into batches. It may be pickled for another process, which opens its own arrays."""
 
     source: Source
     arrays: dict[str, ShardedArray] = field(default_factory=dict, init=False, repr=False)
     """Arrays that this process has opened, by path."""
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Callable[[Source], "CachedBatches"], tuple[Source]]:
         return _without_arrays, (self.source,)
 
     def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[ViewBatch]:

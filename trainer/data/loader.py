@@ -18,6 +18,8 @@ from trainer.settings.running import RunningSettings
 
 Batches = list[ViewBatch]
 """The batches of one step, one for each partition."""
+Result = Batches | PackedBatch | AbstractStillhouseError
+"""What a reader process sends for one step."""
 
 
 @final
@@ -39,7 +41,9 @@ WHOLE = Share()
 class TrainingStream:
     """The batches of every step of a run, from the step in its state. Lightning saves and restores the state."""
 
-    def __init__(self, dataset: Dataset, schedule: Schedule, recipe: TrainRecipe, share: Share = WHOLE) -> None:
+    def __init__(
+        self, dataset: Dataset[Batches], schedule: Schedule, recipe: TrainRecipe, share: Share = WHOLE
+    ) -> None:
         """Describe the stream; nothing is read yet.
 
         Args:
@@ -87,13 +91,13 @@ class TrainingStream:
 
 
 @final
-class ReaderDataset(Dataset):
+class ReaderDataset(Dataset[Result]):
     """A dataset whose results PyTorch can carry to another process: errors are returned, and batches are packed."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset[Batches]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Batches | PackedBatch | AbstractStillhouseError:
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Result:
         try:
             batches = self.dataset[requests]
         except AbstractStillhouseError as error:
@@ -105,7 +109,7 @@ class ReaderDataset(Dataset):
 class BatchLoader:
     """The batches of each request, in order. An error of a reader process is raised here as it was there."""
 
-    def __init__(self, results: DataLoader) -> None:
+    def __init__(self, results: DataLoader[Result]) -> None:
         self.results = results
 
     def __iter__(self) -> Iterator[Batches]:
@@ -116,7 +120,7 @@ class BatchLoader:
 
 
 def open_loader(
-    dataset: Dataset, requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
+    dataset: Dataset[Batches], requests: Iterable[tuple[BatchRequest, ...]], settings: RunningSettings
 ) -> BatchLoader:
     """Return a loader that reads the batches of each request, in order, with any number of reader processes."""
     # a forked process would inherit a file system's threads and sockets, which do not survive the fork

@@ -15,7 +15,7 @@ from trainer.data.source import Source
 
 
 @final
-class ViewDataset(Dataset):
+class ViewDataset(Dataset[ViewBatch]):
     """The views of one view set and split, each with the features of every teacher that has features of the set.
 
     An item is a `ViewBatch` of one view; `collate_views` joins items to a batch:

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+from jaxtyping import Float
+
 from storage_schemas.format.geometry import CanvasGeometry
 from trainer.data.source import Source
 from trainer.report.pca import Projection, fit_projection
@@ -97,7 +100,7 @@ def make_pictures(
     ]
 
 
-def _features(views: Sequence[PicturedView], teacher: str) -> list:
+def _features(views: Sequence[PicturedView], teacher: str) -> list[Float[np.ndarray, "_ _ channels"]]:
     return [view.teachers[teacher].features for view in views if teacher in view.teachers]
 
 

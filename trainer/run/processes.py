@@ -1,7 +1,7 @@
 """The training processes of a run: which of them speaks and writes, and how they exchange what they observed."""
 
 import os
-from typing import TypeVar
+from typing import Any, TypeVar
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 """Environment variables in which torchrun, Lightning and Slurm give the number of a process."""
@@ -24,6 +24,6 @@ def gather(observed: Observed) -> list[Observed]:
 
     if not torch.distributed.is_initialized():
         return [observed]
-    from_all: list = [None] * torch.distributed.get_world_size()
+    from_all: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(from_all, observed)
     return from_all
