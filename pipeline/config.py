@@ -1,6 +1,7 @@
 """Settings of the pipeline, checked when they are built.
 
-A recipe is a function that returns a `Recipe`; see `pipeline/recipes`. The line under each setting is its help text on the command line.
+A recipe is a function that returns a `Recipe`; see `pipeline/recipes`. The line under each setting
+is its help text on the command line.
 """
 
 import math

@@ -61,7 +61,8 @@ class TeacherSpec:
     def block(self, layer: int) -> "TeacherSpec":
         """Return the spec of an intermediate block's output.
 
-        The cache stores it as a teacher named `<name>-block<layer>`. It has no summary: the summary belongs to the last block.
+        The cache stores it as a teacher named `<name>-block<layer>`. It has no summary: the summary belongs to the
+        last block.
 
         Args:
             layer: number of the block, from 0.

@@ -1,7 +1,7 @@
 """Writing one object to S3: one PUT, or a multipart upload where it is large.
 
-Requests are made again until they succeed. Each upload has a number of its own, which is stored with the object. Where an answer was lost, the object itself shows
-whether the upload was carried out.
+Requests are made again until they succeed. Each upload has a number of its own, which is stored with the object. Where
+an answer was lost, the object itself shows whether the upload was carried out.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Reading batches from the cache. Arrays are opened only in the process that reads them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class CachedBatches(Dataset[list[ViewBatch]]):
     arrays: dict[str, ShardedArray] = field(default_factory=dict, init=False, repr=False)
     """Arrays that this process has opened, by path."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[[Source], "CachedBatches"], tuple[Source]]:
         return _without_arrays, (self.source,)
 
     def __getitem__(self, requests: tuple[BatchRequest, ...]) -> list[ViewBatch]:

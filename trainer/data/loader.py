@@ -18,8 +18,8 @@ from trainer.settings.running import RunningSettings
 
 Batches = list[ViewBatch]
 """The batches of one step, one for each partition."""
-ReaderResult = Batches | PackedBatch | AbstractStillhouseError
-"""What a reader process sends: batches, packed where it is another process, or the error that it met."""
+Result = Batches | PackedBatch | AbstractStillhouseError
+"""What a reader process sends for one step."""
 
 
 @final
@@ -91,13 +91,13 @@ class TrainingStream:
 
 
 @final
-class ReaderDataset(Dataset[ReaderResult]):
+class ReaderDataset(Dataset[Result]):
     """A dataset whose results PyTorch can carry to another process: errors are returned, and batches are packed."""
 
     def __init__(self, dataset: Dataset[Batches]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> ReaderResult:
+    def __getitem__(self, requests: tuple[BatchRequest, ...]) -> Result:
         try:
             batches = self.dataset[requests]
         except AbstractStillhouseError as error:
@@ -109,7 +109,7 @@ class ReaderDataset(Dataset[ReaderResult]):
 class BatchLoader:
     """The batches of each request, in order. An error of a reader process is raised here as it was there."""
 
-    def __init__(self, results: DataLoader[ReaderResult]) -> None:
+    def __init__(self, results: DataLoader[Result]) -> None:
         self.results = results
 
     def __iter__(self) -> Iterator[Batches]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from jaxtyping import Float
 
 from storage_schemas.format.geometry import CanvasGeometry
 from trainer.data.source import Source
@@ -99,7 +100,7 @@ def make_pictures(
     ]
 
 
-def _features(views: Sequence[PicturedView], teacher: str) -> list[np.ndarray]:
+def _features(views: Sequence[PicturedView], teacher: str) -> list[Float[np.ndarray, "_ _ channels"]]:
     return [view.teachers[teacher].features for view in views if teacher in view.teachers]
 
 
