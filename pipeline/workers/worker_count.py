@@ -57,7 +57,7 @@ def too_few_workers(config: RunConfig, ready: int, nodes: Nodes, last_loss: str)
 def _node_capacity(config: RunConfig, resources: Mapping[str, float]) -> int:
     by_cpu = resources.get("CPU", 0) / config.threads
     by_gpu = resources.get("GPU", 0) / config.gpus if config.gpus else by_cpu
-    return int(min(by_cpu, by_gpu) + 1e-9)  # 1 / 0.1 may come out just below 10
+    return int(min(by_cpu, by_gpu) + 1e-9)  # 7 / 0.14 comes out just below 50
 
 
 def _needed(config: RunConfig) -> str:

@@ -20,6 +20,7 @@ def node(cpus: float, gpus: float = 0.0, *, alive: bool = True) -> dict[str, obj
         (RunConfig(threads=4), [node(3), node(3)], 0),
         (RunConfig(gpus=1), [node(8, 2), node(8), node(1, 4)], 3),
         (RunConfig(gpus=0.1), [node(64, 1)], 10),
+        (RunConfig(gpus=0.14), [node(64, 7)], 50),  # 7 / 0.14 is rounded to just below 50
         (RunConfig(gpus=2), [node(64, 1), node(64, 1)], 0),
         (RunConfig(), [node(3), node(5, alive=False)], 3),
         (RunConfig(), [], 0),
