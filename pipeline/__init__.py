@@ -1,1 +1,1 @@
-"""The pipeline: `python -m pipeline` cuts views, runs teachers over them, and looks after the cache they make."""
+"""The offline pipeline: from images to a cache of teachers' features, in stages that resume by themselves."""

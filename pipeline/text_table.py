@@ -1,4 +1,4 @@
-"""Plain text for a terminal: aligned columns, and sizes that a reader takes in at a glance."""
+"""Plain text for a terminal: aligned columns, and sizes in units."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     """Return rows as lines of aligned columns.
 
     Args:
-        rows: cells, as many in every row.
-        left: how many of the first columns are text, aligned left; the others are numbers, aligned right.
+        rows: cells; every row has the same number.
+        left: number of leading columns that are aligned left; the others hold numbers, and are aligned right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_cell(cells, widths, left)).rstrip() for cells in rows]

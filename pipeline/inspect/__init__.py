@@ -1,4 +1,4 @@
-"""The inspect and preview commands: what is in a cache; they read only.
+"""The commands `inspect` and `preview`: what is in a cache. They only read it.
 
 Door: stage, options.
 """

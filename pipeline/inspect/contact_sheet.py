@@ -1,4 +1,4 @@
-"""Drawing a contact sheet: pictures in rows with labels, windows and cells outlined."""
+"""Drawing a contact sheet: rows of labelled pictures, with the outlines of windows and cells."""
 
 import io
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from storage_schemas.format.mosaic import MosaicLayout
 from storage_schemas.objects.publish import write_whole
 
 COLOURS = ("#ff7f0e", "#2fb4ff", "#4bd14b", "#c98bff", "#ff5c7a", "#d9c24a")
-"""Of teachers' windows, in order; after the last the first comes again."""
+"""Colours of the teachers' windows, in order; after the last they start again."""
 STUDENT_COLOUR = "#ffffff"
 CELL_COLOUR = "#ffff00"
 SIDE = 320
 """Side of a picture (pixels)."""
 GAP = 12
-"""Between pictures (pixels)."""
+"""Space between pictures (pixels)."""
 LINE = 16
 """Height of a line of text (pixels)."""
 LEGEND = 120
@@ -34,26 +34,26 @@ TEXT = "#d0d0d0"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
-    """A picture of `SIDE` pixels and the line below it."""
+    """A picture of `SIDE` pixels, and the label below it."""
 
     label: str
     image: Image.Image
 
 
 def colours(teachers: int) -> list[str]:
-    """Return the colour of each teacher's window, and last the student's."""
+    """Return the colour of each teacher's window, then the student's."""
     return [*islice(cycle(COLOURS), teachers), STUDENT_COLOUR]
 
 
 def with_windows(canvas: Image.Image, geometry: CanvasGeometry, offsets: Sequence[Offset]) -> Image.Image:
     """Outline windows on a canvas.
 
-    Each lies within the last by the width of the pen, so that equal windows do not hide one another.
+    Each outline is smaller than the one before by the width of the pen, so that equal windows do not hide one another.
 
     Args:
         canvas: at its own size.
-        geometry: its windows.
-        offsets: of each teacher, and last of the student.
+        geometry: of the canvas.
+        offsets: where each teacher's window starts, then the student's.
     """
     picture = _scaled(canvas)
     pen, scale = ImageDraw.Draw(picture), SIDE / geometry.side
@@ -65,7 +65,7 @@ def with_windows(canvas: Image.Image, geometry: CanvasGeometry, offsets: Sequenc
 
 
 def with_cells(mosaic: Image.Image, layout: MosaicLayout) -> Image.Image:
-    """Outline the windows' places in a mosaic: each at the top left corner of its cell."""
+    """Outline where windows lie in a mosaic: each at the top left corner of its cell."""
     picture = _scaled(mosaic)
     pen, scale = ImageDraw.Draw(picture), SIDE / layout.canvas_tokens
     length = round(layout.window_tokens * scale) - 1
@@ -80,8 +80,8 @@ def lay_out(rows: Sequence[Sequence[Picture]], teachers: Sequence[str]) -> Image
     """Return the sheet: a legend, then the rows.
 
     Args:
-        rows: pictures, row by row.
-        teachers: names for the legend, in the order of their windows.
+        rows: the pictures of each row.
+        teachers: their names for the legend, in the order of their windows.
     """
     legend = list(zip([*teachers, "a student"], colours(len(teachers)), strict=True))
     width = GAP + max(max(len(row) for row in rows) * (SIDE + GAP), len(legend) * LEGEND)
@@ -101,7 +101,7 @@ def lay_out(rows: Sequence[Sequence[Picture]], teachers: Sequence[str]) -> Image
 
 
 def write_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write the sheet as PNG, whole or not at all."""
+    """Write the sheet as PNG: the file appears complete, or not at all."""
     png = io.BytesIO()
     sheet.save(png, format="PNG")
     write_whole(path, png.getvalue())

@@ -1,7 +1,7 @@
-"""What `inspect` says of a cache, as text or as JSON: these dataclasses are the JSON's schema, field by field.
+"""What `inspect` says of a cache, as text or as JSON. These dataclasses are the JSON's schema, field by field.
 
-`schema` rises when a field changes its meaning or goes; fields may be added at any time. Sizes are bytes of committed
-array shards. Nothing is null but where a field says so.
+`schema` grows when a field is removed or changes its meaning; fields may be added at any time. Sizes are bytes of
+committed array shards. A field is null only where its line says so.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SCHEMA = 1
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetailFacts:
-    """A fixed teacher's windows of one view set, at its own scale."""
+    """A fixed teacher's details of one view set: its windows at its own scale."""
 
     teacher: str
     shards: int
@@ -38,7 +38,7 @@ class ViewSetFacts:
     side: int
     """Side of the canvas (pixels)."""
     drawn: int
-    """Views drawn: a row slot each."""
+    """Views drawn; each has a row slot."""
     cut: int
     """Views in committed shards."""
     rejected: int
@@ -49,7 +49,7 @@ class ViewSetFacts:
     committed: int
     """Shards that are committed."""
     bytes: int
-    """Of the canvases."""
+    """Bytes of the canvases."""
     details: tuple[DetailFacts, ...]
     """Sorted by teacher."""
 
@@ -69,7 +69,7 @@ class FeatureFacts:
     committed: int
     """Shards that are committed."""
     bytes: int
-    """Of spatial features and summaries."""
+    """Bytes of spatial features and summaries."""
 
 
 @final
@@ -78,11 +78,11 @@ class PhiSFacts:
     """The frozen PHI-S map of a teacher."""
 
     tokens: int
-    """Tokens that it was fitted on."""
+    """Tokens that the map was fitted on."""
     scale: float
     """φ (raw teacher units)."""
     sha256: str
-    """Of its arrays."""
+    """SHA-256 of its arrays."""
 
 
 @final
@@ -95,7 +95,7 @@ class TeacherFacts:
     dim: int
     """Channels of a spatial token."""
     summary_dim: int | None
-    """Channels of the summary; null for a teacher that has none."""
+    """Channels of the summary; null for a teacher without a summary."""
     patch: int
     """Side of a token's patch (pixels of the teacher's input)."""
     size_rule: str
@@ -103,7 +103,7 @@ class TeacherFacts:
     native: int
     """Side of the input (pixels) of a `fixed` or `canvas` teacher."""
     licence: str
-    """Of the weights; it binds what may be done with the features."""
+    """Licence of the weights; it also limits the use of the features."""
     random_weights: bool
     """True when the weights are seeded noise."""
     weights_sha256: str
@@ -114,30 +114,31 @@ class TeacherFacts:
     """Stored type of spatial features."""
     compression: str
     identity: str
-    """Digest that every commit record of the features carries."""
+    """Digest in every commit record of the features."""
     exported_from: str | None
-    """Digest of the features of another cache that these were taken of; null where a teacher was run here."""
+    """Digest of the features of another cache from which these were exported; null where the teacher was run for this
+    cache."""
     sets: tuple[FeatureFacts, ...]
     bytes: int
-    """Of all sets."""
+    """Bytes of all sets."""
     phi_s: PhiSFacts
     stats: StatsFacts | None
-    """Null before `stats` measured it."""
+    """Null before `stats` has measured the teacher."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterFacts:
-    """A run that is writing, or was when it was killed."""
+    """A run that is writing to the cache, or that was killed while it wrote."""
 
     lease: str
     """What it writes: `views`, `teachers/<teacher>`, or `cache` for a deletion."""
     work: str
-    """What it does, such as `extract dinov3`; empty where it has ended and its claim cannot be read."""
+    """The run's command, such as `extract dinov3`; empty where the run has ended and its claim cannot be read."""
     host: str
     process: int
     since: str
-    """When it began, by its own clock."""
+    """When it began, by its machine's clock."""
     last_sign: str | None
     """Time of its last heartbeat, by the store's clock; null in a folder, where file locks are used."""
     ended: bool
@@ -157,16 +158,16 @@ class CacheFacts:
     format: int
     """Version of the cache's format."""
     identity: str | None
-    """Digest of the views' identity; null before any view was drawn."""
+    """Digest of the views' identity; null before any view is drawn."""
     exported_from: str | None
-    """Digest of the identity of the views that these were taken of; null where they were cut here."""
+    """Identity of the views of another cache from which these were exported; null where they were cut here."""
     images: int
     """Images in the list."""
     generations: int
-    """How often views were drawn: when the cache was made, and at each extension; 0 before any view was drawn."""
+    """How often views were drawn: once for the first cache, and once for each extension; 0 before any view is drawn."""
     view_sets: tuple[ViewSetFacts, ...]
     teachers: tuple[TeacherFacts, ...]
-    """Those that have features, or are ready to; sorted by name."""
+    """Teachers with a manifest: their PHI-S is fitted. Sorted by name."""
     unfinished: tuple[UnfinishedFacts, ...]
     writers: tuple[WriterFacts, ...]
-    """Who is at work, sorted by lease."""
+    """Runs that hold a lease, sorted by lease."""

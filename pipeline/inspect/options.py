@@ -18,14 +18,14 @@ class PreviewOptions:
     """Settings of `preview`."""
 
     recipe: str = "demo"
-    """The recipe that made the cache; its teachers' windows are drawn."""
+    """The recipe of the cache, whose teachers' windows are drawn."""
     cache: CacheUri = ""
     sheet: str = ""
-    """Where the picture goes: a PNG (SHEET). One that is there is replaced."""
+    """The picture to write, a PNG file (SHEET). An existing file is replaced."""
     teacher: str = ""
-    """Draw the windows of this teacher alone (TEACHER): a short name of the recipe, or `module:Class`."""
+    """Draw only this teacher's windows (TEACHER): one of the recipe's short names, or `module:Class`."""
     canvases: int = 5
-    """How many canvases of each view set are shown."""
+    """How many canvases of each view set to show."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
 
 
@@ -36,16 +36,16 @@ class InspectOptions:
 
     cache: CacheUri = ""
     view: str = ""
-    """One view instead of the whole cache: set and row, such as `low-128/17`."""
+    """Show one view instead of the whole cache: its set and row, such as `low-128/17`."""
     json: bool = False
-    """The same facts as JSON; its fields are those of `pipeline/inspect/facts.py` and `pipeline/inspect/view.py`."""
+    """Print the same facts as JSON. `pipeline/inspect/facts.py` and `pipeline/inspect/view.py` describe its fields."""
     tolerance: float = TOLERANCE
-    """How far the features of a view set may be from zero mean and unit variance (PHI-S units) before they are called
-    off; see docs/phi_s.md for what 0.2 means."""
+    """How far a view set's features may be from zero mean and unit variance (PHI-S units) before they count as off;
+    see docs/phi_s.md for the meaning of 0.2."""
 
 
 def preview_options(arguments: Sequence[str]) -> tuple[PreviewOptions, Recipe]:
-    """Read the command line of `preview`, and the recipe with its overrides and no teacher that was not asked for."""
+    """Read the command line of `preview`; return its settings, and the recipe with overrides and chosen teachers."""
     recipe = recipe_of(option_value(arguments, "recipe", "demo"))
     options = parse("preview", PreviewOptions(recipe=recipe.name, views=recipe.views), arguments)
     require("CACHE", options.cache)

@@ -1,4 +1,4 @@
-"""What `preview` shows of a cache: canvases with the windows of every teacher and of a student, and mosaics."""
+"""The pictures of `preview`: canvases with the windows of every teacher and of a student, and mosaics."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ from storage_schemas.format.views import UNIFORM, Shifts, ViewSet, draw_offset
 from storage_schemas.sharded_array import ShardedArray
 
 STUDENT = "a student"
-"""What stands for the student in the legend; its windows are drawn for this picture alone."""
+"""The student in the legend. Its windows are drawn for this picture only."""
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """What places windows: the recipe's part, and whose they are."""
+    """What decides where windows lie."""
 
     seed: int
-    """The recipe's."""
+    """The recipe's seed."""
     shifts: Shifts
-    """The recipe's."""
+    """The recipe's distribution of offsets."""
     specs: tuple[TeacherSpec, ...]
-    """Teachers whose windows are drawn, in order of the legend."""
+    """Teachers whose windows are drawn, in the order of the legend."""
 
 
 @final
@@ -48,9 +48,9 @@ class ShownViews:
     view_set: ViewSet
     geometry: CanvasGeometry
     table: pa.Table
-    """Rows of the `views` table of one shard, which need not be full."""
+    """The rows of one shard in the `views` table; it may hold fewer views than a full shard."""
     pixels: ShardedArray
-    """The set's canvases."""
+    """The canvases of the set."""
 
     def canvases(self, count: int) -> UInt8[np.ndarray, "views side side 3"]:
         """Read the first canvases."""
@@ -58,16 +58,16 @@ class ShownViews:
 
 
 def sheet_rows(cache: Cache, drawing: Drawing, count: int) -> list[list[Picture]]:
-    """Return the pictures of a sheet, row by row: canvases of each view set, then mosaics of each canvas teacher.
+    """Return the pictures of a sheet: canvases, a row for each view set, then mosaics, a row for each canvas teacher.
 
     Args:
-        cache: whose views are shown; sets of which nothing is committed yet are left out.
-        drawing: what places windows.
-        count: canvases in a row.
+        cache: whose views are shown; sets without a committed view are left out.
+        drawing: what decides where windows lie.
+        count: how many canvases a row has.
 
     Raises:
         MissingError: no view is committed.
-        ContractError: a teacher's canvas does not hold a window.
+        ContractError: a window does not fit into a teacher's canvas.
     """
     shown = shown_views(cache)
     canvases = [canvas_pictures(views, drawing, count) for views in shown]
@@ -80,10 +80,10 @@ def sheet_rows(cache: Cache, drawing: Drawing, count: int) -> list[list[Picture]
 
 
 def shown_views(cache: Cache) -> list[ShownViews]:
-    """Return the first shard with views of each set.
+    """Return the first shard of each set that holds a view.
 
     Raises:
-        MissingError: there is none.
+        MissingError: no set has one.
     """
     manifest = cache.views_manifest()
     found = list(_first_views(cache, manifest)) if manifest else []
@@ -94,20 +94,20 @@ def shown_views(cache: Cache) -> list[ShownViews]:
 
 
 def canvas_pictures(views: ShownViews, drawing: Drawing, count: int) -> list[Picture]:
-    """Return the first canvases of a set, with every teacher's window drawn on and, last, a student's."""
+    """Return the first canvases of a set, with the outlines of every teacher's window and of a student's."""
     rows, geometry, pictures = views.table.slice(0, count).to_pylist(), views.geometry, []
     for row, canvas in zip(rows, views.canvases(count), strict=True):
         keys = [offset_key(drawing.seed, row["image"], row["draw"], spec.name) for spec in drawing.specs]
         offsets = [draw_offset(geometry, drawing.shifts, key) for key in keys]
-        own: Key = (drawing.seed, row["image"], row["draw"], STUDENT)
-        student = draw_offset(geometry, UNIFORM, own)
+        key: Key = (drawing.seed, row["image"], row["draw"], STUDENT)
+        student = draw_offset(geometry, UNIFORM, key)
         picture = with_windows(Image.fromarray(canvas), geometry, [*offsets, student])
         pictures.append(Picture(label=f"{views.view_set.name} row {row['row']}", image=picture))
     return pictures
 
 
 def mosaic_picture(views: ShownViews, drawing: Drawing, spec: TeacherSpec) -> Picture:
-    """Return the first mosaic of a set as a canvas teacher sees it, with its cells drawn on."""
+    """Return the first mosaic of a set as a canvas teacher gets it, with the outlines of its windows."""
     layout = mosaic_layout(spec, views.geometry)
     table = views.table.slice(0, layout.capacity)
     placements = place_views(spec, drawing.seed, drawing.shifts, views.view_set, views.geometry, table)
@@ -144,7 +144,7 @@ def mosaic_pixels(
 def _resampled(
     window: UInt8[np.ndarray, "resolution resolution 3"], side: int, resample: Resample
 ) -> Float32[np.ndarray, "side side 3"]:
-    """Resample a window with antialiasing, in float32: uint8 would be rounded and clipped between rows and columns."""
+    """Resample a window with antialiasing, in float32: uint8 would be rounded and clipped after each direction."""
     if window.shape[0] == side:
         return window.astype(np.float32)
     method = Image.Resampling[resample.upper()]
@@ -153,10 +153,10 @@ def _resampled(
 
 
 def _first_views(cache: Cache, manifest: ViewsManifest) -> Iterator[ShownViews]:
-    for view_set, one in manifest.sets.items():
+    for view_set, shape in manifest.sets.items():
         commits = cache.records(views_unit(view_set), manifest.digest)
         tables = (cache.shard_views(view_set, shard) for shard in sorted(commits))
         table = next((table for table in tables if table.num_rows), None)
         if table is not None:
             pixels = cache.array(pixels_array(view_set), commits)
-            yield ShownViews(view_set=view_set, geometry=one.geometry, table=table, pixels=pixels)
+            yield ShownViews(view_set=view_set, geometry=shape.geometry, table=table, pixels=pixels)

@@ -1,8 +1,8 @@
-"""What `inspect` says, as plain text: the facts of `cache_facts`, digests by their first digits."""
+"""The facts of `inspect` as plain text. Digests are shown by their first digits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from pipeline.inspect.facts import CacheFacts, TeacherFacts, ViewSetFacts, WriterFacts
+from pipeline.inspect.facts import CacheFacts, FeatureFacts, TeacherFacts, ViewSetFacts, WriterFacts
 from pipeline.inspect.view import ArrayNumbers, ViewFacts
 from pipeline.stats.facts import StatsFacts
 from pipeline.stats.text import RESIDUAL_HEAD, residual_cells
@@ -10,11 +10,11 @@ from pipeline.text_table import aligned, sized
 from storage_schemas.format.stats import POOLED
 
 DIGITS = 12
-"""Hexadecimal digits of a digest that a reader needs to tell one from another."""
+"""Hexadecimal digits shown of a digest: enough to tell two digests apart."""
 
 
 def cache_lines(facts: CacheFacts) -> Iterator[str]:
-    """Say what is in a cache."""
+    """Return the lines on a whole cache."""
     identity = "no views yet" if facts.identity is None else f"identity {facts.identity[:DIGITS]}"
     grown = f" in {facts.generations} generations" if facts.generations > 1 else ""
     yield f"{facts.cache}: recipe {facts.recipe}, format {facts.format}, {identity}, {facts.images:,} images{grown}"
@@ -33,13 +33,14 @@ def cache_lines(facts: CacheFacts) -> Iterator[str]:
 
 def _view_sets(sets: tuple[ViewSetFacts, ...]) -> Iterator[str]:
     head = ["view set", "canvas", "drawn", "cut", "rejected", "rows per shard", "shards", "pixels"]
-    teachers = sorted({detail.teacher for one in sets for detail in one.details})
+    teachers = sorted({detail.teacher for view_set in sets for detail in view_set.details})
     rows = [head + [f"detail {teacher}" for teacher in teachers]]
-    for one in sets:
-        cells = [f"{detail.committed}/{detail.shards}, {sized(detail.bytes)}" for detail in one.details]
-        numbers = [f"{number:,}" for number in (one.drawn, one.cut, one.rejected, one.rows_per_shard)]
-        shards = f"{one.committed}/{one.shards}"
-        rows.append([one.name, f"{one.side} px", *numbers, shards, sized(one.bytes), *cells])
+    for view_set in sets:
+        cells = [f"{detail.committed}/{detail.shards}, {sized(detail.bytes)}" for detail in view_set.details]
+        counts = (view_set.drawn, view_set.cut, view_set.rejected, view_set.rows_per_shard)
+        shards = f"{view_set.committed}/{view_set.shards}"
+        numbers = [f"{count:,}" for count in counts]
+        rows.append([view_set.name, f"{view_set.side} px", *numbers, shards, sized(view_set.bytes), *cells])
     yield from aligned(rows)
 
 
@@ -78,35 +79,39 @@ def _staleness(stats: StatsFacts) -> str:
 
 
 def _set_rows(teacher: TeacherFacts) -> Iterator[list[str]]:
-    residuals = {} if teacher.stats is None else {one.view_set: one for one in teacher.stats.residuals}
+    residuals = {} if teacher.stats is None else {facts.view_set: facts for facts in teacher.stats.residuals}
     yield ["view set", "tokens", "views", "shards", "bytes", *RESIDUAL_HEAD]
-    for one in teacher.sets:
-        shards = f"{one.committed}/{one.shards}"
-        known = [one.view_set, f"{one.tokens} × {one.tokens}", f"{one.views:,}", shards, sized(one.bytes)]
-        yield known + residual_cells(residuals.get(one.view_set))
-    total = sum(one.committed for one in teacher.sets), sum(one.shards for one in teacher.sets)
-    views = sum(one.views for one in teacher.sets)
-    known = ["all", "", f"{views:,}", f"{total[0]}/{total[1]}", sized(teacher.bytes)]
-    yield known + residual_cells(residuals.get(POOLED))
+    for features in teacher.sets:
+        tokens = f"{features.tokens} × {features.tokens}"
+        yield [features.view_set, tokens, *_stored([features]), *residual_cells(residuals.get(features.view_set))]
+    yield ["all", "", *_stored(teacher.sets), *residual_cells(residuals.get(POOLED))]
 
 
-def _writer(one: WriterFacts) -> str:
-    beat = "" if one.last_sign is None else f", last heartbeat {one.last_sign}"
-    if one.ended:
-        return f"{one.lease}: {one.work or 'a run'} has ended before it was done; the next run goes on"
-    return f"{one.lease} is being written by process {one.process} on {one.host} ({one.work}), since {one.since}{beat}"
+def _stored(sets: Sequence[FeatureFacts]) -> list[str]:
+    """Return the cells on what is stored of some sets together."""
+    committed, shards = sum(features.committed for features in sets), sum(features.shards for features in sets)
+    views, size = sum(features.views for features in sets), sum(features.bytes for features in sets)
+    return [f"{views:,}", f"{committed}/{shards}", sized(size)]
+
+
+def _writer(writer: WriterFacts) -> str:
+    if writer.ended:
+        return f"{writer.lease}: {writer.work or 'a run'} ended before it had finished; the next run continues it"
+    beat = "" if writer.last_sign is None else f", last heartbeat {writer.last_sign}"
+    process = f"process {writer.process} on {writer.host} ({writer.work})"
+    return f"{writer.lease} is being written by {process}, since {writer.since}{beat}"
 
 
 def _unfinished(facts: CacheFacts) -> Iterator[str]:
     if not facts.unfinished:
         yield "nothing is unfinished"
         return
-    rows = [[one.unit, f"{one.done}/{one.of}", one.command] for one in facts.unfinished]
+    rows = [[left.unit, f"{left.done}/{left.of}", left.command] for left in facts.unfinished]
     yield from aligned([["unfinished", "done", "finished by"], *rows], left=3)
 
 
 def view_lines(facts: ViewFacts) -> Iterator[str]:
-    """Say what is known of a view."""
+    """Return the lines on one view."""
     yield f"{facts.cache}: view {facts.view_set}/{facts.row}, in shard {facts.shard}"
     yield ""
     yield from aligned([[name, str(value)] for name, value in facts.view.items()], left=2)

@@ -1,4 +1,4 @@
-"""What a cache should hold and what it holds, by its manifests and commit log; without torch.
+"""What a cache is to hold and what it holds, by its manifests and its commit log. Nothing here imports torch.
 
 Door: arrays, units, manifest_units, commit_log, unfinished, teacher_maps, inputs, commands.
 """

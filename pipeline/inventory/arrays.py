@@ -1,4 +1,4 @@
-"""Arrays of a cache as its manifests imply them: their shapes, types and shards, and what identifies a detail."""
+"""The arrays that a cache's manifests imply: their shapes, types and shards, and the identity of details."""
 
 from pipeline.config import TeacherChoice
 from storage_schemas.format.errors import MissingError, Problem
@@ -11,12 +11,12 @@ from storage_schemas.format.views import ViewSet, teacher_tokens
 
 
 def detail_identity(views: ViewsManifest, teacher: str, side: int) -> str:
-    """Return the digest that a teacher's details of a set carry.
+    """Return the identity of a teacher's details of a set: the digest in their commit records.
 
     Args:
-        views: of the cache.
+        views: manifest of the cache's views.
         teacher: whose windows they are.
-        side: of a window (pixels).
+        side: side of a window (pixels).
     """
     return digest({"views": views.digest, "teacher": teacher, "side": side})
 
@@ -53,7 +53,7 @@ def summary_spec(view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec) -
     """Return the array of a teacher's summaries of a set.
 
     Raises:
-        MissingError: it has none.
+        MissingError: the teacher has no summary.
     """
     if spec.summary_dim is None:
         raise MissingError("summary", [Problem(place=f"teacher {spec.name}", found="has none")])

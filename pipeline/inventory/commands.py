@@ -1,4 +1,4 @@
-"""The commands that a message tells its reader to run."""
+"""The commands that messages tell their reader to run."""
 
 import shlex
 
@@ -9,12 +9,12 @@ from storage_schemas.format.teacher import forward_of
 
 
 def views_command(cache: Cache, recipe: str) -> str:
-    """Return the command that cuts what views are missing. Only the user knows where the images are now."""
+    """Return the command that cuts the missing views. It leaves DATA open: only the user knows where the images are."""
     return f"make views RECIPE={shlex.quote(recipe)} CACHE={shlex.quote(cache.store.uri)} DATA=…"
 
 
 def extract_command(cache: Cache, recipe: str, teacher: str) -> str:
-    """Return the command that finishes a teacher's features. A class of the user's own is known only to the user."""
+    """Return the command that finishes a teacher's features. Only the user knows the source of a class of their own."""
     name = forward_of(teacher)
     known = any(choice.name == name for choice in recipe_teachers(recipe))
     named = name if known else f"<module:Class of {name}>"
@@ -23,14 +23,14 @@ def extract_command(cache: Cache, recipe: str, teacher: str) -> str:
 
 
 def detail_command(cache: Cache, recipe: str, teacher: str) -> str:
-    """Return the command that cuts what is missing of a fixed teacher's details."""
+    """Return the command that cuts the missing details of a fixed teacher."""
     if any(choice.name == teacher for choice in recipe_teachers(recipe)):
         return views_command(cache, recipe)
     return f"{extract_command(cache, recipe, teacher)} DATA=…"
 
 
 def export_command(cache: Cache) -> str:
-    """Return the command that finishes an export. Only the user knows which cache it was taken of, and with what."""
+    """Return the command that finishes an export. Only the user knows its source cache and its other settings."""
     return f"make export CACHE=… TO={shlex.quote(cache.store.uri)}"
 
 
@@ -40,5 +40,5 @@ def stats_command(cache: Cache, teacher: str) -> str:
 
 
 def recipe_teachers(recipe: str) -> tuple[TeacherChoice, ...]:
-    """Return the teachers of a recipe; none for a recipe of a name that we do not have."""
+    """Return the teachers of a recipe; none where there is no recipe of that name."""
     return RECIPES[recipe]().teachers if recipe in RECIPES else ()

@@ -1,4 +1,4 @@
-"""What each map of a teacher is in a cache, by its recipe's choice, without a model being built."""
+"""The specs of a teacher's maps, by its recipe's choice. No model is built."""
 
 from pipeline.config import TeacherChoice
 from storage_schemas.format.teacher import TeacherSpec
@@ -6,10 +6,10 @@ from teachers.source import specs_of
 
 
 def map_specs(choice: TeacherChoice) -> tuple[TeacherSpec, ...]:
-    """Return what each map of a recipe's teacher is in the cache: the last block's first.
+    """Return the specs of the maps of a recipe's teacher: the last block's first, then those of `choice.layers`.
 
     Raises:
-        SettingError: no such source, no such block in it, or tiles for a teacher that is not fixed.
+        SettingError: there is no such source, no such block in it, or tiles are set for a teacher that is not fixed.
     """
     return specs_of(
         choice.source,
@@ -22,9 +22,9 @@ def map_specs(choice: TeacherChoice) -> tuple[TeacherSpec, ...]:
 
 
 def teacher_spec(choice: TeacherChoice) -> TeacherSpec:
-    """Return what a recipe's teacher is, by its last block's map.
+    """Return the spec of a recipe's teacher: that of its last block's map.
 
     Raises:
-        SettingError: no such source, no such block in it, or tiles for a teacher that is not fixed.
+        SettingError: there is no such source, no such block in it, or tiles are set for a teacher that is not fixed.
     """
     return map_specs(choice)[0]

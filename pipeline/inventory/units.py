@@ -1,4 +1,4 @@
-"""Units as the manifests imply them: what commits together, in which arrays and tables, in how many shards."""
+"""Units: what commits together, in which arrays and tables, in how many shards."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from storage_schemas.format.views import ViewSet
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """What commits together, whether any of it is there yet or not."""
+    """What commits together: the canvases of a set, or a teacher's details or features of it. It need not exist yet."""
 
     name: str
     """Its name, as `storage_schemas.format.layout` gives it."""
@@ -24,27 +24,27 @@ class Unit:
     shape: ViewSetManifest
     """Canvas and row slots of the set."""
     arrays: tuple[ArraySpec, ...]
-    """Arrays of which it writes a shard at a time."""
+    """Its arrays; a task writes one shard of each."""
     tables: tuple[tuple[str, str], ...]
-    """Tables of which it writes a part with each shard: name and folder."""
+    """Its tables, as name and folder; a task writes one part of each."""
     teacher: TeacherSpec | None = None
-    """Whose features these are; None for canvases and details."""
+    """The teacher of features; None for canvases and details."""
     identity: str = ""
-    """Digest that its commit records carry; empty while it is only planned."""
+    """Digest in its commit records; empty in a plan."""
 
     @property
     def grid(self) -> ShardGrid:
-        """Its row slots, cut into shards."""
+        """Its row slots, divided into shards."""
         return self.shape.grid
 
     def objects(self, shard: int) -> tuple[str, ...]:
-        """Return the objects of one shard, relative to the cache, but for its commit record."""
+        """Return the names of one shard's objects, relative to the cache, without its commit record."""
         arrays = (array_object(spec.path, shard, len(spec.shape)) for spec in self.arrays)
         return (*arrays, *(table_part(table, folder, shard) for table, folder in self.tables))
 
 
 def canvas_unit(view_set: ViewSet, shape: ViewSetManifest, identity: str = "") -> Unit:
-    """Return the unit of a set's canvases and of the tables that say what was cut from where."""
+    """Return the unit of a set's canvases, and of the tables that say where each view was cut from."""
     return Unit(
         name=views_unit(view_set),
         view_set=view_set,
@@ -56,7 +56,7 @@ def canvas_unit(view_set: ViewSet, shape: ViewSetManifest, identity: str = "") -
 
 
 def detail_unit_of(view_set: ViewSet, shape: ViewSetManifest, teacher: str, side: int, identity: str = "") -> Unit:
-    """Return the unit of a fixed teacher's windows, cut with sides of `side` pixels."""
+    """Return the unit of a fixed teacher's details of a set: windows with sides of `side` pixels."""
     return Unit(
         name=detail_unit(view_set, teacher),
         view_set=view_set,
@@ -70,10 +70,10 @@ def detail_unit_of(view_set: ViewSet, shape: ViewSetManifest, teacher: str, side
 def feature_unit(
     view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, choice: TeacherChoice, identity: str = ""
 ) -> Unit:
-    """Return the unit of a teacher's features of a set, stored as `choice` says.
+    """Return the unit of a teacher's features of a set, with the encoding and the compression of `choice`.
 
     Raises:
-        ContractError: the teacher cannot see this resolution in whole tokens.
+        ContractError: this resolution is not a whole number of the teacher's tokens.
     """
     summaries = () if spec.summary_dim is None else (summary_spec(view_set, shape, spec),)
     return Unit(
@@ -88,7 +88,7 @@ def feature_unit(
 
 
 def choice_of(spec: TeacherSpec, identity: Mapping[str, Any]) -> TeacherChoice:
-    """Return how a teacher's features were stored, by the identity that its group holds."""
+    """Return the choice by which a teacher's features were stored, from the identity in its manifest."""
     names = ("precision", "batch", "encoding", "compression")
     stored: dict[str, Any] = {name: identity[name] for name in names} | {"tiles": spec.tiles}
     if spec.upsampler is not None:
@@ -97,23 +97,23 @@ def choice_of(spec: TeacherSpec, identity: Mapping[str, Any]) -> TeacherChoice:
 
 
 def array_bytes(spec: ArraySpec, grid: ShardGrid) -> int:
-    """Return the bytes of all shards of an array if no view is rejected, before compression.
+    """Return the bytes of all shards of an array, before compression, if no view is rejected.
 
-    A chunk per view with its checksum, and an index per shard.
+    Each view is a chunk with a checksum, and each shard has an index.
     """
     return grid.views * (spec.entry_bytes + CHECKSUM_BYTES) + grid.shards * index_bytes(spec.rows_per_shard)
 
 
 def total_bytes(units: Iterable[Unit]) -> int:
-    """Return the bytes of all array shards of some units: exact without compression, if no view is rejected."""
+    """Return the bytes of all array shards of some units, before compression, if no view is rejected."""
     return sum(array_bytes(spec, unit.grid) for unit in units for spec in unit.arrays)
 
 
 def total_shards(units: Iterable[Unit]) -> int:
-    """Return how many shards some units have: each is one task, and commits as a whole."""
+    """Return how many shards some units have. One task writes and commits one shard."""
     return sum(unit.grid.shards for unit in units)
 
 
 def total_objects(units: Iterable[Unit]) -> int:
-    """Return how many objects some units are: array shards, parts of tables, and commit records."""
+    """Return how many objects some units have: array shards, parts of tables, and commit records."""
     return sum(unit.grid.shards * (len(unit.arrays) + len(unit.tables) + 1) for unit in units)

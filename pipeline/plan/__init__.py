@@ -1,4 +1,4 @@
-"""The plan command: what a run would make and cost, stated or measured by a probe.
+"""The command `plan`: what a run would make and what it would cost, as stated or as measured by a probe.
 
 Door: stage, options.
 """

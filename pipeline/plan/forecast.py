@@ -1,4 +1,4 @@
-"""The views that a run would cut: drawn from a list of images, or expected of a number of images."""
+"""Which views a run would cut: drawn from a list of images, or expected of a number of images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ from storage_schemas.format.views import Partition, ViewSet
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedViews:
-    """Views by set, before any is cut. None is taken for rejected."""
+    """Views by set, before any is cut. It is assumed that none is rejected."""
 
     images: int
-    """Images that they come from, without copies that are known."""
+    """Images that the views come from, without known copies."""
     shapes: Mapping[ViewSet, ViewSetManifest]
     """Canvas and row slots of each set, in order of name; sets without a view are left out."""
     training: Mapping[ViewSet, tuple[int, ...]]
-    """Training views of each set in each generation: they are its first."""
+    """How many training views each generation of a set has; they come first in it."""
 
     def training_views(self, view_set: ViewSet, shard: int) -> int:
         """Return how many training views a shard holds."""
@@ -39,7 +39,7 @@ class PlannedViews:
 
 
 def drawn_views(images: Sequence[SourceImage], config: ViewsConfig) -> PlannedViews:
-    """Draw the views of a list of images, as `views` would."""
+    """Draw the views of a list of images, as the command `views` would."""
     drawn = draw_views(images, config)
     return PlannedViews(
         images=len(images),
@@ -49,17 +49,17 @@ def drawn_views(images: Sequence[SourceImage], config: ViewsConfig) -> PlannedVi
 
 
 def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str) -> PlannedViews:
-    """Draw all views that a cache would have after `views --extend`. New images are not compared: none is opened.
+    """Draw all views that a cache would have after `views --extend`. No image is opened, so copies are not recognised.
 
     Args:
         cache: the cache.
-        manifest: of its views.
-        recipe: what it would be extended by.
-        data: the images, those that it has among them.
+        manifest: manifest of its views.
+        recipe: the recipe with the new settings.
+        data: the images: those of the cache, and new ones.
 
     Raises:
-        IdentityError: images of the cache are gone.
-        MissingError: there are no images, or parts of the cache's own list are lost.
+        IdentityError: images of the cache are missing from `data`.
+        MissingError: there are no images, or a part of the cache's own list is lost.
     """
     listed = list_images(data, cache.store.patience)
     images = divide(match_images(cache, manifest, listed, data, extend=True), copies={})
@@ -73,14 +73,15 @@ def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str
 
 
 def expected_views(images: int, config: ViewsConfig) -> PlannedViews:
-    """Return what so many images would give if every draw fell out as often as its share says.
+    """Return the expected views of a number of images: each set gets its share of all views.
 
-    Each set has images × draws × share views, rounded down. The views that are left over go one each to the sets that
-    lost the largest fractions; of equal ones, to the first by name. Of each set ⌊views × heldout + ½⌋ are held out.
+    A set has images × draws × share views, rounded down. The remaining views go, one each, to the sets that lost the
+    largest fractions by rounding; among equal fractions, to the first by name. Of each set ⌊views × heldout + ½⌋ are
+    held out.
 
     Args:
-        images: how many, at least 1.
-        config: the recipe's.
+        images: number of images, at least 1.
+        config: the recipe's settings of views.
     """
     counts = _largest_remainders(images * config.draws, set_shares(config))
     return PlannedViews(
@@ -91,7 +92,7 @@ def expected_views(images: int, config: ViewsConfig) -> PlannedViews:
 
 
 def set_shares(config: ViewsConfig) -> dict[ViewSet, float]:
-    """Return the share of all views that each view set gets on average, in order of name; they sum to 1."""
+    """Return the expected share of each view set in all views, in order of name. The shares sum to 1."""
     high = config.high_share if config.low and config.high else float(bool(config.high))
     of_partition = {"low": 1 - high, "high": high}
     shares = {}

@@ -17,34 +17,34 @@ class PlanOptions:
     """Settings of `plan`."""
 
     recipe: str = "demo"
-    """What would be made; see `pipeline/recipes`."""
+    """The recipe to plan; see `pipeline/recipes`."""
     cache: str = ""
-    """Where it would go (CACHE): says whether it fits there, and whether another recipe's cache is in the way. Need
-    not be given."""
+    """Where the cache would be (CACHE); optional. The plan then says whether it fits there, and is refused where a
+    cache of another recipe is in the way."""
     data: str = ""
-    """The images (DATA), in any form that docs/images.md names: only listed, none is opened."""
+    """The images (DATA), in any form that docs/images.md describes. They are listed, and not opened."""
     extend: bool = False
-    """Plan the cache as `views --extend` would leave it: what it has, and what is added to it."""
+    """Plan the cache as `views --extend` would leave it: with its present views and the added ones."""
     images: int = 0
-    """Plan for so many images, listing none: every view set gets its expected share of views."""
+    """Plan for this number of images, without a list of them: each view set gets its expected share of views."""
     teacher: str = ""
-    """Which teacher alone (TEACHER): a short name of the recipe, or `module:Class`. All of the recipe's when empty."""
+    """Plan only this teacher (TEACHER): one of the recipe's short names, or `module:Class`. All teachers when empty."""
     tflops: float = 300.0
-    """What one GPU sustains in the teachers' forwards (TFLOP/s). The default is some 30 % of the 989 TFLOP/s that the
-    data sheets of H100 and H200 name for dense bfloat16: a statement, not a measurement. Give your own."""
+    """What one GPU sustains in the teachers' forwards (TFLOP/s). The default is about 30 % of the 989 TFLOP/s in the
+    data sheets of H100 and H200 for dense bfloat16. It is not measured: give the number of your GPU, or use `probe`."""
     probe: bool = False
-    """Measure instead of stating: run some batches of each teacher, and write one shard of its features to `cache` and
-    take it away again. The weights must be at hand."""
+    """Measure the speed instead: run some batches of each teacher, write one shard of features to `cache`, and delete
+    it again. This needs the teachers' weights."""
     weights: str = ""
-    """For `probe`: where the weights of `teacher` are, when not where its recipe says (WEIGHTS)."""
+    """For `probe`: the weights of `teacher`, where they are not those of its recipe (WEIGHTS)."""
     views: ViewsConfig = field(default_factory=ViewsConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     run: RunConfig = field(default_factory=lambda: RunConfig(executor="local"))
-    """For `probe`: one worker of this kind is measured."""
+    """For `probe`: how the measured worker runs."""
 
 
 def plan_options(arguments: Sequence[str]) -> tuple[PlanOptions, Recipe]:
-    """Read the command line of `plan`, and the recipe with its overrides and no teacher that was not asked for."""
+    """Read the command line of `plan`; return its settings, and the recipe with its overrides and chosen teachers."""
     recipe = recipe_of(option_value(arguments, "recipe", "demo"))
     default = PlanOptions(recipe=recipe.name, views=recipe.views, calibration=recipe.calibration)
     options = parse("plan", default, arguments)

@@ -1,4 +1,4 @@
-"""Planning: what a run would make and cost, from the recipe and the images' names alone. Nothing is written."""
+"""Planning: what a run would make and cost, computed from the recipe and the list of images. Nothing is written."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -22,45 +22,45 @@ from teachers.cost import tflop_per_input
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherPlan:
-    """What one teacher would cost. All counts are zero for a teacher that cannot look at these views."""
+    """What one teacher would store and cost. All counts are zero for a teacher that cannot run on these views."""
 
     choice: TeacherChoice
     maps: tuple[TeacherSpec, ...]
-    """What each of its maps is in the cache; one forward gives them all."""
+    """Specs of its maps; one forward computes all of them."""
     refusals: tuple[Problem, ...]
-    """Why `extract` would refuse; empty when it would not."""
+    """Why `extract` would refuse the teacher; empty where it would not."""
     features: Mapping[Encoding, tuple[Unit, ...]]
-    """Its features in each encoding, a unit for each map and view set."""
+    """Its features in each encoding: a unit for each map and view set."""
     details: tuple[Unit, ...]
-    """Its details: none but for a fixed teacher."""
+    """Its details; only a fixed teacher has any."""
     forwards: int
-    """Inputs that it sees to store features: windows, or mosaics."""
+    """Inputs whose features are stored: windows, or mosaics."""
     calibration: int
-    """Inputs that it sees before that, to fit PHI-S."""
+    """Inputs that PHI-S is fitted on, before that."""
     inputs: Mapping[int, int]
-    """All these forwards, by the side of the input (pixels)."""
+    """All these inputs, by their side (pixels)."""
     costs: Mapping[int, float]
-    """What one of them costs (10¹² floating-point operations), by side likewise."""
+    """Cost of one input (10¹² floating-point operations), by its side (pixels)."""
 
     @property
     def tflop(self) -> float:
-        """Of all these forwards (10¹² floating-point operations)."""
+        """Cost of all inputs (10¹² floating-point operations)."""
         return sum(count * self.costs[side] for side, count in self.inputs.items())
 
     @property
     def stored(self) -> tuple[Unit, ...]:
-        """What the recipe stores: features in its encoding, and details."""
+        """The units that are stored: features in the recipe's encoding, and details."""
         return (*self.features[self.choice.encoding], *self.details)
 
     def bytes(self, encoding: Encoding) -> int:
-        """Return the bytes of its features in an encoding, summaries included, before compression."""
+        """Return the bytes of its features in an encoding, with summaries, before compression."""
         return total_bytes(self.features[encoding])
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run would make."""
+    """What a run would make, and cost."""
 
     recipe: Recipe
     views: PlannedViews
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """Everything that would be stored."""
+        """All units that would be stored."""
         return (*self.canvases, *(unit for teacher in self.teachers for unit in teacher.stored))
 
 
@@ -121,7 +121,8 @@ def _tokens(spec: TeacherSpec, views: PlannedViews) -> tuple[dict[ViewSet, int],
             tokens[view_set] = teacher_tokens(spec, view_set, shape.geometry)
         except ContractError as error:
             refusals += [
-                Problem(place=f"{spec.name}, {view_set.name}", found=one.found, fix=one.fix) for one in error.problems
+                Problem(place=f"{spec.name}, {view_set.name}", found=problem.found, fix=problem.fix)
+                for problem in error.problems
             ]
     return tokens, refusals
 
@@ -162,12 +163,15 @@ def _refusals(subject: str, check: Callable[[], object]) -> list[Problem]:
     try:
         check()
     except AbstractStillhouseError as error:
-        return [Problem(place=f"{subject}: {one.place}", found=one.found, fix=one.fix) for one in error.problems]
+        return [
+            Problem(place=f"{subject}: {problem.place}", found=problem.found, fix=problem.fix)
+            for problem in error.problems
+        ]
     return []
 
 
 def _observed(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet, sample: Iterable[CalibrationShard]) -> int:
-    return _inputs(spec, views, view_set, [one.views for one in sample if one.view_set == view_set])
+    return _inputs(spec, views, view_set, [shard.views for shard in sample if shard.view_set == view_set])
 
 
 def _forwards(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet) -> int:
@@ -176,6 +180,6 @@ def _forwards(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet) -> int:
 
 
 def _inputs(spec: TeacherSpec, views: PlannedViews, view_set: ViewSet, counts: Iterable[int]) -> int:
-    # a mosaic never reaches beyond its shard, so each shard's last one may be partly empty
+    # a mosaic holds views of one shard only, so the last mosaic of each shard may be partly empty
     capacity = views_per_input(spec, views.shapes[view_set].geometry)
     return sum(-(-count // capacity) for count in counts) * inputs_per_view(spec, view_set)

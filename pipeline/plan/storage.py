@@ -1,4 +1,4 @@
-"""Whether what is planned fits where it is to go."""
+"""Whether a plan fits on the file system of the cache, and how many requests it takes on S3."""
 
 import os
 import shutil
@@ -16,23 +16,23 @@ from storage_schemas.objects.store import Store
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """Room on the file system of a cache."""
+    """Space on the file system of a cache."""
 
     free: int
-    """Free bytes that this user may fill."""
+    """Free bytes that this user may use."""
     needed: int
     """Bytes of the array shards that are still to be written."""
     present: int
-    """Bytes of those that are there already."""
+    """Bytes of those that exist already."""
 
     @property
     def lacking(self) -> int:
-        """Bytes by which it does not fit; 0 where it does."""
+        """Bytes that are missing; 0 where the plan fits."""
         return max(0, self.needed - self.free)
 
 
 def space_for(store: Store, units: Iterable[Unit]) -> Space | None:
-    """Measure the room for some units; None where the cache is not on a file system of this machine."""
+    """Measure the space for some units; None where the cache is not on a file system of this machine."""
     if not store.is_local:
         return None
     units = list(units)
@@ -60,9 +60,10 @@ def _existing(path: str) -> str:
 
 
 def put_requests(units: Iterable[Unit]) -> int:
-    """Return the requests that write some units to S3 if no view is rejected, before compression.
+    """Return how many requests write some units to S3, without compression, if no view is rejected.
 
-    A small object is one PUT. A large one is begun, sent in parts, and completed: each is billed as a PUT.
+    A small object takes one PUT. A large object takes a request that begins its upload, one for each part, and one that
+    completes it; each is billed as a PUT.
     """
     total = 0
     for unit in units:
@@ -75,5 +76,5 @@ def put_requests(units: Iterable[Unit]) -> int:
 
 
 def requests_of(size: int) -> int:
-    """Return the requests that write one object of so many bytes."""
+    """Return how many requests write one object of `size` bytes."""
     return 1 if size < PART_BYTES else 2 + -(-size // PART_BYTES)

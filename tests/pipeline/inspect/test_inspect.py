@@ -58,38 +58,38 @@ def rows(folder: Path) -> int:
 
 def test_view_sets_are_as_they_lie_on_the_disk(facts: CacheFacts, small_run: Any) -> None:
     cache = small_run.cache
-    assert tuple(one.name for one in facts.view_sets) == SETS
-    for one in facts.view_sets:
-        records = list((cache / "tables/shards/views" / one.name).glob("*.parquet"))
-        assert (one.cut, one.rejected) == (rows(cache / f"tables/views/{one.name}"), 0)
-        assert one.drawn == one.cut
-        assert one.committed == one.shards == len(records)
-        assert one.bytes == array_bytes(cache / f"features.zarr/views/{one.name}/pixels")
-        detail, waiting = one.details
+    assert tuple(view_set.name for view_set in facts.view_sets) == SETS
+    for view_set in facts.view_sets:
+        records = list((cache / "tables/shards/views" / view_set.name).glob("*.parquet"))
+        assert (view_set.cut, view_set.rejected) == (rows(cache / f"tables/views/{view_set.name}"), 0)
+        assert view_set.drawn == view_set.cut
+        assert view_set.committed == view_set.shards == len(records)
+        assert view_set.bytes == array_bytes(cache / f"features.zarr/views/{view_set.name}/pixels")
+        detail, waiting = view_set.details
         assert (detail.teacher, waiting.teacher) == ("quarter-mean-fixed", "siglip2")
         assert (waiting.committed, waiting.bytes) == (0, 0)
-        assert detail.bytes == array_bytes(cache / f"features.zarr/views/{one.name}/detail/quarter-mean-fixed")
-        assert detail.committed == detail.shards == one.shards
-    assert sum(one.cut for one in facts.view_sets) == 16
+        assert detail.bytes == array_bytes(cache / f"features.zarr/views/{view_set.name}/detail/quarter-mean-fixed")
+        assert detail.committed == detail.shards == view_set.shards
+    assert sum(view_set.cut for view_set in facts.view_sets) == 16
     assert facts.images == 8
 
 
 def test_teachers_are_as_they_lie_on_the_disk(facts: CacheFacts, small_run: Any) -> None:
-    assert tuple(one.name for one in facts.teachers) == TEACHERS
+    assert tuple(teacher.name for teacher in facts.teachers) == TEACHERS
     for teacher in facts.teachers:
         folder = small_run.cache / "features.zarr/teachers" / teacher.name
-        for one in teacher.sets:
-            spatial = zarr.open_array(folder / one.view_set / "spatial", mode="r")
-            assert one.tokens == spatial.shape[1]
+        for features in teacher.sets:
+            spatial = zarr.open_array(folder / features.view_set / "spatial", mode="r")
+            assert features.tokens == spatial.shape[1]
             assert teacher.dim == spatial.shape[3]
             assert teacher.encoding == str(spatial.dtype)
-            assert one.bytes == sum(
-                array_bytes(folder / one.view_set / array)
+            assert features.bytes == sum(
+                array_bytes(folder / features.view_set / array)
                 for array in ("spatial", "summary")
-                if (folder / one.view_set / array).exists()
+                if (folder / features.view_set / array).exists()
             )
-            assert one.views == rows(small_run.cache / "tables/placements" / teacher.name / one.view_set)
-        assert teacher.bytes == sum(one.bytes for one in teacher.sets)
+            assert features.views == rows(small_run.cache / "tables/placements" / teacher.name / features.view_set)
+        assert teacher.bytes == sum(features.bytes for features in teacher.sets)
         assert teacher.summary_dim is None or (folder / "low-192/summary").exists()
         assert teacher.phi_s.scale == float(zarr.open_array(folder / "phi_s/scale", mode="r")[()])
 
@@ -110,13 +110,13 @@ def test_residuals_and_dispersion_are_what_stats_stored(facts: CacheFacts, small
         assert stats is not None
         assert stats.current
         assert stats.views == 16
-        assert [one.view_set for one in stats.residuals] == [*SETS, "all"]
-        for one in stats.residuals:
-            where = folder if one.view_set == "all" else folder / one.view_set
+        assert [residual.view_set for residual in stats.residuals] == [*SETS, "all"]
+        for residual in stats.residuals:
+            where = folder if residual.view_set == "all" else folder / residual.view_set
             mean = zarr.open_array(where / "mean", mode="r")[...]
             variance = zarr.open_array(where / "variance", mode="r")[...]
-            assert one.mean == pytest.approx(np.sqrt((np.asarray(mean) ** 2).mean()), rel=1e-12)
-            assert one.variance == pytest.approx(np.asarray(variance).mean() - 1, rel=1e-9, abs=1e-12)
+            assert residual.mean == pytest.approx(np.sqrt((np.asarray(mean) ** 2).mean()), rel=1e-12)
+            assert residual.variance == pytest.approx(np.asarray(variance).mean() - 1, rel=1e-9, abs=1e-12)
         if teacher.summary_dim is None:
             assert stats.dispersion is None
         else:
@@ -126,19 +126,21 @@ def test_residuals_and_dispersion_are_what_stats_stored(facts: CacheFacts, small
 def test_the_text_of_view_sets_says_the_json_s_numbers(facts: CacheFacts, text: list[str]) -> None:
     written = json.loads(json.dumps(asdict(facts)))
     lines = {line.split()[0]: line for line in text[3:5]}
-    for one in written["view_sets"]:
-        details = [[f"{each['committed']}/{each['shards']},", *sized(each["bytes"]).split()] for each in one["details"]]
+    for view_set in written["view_sets"]:
+        details = [
+            [f"{each['committed']}/{each['shards']},", *sized(each["bytes"]).split()] for each in view_set["details"]
+        ]
         assert len(details) == 2
-        assert lines[one["name"]].split() == [
-            one["name"],
-            str(one["side"]),
+        assert lines[view_set["name"]].split() == [
+            view_set["name"],
+            str(view_set["side"]),
             "px",
-            str(one["drawn"]),
-            str(one["cut"]),
-            str(one["rejected"]),
-            str(one["rows_per_shard"]),
-            f"{one['committed']}/{one['shards']}",
-            *sized(one["bytes"]).split(),
+            str(view_set["drawn"]),
+            str(view_set["cut"]),
+            str(view_set["rejected"]),
+            str(view_set["rows_per_shard"]),
+            f"{view_set['committed']}/{view_set['shards']}",
+            *sized(view_set["bytes"]).split(),
             *details[0],
             *details[1],
         ]
@@ -156,15 +158,15 @@ def test_the_text_of_a_teacher_says_the_json_s_facts(facts: CacheFacts, text: li
         f"  PHI-S    φ = {written['phi_s']['scale']:.4g}, fitted on {written['phi_s']['tokens']:,} tokens",
         f"  stats    16 views, dispersion of summaries {written['stats']['dispersion']:.4g} rad²",
     ]
-    for row, one, residual in zip(
+    for row, features, residual in zip(
         text[start + 8 : start + 10], written["sets"], written["stats"]["residuals"], strict=False
     ):
         assert row.split() == [
-            one["view_set"],
-            *f"{one['tokens']} × {one['tokens']}".split(),
-            str(one["views"]),
-            f"{one['committed']}/{one['shards']}",
-            *sized(one["bytes"]).split(),
+            features["view_set"],
+            *f"{features['tokens']} × {features['tokens']}".split(),
+            str(features["views"]),
+            f"{features['committed']}/{features['shards']}",
+            *sized(features["bytes"]).split(),
             f"{residual['tokens']:,}",
             f"{residual['mean']:.4f}",
             f"{residual['variance']:+.4f}",
@@ -192,7 +194,7 @@ def test_json_and_text_come_from_the_same_facts(
 
 
 def test_teachers_of_the_recipe_that_were_not_started_are_unfinished(facts: CacheFacts, text: list[str]) -> None:
-    assert {(one.unit, one.done) for one in facts.unfinished} == {
+    assert {(left.unit, left.done) for left in facts.unfinished} == {
         (unit, 0)
         for view_set in SETS
         for unit in (
@@ -202,7 +204,7 @@ def test_teachers_of_the_recipe_that_were_not_started_are_unfinished(facts: Cach
         )
     }
     extract = f"make extract RECIPE=demo CACHE={facts.cache} TEACHER=sam3"
-    assert {one.command for one in facts.unfinished if "sam3" in one.unit} == {extract}
+    assert {left.command for left in facts.unfinished if "sam3" in left.unit} == {extract}
     assert any(line.split()[:2] == ["teachers/sam3/low-192", "0/2"] and line.endswith(extract) for line in text)
 
 
@@ -211,16 +213,16 @@ def test_lost_records_are_unfinished_units_with_the_commands_that_finish_them(co
     for unit in ("views/low-192", "teachers/dinov3/low-192", "views/low-192/detail/quarter-mean-fixed", seen):
         (copied / f"tables/shards/{unit}/00001.parquet").unlink()
     facts = inspect_cache(opened(copied))
-    left = {one.unit: one for one in facts.unfinished if one.done}
+    left = {entry.unit: entry for entry in facts.unfinished if entry.done}
     recipe = f"RECIPE=demo CACHE={copied}"
     own = f"make extract {recipe} TEACHER=<module:Class of quarter-mean-fixed>"
-    assert {unit: (one.done, one.of, one.command) for unit, one in left.items()} == {
+    assert {unit: (entry.done, entry.of, entry.command) for unit, entry in left.items()} == {
         "views/low-192": (1, 2, f"make views {recipe} DATA=…"),
         "views/low-192/detail/quarter-mean-fixed": (1, 2, f"{own} DATA=…"),
         seen: (1, 2, own),
         "teachers/dinov3/low-192": (1, 2, f"make extract {recipe} TEACHER=dinov3"),
     }
-    [low] = [one for one in facts.view_sets if one.name == "low-192"]
+    [low] = [view_set for view_set in facts.view_sets if view_set.name == "low-192"]
     assert (low.committed, low.shards, low.cut) == (1, 2, 8)
 
 
@@ -229,7 +231,7 @@ def test_features_that_were_not_measured_say_so_and_name_the_command(copied: Pat
     facts = inspect_cache(opened(copied))
     assert facts.teachers[0].stats is None
     assert "  stats    not measured" in list(cache_lines(facts))
-    [waiting] = [one for one in facts.unfinished if one.unit.endswith("/stats")]
+    [waiting] = [left for left in facts.unfinished if left.unit.endswith("/stats")]
     assert (waiting.unit, waiting.done, waiting.of) == ("teachers/dinov3/stats", 0, 1)
     assert waiting.command == f"make stats CACHE={copied} TEACHER=dinov3"
 
@@ -243,7 +245,7 @@ def test_statistics_of_other_features_say_so(rewritten: Rewrite) -> None:
 
     facts = inspect_cache(opened(rewritten("features.zarr/teachers/dinov3/stats/zarr.json", age)))
     assert any("16 views OF OTHER FEATURES THAN THESE, dispersion" in line for line in cache_lines(facts))
-    assert "teachers/dinov3/stats" in [one.unit for one in facts.unfinished]
+    assert "teachers/dinov3/stats" in [left.unit for left in facts.unfinished]
 
 
 @pytest.mark.parametrize(
@@ -291,7 +293,7 @@ def test_a_view_s_facts_are_its_rows_and_numpy_s_numbers(small_run: Any) -> None
     for teacher in TEACHERS:
         placements = small_run.cache / f"tables/placements/{teacher}/low-192/00001.parquet"
         assert found.placements[teacher] == pq.read_table(placements).to_pylist()[1]
-    assert [one.array for one in found.arrays] == [
+    assert [array.array for array in found.arrays] == [
         "views/low-192/pixels",
         "views/low-192/detail/quarter-mean-fixed",
         "teachers/dinov3/low-192/spatial",
@@ -300,11 +302,11 @@ def test_a_view_s_facts_are_its_rows_and_numpy_s_numbers(small_run: Any) -> None
         "teachers/quarter-mean-fixed/low-192/spatial",
         "teachers/quarter-mean-fixed/low-192/summary",
     ]
-    for one in found.arrays:
-        entry = np.asarray(features[one.array][9])
-        assert (one.dtype, one.shape) == (str(entry.dtype), entry.shape)
+    for array in found.arrays:
+        entry = np.asarray(features[array.array][9])
+        assert (array.dtype, array.shape) == (str(entry.dtype), entry.shape)
         expected = [float(entry.min()), float(entry.max()), entry.mean(dtype=float), entry.std(dtype=float)]
-        assert [one.min, one.max, one.mean, one.std] == pytest.approx(expected, rel=1e-9)
+        assert [array.min, array.max, array.mean, array.std] == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_view_s_text_says_its_json_s_facts(small_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,10 +319,10 @@ def test_a_view_s_text_says_its_json_s_facts(small_run: Any, capsys: pytest.Capt
     columns = dict(line.split(maxsplit=1) for line in lines[2:14])
     assert columns == {name: str(value) for name, value in written["view"].items()}
     said = {line.split()[0]: line.split()[1:] for line in lines if line}
-    for one in written["arrays"]:
-        shape = " × ".join(map(str, one["shape"])).split()
-        numbers = [f"{one[name]:.5g}" for name in ("min", "max", "mean", "std")]
-        assert said[one["array"]] == [one["dtype"], *shape, *numbers]
+    for array in written["arrays"]:
+        shape = " × ".join(map(str, array["shape"])).split()
+        numbers = [f"{array[name]:.5g}" for name in ("min", "max", "mean", "std")]
+        assert said[array["array"]] == [array["dtype"], *shape, *numbers]
     for teacher, placement in written["placements"].items():
         assert said[teacher] == [str(value) for value in placement.values() if value is not None]
 
@@ -351,7 +353,7 @@ def test_a_view_shows_only_what_is_committed_of_it(copied: Path) -> None:
     (copied / "tables/shards/teachers/dinov3/low-192/00001.parquet").unlink()
     found = view_facts(opened(copied), "low-192/9")
     assert sorted(found.placements) == ["quarter-mean-canvas", "quarter-mean-fixed"]
-    assert not any("dinov3" in one.array for one in found.arrays)
+    assert not any("dinov3" in array.array for array in found.arrays)
 
 
 def test_rejected_views_are_counted_and_their_slots_hold_no_view(small_run: Any, tmp_path: Path) -> None:
@@ -361,9 +363,9 @@ def test_rejected_views_are_counted_and_their_slots_hold_no_view(small_run: Any,
     cache, run = opened(tmp_path / "cache"), RunConfig(executor="local", max_rejected=1.0)
     make_views(cache, replace(small_run.recipe, teachers=()), [], str(data), run, str)
     facts = inspect_cache(cache)
-    assert sum(one.rejected for one in facts.view_sets) == 2
-    assert sum(one.cut for one in facts.view_sets) == 14
-    [first, *_] = (one for one in facts.view_sets if one.rejected)
+    assert sum(view_set.rejected for view_set in facts.view_sets) == 2
+    assert sum(view_set.cut for view_set in facts.view_sets) == 14
+    [first, *_] = (view_set for view_set in facts.view_sets if view_set.rejected)
     empty = next(row for row in range(first.drawn) if not filled(tmp_path / "cache/tables/views" / first.name, row))
     with pytest.raises(MissingError, match="this row slot has no view: some views of its shard were rejected"):
         view_facts(cache, f"{first.name}/{empty}")

@@ -156,7 +156,7 @@ def test_windows_are_drawn_where_extract_recorded_them(small_run: Any) -> None:
         rows = views.table.to_pylist()[:3]
         for position, (row, canvas, picture) in enumerate(zip(rows, views.canvases(3), pictures, strict=True)):
             places = [table.to_pylist()[position] for table in recorded]
-            offsets = [Offset(row=one["offset_row"], col=one["offset_col"]) for one in places]
+            offsets = [Offset(row=place["offset_row"], col=place["offset_col"]) for place in places]
             student = draw_offset(views.geometry, UNIFORM, (drawing.seed, row["image"], row["draw"], STUDENT))
             expected = with_windows(Image.fromarray(canvas), views.geometry, [*offsets, student])
             assert picture.label == f"{views.view_set.name} row {row['row']}"
@@ -166,16 +166,16 @@ def test_windows_are_drawn_where_extract_recorded_them(small_run: Any) -> None:
 def test_the_mosaic_on_the_sheet_is_the_first_that_the_teacher_is_shown(small_run: Any) -> None:
     cache, drawing = opened(small_run.cache), drawing_of(small_run)
     spec = drawing.specs[-1]
-    [views] = [one for one in shown_views(cache) if one.view_set.name == "low-192"]
+    [views] = [shown for shown in shown_views(cache) if shown.view_set.name == "low-192"]
     commits = cache.records("teachers/quarter-mean-canvas/low-192", cache.teacher_manifest(spec.name).digest)  # type: ignore[union-attr]
     placements = [
         Placement(
-            row=one["row"],
-            offset=Offset(row=one["offset_row"], col=one["offset_col"]),
-            mosaic=one["mosaic"],
-            cell=one["cell"],
+            row=placement["row"],
+            offset=Offset(row=placement["offset_row"], col=placement["offset_col"]),
+            mosaic=placement["mosaic"],
+            cell=placement["cell"],
         )
-        for one in cache.placements(views.view_set, spec.name, commits).to_pylist()[:4]
+        for placement in cache.placements(views.view_set, spec.name, commits).to_pylist()[:4]
     ]
     layout = MosaicLayout(canvas_tokens=24, window_tokens=12)
     mosaic = mosaic_pixels(views.canvases(4), views.geometry, spec, layout, placements)
@@ -252,4 +252,4 @@ def test_a_sheet_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(StorageError, match="taken: cannot be written: Is a directory"):
         write_sheet(Image.new("RGB", (3, 3)), tmp_path / "taken")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["sheet.png", "taken"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sheet.png", "taken"]

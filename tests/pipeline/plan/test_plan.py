@@ -56,7 +56,7 @@ def planned(small_run: Any) -> Plan:
 
 
 def of(plan: Plan, name: str) -> TeacherPlan:
-    return next(one for one in plan.teachers if one.choice.name == name)
+    return next(teacher for teacher in plan.teachers if teacher.choice.name == name)
 
 
 def array_sizes(cache: Path, unit: Unit) -> list[int]:
@@ -193,7 +193,7 @@ def test_a_recipe_of_one_partition_gives_it_everything() -> None:
 def test_the_tables_are_aligned_and_say_each_number_once(planned: Plan) -> None:
     teachers = Recipe(name="demo", views=planned.recipe.views, teachers=planned.recipe.teachers[:1])
     lines = plan_lines(plan_run(teachers, planned.views), tflops=250.0)
-    low, high = (planned.views.shapes[ViewSet(partition=one, resolution=side)].grid for one, side in SETS)
+    low, high = (planned.views.shapes[ViewSet(partition=partition, resolution=side)].grid for partition, side in SETS)
     assert [line.split() for line in lines[1:4]] == [
         # shards of less than 16 MiB are one PUT each, like any object
         [
@@ -219,7 +219,7 @@ def pixels(grid: Any, side: int) -> int:
 
 
 def test_gpu_hours_are_the_cost_at_the_stated_rate(planned: Plan) -> None:
-    tflop = sum(one.tflop for one in planned.teachers)
+    tflop = sum(teacher.tflop for teacher in planned.teachers)
     [line] = [line for line in plan_lines(planned, tflops=2e-9) if line.startswith("teachers: ")]
     assert line == f"teachers: {tflop:,.4g} TFLOP, {tflop / 2e-9 / 3600:,.3g} GPU hours at a stated 2e-09 TFLOP/s"
 
@@ -260,9 +260,9 @@ def test_what_is_there_already_need_not_fit_again(planned: Plan, copied: Path, t
     space = space_for(Store(uri=str(copied)), units)
     assert space is not None
     assert (space.needed, space.present) == (0, total_bytes(units))
-    one = copied / "features.zarr/views/low-192/pixels/c/0/0/0/0"
-    size = one.stat().st_size
-    one.unlink()
+    shard = copied / "features.zarr/views/low-192/pixels/c/0/0/0/0"
+    size = shard.stat().st_size
+    shard.unlink()
     space = space_for(Store(uri=str(copied)), units)
     assert space is not None
     assert (space.needed, space.present) == (size, total_bytes(units) - size)
@@ -324,7 +324,9 @@ def test_a_teacher_without_a_hadamard_matrix_is_refused_before_it_runs(
 def test_too_few_tokens_for_phi_s_are_said_before_the_teacher_runs(planned: Plan) -> None:
     recipe = replace(planned.recipe, calibration=CalibrationConfig(tokens_per_channel=100_000))
     [problem] = plan_teacher(recipe.teachers[0], recipe, planned.views).refusals
-    tokens = sum(count * {192: 144, 256: 256}[one.resolution] for one, (count,) in planned.views.training.items())
+    tokens = sum(
+        count * {192: 144, 256: 256}[view_set.resolution] for view_set, (count,) in planned.views.training.items()
+    )
     assert str(problem) == (
         f"dinov3, PHI-S: training views: {tokens} tokens for 96 channels, fewer than 100000 for each "
         "(add images or draws, or accept a rougher fit with --calibration.tokens-per-channel)"
@@ -375,7 +377,9 @@ def test_blocks_cost_bytes_and_no_forward(small_run: Any) -> None:
         for name in ("dinov3", "dinov3-block0")
         for partition, side in reversed(SETS)
     ]
-    summaries = sum(one.shape[0] for unit in alone.features["float16"] for one in unit.arrays if len(one.shape) == 2)
+    summaries = sum(
+        array.shape[0] for unit in alone.features["float16"] for array in unit.arrays if len(array.shape) == 2
+    )
     assert summaries > 0
     assert alone.bytes("float16") < both.bytes("float16") < 2 * alone.bytes("float16")
 
@@ -383,7 +387,7 @@ def test_blocks_cost_bytes_and_no_forward(small_run: Any) -> None:
 def test_a_block_that_the_model_has_not_is_told_by_the_plan(small_run: Any) -> None:
     views = expected_views(100, small_run.recipe.views)
     plan = plan_teacher(replace(small_run.recipe.teacher("dinov3"), layers=(2,)), small_run.recipe, views)
-    assert [str(one) for one in plan.refusals] == [
+    assert [str(problem) for problem in plan.refusals] == [
         "dinov3: layers: there is no block 2 (blocks are 0 to 1)",
     ]
     assert plan.forwards == 0

@@ -95,12 +95,14 @@ def test_inputs_by_side_are_all_forwards_and_cost_what_the_plan_says(planned: Pl
 
 def test_a_plan_is_by_what_was_measured(planned: Plan) -> None:
     speeds = {
-        one.choice.name: TeacherSpeed(device=GPU, seconds=dict.fromkeys(one.inputs, 3600.0), written=1000, writing=1.0)
-        for one in planned.teachers
+        teacher.choice.name: TeacherSpeed(
+            device=GPU, seconds=dict.fromkeys(teacher.inputs, 3600.0), written=1000, writing=1.0
+        )
+        for teacher in planned.teachers
     }
     assert (processor_of(speeds), processor_of({})) == ("GPU", "GPU")
     lines = plan_lines(planned, 300.0, speeds)
-    inputs = {one.choice.name: sum(one.inputs.values()) for one in planned.teachers}
+    inputs = {teacher.choice.name: sum(teacher.inputs.values()) for teacher in planned.teachers}
     row = next(line.split() for line in lines if line.startswith("dinov3"))
     assert float(row[-1].replace(",", "")) == pytest.approx(inputs["dinov3"], rel=0.01)
     assert any(re.match(r"sam3 +NVIDIA H200 +\d+ px +\d+ +3.6e\+06 ", line) for line in lines)

@@ -168,7 +168,7 @@ def test_what_a_killed_run_claimed_is_shown_as_ended_and_cleared(
     [writer] = json.loads(capsys.readouterr().out)["writers"]
     assert (writer["lease"], writer["work"], writer["process"], writer["ended"]) == ("views", "views", child, True)
     assert main(["inspect", "--cache", place]) == 0
-    assert capsys.readouterr().out.endswith("\nviews: views has ended before it was done; the next run goes on\n")
+    assert capsys.readouterr().out.endswith("\nviews: views ended before it had finished; the next run continues it\n")
     [left] = [f"leases/{name}" for name in os.listdir(alone.where / "leases") if name.endswith(".claim")]
     assert main(["gc", "--cache", place]) == 0
     assert f"gc: {left}, of a run that has ended, can be deleted too\n" in capsys.readouterr().out
