@@ -573,3 +573,15 @@ def test_the_contract_loads_no_heavy_library_through_anything_it_imports() -> No
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+def test_the_page_of_the_architecture_names_every_room_and_only_modules_that_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {
+        path.parent.relative_to(ROOT).as_posix() for package in OURS for path in (ROOT / package).glob("*/__init__.py")
+    }
+    assert set(re.findall(r"^\| `([a-z_/]+)/` \|", page, re.MULTILINE)) == rooms | set(FLAT)
+    modules = set(re.findall(r"(?:[a-z_0-9]+/)+[a-z_0-9]+\.py", page)) - {"tests/test_architecture.py"}
+    tops = ("", *(f"{package}/" for package in OURS))
+    assert modules
+    assert not [path for path in modules if not any((ROOT / f"{top}{path}").exists() for top in tops)]
