@@ -87,7 +87,7 @@ check: $(INSTALLED) ## run the linters and the type checker
 	$(BIN)/mypy
 
 docs: $(INSTALLED) ## the pages of docs/ and the API reference, as a site in build/site
-	$(BIN)/properdocs build --clean --strict --quiet
+	$(BIN)/properdocs build --clean --strict
 
 $(OUT)/photographs: | $(INSTALLED)
 	@$(PIPELINE) photographs --data "$@"
