@@ -73,6 +73,7 @@ def python() -> Path:
 def run(python: Path, *arguments: str) -> str:
     """Run that Python in the folder of the project, and return what it prints."""
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "PYTHON"))}
+    alone["PYTHONPATH"] = str(ROOT)  # the project itself is not installed there: clones share the environment
     ended = subprocess.run([python, *arguments], cwd=ROOT, env=alone, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{ended.stdout[-20_000:]}\n{ended.stderr[-20_000:]}"
     return ended.stdout
