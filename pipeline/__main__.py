@@ -22,7 +22,7 @@ def plan(arguments: Sequence[str]) -> None:
 
 
 def views(arguments: Sequence[str]) -> None:
-    """Cut the views that a recipe's teachers need."""
+    """Cut the views of a recipe that are missing, and the details that its unfinished teachers need."""
     from pipeline.views.options import views_options
 
     options, recipe = views_options(arguments)
