@@ -4,7 +4,7 @@
 (`open_source`, `ViewDataset`), the student (`Student`, `DistilledModel`), its heads (`AdaptorHead`, `TokenHead`), the
 map from student tokens to teacher tokens (`TokenMap`, `TokenMaps`), the losses, and `load` for a finished student:
 
-    source = open_source(Cache(store=Store(uri="out/demo/cache")))      # both from storage_schemas
+    source = open_source(Cache.open("out/demo/cache"))                 # `Cache` is from storage_schemas
     loader = DataLoader(ViewDataset(source, "low-128"), batch_size=8, shuffle=True, collate_fn=collate_views)
     token_maps = TokenMaps(source, {128: 8, 192: 12})                  # the student's tokens per side of a window
     for batch in loader:

@@ -3,196 +3,59 @@
 import pickle
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from small_cache import SmallCache, spec_of, split_of
 
 from storage_schemas.cache import Cache
+from storage_schemas.cached_views import Units
 from storage_schemas.commits import record_path
 from storage_schemas.format import layout
-from storage_schemas.format.encodings import INT8_STEP, as_stored
+from storage_schemas.format.encodings import INT8_STEP
 from storage_schemas.format.errors import AbstractStillhouseError, ContractError, CorruptionError, MissingError
-from storage_schemas.format.geometry import CanvasGeometry
-from storage_schemas.format.layout import ShardGrid
-from storage_schemas.format.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
-from storage_schemas.format.phi_s import PhiS, phi_s_digest, to_stored
-from storage_schemas.format.shard_format import ArraySpec, StoredType
-from storage_schemas.format.tables import PLACEMENTS, VIEWS
+from storage_schemas.format.manifest import TeacherManifest
+from storage_schemas.format.phi_s import to_stored
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.publish import publish_group
 from storage_schemas.objects.store import Store
-from storage_schemas.shard_writer import ShardKey, array_record, commit, create_array, open_shard, write_table_part
-from storage_schemas.small_arrays import write_small_arrays
 
 LOW = ViewSet(partition="low", resolution=32)
 HIGH = ViewSet(partition="high", resolution=64)
-SLOTS = 4
 REJECTED = 3
 """The row slot of `low-32`, the last of its first shard, that a rejected view left empty."""
-GEOMETRY = CanvasGeometry(resolution=32, patch=16, margin=1)
-MANIFEST = ViewsManifest(
-    identity={"recipe": "small"},
-    sets={
-        LOW: ViewSetManifest(grid=ShardGrid(counts=(7,), rows_per_shard=SLOTS), geometry=GEOMETRY),
-        HIGH: ViewSetManifest(
-            grid=ShardGrid(counts=(3,), rows_per_shard=SLOTS), geometry=replace(GEOMETRY, resolution=64)
-        ),
-    },
-)
-SPEC = TeacherSpec(
-    name="any",
-    model="tiny",
-    dim=4,
-    summary_dim=3,
-    patch=16,
-    size_rule="any",
-    native=32,
-    mean=(0.5, 0.5, 0.5),
-    std=(1.0, 1.0, 1.0),
-)
-PLAIN = replace(SPEC, name="plain", summary_dim=None)
+SPEC = spec_of("any", dim=4, summary_dim=3)
+PLAIN = spec_of("plain", dim=4, summary_dim=None)
 """A teacher without a summary, stored in `int8`, that has seen `low-32` alone."""
-PHI_S = PhiS(mean=np.arange(4.0), rotation=np.linalg.qr(np.random.default_rng(9).normal(size=(4, 4)))[0], scale=2.5)
-
-
-def seeded(kind: int, view_set: ViewSet, row: int) -> np.random.Generator:
-    """Return the randomness of one thing of one view."""
-    return np.random.default_rng([kind, view_set.resolution, row])
-
-
-def canvas(view_set: ViewSet, row: int) -> np.ndarray:
-    """Return the canvas of a view."""
-    side = MANIFEST.sets[view_set].geometry.side
-    return seeded(0, view_set, row).integers(0, 256, (side, side, 3), dtype=np.uint8)
-
-
-def raw_tokens(view_set: ViewSet, row: int) -> np.ndarray:
-    """Return what a teacher said of a view, in its own units."""
-    side = view_set.resolution // 16
-    return seeded(1, view_set, row).normal(3, 2, (side, side, 4)).astype(np.float32)
-
-
-def summary(view_set: ViewSet, row: int) -> np.ndarray:
-    """Return a teacher's summary of a view."""
-    return seeded(2, view_set, row).normal(size=3).astype(np.float32)
-
-
-def offset(view_set: ViewSet, row: int) -> list[int]:
-    """Return where a teacher's window starts."""
-    return seeded(3, view_set, row).integers(0, 2, 2).tolist()
-
-
-def split(row: int) -> str:
-    """Return the split of a view."""
-    return "heldout" if row % 3 == 0 else "train"
-
-
-def filled(view_set: ViewSet, shard: int) -> list[int]:
-    """Return the rows of a shard that hold a view."""
-    return [row for row in MANIFEST.sets[view_set].grid.slots(shard) if (view_set, row) != (LOW, REJECTED)]
-
-
-class Writer:
-    """Writes shards of the small cache."""
-
-    def __init__(self, folder: Path) -> None:
-        self.store = Store(uri=str(folder))
-        publish_group(self.store, "", {"format": 1, "recipe": "small"})
-        publish_group(self.store, "views", MANIFEST.attributes())
-
-    def shard(
-        self, key: ShardKey, entries: dict[str, tuple[StoredType, list[np.ndarray]]], rows: int, table: tuple[str, Any]
-    ) -> None:
-        """Write one shard of arrays and of a table, and commit it."""
-        records = []
-        for path, (dtype, values) in entries.items():
-            spec = ArraySpec(path=path, shape=(rows, *values[0].shape), dtype=dtype, rows_per_shard=SLOTS)
-            create_array(self.store, spec)
-            with open_shard(self.store, spec, key.shard) as writer:
-                writer.append_all(values)
-            records.append(array_record(writer, key))
-        records.append(write_table_part(self.store, *table, key.shard * SLOTS, key))
-        commit(self.store, key, records)
-
-    def views(self, view_set: ViewSet, shard: int) -> None:
-        """Write canvases."""
-        rows = filled(view_set, shard)
-        more = {"draw": 0, "sha256": "0" * 64, "flip": False, "image_height": 1, "image_width": 1}
-        more |= dict.fromkeys(("left", "top", "width", "height"), 0.0)
-        table = pa.Table.from_pylist(
-            [more | {"row": row, "image": f"{row}.jpg", "split": split(row)} for row in rows], VIEWS
-        )
-        self.shard(
-            ShardKey(unit=layout.views_unit(view_set), shard=shard, identity=MANIFEST.digest),
-            {layout.pixels_array(view_set): ("uint8", [canvas(view_set, row) for row in rows])},
-            MANIFEST.sets[view_set].grid.rows,
-            (layout.table_part("views", view_set.name, shard), table),
-        )
-
-    def teacher(self, spec: TeacherSpec) -> TeacherManifest:
-        """Write what a teacher's group says, and its PHI-S."""
-        tokens = {view_set: view_set.resolution // 16 for view_set in MANIFEST.sets}
-        manifest = TeacherManifest(spec=spec, identity={"of": spec.name}, tokens=tokens)
-        group = f"teachers/{spec.name}"
-        publish_group(self.store, group, manifest.attributes())
-        arrays = {"mean": PHI_S.mean, "rotation": PHI_S.rotation, "scale": np.array(PHI_S.scale)}
-        write_small_arrays(self.store, f"{group}/phi_s", arrays)
-        publish_group(self.store, f"{group}/phi_s", {"sha256": phi_s_digest(PHI_S)})
-        return manifest
-
-    def features(self, manifest: TeacherManifest, view_set: ViewSet, shard: int) -> None:
-        """Write a teacher's features."""
-        rows, name = filled(view_set, shard), manifest.spec.name
-        dtype = "int8" if name == PLAIN.name else "float16"
-        stored = [as_stored(to_stored(PHI_S, raw_tokens(view_set, row)), dtype) for row in rows]
-        entries = {layout.spatial_array(view_set, name): (dtype, stored)}
-        if manifest.spec.summary_dim is not None:
-            summaries = [summary(view_set, row) for row in rows]
-            entries[layout.summary_array(view_set, name)] = ("float32", summaries)
-        places = [(row, *offset(view_set, row)) for row in rows]
-        placed = [{"row": row, "offset_row": top, "offset_col": left} for row, top, left in places]
-        self.shard(
-            ShardKey(unit=layout.features_unit(view_set, name), shard=shard, identity=manifest.digest),
-            entries,
-            MANIFEST.sets[view_set].grid.rows,
-            (
-                layout.table_part("placements", f"{name}/{view_set.name}", shard),
-                pa.Table.from_pylist([{"mosaic": None, "cell": None} | place for place in placed], PLACEMENTS),
-            ),
-        )
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a cache of two sets and two teachers. Tests only read it."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> SmallCache:
+    """A cache of two sets and two teachers. Tests only read it."""
+    counts, encodings = {"low-32": 7, "high-64": 3}, {PLAIN.name: "int8"}
     folder = tmp_path_factory.mktemp("cache")
-    writer = Writer(folder)
-    shards = [(view_set, shard) for view_set, shape in MANIFEST.sets.items() for shard in range(shape.grid.shards)]
-    for view_set, shard in shards:
-        writer.views(view_set, shard)
-    of_any, of_plain = writer.teacher(SPEC), writer.teacher(PLAIN)
-    for view_set, shard in shards:
-        writer.features(of_any, view_set, shard)
+    made = SmallCache(folder, counts, rejected=[("low-32", REJECTED)], encodings=encodings)  # type: ignore[arg-type]
+    of_any, of_plain = made.write_teacher(SPEC), made.write_teacher(PLAIN)
+    for view_set, shard in made.shards:
+        made.write_views(view_set, shard)
+        made.write_features(of_any, view_set, shard)
         if view_set == LOW:
-            writer.features(of_plain, view_set, shard)
-    return folder
+            made.write_features(of_plain, view_set, shard)
+    return made
 
 
 @pytest.fixture
-def cache(made: Path) -> Cache:
+def cache(made: SmallCache) -> Cache:
     """The cache."""
-    return Cache.open(str(made))
+    return Cache.open(made.store.uri)
 
 
 @pytest.fixture
-def copied(made: Path, tmp_path: Path) -> Path:
+def copied(made: SmallCache, tmp_path: Path) -> Path:
     """A copy of the cache's folder, to be changed."""
-    return Path(shutil.copytree(made, tmp_path / "copy"))
+    return Path(shutil.copytree(made.store.uri, tmp_path / "copy"))
 
 
 def refusal_of(call: Callable[[], object], kind: type[AbstractStillhouseError] = AbstractStillhouseError) -> str:
@@ -227,37 +90,41 @@ def test_a_place_without_a_cache_is_refused_when_it_is_opened(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("row", [0, 2, 4, 6])
-def test_a_view_comes_with_its_canvas_and_where_it_is_from(cache: Cache, row: int) -> None:
+def test_a_view_comes_with_its_canvas_and_where_it_is_from(made: SmallCache, cache: Cache, row: int) -> None:
     view = cache.view("low-32", row)
-    np.testing.assert_array_equal(view.pixels, canvas(LOW, row))
-    assert (view.view_set, view.row, view.image, view.split) == (LOW, row, f"{row}.jpg", split(row))
-    assert view.geometry == GEOMETRY
+    np.testing.assert_array_equal(view.pixels, made.canvas(LOW, row))
+    assert (view.view_set, view.row, view.image, view.split) == (LOW, row, f"{row}.jpg", split_of(row))
+    assert view.geometry == made.manifest.sets[LOW].geometry
     assert list(view.teachers) == ["any", "plain"]
 
 
+@pytest.mark.parametrize(("spec", "rounding"), [(SPEC, None), (PLAIN, INT8_STEP / 2)])
 @pytest.mark.parametrize("row", [0, 2, 4, 6])
-def test_raw_features_are_what_the_teacher_gave_within_the_rounding_of_what_is_stored(cache: Cache, row: int) -> None:
-    view, given = cache.view("low-32", row, units="raw"), raw_tokens(LOW, row)
-    largest = np.abs(to_stored(PHI_S, given)).max()
-    for name, rounding in (("any", largest * 2.0**-11), ("plain", INT8_STEP / 2)):
-        seen = view.teachers[name]
-        assert seen.spatial.dtype == np.float32
-        # an orthogonal map moves an error of `rounding` in each of 4 channels by no more than twice that, times φ
-        np.testing.assert_allclose(seen.spatial, given, rtol=0, atol=2 * rounding * PHI_S.scale + 1e-5)
-        assert seen.offset.tolist() == offset(LOW, row)
+def test_raw_features_are_what_the_teacher_gave_within_the_rounding_of_what_is_stored(
+    made: SmallCache, cache: Cache, spec: TeacherSpec, rounding: float | None, row: int
+) -> None:
+    given, phi_s = made.raw(spec, LOW, row), made.phi_s(spec)
+    seen = cache.view("low-32", row, units="raw").teachers[spec.name]
+    assert seen.spatial.dtype == np.float32
+    step = rounding or np.abs(to_stored(phi_s, given)).max() * 2.0**-11  # half a unit in the last place of a float16
+    # an orthogonal map turns an error of one step in each of 4 channels into one of 2 steps at most; then comes φ
+    np.testing.assert_allclose(seen.spatial, given, rtol=0, atol=2 * step * phi_s.scale + 1e-5)
+    assert seen.offset.tolist() == made.offset(spec, LOW, row)
 
 
-def test_features_are_in_the_units_that_are_stored_unless_told(cache: Cache) -> None:
+def test_features_are_in_the_units_that_are_stored_unless_told(made: SmallCache, cache: Cache) -> None:
     seen = cache.view("high-64", 2).teachers["any"]
     assert seen.spatial.dtype == np.float32
-    np.testing.assert_allclose(seen.spatial, to_stored(PHI_S, raw_tokens(HIGH, 2)), atol=2e-3)
+    np.testing.assert_allclose(seen.spatial, to_stored(made.phi_s(SPEC), made.raw(SPEC, HIGH, 2)), atol=2e-3)
 
 
-def test_summaries_are_raw_in_either_units_and_none_where_a_teacher_has_none(cache: Cache) -> None:
-    for units in ("raw", "phi-s"):
-        view = cache.view("low-32", 4, units=units)
-        np.testing.assert_array_equal(view.teachers["any"].summary, summary(LOW, 4))
-        assert view.teachers["plain"].summary is None
+@pytest.mark.parametrize("units", ["raw", "phi-s"])
+def test_summaries_are_raw_in_either_units_and_none_where_a_teacher_has_none(
+    made: SmallCache, cache: Cache, units: Units
+) -> None:
+    view = cache.view("low-32", 4, units=units)
+    np.testing.assert_array_equal(view.teachers["any"].summary, made.summary(SPEC, LOW, 4))
+    assert view.teachers["plain"].summary is None
 
 
 def test_a_teacher_that_has_not_seen_the_set_is_left_out_unless_it_is_named(cache: Cache) -> None:
@@ -337,16 +204,12 @@ def test_a_shard_that_was_never_committed_is_not_read_though_its_bytes_are_there
 
 
 def test_features_of_other_views_are_refused(copied: Path) -> None:
-    publish_group(Store(uri=str(copied)), "teachers/any", replace_identity(SPEC).attributes())
+    others = TeacherManifest(spec=SPEC, identity={"of": "others"}, tokens={LOW: 2, HIGH: 4})
+    publish_group(Store(uri=str(copied)), "teachers/any", others.attributes())
     assert refusal_of(lambda: Cache.open(str(copied)).view("low-32", 0), ContractError) == (
         "commit log breaks the storage contract:\n"
         "  teachers/any/low-32: shards 0 were computed from something else than the group says"
     )
-
-
-def replace_identity(spec: TeacherSpec) -> TeacherManifest:
-    """Return a manifest of a teacher that computed its features from something else."""
-    return TeacherManifest(spec=spec, identity={"of": "others"}, tokens={LOW: 2, HIGH: 4})
 
 
 def test_a_damaged_chunk_is_refused(copied: Path) -> None:
@@ -373,7 +236,7 @@ def test_all_views_of_a_set_are_read_one_by_one_as_they_are_alone(cache: Cache) 
     views = cache.open_views("low-32", units="raw")
     assert views.rows().tolist() == [0, 1, 2, 4, 5, 6]
     assert (views.rows("train").tolist(), views.rows("heldout").tolist()) == ([1, 2, 4, 5], [0, 6])
-    assert views.geometry == GEOMETRY
+    assert views.geometry == views.read(0).geometry
     for row in views.rows()[::-1].tolist():
         view, alone = views.read(row), cache.view("low-32", row, units="raw")
         np.testing.assert_array_equal(view.pixels, alone.pixels)
@@ -390,10 +253,10 @@ def test_a_reader_may_be_sent_to_another_process(cache: Cache) -> None:
     np.testing.assert_array_equal(copy.read(5).teachers["any"].spatial, views.read(5).teachers["any"].spatial)
 
 
-def test_a_window_is_cut_at_its_offset(cache: Cache) -> None:
+def test_a_window_is_cut_at_its_offset(made: SmallCache, cache: Cache) -> None:
     view = cache.view("low-32", 1)
     at = np.array([1, 0])
-    np.testing.assert_array_equal(view.window(at), canvas(LOW, 1)[16:48, 0:32])
+    np.testing.assert_array_equal(view.window(at), made.canvas(LOW, 1)[16:48, 0:32])
     np.testing.assert_array_equal(view.window(at, channels_first=True), view.window(at).transpose(2, 0, 1))
     for outside in ([0, 2], [-1, 0]):
         said = refusal_of(lambda outside=outside: view.window(np.array(outside)), ContractError)
