@@ -31,9 +31,10 @@ from pipeline.verify.text import verdict_lines
 from pipeline.verify.verdict import Verdict
 from pipeline.verify.worker import ShardChecker
 from pipeline.views.stage import make_views
-from storage_schemas.cache import Cache, phi_s_digest
+from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit, record_path, to_table
 from storage_schemas.format.errors import ContractError, IdentityError, MissingError, SettingError
+from storage_schemas.format.phi_s import phi_s_digest
 from storage_schemas.format.seal import sealed, unsealed
 from storage_schemas.format.shard_format import ArraySpec, encode_chunk, encode_index, parse_array_metadata
 from storage_schemas.format.tables import PLACEMENTS, VIEWS, from_parquet, to_parquet
