@@ -99,7 +99,7 @@ class SmallCache:
     def offset(self, spec: TeacherSpec, view_set: ViewSet, row: int) -> list[int]:
         """Return where a teacher's window starts in the canvas (row, column; patches)."""
         margin = self.manifest.sets[view_set].geometry.margin
-        return _noise(f"{spec.name} offset", view_set, row).integers(0, margin + 1, 2).tolist()
+        return _noise(f"{spec.name} window", view_set, row).integers(0, margin + 1, 2).tolist()
 
     def phi_s(self, spec: TeacherSpec) -> PhiS:
         """Return a teacher's PHI-S map."""

@@ -158,12 +158,12 @@ def test_the_dataset_has_every_training_view_in_windows_that_lie_in_the_canvas(p
 def test_the_loss_is_the_mean_over_the_positions_that_both_windows_hold(page: PageRun) -> None:
     names, losses = page.names, []
     with torch.no_grad():
-        mapped = names["token_map"](names["student"], names["teacher"], names["shift"])
+        mapped = names["token_map"](names["predicted"], names["targets"], names["shift"])
         loss = trainer.spatial_mse(*mapped).item()
-    for student, teacher, shift in zip(names["student"], names["teacher"], names["shift"], strict=True):
+    for predicted, target, shift in zip(names["predicted"], names["targets"], names["shift"], strict=True):
         own = TokenAxis(start=0, span=8, tokens=8)
         rows, cols = (match_axis(own, TokenAxis(start=start, span=8, tokens=8)) for start in shift.tolist())
-        ours, theirs, common = match_tokens(student.detach().numpy(), teacher.numpy(), rows, cols)
+        ours, theirs, common = match_tokens(predicted.detach().numpy(), target.numpy(), rows, cols)
         losses.append(((ours - theirs) ** 2).mean(axis=2)[common].mean())
     assert loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert names["loss"].item() == pytest.approx(loss, rel=1e-6)
