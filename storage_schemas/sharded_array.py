@@ -218,9 +218,9 @@ class ShardedArray:
             raise CorruptionError("shard", [Problem(place=self._place(shard, row), found=found)])
         return offset, offset + length
 
-    def _require_committed(self, shard: int, row: int, stored: bytearray | memoryview) -> None:
+    def _require_committed(self, shard: int, row: int, stored: bytes | bytearray | memoryview) -> None:
         slot = CHECKSUM_BYTES * (row % self.spec.rows_per_shard)
-        if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != bytes(stored):
+        if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != stored:
             found = "is sound, but not the chunk that was committed here: another shard is in this place"
             raise CorruptionError("chunk", [Problem(place=self._place(shard, row), found=found)])
 
