@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from storage_schemas.format.stats import ChannelStats, TeacherStats
     from storage_schemas.format.teacher import TeacherSpec
     from storage_schemas.format.views import Split, ViewSet
-    from storage_schemas.objects.patience import Patience
+    from storage_schemas.objects.retry_policy import RetryPolicy
     from storage_schemas.objects.store import Store
     from storage_schemas.read_cache import ReadCache, open_read_cache
     from storage_schemas.sharded_array import ShardedArray
@@ -76,7 +76,7 @@ _NAMES = {
     "storage_schemas.format.stats": ("ChannelStats", "TeacherStats"),
     "storage_schemas.format.teacher": ("TeacherSpec",),
     "storage_schemas.format.views": ("Split", "ViewSet"),
-    "storage_schemas.objects.patience": ("Patience",),
+    "storage_schemas.objects.retry_policy": ("RetryPolicy",),
     "storage_schemas.objects.store": ("Store",),
     "storage_schemas.read_cache": ("ReadCache", "open_read_cache"),
     "storage_schemas.sharded_array": ("ShardedArray",),
@@ -97,10 +97,10 @@ __all__ = [
     "IdentityError",
     "MissingError",
     "Offset",
-    "Patience",
     "PhiS",
     "Problem",
     "ReadCache",
+    "RetryPolicy",
     "SettingError",
     "ShardedArray",
     "Split",

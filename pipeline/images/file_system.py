@@ -10,7 +10,7 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from storage_schemas.objects.file_systems import ask, file_system_of, read_spans
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 
 CONCURRENT_REQUESTS = 16
 """Images or archives that are requested from a store behind a network at the same time."""
@@ -26,7 +26,7 @@ class Source:
     """A file system that holds images."""
 
     filesystem: fsspec.AbstractFileSystem
-    patience: Patience
+    retries: RetryPolicy
     """How long it may fail, where it is behind a network."""
 
     @property
@@ -69,7 +69,7 @@ class Source:
         """Return the bytes of a file, or only those from `start` to `stop`."""
         if not self.is_networked:
             return bytes(self.filesystem.cat_file(path, start=start, end=stop))
-        [body] = read_spans(self.filesystem, [(path, start, stop)], [self.uri(path)], self.patience)
+        [body] = read_spans(self.filesystem, [(path, start, stop)], [self.uri(path)], self.retries)
         if isinstance(body, BaseException):
             raise body
         return body
@@ -82,13 +82,13 @@ class Source:
         return io.BufferedReader(_RangeReader(lambda start, stop: self.read(path, start, stop), size), BLOCK_BYTES)
 
     def _ask(self, method: str, path: str, **settings: bool) -> Any:
-        return ask(self.filesystem, method, path, self.uri(path), self.patience, **settings)
+        return ask(self.filesystem, method, path, self.uri(path), self.retries, **settings)
 
 
-def source_of(uri: str, patience: Patience, tries: int = 1) -> tuple[Source, str]:
+def source_of(uri: str, retries: RetryPolicy, tries: int = 1) -> tuple[Source, str]:
     """Return the file system of a URI, and the path in it; arguments and errors as for `file_system_of`."""
-    filesystem, path = file_system_of(uri, patience, tries)
-    return Source(filesystem=filesystem, patience=patience), path
+    filesystem, path = file_system_of(uri, retries, tries)
+    return Source(filesystem=filesystem, retries=retries), path
 
 
 @final

@@ -16,7 +16,7 @@ from pipeline.images.reader import LOCAL
 from pipeline.images.tar import list_members
 from pipeline.workers.prefetch import ahead
 from storage_schemas.format.errors import MissingError, Problem, SettingError, first_problems
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 
 SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -42,12 +42,12 @@ class SourceImage:
     """Where its bytes are: a locator, see `pipeline.images.reader`."""
 
 
-def list_images(data: str, patience: Patience | None = None) -> list[SourceImage]:
+def list_images(data: str, retries: RetryPolicy | None = None) -> list[SourceImage]:
     """List the images of DATA, sorted by key.
 
     Args:
         data: in any form, on any file system that fsspec can open.
-        patience: how long a store behind a network may fail; the default when None.
+        retries: how long a store behind a network may fail; the default when None.
 
     Raises:
         StorageError: a store behind a network failed for too long, or refuses.
@@ -58,7 +58,7 @@ def list_images(data: str, patience: Patience | None = None) -> list[SourceImage
     if not data:
         raise _no_data("--data", "is not given", FORMS)
     try:
-        source, root = source_of(data, patience or Patience(), LISTING_TRIES)
+        source, root = source_of(data, retries or RetryPolicy(), LISTING_TRIES)
     except (ValueError, ImportError) as error:
         raise SettingError("DATA", [Problem(place=data, found=str(error), fix=FORMS)]) from error
     listed = _list(source, root.rstrip("/"), data)
@@ -127,7 +127,7 @@ def _of_one_kind(source: Source, names: Sequence[str], root: str, data: str) -> 
     [kind] = kinds
 
     def listed(uri: str) -> list[tuple[str, str]]:
-        return list(ARCHIVES[kind](uri, is_image, source.patience))
+        return list(ARCHIVES[kind](uri, is_image, source.retries))
 
     archives, most = (uri for _, uri in uris), CONCURRENT_REQUESTS
     lists = ahead(listed, archives, depth=most, threads=most) if source.is_networked else map(listed, archives)
@@ -180,9 +180,9 @@ def _is_utf8(text: str) -> bool:
     return text.encode(errors="ignore").decode() == text
 
 
-ARCHIVES: Mapping[str, Callable[[str, Callable[[str], bool], Patience], KeyedLocators]] = {
+ARCHIVES: Mapping[str, Callable[[str, Callable[[str], bool], RetryPolicy], KeyedLocators]] = {
     ".tar": list_members,
     ".parquet": list_cells,
 }
-"""The function that lists the images of an archive, by its suffix: (URI, whether a name is that of an image, patience)
+"""The function that lists the images of an archive, by its suffix: (URI, whether a name is that of an image, retries)
 → (key, locator)."""

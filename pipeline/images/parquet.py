@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from pipeline.images.file_system import LISTING_TRIES, source_of
 from pipeline.images.reader import cell_locator
 from storage_schemas.format.errors import Problem, SettingError
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 
 IMAGE_COLUMNS = ("jpg", "jpeg", "png", "webp", "avif", "jp2", "image", "image.bytes", "bytes")
 """Columns that may hold image bytes. `image.bytes` is a field of a struct, as Hugging Face writes it."""
@@ -18,7 +18,7 @@ STATUS, SUCCESS = "status", "success"
 """img2dataset keeps a row for each image that it could not download; this column then holds another value."""
 
 
-def list_cells(uri: str, is_image: Callable[[str], bool], patience: Patience) -> Iterator[tuple[str, str]]:
+def list_cells(uri: str, is_image: Callable[[str], bool], retries: RetryPolicy) -> Iterator[tuple[str, str]]:
     """List the images of a Parquet file, without reading the image bytes.
 
     The key of a row is the value of its key column, or `<file name>/<row number>` (from 0) where it has none. If the
@@ -28,7 +28,7 @@ def list_cells(uri: str, is_image: Callable[[str], bool], patience: Patience) ->
     Args:
         uri: URI of the file.
         is_image: says whether a name is that of an image.
-        patience: how long a store behind a network may fail.
+        retries: how long a store behind a network may fail.
 
     Yields:
         (key, locator of the cell), for every row except those that img2dataset could not download.
@@ -36,7 +36,7 @@ def list_cells(uri: str, is_image: Callable[[str], bool], patience: Patience) ->
     Raises:
         SettingError: the file cannot be read, or does not have exactly one column of image bytes.
     """
-    source, path = source_of(uri, patience, LISTING_TRIES)
+    source, path = source_of(uri, retries, LISTING_TRIES)
     try:
         with source.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             kinds = dict(_leaves(parquet.schema_arrow))

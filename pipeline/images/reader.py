@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.images.file_system import CONCURRENT_REQUESTS, source_of
 from pipeline.workers.prefetch import ahead
 from storage_schemas.format.errors import MissingError, Problem, SettingError, StorageError
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 
 _RANGE = re.compile(r"(.*)#bytes=(\d+)-(\d+)", re.DOTALL)
 _CELL = re.compile(r"(.*)#group=(\d+)&row=(\d+)&column=([^#&]+)", re.DOTALL)
@@ -51,7 +51,7 @@ class ImageReader:
 
     cached_bytes: int = CACHED_BYTES
     """Most bytes of row groups to keep. The last row group is kept even if it is larger, until the next is read."""
-    patience: Patience = field(default_factory=Patience)
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
     """How long a store behind a network may fail."""
     _groups: OrderedDict[tuple[str, int, str], pa.ChunkedArray] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -112,7 +112,7 @@ class ImageReader:
         return body
 
     def _bytes(self, uri: str, start: int | None = None, stop: int | None = None) -> bytes:
-        source, path = source_of(uri, self.patience)
+        source, path = source_of(uri, self.retries)
         if source.is_networked:
             return source.read(path, start, stop)
         with self._lock:
@@ -128,7 +128,7 @@ class ImageReader:
         return self._groups[key]
 
     def _read_row_group(self, uri: str, group: int, column: str) -> pa.ChunkedArray:
-        source, path = source_of(uri, self.patience)
+        source, path = source_of(uri, self.retries)
         # without Arrow's threads: one that releases a Python file while the interpreter ends aborts the process
         with source.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             table = parquet.read_row_group(group, columns=[column], use_threads=False)

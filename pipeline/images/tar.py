@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from pipeline.images.file_system import LISTING_TRIES, source_of
 from pipeline.images.reader import range_locator
 from storage_schemas.format.errors import Problem, SettingError
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 
 
-def list_members(uri: str, is_image: Callable[[str], bool], patience: Patience) -> Iterator[tuple[str, str]]:
+def list_members(uri: str, is_image: Callable[[str], bool], retries: RetryPolicy) -> Iterator[tuple[str, str]]:
     """List the images of a tar, from its headers alone.
 
     Args:
         uri: URI of the archive, which must not be compressed: members are read in random order.
         is_image: says whether a name is that of an image.
-        patience: how long a store behind a network may fail.
+        retries: how long a store behind a network may fail.
 
     Yields:
         (name of the member, without a leading `./`; locator of its bytes).
@@ -24,7 +24,7 @@ def list_members(uri: str, is_image: Callable[[str], bool], patience: Patience) 
     Raises:
         SettingError: it is not a tar, is compressed or truncated, or an image in it is a link or a sparse file.
     """
-    source, path = source_of(uri, patience, LISTING_TRIES)
+    source, path = source_of(uri, retries, LISTING_TRIES)
     with source.open(path) as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as archive:

@@ -13,7 +13,7 @@ from storage_schemas.format.seal import sealed, unsealed
 
 EXPIRY = 120.0
 """A claim on an object store expires when its last heartbeat is so old (seconds). One request takes at most
-`Patience.outage` and one more answer, which is less: an owner that lives sends a heartbeat in time."""
+`RetryPolicy.outage` and one more answer, which is less: an owner that lives sends a heartbeat in time."""
 
 
 UNKNOWN = -1

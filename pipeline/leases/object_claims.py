@@ -68,7 +68,7 @@ def object_claim(store: Store, owner: Owner, timing: Timing) -> Iterator[tuple[s
         StorageError: the store fails, or does not list what was written.
     """
     name, ended, sent = claim_name(owner.lease), threading.Event(), threading.Event()
-    brief = replace(store, patience=replace(store.patience, outage=min(BRIEF_OUTAGE, store.patience.outage)))
+    brief = replace(store, retries=replace(store.retries, outage=min(BRIEF_OUTAGE, store.retries.outage)))
     try:
         publish_bytes(store, name, owner.body())
         cleared = _settle(store, name, owner.lease)

@@ -61,7 +61,7 @@ def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str
         IdentityError: images of the cache are missing from `data`.
         MissingError: there are no images, or a part of the cache's own list is lost.
     """
-    listed = list_images(data, cache.store.patience)
+    listed = list_images(data, cache.store.retries)
     images = divide(match_images(cache, manifest, listed, data, extend=True), copies={})
     plan = plan_views(recipe, images, manifest)
     training = {}

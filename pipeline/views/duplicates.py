@@ -21,7 +21,7 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.errors import first_few
 from storage_schemas.format.layout import views_unit
 from storage_schemas.format.manifest import ViewsManifest
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 
 IMAGES_PER_TASK = 256
 EXAMPLES = 3
@@ -36,12 +36,12 @@ PREFIX_DIGITS = 16
 class ImageHasher:
     """The worker that reads images only to hash their bytes."""
 
-    patience: Patience
+    retries: RetryPolicy
     """How long a store behind a network may fail."""
     reader: ImageReader = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reader", ImageReader(patience=self.patience))
+        object.__setattr__(self, "reader", ImageReader(retries=self.retries))
 
     def hash(self, images: Sequence[SourceImage]) -> bytes:
         """Return the SHA-256 of each image's bytes, joined.
@@ -52,12 +52,12 @@ class ImageHasher:
         return b"".join(hashlib.sha256(body).digest() for body in self.reader.read_all([image.uri for image in images]))
 
 
-def find_copies(images: Sequence[SourceImage], patience: Patience, run: RunConfig, say: Say) -> Copies:
+def find_copies(images: Sequence[SourceImage], retries: RetryPolicy, run: RunConfig, say: Say) -> Copies:
     """Read every image, and find those whose bytes equal those of an earlier image.
 
     Args:
         images: the images; of several with equal bytes the first is kept.
-        patience: how long a store behind a network may fail.
+        retries: how long a store behind a network may fail.
         run: how the work is carried out.
         say: takes lines for the user.
     """
@@ -65,7 +65,7 @@ def find_copies(images: Sequence[SourceImage], patience: Patience, run: RunConfi
     tasks = [images[start : start + IMAGES_PER_TASK] for start in range(0, len(images), IMAGES_PER_TASK)]
     first: dict[bytes, str] = {}
     copies: dict[str, str] = {}
-    with open_pool(partial(ImageHasher, patience=patience), replace(run, gpus=0), tasks=len(tasks)) as pool:
+    with open_pool(partial(ImageHasher, retries=retries), replace(run, gpus=0), tasks=len(tasks)) as pool:
         digests = (digest for joined in in_order(pool.run(ImageHasher.hash, tasks)) for digest in _split(joined))
         for image, digest in zip(images, digests, strict=True):
             kept = first.setdefault(digest, image.key)

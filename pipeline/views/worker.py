@@ -77,7 +77,7 @@ class ViewCutter:
     reader: ImageReader = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reader", ImageReader(patience=self.store.patience))
+        object.__setattr__(self, "reader", ImageReader(retries=self.store.retries))
 
     def cut(self, task: CutTask) -> Unfinished[CutReport]:
         """Cut the views of a shard and write their pixels.

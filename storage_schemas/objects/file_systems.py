@@ -10,33 +10,33 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.core import split_protocol
 
 from storage_schemas.format.errors import Problem, SettingError
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.spans import Span
 
 _NO_STALE_LISTINGS = {"use_listings_cache": False}  # objects that another worker has just published must be seen
 
 
-def file_system(uri: str, patience: Patience) -> tuple[fsspec.AbstractFileSystem, str]:
+def file_system(uri: str, retries: RetryPolicy) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the fsspec file system of a URI, and the path on it. Each process has one of each.
 
     Args:
         uri: of a folder of objects.
-        patience: how long its requests may fail.
+        retries: how long its requests may fail.
 
     Raises:
         SettingError: there is no such kind of URI.
     """
-    return _opened(uri, patience.silence, os.getpid())
+    return _opened(uri, retries.silence, os.getpid())
 
 
-def file_system_of(uri: str, patience: Patience, tries: int = 1) -> tuple[fsspec.AbstractFileSystem, str]:
+def file_system_of(uri: str, retries: RetryPolicy, tries: int = 1) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the fsspec file system of one object among many, and the path of the object on it.
 
     Each process has one file system for all objects of a kind.
 
     Args:
         uri: of the object. `#`, `?` and `::` have no special meaning in it.
-        patience: how long its requests may fail.
+        retries: how long its requests may fail.
         tries: how often the S3 client itself makes a request before the request counts as failed. A long listing needs
             many requests, and would start over if it failed.
 
@@ -47,11 +47,11 @@ def file_system_of(uri: str, patience: Patience, tries: int = 1) -> tuple[fsspec
     protocol = split_protocol(uri)[0] or "file"
     kind = fsspec.get_filesystem_class(protocol)
     named = tuple(sorted(kind._get_kwargs_from_urls(uri).items()))  # a host, a user
-    return _made(protocol, named, patience.silence, tries, os.getpid()), kind._strip_protocol(uri)
+    return _made(protocol, named, retries.silence, tries, os.getpid()), kind._strip_protocol(uri)
 
 
 def ask(
-    filesystem: fsspec.AbstractFileSystem, question: str, path: str, place: str, patience: Patience, **settings: Any
+    filesystem: fsspec.AbstractFileSystem, question: str, path: str, place: str, retries: RetryPolicy, **settings: Any
 ) -> Any:
     """Call a method of a file system for a path; over a network, until it answers or has failed for too long.
 
@@ -60,7 +60,7 @@ def ask(
         question: name of the method.
         path: first argument of the method.
         place: the object, for the message.
-        patience: when to stop.
+        retries: when to stop.
         settings: further arguments of the method.
 
     Raises:
@@ -71,11 +71,11 @@ def ask(
         return getattr(filesystem, question)(path, **settings)
     from storage_schemas.objects import remote
 
-    return remote.ask(filesystem, partial(getattr(filesystem, f"_{question}"), path, **settings), place, patience)
+    return remote.ask(filesystem, partial(getattr(filesystem, f"_{question}"), path, **settings), place, retries)
 
 
 def read_spans(
-    filesystem: fsspec.AbstractFileSystem, spans: Sequence[Span], places: Sequence[str], patience: Patience
+    filesystem: fsspec.AbstractFileSystem, spans: Sequence[Span], places: Sequence[str], retries: RetryPolicy
 ) -> list[bytes | BaseException]:
     """Return the bytes of each span. Over a network several are read at a time; see `remote.read_spans`."""
     if not isinstance(filesystem, AsyncFileSystem):
@@ -83,7 +83,7 @@ def read_spans(
         return filesystem.cat_ranges(paths, starts, stops, on_error="return")
     from storage_schemas.objects import remote
 
-    return remote.read_spans(filesystem, spans, places, patience)
+    return remote.read_spans(filesystem, spans, places, retries)
 
 
 def forget_file_systems() -> None:

@@ -65,7 +65,7 @@ def _asked(store: Store, name: str, method: str, **settings: Any) -> Any:
     def request() -> Awaitable[Any]:
         return filesystem._call_s3(method, Bucket=bucket, **settings)
 
-    return ask(filesystem, request, f"{store.uri}/{name}", store.patience)
+    return ask(filesystem, request, f"{store.uri}/{name}", store.retries)
 
 
 def _key(store: Store, name: str) -> str:

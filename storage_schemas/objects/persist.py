@@ -19,7 +19,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from storage_schemas.format.errors import Problem, StorageError
-from storage_schemas.objects.patience import RESUMES, Patience
+from storage_schemas.objects.retry_policy import RESUMES, RetryPolicy
 
 Result = TypeVar("Result")
 PASSING_CODES = frozenset(
@@ -54,14 +54,14 @@ SLOWEST = 2**20
 
 
 async def persist(
-    attempt: Callable[[], Awaitable[Result]], place: str, patience: Patience, upload: int | None = None
+    attempt: Callable[[], Awaitable[Result]], place: str, retries: RetryPolicy, upload: int | None = None
 ) -> Result:
     """Make a request again and again until it is answered, or has failed for too long.
 
     Args:
         attempt: makes the request once.
         place: the object, for the message.
-        patience: when to stop.
+        retries: when to stop.
         upload: bytes that it sends. They extend the time in which an answer must come. None for a download, whose
             pauses the client watches.
 
@@ -74,8 +74,8 @@ async def persist(
         OSError: the request cannot be answered, such as one for bytes beyond the end of an object.
     """
     clock = asyncio.get_running_loop().time
-    began, wait, attempts = clock(), patience.first_wait, 0
-    limit = None if upload is None else patience.silence + upload / SLOWEST
+    began, wait, attempts = clock(), retries.first_wait, 0
+    limit = None if upload is None else retries.silence + upload / SLOWEST
     while True:
         attempts += 1
         try:
@@ -85,11 +85,11 @@ async def persist(
                 raise StorageError("storage", [problem]) from error
             if not is_passing(error):
                 raise
-            if clock() - began + wait > patience.outage:
+            if clock() - began + wait > retries.outage:
                 found = f"failed {attempts} times in {clock() - began:.0f} seconds, at last with {describe(error)}"
                 raise StorageError("storage", [Problem(place=place, found=found, fix=RESUMES)]) from error
         await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # so that many workers do not retry at the same moment
-        wait = min(2 * wait, patience.longest_wait)
+        wait = min(2 * wait, retries.longest_wait)
 
 
 def is_passing(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from storage_schemas.format.errors import ContractError, Problem, StorageError
 from storage_schemas.format.groups import group_metadata
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.objects.local_files import Piece, write_pieces
-from storage_schemas.objects.patience import RESUMES
+from storage_schemas.objects.retry_policy import RESUMES
 from storage_schemas.objects.store import Store
 
 TEMPORARY = ".partial"
@@ -128,7 +128,7 @@ def _opened(store: Store, path: str) -> AbstractContextManager[AbstractTarget]:
     if isinstance(filesystem, AsyncFileSystem) and "s3" in filesystem.protocol:
         from storage_schemas.objects.s3_upload import s3_upload
 
-        return s3_upload(filesystem, path, store.patience)
+        return s3_upload(filesystem, path, store.retries)
     return _publish_remote(store, path)
 
 

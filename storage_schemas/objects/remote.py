@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from fsspec.asyn import AsyncFileSystem, sync
 
-from storage_schemas.objects.patience import Patience
 from storage_schemas.objects.persist import persist
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.spans import Span
 
 Result = TypeVar("Result")
@@ -33,14 +33,14 @@ def s3_options(silence: float, tries: int = 1) -> dict[str, Any]:
 
 
 def ask(
-    filesystem: AsyncFileSystem, request: Callable[[], Awaitable[Result]], place: str, patience: Patience
+    filesystem: AsyncFileSystem, request: Callable[[], Awaitable[Result]], place: str, retries: RetryPolicy
 ) -> Result:
     """Make one request, with retries; see `persist`."""
-    return sync(filesystem.loop, persist, request, place, patience)
+    return sync(filesystem.loop, persist, request, place, retries)
 
 
 def read_spans(
-    filesystem: AsyncFileSystem, spans: Sequence[Span], places: Sequence[str], patience: Patience
+    filesystem: AsyncFileSystem, spans: Sequence[Span], places: Sequence[str], retries: RetryPolicy
 ) -> list[bytes | BaseException]:
     """Return the bytes of each span, several read at a time.
 
@@ -50,18 +50,18 @@ def read_spans(
     Raises:
         StorageError: the store failed for too long, or refuses access.
     """
-    return sync(filesystem.loop, _read_spans, filesystem, spans, places, patience)
+    return sync(filesystem.loop, _read_spans, filesystem, spans, places, retries)
 
 
 async def _read_spans(
-    filesystem: AsyncFileSystem, spans: Sequence[Span], places: Sequence[str], patience: Patience
+    filesystem: AsyncFileSystem, spans: Sequence[Span], places: Sequence[str], retries: RetryPolicy
 ) -> list[bytes | BaseException]:
     room = asyncio.Semaphore(AT_ONCE)
 
     async def read(span: Span, place: str) -> bytes | BaseException:
         async with room:
             try:
-                return await persist(partial(_read, filesystem, *span), place, patience)
+                return await persist(partial(_read, filesystem, *span), place, retries)
             except OSError as error:
                 return error
 

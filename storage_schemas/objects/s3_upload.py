@@ -15,8 +15,8 @@ from fsspec.asyn import AsyncFileSystem
 
 from storage_schemas.format.errors import Problem, StorageError
 from storage_schemas.objects.local_files import Piece
-from storage_schemas.objects.patience import RESUMES, Patience
 from storage_schemas.objects.persist import is_ambiguous, persist
+from storage_schemas.objects.retry_policy import RESUMES, RetryPolicy
 
 PART_BYTES = 16 * 2**20
 """Size of every part of a multipart upload but the last (bytes). S3 takes parts of 5 MiB or more, and 10,000 of
@@ -24,24 +24,24 @@ them."""
 MARK = "stillhouse-upload"
 """Name of the object's metadata that holds the number of the upload."""
 GONE = "its multipart upload was aborted while it was in progress"
-GIVE_UP = Patience(outage=5.0, silence=5.0)
+GIVE_UP = RetryPolicy(outage=5.0, silence=5.0)
 """A failed upload is aborted, but only for a short while: `gc` finds what is left of it."""
 
 
 @contextmanager
 def s3_upload(
-    filesystem: AsyncFileSystem, path: str, patience: Patience, part_bytes: int = PART_BYTES
+    filesystem: AsyncFileSystem, path: str, retries: RetryPolicy, part_bytes: int = PART_BYTES
 ) -> Iterator["S3Upload"]:
     """Upload what is written in the block. Where the block raises, nothing appears.
 
     Args:
         filesystem: of s3fs.
         path: bucket and key.
-        patience: when to stop trying.
+        retries: when to stop trying.
         part_bytes: an object of fewer bytes is sent by one PUT. A larger one is sent in parts of this size, one while
             the next is gathered.
     """
-    upload = S3Upload(filesystem, path, patience, part_bytes)
+    upload = S3Upload(filesystem, path, retries, part_bytes)
     try:
         yield upload
         upload.finish()
@@ -54,8 +54,8 @@ def s3_upload(
 class S3Upload:
     """An object that is being uploaded."""
 
-    def __init__(self, filesystem: AsyncFileSystem, path: str, patience: Patience, part_bytes: int) -> None:
-        self._filesystem, self._patience, self._part_bytes = filesystem, patience, part_bytes
+    def __init__(self, filesystem: AsyncFileSystem, path: str, retries: RetryPolicy, part_bytes: int) -> None:
+        self._filesystem, self._retries, self._part_bytes = filesystem, retries, part_bytes
         self._bucket, _, self._key = path.partition("/")
         self._place = f"s3://{path}"
         self._mark = uuid.uuid4().hex
@@ -109,10 +109,10 @@ class S3Upload:
         number = len(self._parts) + 1
         if number == 1:
             begin = self._request("create_multipart_upload", Metadata={MARK: self._mark})
-            self._upload = (await persist(begin, self._place, self._patience, 0))["UploadId"]
+            self._upload = (await persist(begin, self._place, self._retries, 0))["UploadId"]
         send = self._request("upload_part", UploadId=self._upload, PartNumber=number, Body=part)
         try:
-            answer = await persist(send, self._place, self._patience, len(part))
+            answer = await persist(send, self._place, self._retries, len(part))
         except FileNotFoundError as error:
             raise StorageError("storage", [Problem(place=self._place, found=GONE, fix=RESUMES)]) from error
         self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})
@@ -137,7 +137,7 @@ class S3Upload:
                 doubtful = is_ambiguous(error)
                 raise
 
-        await persist(attempt, self._place, self._patience, size)
+        await persist(attempt, self._place, self._retries, size)
 
     async def _is_there(self) -> bool:
         try:

@@ -1,6 +1,6 @@
 """Reading objects from wherever fsspec reaches.
 
-Over a network, requests that fail are made again; see `Patience`. What fails a check is read again too, before it is
+Over a network, requests that fail are made again; see `RetryPolicy`. What fails a check is read again too, before it is
 called damaged: the network may have damaged it.
 """
 
@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from storage_schemas.format.errors import ContractError, CorruptionError, Problem, SettingError, StorageError
 from storage_schemas.objects.file_systems import ask, file_system, read_spans
 from storage_schemas.objects.local_files import OpenFile, open_file, read_local, refused
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.spans import Span
 
 Result = TypeVar("Result")
@@ -36,7 +36,7 @@ class Store:
 
     uri: str
     """Where it is. A local path is made absolute at once: workers may run in other folders."""
-    patience: Patience = field(default_factory=Patience)
+    retries: RetryPolicy = field(default_factory=RetryPolicy)
     """How long requests over a network may fail."""
     claim: str = ""
     """An object that says that this run writes here. Once it is gone, nothing that counts is written; see
@@ -52,7 +52,7 @@ class Store:
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
         """The fsspec file system of the calling process."""
-        return file_system(self.uri, self.patience)[0]
+        return file_system(self.uri, self.retries)[0]
 
     @property
     def is_local(self) -> bool:
@@ -203,18 +203,18 @@ class Store:
 
     @property
     def _root(self) -> str:
-        return self.uri.rstrip("/") if self._is_folder else file_system(self.uri, self.patience)[1]
+        return self.uri.rstrip("/") if self._is_folder else file_system(self.uri, self.retries)[1]
 
     @property
     def _is_networked(self) -> bool:
         return not self._is_folder and isinstance(self.filesystem, AsyncFileSystem)
 
     def _ask(self, question: str, name: str, **settings: Any) -> Any:
-        return ask(self.filesystem, question, self.path(name), f"{self.uri}/{name}", self.patience, **settings)
+        return ask(self.filesystem, question, self.path(name), f"{self.uri}/{name}", self.retries, **settings)
 
     def _bodies(self, spans: Sequence[Span]) -> list[bytes | BaseException]:
         there = [(self.path(name), start, stop) for name, start, stop in spans]
-        return read_spans(self.filesystem, there, [f"{self.uri}/{name}" for name, _, _ in spans], self.patience)
+        return read_spans(self.filesystem, there, [f"{self.uri}/{name}" for name, _, _ in spans], self.retries)
 
     def _parsed(self, name: str, body: bytes, parse: Callable[[bytes, str], Result]) -> Result:
         try:

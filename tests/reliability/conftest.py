@@ -14,7 +14,7 @@ from s3fs import S3FileSystem
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from disturbed_runs import HERE, PATIENCE, Runner, contents
+from disturbed_runs import HERE, RETRIES, Runner, contents
 from fault_proxy import FaultProxy, fault_proxy
 from swift_server import Server, swift_server
 
@@ -124,6 +124,6 @@ def expected(undisturbed: Path) -> dict[str, str]:
 def cached(runner: Runner, session_proxy: FaultProxy, made_bucket: str) -> tuple[str, list[str]]:
     """A cache on S3 that was made without faults, and the requests that this took."""
     session_proxy.arm()
-    ended = runner.run("extract", f"s3://{made_bucket}/cached", patience=PATIENCE)
+    ended = runner.run("extract", f"s3://{made_bucket}/cached", retries=RETRIES)
     assert ended.status == 0, ended.said
     return f"s3://{made_bucket}/cached", list(session_proxy.requests)

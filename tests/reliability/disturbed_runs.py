@@ -19,9 +19,9 @@ from trainer.run_folder import RunFolder
 
 HERE = Path(__file__).parent
 UNITS = ("views/low-128", "teachers/quarter-mean/low-128")
-PATIENCE = {"outage": 20.0, "silence": 0.7, "first_wait": 0.02}
+RETRIES = {"outage": 20.0, "silence": 0.7, "first_wait": 0.02}
 """For runs through passing faults: a busy machine alone must not look like an outage."""
-IMPATIENCE = PATIENCE | {"outage": 3.0}
+FEW_RETRIES = RETRIES | {"outage": 3.0}
 """For runs that meet an outage."""
 SECONDS = {"stall": 2.0, "slow": 0.3}
 
@@ -97,12 +97,12 @@ def weather(
     no checksum. Faults that are left strike the next run. Each stop is one message, and leaves whole commits.
     """
     proxy.arm(*plan)
-    ended = [runner.run(step, uri, patience=PATIENCE, **settings)]
+    ended = [runner.run(step, uri, retries=RETRIES, **settings)]
     while ended[-1].status != 0 and len(ended) <= len(plan):
         require_one_message(ended[-1])
         with proxy.at_peace():
             require_whole_commits(Store(uri=uri))
-        ended.append(runner.run(step, uri, patience=PATIENCE, **settings))
+        ended.append(runner.run(step, uri, retries=RETRIES, **settings))
     assert ended[-1].status == 0, ended[-1].said
     seen = Weathered(struck=len(proxy.struck), runs=len(ended))
     proxy.arm()

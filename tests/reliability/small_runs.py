@@ -33,7 +33,7 @@ from pipeline.views.stage import make_views
 from pipeline.views.worker import ViewCutter
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import AbstractStillhouseError
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
 from teachers.own import own_class
@@ -94,7 +94,7 @@ def carry_out(run: Mapping[str, Any]) -> int:
         fail_at_flush(run["failing_flush"])
     if "dies_at" in run:
         die_at(run["dies_at"])
-    cache = Cache(store=Store(uri=run["cache"], patience=Patience(**run.get("patience", {}))))
+    cache = Cache(store=Store(uri=run["cache"], retries=RetryPolicy(**run.get("retries", {}))))
     try:
         STEPS[run["step"]](cache, run)
     except AbstractStillhouseError as error:

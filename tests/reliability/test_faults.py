@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from disturbed_runs import (
+    FEW_RETRIES,
     HERE,
-    IMPATIENCE,
-    PATIENCE,
+    RETRIES,
     SECONDS,
     Ended,
     Runner,
@@ -31,7 +31,7 @@ from pipeline.config import RunConfig
 from pipeline.export.options import ExportOptions
 from pipeline.export.stage import export_cache, plan_export
 from storage_schemas.cache import Cache
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.store import Store
 
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
@@ -48,7 +48,7 @@ def test_a_cache_on_s3_has_the_bytes_of_one_in_a_folder_and_teaches_the_same_stu
     assert contents(Store(uri=uri)) == expected
     assert len(requests) < 250
     proxy.arm()
-    assert runner.run("train", uri, folder=str(tmp_path / "run"), patience=PATIENCE).status == 0
+    assert runner.run("train", uri, folder=str(tmp_path / "run"), retries=RETRIES).status == 0
     assert weights(tmp_path / "run") == weights(undisturbed / "run")
 
 
@@ -72,7 +72,7 @@ def test_lost_answers_to_every_commit_change_nothing(
     # each commit's answer is lost twice: aiohttp itself repeats a PUT, once
     plan = [Fault(kind="lost", first=n, last=n + 1, matching=committed) for n in (1, 3, 5, 7)]
     proxy.arm(*plan)
-    ended = runner.run("extract", bucket, patience=PATIENCE)
+    ended = runner.run("extract", bucket, retries=RETRIES)
     assert (ended.status, len(proxy.struck)) == (0, 8), ended.said
     looks = [line for line in proxy.requests if line.startswith("HEAD") and line.endswith(".parquet")]
     assert len(looks) == 4, "each was looked for, found, and not written again"
@@ -83,7 +83,7 @@ def test_lost_answers_to_every_commit_change_nothing(
 def test_an_export_from_s3_and_to_it_outlives_faults(
     cached: tuple[str, list[str]], proxy: FaultProxy, bucket: str, undisturbed: Path, tmp_path: Path
 ) -> None:
-    patience, local = Patience(outage=60.0, silence=10.0, first_wait=0.02), undisturbed / "cache"
+    retries, local = RetryPolicy(outage=60.0, silence=10.0, first_wait=0.02), undisturbed / "cache"
     ends = {
         "down": (cached[0], str(tmp_path / "down")),
         "up": (str(local), bucket),
@@ -92,7 +92,7 @@ def test_an_export_from_s3_and_to_it_outlives_faults(
     held = {}
     for name, (source, target) in ends.items():
         options = ExportOptions(cache=source, to=target, encoding="int8", rows_per_shard=2)
-        caches = [Cache(store=Store(uri=uri, patience=patience)) for uri in (source, target)]
+        caches = [Cache(store=Store(uri=uri, retries=retries)) for uri in (source, target)]
         proxy.arm(*faults(range(3, 300, 9), ("500", "slowdown", "reset", "cut", "lost")))
         export_cache(plan_export(*caches, options), RunConfig(executor="local"), str)
         assert len(proxy.struck) > 3 or name == "beside"
@@ -104,12 +104,12 @@ def test_an_export_from_s3_and_to_it_outlives_faults(
 def check_outage(runner: Runner, proxy: FaultProxy, uri: str, kind: FaultKind, number: int, expected: dict) -> None:
     """Extract into an outage that begins at a request: one message, whole commits, and a second run completes."""
     proxy.arm(Fault(kind=kind, first=number))
-    ended = runner.run("extract", uri, patience=IMPATIENCE)
+    ended = runner.run("extract", uri, retries=FEW_RETRIES)
     require_one_message(ended)
     assert "run the same command again when this is fixed: it resumes" in ended.said
     proxy.arm()
     require_whole_commits(Store(uri=uri))
-    again = runner.run("extract", uri, patience=PATIENCE)
+    again = runner.run("extract", uri, retries=RETRIES)
     assert again.status == 0, again.said
     assert contents(Store(uri=uri)) == expected
 
@@ -133,10 +133,10 @@ def test_training_that_meets_an_outage_ends_in_one_message_and_goes_on(
     cached: tuple[str, list[str]], runner: Runner, proxy: FaultProxy, undisturbed: Path, tmp_path: Path
 ) -> None:
     proxy.arm(Fault(kind="reset", first=70))
-    ended = runner.run("train", cached[0], folder=str(tmp_path / "run"), patience=IMPATIENCE)
+    ended = runner.run("train", cached[0], folder=str(tmp_path / "run"), retries=FEW_RETRIES)
     require_one_message(ended)
     proxy.arm()
-    assert runner.run("train", cached[0], folder=str(tmp_path / "run"), patience=PATIENCE).status == 0
+    assert runner.run("train", cached[0], folder=str(tmp_path / "run"), retries=RETRIES).status == 0
     assert weights(tmp_path / "run") == weights(undisturbed / "run")
 
 
@@ -195,7 +195,7 @@ def test_every_request_of_a_training_run_may_fail(
     kind: FaultKind,
 ) -> None:
     proxy.arm()
-    assert runner.run("train", cached[0], folder=str(tmp_path / "peace"), patience=PATIENCE).status == 0
+    assert runner.run("train", cached[0], folder=str(tmp_path / "peace"), retries=RETRIES).status == 0
     requests, seen = list(proxy.requests), []
     for number, plan in enumerate(plans(requests, kind)):
         folder = tmp_path / str(number)

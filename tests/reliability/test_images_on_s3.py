@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from disturbed_runs import (
-    IMPATIENCE,
-    PATIENCE,
+    FEW_RETRIES,
+    RETRIES,
     Runner,
     contents,
     faults,
@@ -20,7 +20,7 @@ from fault_proxy import Fault, FaultKind, FaultProxy
 from image_forms import write_list, write_parquet, write_tar
 
 from storage_schemas.objects.file_systems import file_system
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.store import Store
 
 LIST = "tables/images/00000.parquet"
@@ -73,7 +73,7 @@ def put(images: Path, bucket: str, proxy: FaultProxy, tmp_path: Path) -> Callabl
         bodies = {path.name: path.read_bytes() for path in images.iterdir()}
         (tmp_path / "data").mkdir()
         named = form(bodies, tmp_path / "data")
-        filesystem, root = file_system(f"{bucket}/data", Patience())
+        filesystem, root = file_system(f"{bucket}/data", RetryPolicy())
         for path in (tmp_path / "data").iterdir():
             filesystem.pipe_file(f"{root}/{path.name}", path.read_bytes())
         proxy.arm()
@@ -91,7 +91,7 @@ def without_list(held: Mapping[str, str]) -> dict[str, str]:
 def test_every_form_gives_the_cache_that_a_folder_on_this_machine_gives(
     runner: Runner, put: Callable[[Form], str], form: Form, expected: dict[str, str], tmp_path: Path
 ) -> None:
-    ended = runner.run("extract", str(tmp_path / "cache"), images=put(form), patience=PATIENCE)
+    ended = runner.run("extract", str(tmp_path / "cache"), images=put(form), retries=RETRIES)
     assert ended.status == 0, ended.said
     assert without_list(contents(Store(uri=str(tmp_path / "cache")))) == without_list(expected)
 
@@ -100,7 +100,7 @@ def test_an_image_costs_one_request(
     runner: Runner, put: Callable[[Form], str], proxy: FaultProxy, images: Path, tmp_path: Path
 ) -> None:
     data = put(as_folder)
-    assert runner.run("extract", str(tmp_path / "cache"), images=data, patience=PATIENCE).status == 0
+    assert runner.run("extract", str(tmp_path / "cache"), images=data, retries=RETRIES).status == 0
     named = sorted(line for line in proxy.requests if ".png" in line)
     bucket = data.removeprefix("s3:/")
     assert named == [f"GET {bucket}/{path.name}" for path in sorted(images.iterdir())]
@@ -124,13 +124,13 @@ def test_an_outage_ends_a_run_in_one_message_and_the_next_goes_on(
     data, where = put(as_folder), str(tmp_path / "cache")
     proxy.arm(Fault(kind="503", first=number))
     began = time.monotonic()
-    ended = runner.run("extract", where, images=data, patience=IMPATIENCE)
-    assert time.monotonic() - began < Patience().outage - 15, "its own patience, not the usual one"
+    ended = runner.run("extract", where, images=data, retries=FEW_RETRIES)
+    assert time.monotonic() - began < RetryPolicy().outage - 15, "its own rule for retries, not the usual one"
     require_one_message(ended)
     assert re.search(r"  s3://\S+: failed \d+ times in \d+ seconds, at last with HTTP 503", ended.said)
     assert "run the same command again when this is fixed: it resumes" in ended.said
     proxy.arm()
-    again = runner.run("extract", where, images=data, patience=PATIENCE)
+    again = runner.run("extract", where, images=data, retries=RETRIES)
     assert again.status == 0, again.said
     assert without_list(contents(Store(uri=where))) == without_list(expected)
 
@@ -144,7 +144,7 @@ def test_an_outage_ends_a_run_in_one_message_and_the_next_goes_on(
 )
 @pytest.mark.usefixtures("made_bucket")
 def test_images_that_are_not_there_are_missed(runner: Runner, data: str, found: str, tmp_path: Path) -> None:
-    ended = runner.run("extract", str(tmp_path / "cache"), images=data, patience=IMPATIENCE)
+    ended = runner.run("extract", str(tmp_path / "cache"), images=data, retries=FEW_RETRIES)
     require_one_message(ended)
     assert f"  {data}: {found}" in ended.said
 
@@ -155,6 +155,6 @@ def test_an_image_that_is_gone_since_it_was_listed_is_named(
     put(as_folder)
     lines = [f"{bucket}/data/{path.name}" for path in images.iterdir()]
     data = write_list(tmp_path / "list.txt", [*lines, f"{bucket}/data/gone.png"])
-    ended = runner.run("extract", str(tmp_path / "cache"), images=str(data), patience=PATIENCE)
+    ended = runner.run("extract", str(tmp_path / "cache"), images=str(data), retries=RETRIES)
     require_one_message(ended)
     assert f"source image is missing:\n  {bucket}/data/gone.png: cannot be read: FileNotFoundError (" in ended.said

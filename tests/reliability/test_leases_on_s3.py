@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from disturbed_runs import PATIENCE, Ended, Runner, contents, require_one_message
+from disturbed_runs import RETRIES, Ended, Runner, contents, require_one_message
 from fault_proxy import Fault, FaultKind, FaultProxy
 
 from pipeline.leases.claim import this_process
@@ -18,19 +18,19 @@ from pipeline.leases.names import claim_name, heartbeat_name
 from pipeline.leases.object_claims import Timing
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import BusyError, StorageError
-from storage_schemas.objects.patience import Patience
 from storage_schemas.objects.publish import publish_bytes, publish_group
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.store import Store
 
 QUICKLY_TRIED = (("PUT ", "lost"), ("GET ", "503"), ("DELETE ", "reset"))
-QUICK = Patience(outage=30.0, silence=5.0, first_wait=0.02)
+QUICK = RetryPolicy(outage=30.0, silence=5.0, first_wait=0.02)
 """Patient enough for a busy machine; no outage is tried with it."""
 
 
 @pytest.fixture
 def cache(bucket: str) -> Cache:
     """An empty cache."""
-    return Cache(store=Store(uri=f"{bucket}/cache", patience=QUICK))
+    return Cache(store=Store(uri=f"{bucket}/cache", retries=QUICK))
 
 
 def claims_left(uri: str) -> list[str]:
@@ -51,13 +51,13 @@ def test_two_runs_that_begin_at_once_on_s3_give_the_bytes_of_one(
     bucket: str,
     expected: dict,
 ) -> None:
-    told = runner.run("extract", bucket, patience=PATIENCE, at_once=2)
+    told = runner.run("extract", bucket, retries=RETRIES, at_once=2)
     runs = [Ended(**ended) for ended in json.loads(told.said)]
     assert sorted(run.status for run in runs) in ([0, 0], [0, 2]), runs
     for run in runs:
         if run.status:
             assert f" on {socket.gethostname()}" in refused_by(run)
-    assert runner.run("extract", bucket, patience=PATIENCE).status == 0
+    assert runner.run("extract", bucket, retries=RETRIES).status == 0
     assert contents(Store(uri=bucket)) == expected
 
 
@@ -70,10 +70,10 @@ def test_the_next_run_on_the_same_machine_goes_on_at_once_after_a_kill(
     step: str,
     expected: dict,
 ) -> None:
-    killed = runner.run("extract", bucket, patience=PATIENCE, dies_at=step)
+    killed = runner.run("extract", bucket, retries=RETRIES, dies_at=step)
     assert killed.status == -signal.SIGKILL
     assert len(claims_left(bucket)) == 1
-    assert runner.run("extract", bucket, patience=PATIENCE).status == 0
+    assert runner.run("extract", bucket, retries=RETRIES).status == 0
     assert contents(Store(uri=bucket)) == expected
 
 
@@ -87,7 +87,7 @@ def test_a_run_elsewhere_blocks_until_it_has_been_silent_for_its_term(
     names = [claim_name(VIEWS_LEASE) for _ in range(2)]
     publish_bytes(store, names[0], elsewhere.body())
     publish_bytes(store, heartbeat_name(names[0]), b"")
-    refused = runner.run("extract", bucket, patience=PATIENCE)
+    refused = runner.run("extract", bucket, retries=RETRIES)
     assert refused_by(refused) == f"views: by process {os.getpid()} on node-3"
     assert "if it was killed, its lease expires in " in refused.said
     assert store.listing("") == sorted([names[0], heartbeat_name(names[0])])
@@ -95,7 +95,7 @@ def test_a_run_elsewhere_blocks_until_it_has_been_silent_for_its_term(
     for name in (names[0], heartbeat_name(names[0])):
         store.remove(name)
     time.sleep(1.5)
-    assert runner.run("extract", bucket, patience=PATIENCE).status == 0
+    assert runner.run("extract", bucket, retries=RETRIES).status == 0
     assert contents(store) == expected
 
 

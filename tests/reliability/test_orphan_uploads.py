@@ -19,7 +19,7 @@ import sys, time
 from storage_schemas.objects.s3_upload import s3_upload
 from storage_schemas.objects.store import Store
 store = Store(uri=sys.argv[1])
-with s3_upload(store.filesystem, store.path(sys.argv[2]), store.patience, 5 * 2**20) as upload:
+with s3_upload(store.filesystem, store.path(sys.argv[2]), store.retries, 5 * 2**20) as upload:
     for _ in range(2):
         upload.writelines([bytes(5 * 2**20)])  # the second waits until the first has arrived
     print("sent", flush=True)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from disturbed_runs import PATIENCE, Runner, weights
+from disturbed_runs import RETRIES, Runner, weights
 from fault_proxy import FaultProxy
 
 from storage_schemas.cache import Cache
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
 from trainer.data.dataset import BatchRequest, CachedBatches, heldout_requests, training_request
@@ -50,7 +50,7 @@ def digests(dataset: CachedBatches, requests: list[BatchRequest]) -> list[str]:
 def test_a_second_epoch_asks_the_store_for_no_view(
     cached: tuple[str, list[str]], proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    store = Store(uri=cached[0], patience=Patience(**PATIENCE))
+    store = Store(uri=cached[0], retries=RetryPolicy(**RETRIES))
     source = open_source(Cache(store=store, kept=open_read_cache(str(tmp_path / "kept"), ROOM, store)))
     requests, counts, sums = asked(source), [], []
     for order in (requests, requests[::-1]):
@@ -72,7 +72,7 @@ def test_a_second_run_learns_the_same_from_what_the_first_kept(
     counts = []
     for name in ("first", "second"):
         proxy.arm()
-        ended = runner.run("train", cached[0], folder=str(tmp_path / name), patience=PATIENCE, **kept)
+        ended = runner.run("train", cached[0], folder=str(tmp_path / name), retries=RETRIES, **kept)
         assert ended.status == 0, ended.said
         counts.append(len(of_shards(proxy)))
         assert weights(tmp_path / name) == weights(undisturbed / "run")

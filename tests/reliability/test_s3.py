@@ -15,14 +15,14 @@ from swift_server import SECRET, Server
 
 from storage_schemas.format.errors import CorruptionError, MissingError, Problem, StorageError
 from storage_schemas.objects.file_systems import forget_file_systems
-from storage_schemas.objects.patience import Patience
 from storage_schemas.objects.publish import publish, publish_bytes
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.s3_upload import s3_upload
 from storage_schemas.objects.store import Store
 from storage_schemas.small_arrays import read_small_array, write_small_arrays
 
 BODY = np.random.default_rng(0).bytes(4000)
-QUICK = Patience(outage=6.0, silence=2.0, first_wait=0.02)
+QUICK = RetryPolicy(outage=6.0, silence=2.0, first_wait=0.02)
 SECONDS = {"stall": 3.5, "slow": 1.0}
 """How long a stalled answer waits, which is longer than the client waits, and how long a slow one takes."""
 KINDS: tuple[FaultKind, ...] = ("500", "503", "slowdown", "reset", "cut", "stall", "slow", "flip", "lost")
@@ -43,7 +43,7 @@ def store(bucket: str, proxy: FaultProxy) -> Store:
     patient = Store(uri=f"{bucket}/cache")
     publish_bytes(patient, "a/b.bin", BODY)
     publish_bytes(patient, "a/c.bin", b"")
-    quick = replace(patient, patience=QUICK)
+    quick = replace(patient, retries=QUICK)
     assert quick.exists("a/b.bin"), "its client is made by now, which takes a busy machine as long as it waits"
     proxy.arm()
     return quick
@@ -140,7 +140,7 @@ def test_an_upload_of_others_is_not_taken_for_ours(store: Store, proxy: FaultPro
 
 def write_large(store: Store, body: bytes) -> None:
     """Write an object in parts of 5 MiB, the smallest that S3 takes."""
-    with s3_upload(store.filesystem, store.path("large"), store.patience, 5 * 2**20) as upload:
+    with s3_upload(store.filesystem, store.path("large"), store.retries, 5 * 2**20) as upload:
         for start in range(0, len(body), 3_000_000):
             upload.writelines([body[start : start + 3_000_000]])
 
@@ -187,7 +187,7 @@ def test_a_large_object_is_sent_while_it_is_written(
 
 def test_an_upload_that_is_taken_away_ends_in_one_message(store: Store) -> None:
     def bereft() -> None:
-        with s3_upload(store.filesystem, store.path("large"), store.patience, 5 * 2**20) as upload:
+        with s3_upload(store.filesystem, store.path("large"), store.retries, 5 * 2**20) as upload:
             upload.writelines([LARGE[: 6 * 2**20]])
             upload._settle()
             store.filesystem.call_s3("abort_multipart_upload", **uploads_of(store)[0])
@@ -208,7 +208,7 @@ def uploads_of(store: Store) -> list[dict[str, str]]:
 
 def test_a_block_that_raises_leaves_neither_object_nor_parts(store: Store) -> None:
     def interrupted() -> None:
-        with s3_upload(store.filesystem, store.path("large"), store.patience, 5 * 2**20) as upload:
+        with s3_upload(store.filesystem, store.path("large"), store.retries, 5 * 2**20) as upload:
             upload.writelines([LARGE])
             raise KeyboardInterrupt
 
@@ -288,7 +288,7 @@ def test_credentials_that_do_not_do_are_refused_at_once_and_never_shown(
 
 @pytest.mark.usefixtures("proxy")
 def test_a_bucket_that_is_not_there_is_named() -> None:
-    nowhere = Store(uri="s3://no-such-bucket/cache", patience=QUICK)
+    nowhere = Store(uri="s3://no-such-bucket/cache", retries=QUICK)
     for ask in (lambda: publish_bytes(nowhere, "x", BODY), lambda: nowhere.read("x"), lambda: nowhere.listing("")):
         with pytest.raises(StorageError, match=r"s3://no-such-bucket/cache\S*: there is no such bucket"):
             ask()

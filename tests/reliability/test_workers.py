@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from disturbed_runs import PATIENCE
+from disturbed_runs import RETRIES
 from fault_proxy import Fault, FaultProxy
 from torch.utils.data import DataLoader
 from two_sources import TwoSources
 
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MissingError, StorageError
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.store import Store
 from trainer.data.batch import ViewBatch
 from trainer.data.dataset import BatchRequest, CachedBatches, heldout_requests
@@ -35,7 +35,7 @@ def _fresh_variables() -> Iterator[None]:
 
 
 def source_of(uri: str, outage: float = 20.0) -> Source:
-    return open_source(Cache(store=Store(uri=uri, patience=Patience(**PATIENCE | {"outage": outage}))))
+    return open_source(Cache(store=Store(uri=uri, retries=RetryPolicy(**RETRIES | {"outage": outage}))))
 
 
 def asked(source: Source) -> list[tuple[BatchRequest, ...]]:

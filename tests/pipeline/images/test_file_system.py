@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pipeline.images.file_system import CONCURRENT_REQUESTS, source_of
 from pipeline.images.reader import ImageReader, range_locator
 from storage_schemas.format.errors import MissingError, SettingError
-from storage_schemas.objects.patience import Patience
+from storage_schemas.objects.retry_policy import RetryPolicy
 
 BODY = bytes(range(256)) * 4
-QUICK = Patience(outage=0.5, first_wait=0.01)
+QUICK = RetryPolicy(outage=0.5, first_wait=0.01)
 
 
 @final
@@ -84,20 +84,20 @@ def registered() -> Iterator[None]:
 def test_images_behind_a_network_are_requested_concurrently_and_come_in_order() -> None:
     FarAway.awaited = CONCURRENT_REQUESTS
     named = [f"faraway://{number}" for number in range(4 * CONCURRENT_REQUESTS)]
-    assert [body.partition(b":")[0] for body in ImageReader(patience=QUICK).read_all(named)] == [
+    assert [body.partition(b":")[0] for body in ImageReader(retries=QUICK).read_all(named)] == [
         uri.removeprefix("faraway://").encode() for uri in named
     ]
 
 
 def test_no_more_images_are_requested_than_are_held() -> None:
-    bodies = ImageReader(patience=QUICK).read_all([f"faraway://{number}" for number in range(4 * CONCURRENT_REQUESTS)])
+    bodies = ImageReader(retries=QUICK).read_all([f"faraway://{number}" for number in range(4 * CONCURRENT_REQUESTS)])
     next(bodies)
     assert len(FarAway.asked) <= CONCURRENT_REQUESTS + 1
     bodies.close()  # type: ignore[attr-defined]
 
 
 def test_an_image_that_is_missing_is_named_when_its_turn_comes() -> None:
-    bodies = ImageReader(patience=QUICK).read_all(["faraway://0", "faraway://gone", "faraway://2"])
+    bodies = ImageReader(retries=QUICK).read_all(["faraway://0", "faraway://gone", "faraway://2"])
     assert next(bodies).startswith(b"0:")
     with pytest.raises(MissingError, match="faraway://gone: cannot be read: FileNotFoundError"):
         next(bodies)
@@ -126,7 +126,7 @@ def test_a_uri_decides_which_host_is_asked() -> None:
     reader = ImageReader()
     named = ["onahost://one/a #b", "onahost://two/a::b", "onahost://one/c?d"]
     assert list(reader.read_all(named)) == [b"one /a #b", b"two /a::b", b"one /c?d"]
-    first, again = (source_of(uri, Patience())[0] for uri in ("onahost://one/a", "onahost://one/b"))
+    first, again = (source_of(uri, RetryPolicy())[0] for uri in ("onahost://one/a", "onahost://one/b"))
     assert first.filesystem is again.filesystem
 
 
@@ -135,7 +135,7 @@ def test_a_uri_decides_which_host_is_asked() -> None:
     sizes=st.lists(st.integers(0, 1200), min_size=1),
 )
 def test_a_file_behind_a_network_reads_as_one_in_memory(steps: list[tuple[int, int]], sizes: list[int]) -> None:
-    source, path = source_of("faraway://", Patience())
+    source, path = source_of("faraway://", RetryPolicy())
     held = io.BytesIO(b":" + BODY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.images.file_system.BLOCK_BYTES", 64)

@@ -9,7 +9,7 @@ RESUMES = "run the same command again when this is fixed: it resumes"
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """When to try a request again, and when to give up."""
 
     outage: float = 60.0
