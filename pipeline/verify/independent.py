@@ -1,8 +1,8 @@
 """Reading chunks through zarr-python, and comparing them byte for byte with what our own reader gives.
 
-Our reader takes an array's type and shape from the manifests, and the place of a chunk from commit log and index.
-zarr-python knows nothing of these: it goes by `zarr.json` and by the shards alone, as any other program does. It is
-imported only here, and only when it is asked for.
+Our reader takes an array's type and shape from the manifests, and checks each chunk against the commit log.
+zarr-python knows neither: it goes by `zarr.json` and the shards alone, as any other program does. It is imported only
+here, and only when it is asked for.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
