@@ -70,5 +70,5 @@ def test_shares_are_told_by_powers_of_two_and_whole() -> None:
 @pytest.mark.parametrize("value", [1.0, float("nan")])
 def test_features_that_are_all_alike_or_no_numbers_have_no_spectrum(value: float) -> None:
     alike = FeatureSums(tokens=2, sums=torch.full((2,), 2 * value), products=torch.full((2, 2), 2 * value))
-    with pytest.raises(ContractError, match="features of the student: their variance is"):
+    with pytest.raises(ContractError, match="features of the student: their total variance is"):
         variances(alike)
