@@ -4,11 +4,11 @@
 (`open_source`, `ViewDataset`), the student (`Student`, `DistilledModel`), its heads (`AdaptorHead`, `TokenHead`), the
 map from student tokens to teacher tokens (`TokenMap`, `TokenMaps`), the losses, and `load` for a finished student:
 
-    source = open_source(Cache.open("out/demo/cache"))                 # `Cache` is from storage_schemas
+    source = open_source(Cache.open("out/demo/cache"), sets=["low-128"])   # `Cache` is from storage_schemas
     loader = DataLoader(ViewDataset(source, "low-128"), batch_size=8, shuffle=True, collate_fn=collate_views)
-    token_maps = TokenMaps(source, {128: 8, 192: 12})                  # the student's tokens per side of a window
+    token_maps = TokenMaps(source, {128: 8})                               # 8 × 8 tokens of a window of 128 px
     for batch in loader:
-        tokens = head(backbone(unit_pixels(batch.pixels)))             # `[batch, rows, columns, channels]`
+        tokens = head(backbone(unit_pixels(batch.pixels)))                 # `[batch, rows, columns, channels]`
         loss = spatial_mse(*token_maps(tokens, batch, "dinov3"))
 
 A name is imported when it is first used, so importing the package itself is fast.

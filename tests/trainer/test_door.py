@@ -137,6 +137,11 @@ def test_a_view_set_that_the_source_lacks_is_refused_with_those_that_it_has(sour
         ViewDataset(source, "low-99")
 
 
+def test_token_maps_need_the_students_tokens_at_every_resolution(source: Source) -> None:
+    with pytest.raises(SettingError, match="64 px: has no number of tokens"):
+        TokenMaps(source, {32: 2, 48: 3})
+
+
 def test_views_of_two_sets_are_never_one_batch(source: Source) -> None:
     views = [ViewDataset(source, name)[0] for name in ("low-32", "low-48")]
     with pytest.raises(SettingError, match="low-32, low-48: cannot be one batch"):

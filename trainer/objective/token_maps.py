@@ -6,6 +6,7 @@ from typing import final
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.views import ViewSet
 from trainer.data.batch import SecondView, ViewBatch
 from trainer.data.source import Source
@@ -24,9 +25,11 @@ class TokenMaps(nn.Module):
             tokens: tokens along one side of the student's window, for each resolution of the source (pixels).
 
         Raises:
+            SettingError: `tokens` lacks a resolution of the source.
             ContractError: student and teacher tokens of some view set may have no common position.
         """
         super().__init__()
+        _require_tokens(source, tokens)
         # checkpoints list the names of all modules: renaming `maps` or `own` would change their bytes
         self.maps = nn.ModuleDict(
             {
@@ -89,6 +92,13 @@ class TokenMaps(nn.Module):
             F_{S→S̃}[x], x̃ at the same positions, and Ω.
         """
         return self.own[batch.view_set.name](student, average, second.start - batch.start)
+
+
+def _require_tokens(source: Source, tokens: Mapping[int, int]) -> None:
+    if missing := sorted({view_set.resolution for view_set in source.sets} - tokens.keys()):
+        fix = "give the student's tokens for every resolution of the source, or open fewer view sets"
+        problems = [Problem(place=f"{size} px", found="has no number of tokens", fix=fix) for size in missing]
+        raise SettingError("tokens", problems)
 
 
 def _map_name(view_set: ViewSet, teacher: str) -> str:
