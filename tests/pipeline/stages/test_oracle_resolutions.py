@@ -357,7 +357,7 @@ CLOSE_UP_BOUNDS = {
 
 def test_the_page_says_these_bounds() -> None:
     page = (Path(__file__).parents[3] / "docs" / "geometry.md").read_text()
-    table = page.partition("| student's tokens |")[2].partition("\n\n")[0].splitlines()
+    table = page.partition("| tokens of the student |")[2].partition("\n\n")[0].splitlines()
     spans, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in (table[0], *table[2:]))
     said = {
         (teacher, int(span)): float(bound)
