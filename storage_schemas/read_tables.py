@@ -28,12 +28,13 @@ def read_table(store: Store, table: str, where: str, schema: pa.Schema, commits:
         ContractError: its columns are not those of the table.
     """
     shards = {table_part(table, where, shard): shard for shard in sorted(commits)}
+    parts = store.read_parsed(list(shards), lambda body, name: _parsed(name, body, commits[shards[name]], schema))
+    return pa.concat_tables([schema.empty_table(), *parts])
 
-    def parsed(body: bytes, name: str) -> pa.Table:
-        _require_committed(name, body, commits[shards[name]])
-        return from_parquet(body, schema, name)
 
-    return pa.concat_tables([schema.empty_table(), *store.read_parsed(list(shards), parsed)])
+def _parsed(name: str, body: bytes, records: Sequence[ShardRecord], schema: pa.Schema) -> pa.Table:
+    _require_committed(name, body, records)
+    return from_parquet(body, schema, name)
 
 
 def _require_committed(name: str, body: bytes, records: Sequence[ShardRecord]) -> None:

@@ -243,13 +243,16 @@ def open_array(store: Store, path: str, commits: Commits, kept: ReadCache | None
         ContractError: its metadata is not that of an array of ours, or a record does not fit the array.
     """
     records = {shard: record for shard, parts in commits.items() for record in parts if record.array == path}
-
-    def opened(body: bytes, name: str) -> ShardedArray:
-        spec = parse_array_metadata(path, parse_metadata(body, name))
-        return ShardedArray(store=store, spec=spec, records=records, kept=kept)
-
-    [array] = store.read_parsed([f"{FEATURES}/{path}/zarr.json"], opened)
+    spec_of = partial(_spec, path)
+    [array] = store.read_parsed(
+        [f"{FEATURES}/{path}/zarr.json"],
+        lambda body, name: ShardedArray(store=store, spec=spec_of(body, name), records=records, kept=kept),
+    )
     return array
+
+
+def _spec(path: str, body: bytes, name: str) -> ArraySpec:
+    return parse_array_metadata(path, parse_metadata(body, name))
 
 
 def _by_shard(rows: Sequence[int], rows_per_shard: int) -> dict[int, Wanted]:

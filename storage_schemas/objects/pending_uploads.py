@@ -4,10 +4,11 @@ A killed writer leaves them, no listing of objects shows them, and their parts a
 like them but temporary files, which are objects.
 """
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, final
 
 from fsspec.asyn import AsyncFileSystem
@@ -61,10 +62,7 @@ def _asked(store: Store, name: str, method: str, **settings: Any) -> Any:
 
     filesystem, bucket = store.filesystem, store.path(name).partition("/")[0]
     assert isinstance(filesystem, AsyncFileSystem)
-
-    def request() -> Awaitable[Any]:
-        return filesystem._call_s3(method, Bucket=bucket, **settings)
-
+    request = partial(filesystem._call_s3, method, Bucket=bucket, **settings)
     return ask(filesystem, request, f"{store.uri}/{name}", store.retries)
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, final
 
 from fsspec.asyn import AsyncFileSystem
@@ -147,10 +148,7 @@ class S3Upload:
         return found.get("Metadata", {}).get(MARK) == self._mark
 
     def _request(self, method: str, **settings: Any) -> Callable[[], Awaitable[Any]]:
-        def request() -> Awaitable[Any]:
-            return self._filesystem._call_s3(method, Bucket=self._bucket, Key=self._key, **settings)
-
-        return request
+        return partial(self._filesystem._call_s3, method, Bucket=self._bucket, Key=self._key, **settings)
 
     def _wait(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._filesystem.loop).result()

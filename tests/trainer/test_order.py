@@ -52,9 +52,20 @@ def test_a_run_that_starts_at_any_step_uses_what_an_undisturbed_run_uses_from_th
     assert [plain(step) for step in islice(steps(order(seed), start), 12)] == undisturbed
 
 
-def test_another_seed_gives_another_order() -> None:
-    first, second = ([plain(step) for step in islice(steps(order(seed)), 10)] for seed in (0, 1))
-    assert first != second
+def test_another_seed_draws_the_sets_and_the_rows_anew() -> None:
+    first, second = ([plain(step)[0] for step in islice(steps(order(seed)), 40)] for seed in (0, 1))
+    assert [view_set for view_set, _, _ in first] != [view_set for view_set, _, _ in second]
+    alone = ({LOW_128: shuffled_set(400)}, {"low": 400})
+    rows = [next(steps(order(seed, sets=alone[0], batches=alone[1])))[0].rows for seed in (0, 1)]
+    assert abs(np.corrcoef(rows)[0, 1]) < 0.2
+
+
+def test_every_epoch_is_in_an_order_of_its_own() -> None:
+    one_set = order(sets={LOW_128: shuffled_set(400)}, batches={"low": 400}, window_shards=100)
+    epochs = [step[0] for step in islice(steps(one_set), 4)]
+    assert [set(epoch.epochs.tolist()) for epoch in epochs] == [{0}, {1}, {2}, {3}]
+    assert all(sorted(epoch.rows.tolist()) == list(range(400)) for epoch in epochs)
+    assert np.abs(np.corrcoef([epoch.rows for epoch in epochs]) - np.eye(4)).max() < 0.2
 
 
 def test_every_step_takes_one_set_of_each_partition_low_first_and_full_batches() -> None:

@@ -3,6 +3,7 @@
 import gc
 import resource
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from storage_schemas.cache import Cache
 from trainer.data.batch import ViewBatch
 from trainer.data.dataset import CachedBatches
 from trainer.data.loader import Batches, Share, TrainingStream
-from trainer.data.order import shuffled
+from trainer.data.order import steps
 from trainer.data.schedule import make_schedule
 from trainer.data.source import Source, open_source
 from trainer.settings.config import TrainRecipe
@@ -101,13 +102,15 @@ def test_a_run_goes_on_from_any_step_with_the_very_sample_that_would_have_come(
 def test_views_are_shuffled_over_the_whole_set_not_only_within_a_shard(source: Source, recipe_of: Recipes) -> None:
     recipe = recipe_of(steps=400)
     [stage] = make_schedule(source, recipe)
-    low_48 = next(found for view_set, found in stage.order.sets.items() if view_set.name == "low-48")
-    places = np.array([np.argsort(shuffled(low_48, 2, (0, "deal", "low-48", epoch))) for epoch in range(400)])
+    low_48 = next(view_set for view_set in stage.order.sets if view_set.name == "low-48")
+    size = len(stage.order.sets[low_48].rows)
+    whole_epochs = replace(stage.order, sets={low_48: stage.order.sets[low_48]}, batches={"low": size})
+    places = np.array([np.argsort(step[0].rows) for step in islice(steps(whole_epochs), 400)])
     # the place of a view in one epoch says nothing about its place in the next
     ranks = torch.from_numpy(places.astype(np.float64))
     correlation = torch.corrcoef(torch.stack([ranks[:-1].flatten(), ranks[1:].flatten()]))[0, 1]
     assert abs(float(correlation)) < 0.05
-    assert np.abs(places.mean(axis=0) - (len(low_48.rows) - 1) / 2).max() < 0.6
+    assert np.abs(places.mean(axis=0) - (size - 1) / 2).max() < 0.6
 
 
 @pytest.mark.slow

@@ -43,17 +43,17 @@ def training_request(part: StepPart, seed: int, *, second: bool = False) -> Batc
         seed: seed of the run.
         second: whether to cut a second window, for the student's moving average.
     """
-
-    def keys(viewer: str) -> tuple[Key, ...]:
-        uses = zip(part.epochs.tolist(), part.rows.tolist(), strict=True)
-        return tuple((seed, viewer, epoch, part.view_set.name, row) for epoch, row in uses)
-
     return BatchRequest(
         view_set=part.view_set,
         rows=part.rows,
-        window_keys=keys("student"),
-        second_keys=keys("average") if second else None,
+        window_keys=_window_keys(part, seed, "student"),
+        second_keys=_window_keys(part, seed, "average") if second else None,
     )
+
+
+def _window_keys(part: StepPart, seed: int, viewer: str) -> tuple[Key, ...]:
+    uses = zip(part.epochs.tolist(), part.rows.tolist(), strict=True)
+    return tuple((seed, viewer, epoch, part.view_set.name, row) for epoch, row in uses)
 
 
 def heldout_requests(source: Source, sizes: Mapping[Partition, int], seed: int) -> list[BatchRequest]:

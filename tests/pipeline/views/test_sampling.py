@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from pipeline.config import ViewsConfig
@@ -80,9 +81,23 @@ def test_the_views_of_an_image_do_not_depend_on_the_other_images() -> None:
     assert all(view in among[view_set] for view_set, views in alone.items() for view in views)
 
 
-def test_another_seed_gives_other_views() -> None:
-    first, second = (draw_views(images(MANY[:300]), ViewsConfig(seed=seed)) for seed in (0, 1))
-    assert first != second
+def test_another_seed_draws_every_split_partition_and_resolution_anew() -> None:
+    first, second = (ViewsConfig(seed=seed, heldout=0.5, high_share=0.5) for seed in (0, 1))
+    assert 0.4 < np.mean([draw_split(key, first) == draw_split(key, second) for key in MANY[:1000]]) < 0.6
+    pairs = [(draw_set(key, 0, first), draw_set(key, 0, second)) for key in MANY[:1000]]
+    assert 0.4 < np.mean([before.partition == after.partition for before, after in pairs]) < 0.6
+    low = [(before, after) for before, after in pairs if before.partition == after.partition == "low"]
+    assert np.mean([before.resolution == after.resolution for before, after in low]) < 1 / 6 + 0.1, "one of six"
+
+
+def test_another_seed_orders_a_set_anew() -> None:
+    orders = []
+    for seed in (0, 1):
+        [views] = draw_views(images(MANY[:1000]), ViewsConfig(low=(128,), high=(), heldout=0, seed=seed)).values()
+        orders.append([view.image.key for view in views])
+    assert sorted(orders[0]) == sorted(orders[1])
+    places = [[order.index(key) for key in MANY[:1000]] for order in orders]
+    assert abs(np.corrcoef(places)[0, 1]) < 0.1
 
 
 def test_training_views_come_first_in_every_set() -> None:
