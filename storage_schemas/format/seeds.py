@@ -86,14 +86,7 @@ def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
     if not proportions or not all(math.isfinite(weight) and weight > 0 for weight in proportions.values()):
         found = f"{dict(proportions)} are not positive weights of one choice or more"
         raise SettingError("proportions", [Problem(place=str(key), found=found)])
-    shared = hashlib.shake_256(canonical(key).removesuffix(b"]"))  # all draws begin with it
-    return min(sorted(proportions), key=lambda choice: _waiting_time(shared, choice) / proportions[choice])
-
-
-def _waiting_time(shared: "hashlib._Hash", choice: int | str) -> float:
-    drawn = shared.copy()
-    drawn.update(f",{_canonical_part(choice)}]".encode())
-    return -math.log1p(-_uniform(drawn.digest(8)))
+    return min(sorted(proportions), key=lambda choice: -math.log1p(-unit_interval((*key, choice))) / proportions[choice])
 
 
 def hash_order(keys: Sequence[Key]) -> list[int]:
