@@ -102,6 +102,7 @@ def test_every_module_is_imported_without_a_warning_under_the_lowest_versions(py
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_tests_pass_under_the_lowest_versions(python: Path) -> None:
     options = ("-q", "-p", "no:cacheprovider", "--timeout=1200", "--tb=short", *KNOWN)
     said = run(python, "-m", "pytest", *options, *RUN)
