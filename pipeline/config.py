@@ -5,8 +5,9 @@ is its help text on the command line.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, final, get_args
 
 from storage_schemas.format.encodings import Encoding
@@ -14,6 +15,14 @@ from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.shard_format import Compression
 from storage_schemas.format.teacher import Precision
 from storage_schemas.format.views import Partition, ShiftDistribution, Shifts
+
+ImageRules = Literal["strict", "lenient", "0.1"]
+"""Rules by which images are found and decoded."""
+OLD_RULES: ImageRules = "0.1"
+"""The rules of caches that record none."""
+UNRECORDED: Mapping[str, Any] = MappingProxyType({"rules": OLD_RULES})
+"""Settings that the first caches do not record → what they stand for there. At this value they are left out of the
+identity, so that those caches keep theirs."""
 
 
 @final
@@ -75,6 +84,10 @@ class ViewsConfig:
     """Images whose longer side is more than this many times the shorter side are rejected."""
     max_pixels: int = 178_956_970
     """Images with more pixels than this are rejected without decoding: they may be decompression bombs."""
+    rules: ImageRules = "strict"
+    """Rules by which images are found and decoded; see docs/images.md. `strict` rejects a JPEG whose compressed data is
+    spoilt, `lenient` takes it as libjpeg fills it in. `0.1` stands for the rules of that version: caches that were made
+    with it keep them."""
 
     def __post_init__(self) -> None:
         _refuse("views settings", _views_problems(self))
@@ -212,9 +225,13 @@ class Recipe:
 
 
 def views_settings(config: ViewsConfig) -> dict[str, Any]:
-    """Return the settings as JSON values, for the identity."""
+    """Return the settings as JSON values, for the identity. Those of `UNRECORDED` are left out at their old values."""
     values = asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in values.items()
+        if name not in UNRECORDED or value != UNRECORDED[name]
+    }
 
 
 def _refuse(subject: str, problems: Iterable[Problem]) -> None:

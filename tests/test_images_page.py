@@ -29,7 +29,7 @@ def test_the_page_has_every_format(name: str) -> None:
 def test_the_page_has_every_reason_and_no_other() -> None:
     told = re.findall(r"^\| `([^`]+)` \|", PAGE.split("## What is rejected")[1], re.MULTILINE)
     assert set(told) == REASONS
-    assert len(REASONS) == 7
+    assert len(REASONS) == 8
 
 
 def test_the_page_has_the_limits() -> None:

@@ -6,16 +6,19 @@ box is resized to so few pixels that the result is almost the same.
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 from PIL import AvifImagePlugin, ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pipeline.config import ViewsConfig
+from pipeline.config import OLD_RULES, ImageRules, ViewsConfig
+from pipeline.images.colours import to_rgb, to_rgb_of_version_0_1, unknown_kind, unknown_range
+from pipeline.images.libjpeg import spoilt_data
+from pipeline.images.metadata import TURNS, orientation_of, without_metadata
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded, whatever the file is called. Pillow reads more, but runs a program for some (EPS)."""
@@ -32,6 +35,13 @@ TRACKED_BLOCK_BYTES = 2**25 - 2**16
 ENCODER_BUFFER_BYTES = 8 * 2**20
 """Twice the bytes of the largest canvas."""
 
+DECODER_BYTES_PER_PIXEL, DECODER_BYTES = 24, 64 * 2**20
+"""Memory that a decoder may need for each pixel, and besides. An image counts as damaged only where so much was free.
+"""
+NO_UNPACKER = "unknown raw mode"
+"""What Pillow says of samples that its plugin for a format knows, and its decoder does not."""
+
+Result = TypeVar("Result")
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom (pixels)."""
 
@@ -63,6 +73,8 @@ class Picture:
     """Height of the upright image (pixels)."""
     jpeg: bytes = b""
     """The file, where it can be decoded at several scales; otherwise empty."""
+    rules: ImageRules = "strict"
+    """Rules by which it is decoded."""
     orientation: int = 1
     """The value of its EXIF orientation tag."""
     decoded: dict[int, Image.Image] = field(default_factory=dict)
@@ -82,18 +94,24 @@ class Picture:
 
         Raises:
             UnusableImageError: the file is damaged.
+            MemoryError: there is too little memory to decode it.
         """
         shrink = self._shrink(box, side)
         if shrink not in self.decoded:
-            with _unusable_when_it_raises():
-                file = self.opened.pop() if self.opened else _open(self.jpeg)
-                self.decoded[shrink] = _upright_rgb(file, shrink, self.orientation)
+            self.decoded[shrink] = _usable(lambda: self._decode(shrink), self.jpeg)
         image = self.decoded[shrink]
         # a size that is not divisible is rounded up, at the right and bottom edge of the stored image
         across = image.width - self.width / shrink if self.orientation in MIRRORED_ACROSS else 0.0
         down = image.height - self.height / shrink if self.orientation in MIRRORED_DOWN else 0.0
         left, top, right, bottom = (edge / shrink for edge in box)
         return image, (left + across, top + down, right + across, bottom + down)
+
+    def _decode(self, shrink: int) -> Image.Image:
+        file = self.opened.pop() if self.opened else _open(self.jpeg)
+        image = _upright_rgb(file, self.rules, shrink, self.orientation)
+        if self.rules == "strict" and not self.decoded and (warning := spoilt_data(self.jpeg)):
+            raise UnusableImageError("damaged", f"libjpeg: {warning}")
+        return image
 
     def _shrink(self, box: Box, side: int) -> int:
         if not self.jpeg:
@@ -106,29 +124,31 @@ class Picture:
 def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
     """Read an image's header. Decode it as well where its format cannot be decoded at several scales.
 
-    Rules: the first frame of an animation; EXIF orientation applied; alpha composited over white; 16-bit grey divided
-    by 257, 16-bit colour cut to its high byte; CMYK, palettes and other modes as Pillow converts them to RGB; colour
-    profiles ignored.
+    Rules: the first frame of an animation; EXIF orientation applied; alpha composited over white; grey of more than 8
+    bits divided by the largest value of its depth, colour of more than 8 bits cut to its high byte; CMYK, palettes and
+    other modes as Pillow converts them to RGB; colour profiles and all other metadata ignored.
 
     Args:
         body: the file's bytes.
-        limits: `min_side`, `max_pixels` and `max_aspect`, which are checked before decoding.
+        limits: `min_side`, `max_pixels` and `max_aspect`, which are checked before decoding; and `rules`.
 
     Raises:
-        UnusableImageError: with the reason. Floating-point and 32-bit images are refused, because their files do not
-            define which value is white.
+        UnusableImageError: with the reason.
+        MemoryError: there is too little memory to decode it, which says nothing about the image.
     """
     if not body:
         raise UnusableImageError("empty", "zero bytes")
-    with _unusable_when_it_raises():
-        image = _open(body)
-        _check_header(image, limits)
-        if isinstance(image, JpegImageFile):
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            width, height = image.size if orientation not in (5, 6, 7, 8) else image.size[::-1]
-            return Picture(width=width, height=height, jpeg=body, orientation=orientation, opened=[image])
-        upright = _upright_rgb(image)
-        return Picture(width=upright.width, height=upright.height, decoded={1: upright})
+    if limits.rules == OLD_RULES:
+        return _usable(lambda: _opened([body], limits), body)
+    try:
+        return _usable(lambda: _opened(without_metadata(body), limits), body)
+    except UnusableImageError as error:
+        if NO_UNPACKER in error.detail:
+            raise UnusableImageError("unknown kind", "its samples are packed in a way that is not decoded") from error
+        if error.reason == "not an image" and (name := _begins_like(body)):
+            found = f"it begins like {name}, but its header is damaged, or of a kind that is not decoded"
+            raise UnusableImageError("unknown kind", found) from error
+        raise
 
 
 def prepare_cutting() -> None:
@@ -153,16 +173,66 @@ def quiet_decoding() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _unusable_when_it_raises() -> Iterator[None]:
+def _usable(step: Callable[[], Result], body: bytes) -> Result:
+    """Return what a step decodes, or raise the reason why the image cannot be decoded.
+
+    Codecs have many names for a lack of memory, "broken data stream" among them. So a step that fails is repeated once
+    as much memory as a decoder may need was seen to be free. Only the second failure counts as the image's fault.
+    """
     try:
-        yield
-    except UnusableImageError:
+        return step()
+    except (UnusableImageError, MemoryError):
+        raise
+    except Exception:  # a decoder may raise anything on arbitrary bytes
+        _require_memory(body)
+    try:
+        return step()
+    except (UnusableImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise UnusableImageError("not an image", f"none of {', '.join(FORMATS)}") from error
-    except Exception as error:  # a decoder may raise anything on arbitrary bytes
+    except Exception as error:
         raise UnusableImageError("damaged", f"{type(error).__name__}: {error}") from error
+
+
+def _require_memory(body: bytes) -> None:
+    try:
+        width, height = _open(body).size
+    except MemoryError:
+        raise
+    except Exception:
+        width = height = 0
+    np.empty(DECODER_BYTES + DECODER_BYTES_PER_PIXEL * width * height, dtype=np.uint8)
+
+
+def _opened(forms: Iterable[bytes], limits: ViewsConfig) -> Picture:
+    """Open the first of several forms of a file that can be opened; see `without_metadata`."""
+    failures: list[Exception] = []
+    for form in forms:
+        try:
+            return _opened_form(form, limits)
+        except (UnusableImageError, MemoryError):
+            raise
+        except Exception as error:
+            failures.append(error)
+    raise failures[0]
+
+
+def _opened_form(body: bytes, limits: ViewsConfig) -> Picture:
+    image, rules = _open(body), limits.rules
+    _check_header(image, limits)
+    if not isinstance(image, JpegImageFile):
+        upright = _upright_rgb(image, rules)
+        return Picture(width=upright.width, height=upright.height, decoded={1: upright}, rules=rules)
+    old = rules == OLD_RULES
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if old else orientation_of(image)
+    width, height = image.size if orientation not in (5, 6, 7, 8) else image.size[::-1]
+    return Picture(width=width, height=height, jpeg=body, orientation=orientation, opened=[image], rules=rules)
+
+
+def _begins_like(body: bytes) -> str | None:
+    accepts = {name: Image.OPEN[name][1] for name in FORMATS}
+    return next((name for name, accept in accepts.items() if accept and accept(body[:16]) is True), None)
 
 
 def _open(body: bytes) -> ImageFile.ImageFile:
@@ -171,7 +241,7 @@ def _open(body: bytes) -> ImageFile.ImageFile:
     return image
 
 
-def _check_header(image: Image.Image, limits: ViewsConfig) -> None:
+def _check_header(image: ImageFile.ImageFile, limits: ViewsConfig) -> None:
     width, height = image.size
     if width * height > limits.max_pixels:
         raise UnusableImageError("too many pixels", f"{width} × {height}, at most {limits.max_pixels}")
@@ -179,27 +249,21 @@ def _check_header(image: Image.Image, limits: ViewsConfig) -> None:
         raise UnusableImageError("too small", f"{width} × {height}, sides of at least {limits.min_side}")
     if max(width, height) > limits.max_aspect * min(width, height):
         raise UnusableImageError("too elongated", f"{width} × {height}, at most {limits.max_aspect:g} : 1")
-    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow scales a PPM to 16 bits
-        raise UnusableImageError("unknown range", f"mode {image.mode} does not say what value is white")
+    if found := unknown_range(image):
+        raise UnusableImageError("unknown range", found)
+    if limits.rules != OLD_RULES and (found := unknown_kind(image)):
+        raise UnusableImageError("unknown kind", found)
 
 
-def _upright_rgb(file: ImageFile.ImageFile, shrink: int = 1, orientation: int | None = None) -> Image.Image:
+def _upright_rgb(
+    file: ImageFile.ImageFile, rules: ImageRules, shrink: int = 1, orientation: int | None = None
+) -> Image.Image:
     if shrink > 1:
         file.draft(file.mode, (file.width // shrink, file.height // shrink))
     file.load()
-    if orientation != 1:  # formats other than JPEG may store it after the pixels
-        ImageOps.exif_transpose(file, in_place=True)
-    image: Image.Image = file
-    if image.mode.startswith("I"):
-        image = _from_16_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    # convert("RGB") would clip at 255, which makes almost every such image white, and lose the transparent value
-    values = np.asarray(image).astype(np.int32)
-    values[values == image.info.get("transparency", -1)] = 65535
-    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if rules == OLD_RULES:
+        if orientation != 1:  # formats other than JPEG may store it after the pixels
+            ImageOps.exif_transpose(file, in_place=True)
+        return to_rgb_of_version_0_1(file)
+    turn = TURNS.get(orientation_of(file) if orientation is None else orientation)
+    return to_rgb(file if turn is None else file.transpose(turn), file)

@@ -8,7 +8,7 @@ from typing import final, get_args
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.images.listing import SourceImage, list_images
-from pipeline.views.extension import divide, match_images
+from pipeline.views.extension import divide, match_images, under_rules_of
 from pipeline.views.generations import plan_views
 from pipeline.views.sampling import DrawnView, draw_views, set_manifest
 from storage_schemas.cache import Cache
@@ -61,6 +61,7 @@ def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str
         IdentityError: images of the cache are missing from `data`.
         MissingError: there are no images, or a part of the cache's own list is lost.
     """
+    recipe = under_rules_of(manifest, recipe)
     listed = list_images(data, cache.store.retries)
     images = divide(match_images(cache, manifest, listed, data, extend=True), copies={})
     plan = plan_views(recipe, images, manifest)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, final
 
-from pipeline.config import Recipe, ViewsConfig, views_settings
+from pipeline.config import OLD_RULES, UNRECORDED, Recipe, ViewsConfig, views_settings
 from pipeline.images.listing import SourceImage
 from pipeline.views.image_parts import Copies, ImagePart, keys_identity, read_part
 from storage_schemas.cache import Cache
@@ -76,14 +76,26 @@ def stored_config(settings: Identity) -> ViewsConfig:
     Raises:
         ContractError: another version wrote them, with other fields.
     """
-    if odd := settings.keys() ^ {field.name for field in fields(ViewsConfig)}:
+    if odd := (UNRECORDED | settings).keys() ^ {field.name for field in fields(ViewsConfig)}:
         found = f"its settings differ from those of this version in {', '.join(sorted(odd))}"
         fix = "use the version of Stillhouse that made this cache"
         raise ContractError("manifest of views", [Problem(place=MANIFEST, found=found, fix=fix)])
     stored: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+        name: tuple(value) if isinstance(value, list) else value for name, value in (UNRECORDED | settings).items()
     }
     return ViewsConfig(**stored)
+
+
+def under_rules_of(manifest: ViewsManifest | None, recipe: Recipe) -> Recipe:
+    """Return a recipe with the image rules of a cache, where the cache was made before rules were recorded.
+
+    Args:
+        manifest: of the cache's views; None before any view was cut.
+        recipe: the recipe that the user names.
+    """
+    if manifest is None or "rules" in manifest.generations[-1].views:
+        return recipe
+    return replace(recipe, views=replace(recipe.views, rules=OLD_RULES))
 
 
 def require_settings(manifest: ViewsManifest, recipe: Recipe, *, extend: bool) -> None:
@@ -92,6 +104,7 @@ def require_settings(manifest: ViewsManifest, recipe: Recipe, *, extend: bool) -
     Raises:
         IdentityError: names every setting that differs, with both values.
     """
+    recipe = under_rules_of(manifest, recipe)
     stored = {"recipe": manifest.identity["recipe"], "views": manifest.generations[-1].views}
     grown = stored["recipe"] == recipe.name and _extends(stored["views"], recipe.views)
     if not (grown and extend):

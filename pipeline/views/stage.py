@@ -8,7 +8,7 @@ from pipeline.config import Recipe, RunConfig
 from pipeline.inventory.arrays import detail_spec, pixels_spec
 from pipeline.leases.lease import VIEWS_LEASE, leased
 from pipeline.views.duplicates import equal_images, equal_images_line
-from pipeline.views.extension import require_settings
+from pipeline.views.extension import require_settings, under_rules_of
 from pipeline.views.generations import ViewsPlan, total_views
 from pipeline.views.planning import (
     Details,
@@ -65,6 +65,7 @@ def make_views(
     """
     request = ViewsRequest(recipe=recipe, specs=specs, data=data, extend=extend, run=run, say=say)
     stored = _stored_views(cache, request)
+    request = replace(request, recipe=under_rules_of(stored.manifest, recipe))
     plan = plan_missing_views(cache, request, stored)
     if plan is None:
         _report_complete(cache, request, stored)
@@ -72,6 +73,7 @@ def make_views(
     with leased(cache, VIEWS_LEASE, "views") as lease:
         now = _stored_views(lease.cache, request)
         if not now.has_plan_of(stored):  # another run wrote views before this one got the lease
+            request = replace(request, recipe=under_rules_of(now.manifest, recipe))
             plan = plan_missing_views(lease.cache, request, now)
         if plan is None:
             _report_complete(lease.cache, request, now)
