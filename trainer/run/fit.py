@@ -22,26 +22,36 @@ from trainer.run.loggers import make_loggers, require_loggers
 from trainer.run.metrics import has_stalled, start_metrics, teacher_facts
 from trainer.run.processes import is_first
 from trainer.run.progress_logging import ProgressLogging
+from trainer.run.stop_at_step_end import StopAtStepEnd
 from trainer.run.training_run import TrainingRun
 from trainer.run_folder import read_json, write_json
 from trainer.settings.config import TrainRecipe
+from trainer.stopping import Stopped, StopRequest
 from trainer.student.model import DistilledModel, TeacherShape, summarised
 from trainer.student.shape import StudentShape, measure_student
 from trainer.student.student import Student
 
 
-def fit(run: TrainingRun, say: Callable[[str], None], callbacks: Sequence[Callback] = ()) -> None:
+def fit(
+    run: TrainingRun,
+    say: Callable[[str], None],
+    callbacks: Sequence[Callback] = (),
+    request: StopRequest | None = None,
+) -> None:
     """Train from the last checkpoint, or from the start, and export the student.
 
     Args:
         run: the run. Its folder is empty, or holds this run.
         say: receives each line for the user.
         callbacks: further callbacks for Lightning.
+        request: whether a signal has asked this process to stop; None for a run that no signal stops.
 
     Raises:
         SettingError: a view set, a student, an accelerator, a strategy or a logger that cannot be used.
         ContractError: the loss is infinite or NaN.
+        Stopped: a signal has stopped the run.
     """
+    request = request or StopRequest()
     views = CachedViews(run.source, run.recipe)  # checks the view sets before anything large is built
     require_loggers(run.recipe)
     model, shape = build_model(run.recipe, run.source)
@@ -50,12 +60,13 @@ def fit(run: TrainingRun, say: Callable[[str], None], callbacks: Sequence[Callba
     if start:
         say(f"train: resuming after step {start} of {run.recipe.steps}")
     module = Distillation(run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source))
-    trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views), *callbacks])
+    trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, request), *callbacks])
     if is_first():
         _start_records(run, start)
         trainer.loggers = make_loggers(run, start)
     if not has_stalled(run.folder, run.recipe.patience):
         _train(trainer, module, views, run, start)
+        _require_not_stopped(request, trainer.global_step, run)
     if is_first():
         _export(run, shape)
 
@@ -80,10 +91,12 @@ def _dispersions(source: Source) -> dict[str, float]:
     return {name: dispersion for name, dispersion in by_teacher.items() if dispersion is not None}
 
 
-def _callbacks(run: TrainingRun, views: CachedViews) -> list[Callback]:
-    evaluation = HeldoutEvaluation(run.folder, views)
+def _callbacks(run: TrainingRun, views: CachedViews, request: StopRequest) -> list[Callback]:
+    stop = StopAtStepEnd(request)
+    evaluation = HeldoutEvaluation(run.folder, views, stop)
     # the order is that of the calls: a checkpoint is written after the scores of its step
     return [
+        stop,
         ProgressLogging(run.folder, views, evaluation),
         evaluation,
         CheckpointWriter(run.folder, run.recipe.running.checkpoint_every, run.recipe.steps),
@@ -102,7 +115,20 @@ def _train(trainer: Trainer, module: Distillation, views: CachedViews, run: Trai
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         # the moving average is in evaluation mode on purpose
         warnings.filterwarnings("ignore", message=".*in eval mode", category=UserWarning)
-        trainer.fit(module, views, ckpt_path=run.folder.checkpoint if start else None, weights_only=True)
+        try:
+            trainer.fit(module, views, ckpt_path=run.folder.checkpoint if start else None, weights_only=True)
+        except Stopped as stopped:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(stopped.number)  # processes that this one has started
+            raise
+
+
+def _require_not_stopped(request: StopRequest, step: int, run: TrainingRun) -> None:
+    """Raise `Stopped` if a signal has ended the training, or has come since."""
+    request.deferred = False
+    if request.received:
+        kept = "with a checkpoint" if run.folder.checkpoint.exists() else "before the first checkpoint"
+        raise Stopped(request.received, f" after step {step} of {run.recipe.steps}, {kept}")
 
 
 def _export(run: TrainingRun, shape: StudentShape) -> None:
