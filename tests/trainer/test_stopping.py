@@ -85,6 +85,14 @@ def run_until_signal(recipe: TrainRecipe, cache: Cache, folder: Path, sender: Si
     return stopped.value
 
 
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is not ignored, as it is where a shell runs the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(full_cache: Cache, tmp_path_factory: pytest.TempPathFactory, recipe_of: Recipes) -> RunFolder:
     folder = tmp_path_factory.mktemp("undisturbed") / "run"

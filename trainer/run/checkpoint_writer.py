@@ -31,3 +31,5 @@ class CheckpointWriter(Callback):
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
                 replace_whole(temporary, self.run.checkpoint)
+            # a process that ends before the first may cause the first to be killed
+            trainer.strategy.barrier()

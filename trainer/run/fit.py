@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from storage_schemas.objects.file_lock import locked
 from trainer.data.datamodule import CachedViews
 from trainer.data.source import Source
 from trainer.export import export_student
@@ -24,7 +26,7 @@ from trainer.run.processes import is_first
 from trainer.run.progress_logging import ProgressLogging
 from trainer.run.stop_at_step_end import StopAtStepEnd
 from trainer.run.training_run import TrainingRun
-from trainer.run_folder import read_json, write_json
+from trainer.run_folder import read_json, require_run, write_json
 from trainer.settings.config import TrainRecipe
 from trainer.stopping import Stopped, StopRequest
 from trainer.student.model import DistilledModel, TeacherShape, summarised
@@ -49,13 +51,28 @@ def fit(
     Raises:
         SettingError: a view set, a student, an accelerator, a strategy or a logger that cannot be used.
         ContractError: the loss is infinite or NaN.
+        BusyError: another process trains in the folder.
         Stopped: a signal has stopped the run.
     """
-    request = request or StopRequest()
     views = CachedViews(run.source, run.recipe)  # checks the view sets before anything large is built
     require_loggers(run.recipe)
     model, shape = build_model(run.recipe, run.source)
     say(f"train: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M parameters with the heads")
+    with locked(run.folder.lock, f"train {run.recipe.student}") if is_first() else nullcontext():
+        require_run(run.folder, run.identity)  # another process may have written to the folder since
+        if not run.folder.card.exists():
+            _fit(run, views, model, shape, say, callbacks, request or StopRequest())
+
+
+def _fit(
+    run: TrainingRun,
+    views: CachedViews,
+    model: DistilledModel,
+    shape: StudentShape,
+    say: Callable[[str], None],
+    callbacks: Sequence[Callback],
+    request: StopRequest,
+) -> None:
     start = steps_in_checkpoint(run.folder.checkpoint)
     if start:
         say(f"train: resuming after step {start} of {run.recipe.steps}")

@@ -38,6 +38,7 @@ def train(
         MissingError: the cache lacks something that an earlier stage makes.
         SettingError: a setting, a student or a view set that cannot be used.
         IdentityError: the folder holds a run with other settings, or of another cache.
+        BusyError: another process trains in the folder.
         Stopped: a signal has stopped the run.
     """
     source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe))
