@@ -275,7 +275,7 @@ def trainers(runs: Path) -> dict[int, int]:
             words, variables = ((process / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
         except OSError:
             continue  # it has ended, or belongs to another user
-        if words[1:4] == [b"-m", b"trainer", b"train"] and str(runs).encode() in words:
+        if words[1:2] == [b"-m"] and words[3:4] == [b"train"] and str(runs).encode() in words:
             environment = dict(variable.partition(b"=")[::2] for variable in variables)
             found[int(environment.get(b"RANK", environment.get(b"LOCAL_RANK", b"0")))] = int(process.name)
     return found

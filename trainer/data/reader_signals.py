@@ -9,12 +9,18 @@ from types import FrameType
 
 from trainer.stopping import SIGNALS
 
+BLOCKED = [signal.Signals[f"SIG{name}"] for name in SIGNALS]
+
 
 def start_forkserver() -> None:
-    """Start the process that forks the readers, if it does not run yet, with the signals blocked in it and in them."""
-    resource_tracker.ensure_running()  # it is started first, because its start would unblock signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.Signals[f"SIG{name}"] for name in SIGNALS])
+    """Start the process that forks the readers, if it does not run yet, with the signals blocked in it and in them.
+
+    So are they in the process that counts their semaphores, which forgets them when it is killed.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     try:
+        resource_tracker.ensure_running()  # it unblocks some of them in this process
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

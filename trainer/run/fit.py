@@ -11,6 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from storage_schemas.objects.file_lock import locked
+from storage_schemas.objects.publish import TEMPORARY
 from trainer.data.datamodule import CachedViews
 from trainer.data.source import Source
 from trainer.export import export_student
@@ -18,6 +19,7 @@ from trainer.learning.module import Distillation, torch_seed
 from trainer.objective.token_maps import TokenMaps
 from trainer.run.checkpoint import read_checkpoint, steps_in_checkpoint
 from trainer.run.checkpoint_writer import CheckpointWriter
+from trainer.run.disk import disk_refusals
 from trainer.run.heldout_evaluation import HeldoutEvaluation
 from trainer.run.lightning_trainer import make_trainer
 from trainer.run.loggers import make_loggers, require_loggers
@@ -52,6 +54,7 @@ def fit(
         SettingError: a view set, a student, an accelerator, a strategy or a logger that cannot be used.
         ContractError: the loss is infinite or NaN.
         BusyError: another process trains in the folder.
+        StorageError: the disk is full, cannot be written, or fails. The last checkpoint stays.
         Stopped: a signal has stopped the run.
     """
     views = CachedViews(run.source, run.recipe)  # checks the view sets before anything large is built
@@ -61,7 +64,8 @@ def fit(
     with locked(run.folder.lock, f"train {run.recipe.student}") if is_first() else nullcontext():
         require_run(run.folder, run.identity)  # another process may have written to the folder since
         if not run.folder.card.exists():
-            _fit(run, views, model, shape, say, callbacks, request or StopRequest())
+            with disk_refusals(run.folder.path):
+                _fit(run, views, model, shape, say, callbacks, request or StopRequest())
 
 
 def _fit(
@@ -121,6 +125,8 @@ def _callbacks(run: TrainingRun, views: CachedViews, request: StopRequest) -> li
 
 
 def _start_records(run: TrainingRun, start: int) -> None:
+    for leftover in run.folder.path.glob(f"*{TEMPORARY}"):
+        leftover.unlink()  # of a process that was killed while it wrote; no other one writes here now
     write_json(run.folder.identity, run.identity)
     about = {"recipe": run.recipe.name, "student": run.recipe.student, "teachers": teacher_facts(run.source)}
     start_metrics(run.folder, about, start)

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from storage_schemas.format.errors import Problem, SettingError
+from trainer.run.checkpoint_file import CheckpointFile
 from trainer.run_folder import RunFolder
 from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
@@ -27,6 +28,7 @@ def make_trainer(recipe: TrainRecipe, run: RunFolder, callbacks: Sequence[Callba
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = Trainer(
         default_root_dir=run.path / NO_FOLDER,
+        plugins=[CheckpointFile()],
         accelerator=find_accelerator(recipe.running),
         devices=recipe.running.devices,
         num_nodes=recipe.running.nodes,
