@@ -71,11 +71,12 @@ PLAN = {
             storage_schemas storage_schemas.format storage_schemas.objects teachers
     """,
     "trainer": """
+        stopping:
         settings: storage_schemas.format
         recipes: settings
         run_folder: storage_schemas.format storage_schemas.objects
         student: settings storage_schemas.format
-        data: settings storage_schemas storage_schemas.format
+        data: settings stopping storage_schemas storage_schemas.format
         export: run_folder settings student storage_schemas.format storage_schemas.objects
         options: recipes settings storage_schemas storage_schemas.format
         objective: data settings student storage_schemas.format
@@ -83,11 +84,11 @@ PLAN = {
         portable: export student storage_schemas.format storage_schemas.objects
         evaluation: data objective student storage_schemas.format
         learning: data objective settings student storage_schemas.format
-        run: data evaluation export learning objective run_folder settings student storage_schemas
+        run: data evaluation export learning objective run_folder settings stopping student storage_schemas
             storage_schemas.format storage_schemas.objects
         report: data export objective run run_folder settings student storage_schemas storage_schemas.format
             storage_schemas.objects
-        __main__: export options portable report run storage_schemas
+        __main__: export options portable report run stopping storage_schemas
     """,
 }
 """Package → its rooms, the lowest first, each with the rooms that it imports: those of other packages by their full

@@ -1,19 +1,32 @@
-"""`python -m trainer COMMAND`: runs a command; an error of ours becomes one message and status 2."""
+"""`python -m trainer COMMAND`: runs a command; an error of ours, or a signal, becomes one message and a status."""
 
 import sys
 from collections.abc import Mapping, Sequence
 
 from storage_schemas.command_line import Command, run_command
 from trainer.options import USAGE, train_options
+from trainer.run.processes import is_first, is_started_by_first
+from trainer.stopping import AGAIN, ALWAYS, Stopped, StopRequest
+
+REQUEST = StopRequest()
+"""Whether a signal has asked this program to stop."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command.
 
     Returns:
-        Exit status: 0, or 2 with one message on standard error.
+        Exit status: 0; 2 for a refusal; 128 plus the number of a signal that stopped the command. A status that is not
+        0 comes with one message on standard error.
     """
-    return run_command(COMMANDS, USAGE, arguments, package="trainer")
+    try:
+        with REQUEST.on_signals(ALWAYS):
+            return run_command(COMMANDS, USAGE, arguments, package="trainer")
+    except Stopped as stopped:
+        if is_first():
+            print(f"{stopped} ({AGAIN})", file=sys.stderr)
+        # Lightning kills the first process when one that it has started ends with another status than 0
+        return 0 if is_started_by_first() else stopped.status
 
 
 def train_student(arguments: Sequence[str]) -> None:
@@ -21,7 +34,8 @@ def train_student(arguments: Sequence[str]) -> None:
     options = train_options(arguments)
     from trainer.run.train import train  # the help text does not need Parquet and Zarr
 
-    train(options.settings, options.cache, options.folder, _say)
+    with REQUEST.on_signals(options.settings.running.stop_signals):
+        train(options.settings, options.cache, options.folder, _say, REQUEST)
 
 
 def report(arguments: Sequence[str]) -> None:

@@ -49,6 +49,11 @@ class RunFolder:
         return self.path / "student.safetensors"
 
     @property
+    def lock(self) -> Path:
+        """Lock file of the process that trains; it is there only while one does."""
+        return self.path / "run.lock"
+
+    @property
     def card(self) -> Path:
         """Description of the exported student. It is written last: a run with a card is finished."""
         return self.path / "student.json"

@@ -94,6 +94,10 @@ class TrainingProcess:
             pass
         return Output(texts=tuple(texts), status=self._process.wait() if ended else None)
 
+    def stop(self, _: None) -> None:
+        """Ask the process to stop: the trainer writes a checkpoint at the end of its step, and ends."""
+        self._process.send_signal(signal.SIGTERM)
+
     def _read(self, name: str, stream: IO[bytes]) -> None:
         # newline="": a progress bar ends each text with a carriage return, which must stay one
         with io.TextIOWrapper(stream, errors="replace", newline="") as texts:

@@ -16,18 +16,27 @@ from storage_schemas.format.errors import Problem, SettingError
 
 REFUSED = 2
 """Exit status of a trainer that has printed one message on why it cannot go on."""
+STOPPED = 128
+"""Exit status of a trainer that a signal has stopped, without the signal's number."""
 AGAIN = "run the same command again: it resumes after the last checkpoint"
 
 
 def train_on_ray(options: TrainOptions) -> None:
     """Train a student with a group of workers, and print what the process of rank 0 prints.
 
+    When this command is interrupted, it stops the processes, and waits until they have written a checkpoint.
+
     Raises:
-        SettingError: no Ray answers, there are too few workers, or a process failed.
+        SettingError: no Ray answers, there are too few workers, or a process failed or was stopped.
+        KeyboardInterrupt: this command was interrupted.
     """
     with ray_group(TrainingProcess, worker_settings(options.run)) as group:
         group.run(TrainingProcess.start, _launches(group, options))
-        _print_until_end(group)
+        try:
+            _print_until_end(group)
+        except KeyboardInterrupt:
+            _stop(group)
+            raise
 
 
 def _launches(group: WorkerGroup[TrainingProcess], options: TrainOptions) -> list[Launch]:
@@ -69,13 +78,27 @@ def _print_until_end(group: WorkerGroup[TrainingProcess]) -> None:
     held: Output | None = None
     while True:
         outputs = group.run(TrainingProcess.read_output, [None] * len(group.addresses))
-        if any(output.status for output in outputs):
+        if any(output.status and not _is_stopped(output.status) for output in outputs):
             raise _failure(group, outputs, held)
         if held is not None:
             _print(held)
         held = outputs[0]
         if all(output.status is not None for output in outputs):
-            return _print(held)
+            _print(held)
+            if any(output.status for output in outputs):
+                raise _failure(group, outputs, None)
+            return
+
+
+def _stop(group: WorkerGroup[TrainingProcess]) -> None:
+    """Stop all processes, and print what rank 0 prints until all have ended."""
+    everyone = [None] * len(group.addresses)
+    group.run(TrainingProcess.stop, everyone)
+    while True:
+        outputs = group.run(TrainingProcess.read_output, everyone)
+        _print(outputs[0])
+        if all(output.status is not None for output in outputs):
+            return
 
 
 def _print(output: Output) -> None:
@@ -95,12 +118,19 @@ def _failure(group: WorkerGroup[TrainingProcess], outputs: Sequence[Output], hel
     place = f"process {rank + 1} of {len(outputs)} on {group.addresses[rank]}"
     if output.status == REFUSED:
         return SettingError("training", [Problem(place=place, found=errors[errors.rfind("error: ") :].strip())])
-    if output.status < 0:
+    if _is_stopped(output.status):
+        found = f"was stopped by {signal.Signals(output.status - STOPPED).name}"
+    elif output.status < 0:
         found = f"was ended by {signal.Signals(-output.status).name}"
     else:
         last = (errors.strip().splitlines() or ["it printed no error"])[-1]
         found = f"ended with status {output.status}: {last[:500]}"
     return SettingError("training", [Problem(place=place, found=found, fix=AGAIN)])
+
+
+def _is_stopped(status: int) -> bool:
+    """Return whether a signal has stopped a trainer. The others then stop after the same step, by themselves."""
+    return status - STOPPED in set(signal.Signals)
 
 
 def _precedence(status: int | None) -> int:

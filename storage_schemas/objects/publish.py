@@ -173,6 +173,25 @@ def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
         target.writelines([body])
 
 
+@contextmanager
+def open_whole(path: str | os.PathLike[str]) -> Iterator[AbstractTarget]:
+    """Write a local file, piece by piece, that is there whole and durable when the block ends.
+
+    Where the block raises, what was there before stays. Folders above it are made.
+
+    Args:
+        path: the file. One that is there is replaced.
+
+    Yields:
+        What to write the bytes to.
+
+    Raises:
+        StorageError: the disk is full, may not be written, or fails.
+    """
+    with _publish_local(os.path.abspath(path)) as target:
+        yield target
+
+
 def replace_whole(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Give a local file that another library has written its final name, once all of it is on the disk.
 

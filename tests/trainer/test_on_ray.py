@@ -11,6 +11,7 @@ import pytest
 from own_processes import losses
 
 from storage_schemas.cache import Cache
+from trainer.run.checkpoint import steps_in_checkpoint
 from trainer.run_folder import RunFolder
 
 pytest.importorskip("ray")
@@ -71,3 +72,34 @@ def test_a_run_on_ray_that_lost_a_process_says_so_once_and_goes_on_to_the_losses
     assert "train: resuming after step " in done.stdout
     assert done.stdout.count("step 60: held-out fidelity") == 1
     assert losses(run) == losses(RunFolder(path=tmp_path / "plain" / "test_vit"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("stopped", ["trainer", "command"])
+def test_a_run_on_ray_that_is_stopped_leaves_a_checkpoint_and_is_not_taken_for_finished(
+    full_cache: Cache, tmp_path: Path, stopped: str
+) -> None:
+    run = RunFolder(path=tmp_path / "test_vit")
+    endless = command("pipeline", full_cache, tmp_path, "--run.workers 2 --steps 5000 --running.checkpoint-every 9999")
+    with subprocess.Popen(endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as going:
+        until = time.monotonic() + 300
+        while not run.history.exists() or len(run.history.read_text().splitlines()) < 5:
+            assert going.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.kill(going.pid if stopped == "command" else process_of(tmp_path, 1), signal.SIGTERM)
+        _, said = going.communicate(timeout=300)
+    assert "Traceback" not in said
+    steps = len(losses(run))
+    assert steps_in_checkpoint(run.checkpoint) == steps
+    assert f"stopped by SIGTERM after step {steps} of 5000, with a checkpoint" in said
+    if stopped == "command":
+        assert going.returncode == 128 + signal.SIGTERM
+    else:
+        assert going.returncode == 2
+        message = said[said.index("error: ") :]
+        assert message.startswith("error: training cannot be used:\n  process 1 of 2 on ")
+        assert message.endswith(
+            ": was stopped by SIGTERM (run the same command again: it resumes after the last checkpoint)\n"
+        )

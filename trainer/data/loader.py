@@ -12,6 +12,7 @@ from storage_schemas.format.errors import AbstractStillhouseError
 from trainer.data.batch import ViewBatch
 from trainer.data.dataset import BatchRequest, training_request
 from trainer.data.packed_batch import PackedBatch, pack, unpack
+from trainer.data.reader_signals import obey_second_sigterm, start_forkserver
 from trainer.data.schedule import Schedule, scheduled_steps
 from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
@@ -124,7 +125,13 @@ def open_loader(
 ) -> BatchLoader:
     """Return a loader that reads the batches of each request, in order, with any number of reader processes."""
     # a forked process would inherit a file system's threads and sockets, which do not survive the fork
-    readers: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": settings.read_ahead}
+    readers: dict[str, Any] = {
+        "multiprocessing_context": "forkserver",
+        "prefetch_factor": settings.read_ahead,
+        "worker_init_fn": obey_second_sigterm,
+    }
+    if settings.workers:
+        start_forkserver()
     results = DataLoader(
         ReaderDataset(dataset),
         batch_size=None,

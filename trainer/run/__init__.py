@@ -1,4 +1,4 @@
 """A training run from start to end: checks, fitting, checkpoints, history, scores, loggers, processes.
 
-Door: checkpoint, history, metrics, train.
+Door: checkpoint, history, metrics, processes, train.
 """

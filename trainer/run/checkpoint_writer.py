@@ -5,7 +5,6 @@ from typing import Any, final
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from storage_schemas.objects.publish import replace_whole
 from trainer.data.loader import Batches
 from trainer.run.step_loss import mean_over_processes, require_finite
 from trainer.run_folder import RunFolder
@@ -27,7 +26,4 @@ class CheckpointWriter(Callback):
         if step % self.every == 0 or step == self.steps or trainer.should_stop:
             [loss] = mean_over_processes(trainer, [outputs["loss"]])
             require_finite(loss, step)
-            temporary = self.run.checkpoint.with_suffix(".partial")
-            trainer.save_checkpoint(temporary)
-            if trainer.is_global_zero:
-                replace_whole(temporary, self.run.checkpoint)
+            trainer.save_checkpoint(self.run.checkpoint)  # every process waits until the first has written it

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from storage_schemas.objects.file_lock import locked
+from storage_schemas.objects.publish import TEMPORARY
 from trainer.data.datamodule import CachedViews
 from trainer.data.source import Source
 from trainer.export import export_student
@@ -16,46 +19,75 @@ from trainer.learning.module import Distillation, torch_seed
 from trainer.objective.token_maps import TokenMaps
 from trainer.run.checkpoint import read_checkpoint, steps_in_checkpoint
 from trainer.run.checkpoint_writer import CheckpointWriter
+from trainer.run.disk import disk_refusals
 from trainer.run.heldout_evaluation import HeldoutEvaluation
 from trainer.run.lightning_trainer import make_trainer
 from trainer.run.loggers import make_loggers, require_loggers
 from trainer.run.metrics import has_stalled, start_metrics, teacher_facts
 from trainer.run.processes import is_first
 from trainer.run.progress_logging import ProgressLogging
+from trainer.run.stop_at_step_end import StopAtStepEnd
 from trainer.run.training_run import TrainingRun
-from trainer.run_folder import read_json, write_json
+from trainer.run_folder import read_json, require_run, write_json
 from trainer.settings.config import TrainRecipe
+from trainer.stopping import Stopped, StopRequest
 from trainer.student.model import DistilledModel, TeacherShape, summarised
 from trainer.student.shape import StudentShape, measure_student
 from trainer.student.student import Student
 
 
-def fit(run: TrainingRun, say: Callable[[str], None], callbacks: Sequence[Callback] = ()) -> None:
+def fit(
+    run: TrainingRun,
+    say: Callable[[str], None],
+    callbacks: Sequence[Callback] = (),
+    request: StopRequest | None = None,
+) -> None:
     """Train from the last checkpoint, or from the start, and export the student.
 
     Args:
         run: the run. Its folder is empty, or holds this run.
         say: receives each line for the user.
         callbacks: further callbacks for Lightning.
+        request: whether a signal has asked this process to stop; None for a run that no signal stops.
 
     Raises:
         SettingError: a view set, a student, an accelerator, a strategy or a logger that cannot be used.
         ContractError: the loss is infinite or NaN.
+        BusyError: another process trains in the folder.
+        StorageError: the disk is full, cannot be written, or fails. The last checkpoint stays.
+        Stopped: a signal has stopped the run.
     """
     views = CachedViews(run.source, run.recipe)  # checks the view sets before anything large is built
     require_loggers(run.recipe)
     model, shape = build_model(run.recipe, run.source)
     say(f"train: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M parameters with the heads")
+    with locked(run.folder.lock, f"train {run.recipe.student}") if is_first() else nullcontext():
+        require_run(run.folder, run.identity)  # another process may have written to the folder since
+        if not run.folder.card.exists():
+            with disk_refusals(run.folder.path):
+                _fit(run, views, model, shape, say, callbacks, request or StopRequest())
+
+
+def _fit(
+    run: TrainingRun,
+    views: CachedViews,
+    model: DistilledModel,
+    shape: StudentShape,
+    say: Callable[[str], None],
+    callbacks: Sequence[Callback],
+    request: StopRequest,
+) -> None:
     start = steps_in_checkpoint(run.folder.checkpoint)
     if start:
         say(f"train: resuming after step {start} of {run.recipe.steps}")
     module = Distillation(run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source))
-    trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views), *callbacks])
+    trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, request), *callbacks])
     if is_first():
         _start_records(run, start)
         trainer.loggers = make_loggers(run, start)
     if not has_stalled(run.folder, run.recipe.patience):
         _train(trainer, module, views, run, start)
+        _require_not_stopped(request, trainer.global_step, run)
     if is_first():
         _export(run, shape)
 
@@ -80,10 +112,12 @@ def _dispersions(source: Source) -> dict[str, float]:
     return {name: dispersion for name, dispersion in by_teacher.items() if dispersion is not None}
 
 
-def _callbacks(run: TrainingRun, views: CachedViews) -> list[Callback]:
-    evaluation = HeldoutEvaluation(run.folder, views)
+def _callbacks(run: TrainingRun, views: CachedViews, request: StopRequest) -> list[Callback]:
+    stop = StopAtStepEnd(request)
+    evaluation = HeldoutEvaluation(run.folder, views, stop)
     # the order is that of the calls: a checkpoint is written after the scores of its step
     return [
+        stop,
         ProgressLogging(run.folder, views, evaluation),
         evaluation,
         CheckpointWriter(run.folder, run.recipe.running.checkpoint_every, run.recipe.steps),
@@ -91,6 +125,8 @@ def _callbacks(run: TrainingRun, views: CachedViews) -> list[Callback]:
 
 
 def _start_records(run: TrainingRun, start: int) -> None:
+    for leftover in run.folder.path.glob(f"*{TEMPORARY}"):
+        leftover.unlink()  # of a process that was killed while it wrote; no other one writes here now
     write_json(run.folder.identity, run.identity)
     about = {"recipe": run.recipe.name, "student": run.recipe.student, "teachers": teacher_facts(run.source)}
     start_metrics(run.folder, about, start)
@@ -102,7 +138,20 @@ def _train(trainer: Trainer, module: Distillation, views: CachedViews, run: Trai
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         # the moving average is in evaluation mode on purpose
         warnings.filterwarnings("ignore", message=".*in eval mode", category=UserWarning)
-        trainer.fit(module, views, ckpt_path=run.folder.checkpoint if start else None, weights_only=True)
+        try:
+            trainer.fit(module, views, ckpt_path=run.folder.checkpoint if start else None, weights_only=True)
+        except Stopped as stopped:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(stopped.number)  # processes that this one has started
+            raise
+
+
+def _require_not_stopped(request: StopRequest, step: int, run: TrainingRun) -> None:
+    """Raise `Stopped` if a signal has ended the training, or has come since."""
+    request.deferred = False
+    if request.received:
+        kept = "with a checkpoint" if run.folder.checkpoint.exists() else "before the first checkpoint"
+        raise Stopped(request.received, f" after step {step} of {run.recipe.steps}, {kept}")
 
 
 def _export(run: TrainingRun, shape: StudentShape) -> None:

@@ -1,5 +1,6 @@
 """Evaluating the student on held-out views between steps."""
 
+from itertools import takewhile
 from typing import Any, final
 
 from lightning import LightningModule, Trainer
@@ -11,8 +12,9 @@ from trainer.data.loader import Batches, Share
 from trainer.evaluation.evaluate import Scores, observe, score
 from trainer.learning.module import Distillation
 from trainer.learning.sharding import whole
-from trainer.run.metrics import add_scores, has_stalled, score_values
+from trainer.run.metrics import add_scores, has_stalled, is_scored, score_values
 from trainer.run.processes import gather
+from trainer.run.stop_at_step_end import StopAtStepEnd
 from trainer.run_folder import RunFolder
 
 
@@ -20,27 +22,32 @@ from trainer.run_folder import RunFolder
 class HeldoutEvaluation(Callback):
     """Scores the student before the first step, every `evaluate_every` steps, and after the last step."""
 
-    def __init__(self, run: RunFolder, datamodule: CachedViews) -> None:
+    def __init__(self, run: RunFolder, datamodule: CachedViews, stop: StopAtStepEnd) -> None:
         super().__init__()
-        self.run, self.datamodule = run, datamodule
+        self.run, self.datamodule, self.stop = run, datamodule, stop
         self.fidelities: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score the untrained student."""
-        if trainer.global_step == 0:
+        """Score the untrained student. A run that was stopped before the scores of its last step makes them now."""
+        if self._is_due(trainer) and not trainer.strategy.broadcast(is_scored(self.run, trainer.global_step)):
             self._evaluate(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, _outputs: Any, _batch: Batches, _batch_idx: int
     ) -> None:
         """Score the student if an evaluation is due."""
-        every, step = self.datamodule.recipe.running.evaluate_every, trainer.global_step
-        if step == self.datamodule.recipe.steps or (every and step % every == 0):
+        if self._is_due(trainer):
             self._evaluate(trainer, pl_module)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        every, step = self.datamodule.recipe.running.evaluate_every, trainer.global_step
+        return step in (0, self.datamodule.recipe.steps) or bool(every and step % every == 0)
 
     def _evaluate(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Distillation)
         scores = self._scores(trainer, module)
+        if scores is None:
+            return
         self.fidelities = {name: teacher.fidelity for name, teacher in scores.teachers.items()}
         if trainer.is_global_zero:
             add_scores(self.run, trainer.global_step, scores)
@@ -52,11 +59,20 @@ class HeldoutEvaluation(Callback):
         if has_stalled(self.run, self.datamodule.recipe.patience):
             trainer.should_stop = True
 
-    def _scores(self, trainer: Trainer, module: Distillation) -> Scores:
-        source = self.datamodule.source
+    def _scores(self, trainer: Trainer, module: Distillation) -> Scores | None:
+        """Return the scores, or None if a signal stops the run first: it makes them when it resumes.
+
+        The evaluation after the last step is not put off, since a run at its last step does not resume.
+        """
+        source, last = self.datamodule.source, trainer.global_step == self.datamodule.recipe.steps
         views = self.datamodule.heldout_loader(Share(rank=trainer.global_rank, world=trainer.world_size))
-        moved = ([part.to(module.device) for part in parts] for parts in views)
+        until_stopped = takewhile(lambda _: last or not self.stop.received, views)
+        moved = ([part.to(module.device) for part in parts] for parts in until_stopped)
         sizes = sorted({view_set.resolution for view_set in source.sets})
         with trainer.precision_plugin.forward_context(), whole(module.finished):
             observations = observe(module.finished, module.maps, moved, sizes)
-        return score(gather(observations), source.teachers, module.dispersions)
+        by_process = gather((observations, self.stop.received))
+        if not last and (number := max(received for _, received in by_process)):
+            self.stop.agree(trainer, number)
+            return None
+        return score([observed for observed, _ in by_process], source.teachers, module.dispersions)

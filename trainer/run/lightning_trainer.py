@@ -9,10 +9,13 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from storage_schemas.format.errors import Problem, SettingError
+from trainer.run.checkpoint_file import CheckpointFile
 from trainer.run_folder import RunFolder
 from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
 
+NO_FOLDER = ".lightning"
+"""In a Slurm job, Lightning resumes from any `hpc_ckpt_….ckpt` in its folder. This folder is never made."""
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -23,8 +26,9 @@ def make_trainer(recipe: TrainRecipe, run: RunFolder, callbacks: Sequence[Callba
         SettingError: the settings need more GPUs than there are.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    return Trainer(
-        default_root_dir=run.path,
+    trainer = Trainer(
+        default_root_dir=run.path / NO_FOLDER,
+        plugins=[CheckpointFile()],
         accelerator=find_accelerator(recipe.running),
         devices=recipe.running.devices,
         num_nodes=recipe.running.nodes,
@@ -40,6 +44,13 @@ def make_trainer(recipe: TrainRecipe, run: RunFolder, callbacks: Sequence[Callba
         use_distributed_sampler=False,
         log_every_n_steps=1,  # ProgressLogging has its own cadence
     )
+    # Lightning's handlers end a run with status 0, or write a checkpoint in the middle of a step and requeue the job
+    trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+    return trainer
+
+
+def _nothing() -> None:
+    """Leave signals to `trainer.stopping`."""
 
 
 def find_accelerator(settings: RunningSettings) -> str:

@@ -58,6 +58,11 @@ def add_scores(run: RunFolder, step: int, scores: Scores) -> None:
     write_json(run.metrics, {**metrics, "evaluations": [*others, evaluation]})
 
 
+def is_scored(run: RunFolder, step: int) -> bool:
+    """Return whether the metrics have the scores of a step."""
+    return any(evaluation["step"] == step for evaluation in read_json(run.metrics)["evaluations"])
+
+
 def score_values(scores: Scores) -> dict[str, float]:
     """Return scores by the names of their columns in the history."""
     values = {"effective_rank": scores.student.effective_rank}

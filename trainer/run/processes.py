@@ -14,6 +14,12 @@ def is_first() -> bool:
     return all(int(os.environ.get(name, 0)) == 0 for name in RANKS)
 
 
+def is_started_by_first() -> bool:
+    """Return whether the first process of this machine has started this one, instead of torchrun or Slurm."""
+    started_by_others = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_NTASKS" in os.environ
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 and not started_by_others
+
+
 def gather(observed: Observed) -> list[Observed]:
     """Return the values of all processes, in the order of their ranks. Every process must call this.
 

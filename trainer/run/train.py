@@ -14,11 +14,14 @@ from trainer.run_folder import RunFolder, require_run
 from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
 from trainer.settings.stages import sets_of
+from trainer.stopping import StopRequest
 
 Say = Callable[[str], None]
 
 
-def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> RunFolder:
+def train(
+    recipe: TrainRecipe, cache: str, folder: Path, say: Say = print, request: StopRequest | None = None
+) -> RunFolder:
     """Train a student. A run that was interrupted resumes; a finished run is only reported as finished.
 
     Args:
@@ -26,6 +29,7 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
         cache: URI of the cache.
         folder: folder that keeps the run.
         say: receives each line for the user; it is called in the first training process only.
+        request: whether a signal has asked this process to stop; None for a run that no signal stops.
 
     Returns:
         The run's folder, with the exported student.
@@ -34,6 +38,8 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
         MissingError: the cache lacks something that an earlier stage makes.
         SettingError: a setting, a student or a view set that cannot be used.
         IdentityError: the folder holds a run with other settings, or of another cache.
+        BusyError: another process trains in the folder.
+        Stopped: a signal has stopped the run.
     """
     source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe))
     run = TrainingRun(recipe=recipe, source=source, folder=RunFolder(path=folder))
@@ -47,7 +53,7 @@ def train(recipe: TrainRecipe, cache: str, folder: Path, say: Say = print) -> Ru
         return run.folder
     from trainer.run.fit import fit  # torch and Lightning take seconds to import; a finished run needs neither
 
-    fit(run, say)
+    fit(run, say, request=request)
     say(f"train: {recipe.student} is in {run.folder.weights}; `trainer.load({str(folder)!r})` loads it")
     return run.folder
 

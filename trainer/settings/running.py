@@ -6,6 +6,7 @@ from typing import Literal, final
 LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 StrategyName = Literal["ddp", "fsdp"]
+SignalName = Literal["USR1", "USR2"]
 
 
 @final
@@ -61,6 +62,9 @@ class RunningSettings:
     """Steps between two evaluations on held-out views. 0: evaluate only before the first step and after the last."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints. The last step always writes one."""
+    stop_signals: tuple[SignalName, ...] = ("USR1", "USR2")
+    """Signals that stop a run as SIGTERM and Ctrl-C do: at the end of a step, with a checkpoint. The exit status is 128
+    plus the signal's number."""
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
     """Where losses and scores are logged. `csv`: `history.csv` in the run's folder. `tensorboard`: event files in the
     run's folder. `wandb`: Weights & Biases. `mlflow`: MLflow at MLFLOW_TRACKING_URI. The last two need their extras:
