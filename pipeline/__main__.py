@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.command_line import TeachersOptions, parse, usage
 from pipeline.recipes import RECIPES
+from pipeline.workers.interruption import interruptible, interruption_line, interruption_status
 from storage_schemas.cache import Cache
 from storage_schemas.command_line import Command, run_command
 from storage_schemas.format.errors import CorruptionError
@@ -163,14 +164,24 @@ COMMANDS: Mapping[str, Command] = {
     "photographs": photographs,
 }
 
+RESUMABLE = ("views", "extract", "stats", "export", "train", "gc")
+"""Commands that write, and that do the rest when they are run again."""
+RESUMED = ": what is committed is kept, and the same command does the rest"
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command.
 
     Returns:
-        Exit status: 0, or 2 with one message on standard error.
+        Exit status: 0, or with one message on standard error 2 (refused), 130 (Ctrl-C) or 143 (SIGTERM).
     """
-    return run_command(COMMANDS, usage(RECIPES), arguments, package="pipeline")
+    with interruptible():
+        try:
+            return run_command(COMMANDS, usage(RECIPES), arguments, package="pipeline")
+        except KeyboardInterrupt:
+            kept = RESUMED if arguments and arguments[0] in RESUMABLE else ""
+            print(f"error: {interruption_line(kept)}", file=sys.stderr)
+            return interruption_status()
 
 
 def _cache(uri: str) -> Cache:
