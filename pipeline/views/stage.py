@@ -192,7 +192,7 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
     ):
         for index, report in pool.run(ViewCutter.cut, tasks):
             reports.append(report)
-            bar.add(report.views + report.rejected, size=report.bytes)
+            bar.add(report.views, rejected=report.rejected, size=report.bytes)
             rejected += report.rejected if tasks[index].canvases else 0
             if exceeds(rejected, manifest, run.max_rejected):
                 break

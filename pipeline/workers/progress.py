@@ -26,7 +26,7 @@ class Progress:
 
     stage: str
     done: int
-    """Views committed by this run and earlier ones."""
+    """Views committed by this run and earlier ones; those whose image was rejected count too."""
     total: int
     bar: Any
     """The progress bar; it draws nothing where standard error is not a terminal."""
@@ -45,19 +45,20 @@ class Progress:
     peaks: dict[str, float | None] = field(default_factory=dict)
     """Peak rate of each device that took part (TFLOP/s), by its place."""
 
-    def add(self, views: int, *, tokens: int = 0, tflop: float = 0.0, size: int = 0) -> None:
+    def add(self, views: int, *, rejected: int = 0, tokens: int = 0, tflop: float = 0.0, size: int = 0) -> None:
         """Count committed views.
 
         Args:
             views: how many.
+            rejected: how many views of the same shards were rejected: nothing is left to do for them.
             tokens: their spatial tokens.
             tflop: what they cost (10¹² floating-point operations); 0 where it is not known.
             size: bytes written.
         """
-        self.views, self.done = self.views + views, self.done + views
+        self.views, self.done = self.views + views, self.done + views + rejected
         self.tokens, self.tflop, self.bytes = self.tokens + tokens, self.tflop + tflop, self.bytes + size
         self.bar.set_postfix_str(str(self.figures), refresh=False)
-        self.bar.update(views)
+        self.bar.update(views + rejected)
         if time.perf_counter() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.perf_counter()
             self.report("running")
