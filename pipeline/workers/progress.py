@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pipeline.workers.run_report import State, report_stage
 from pipeline.workers.throughput import Throughput
+from storage_schemas.format.plain_text import one_line
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often a line is printed where there is no terminal (a log file, a CI console), and the report is updated."""
@@ -65,7 +66,9 @@ class Progress:
             if self.bar.disable:
                 left = self.figures.seconds_left
                 ending = "" if left is None else f", {left:.0f} s left"
-                print(f"{self.stage}: {self.done}/{self.total} views, {self.figures}{ending}", file=sys.stderr)
+                print(
+                    f"{one_line(self.stage)}: {self.done}/{self.total} views, {self.figures}{ending}", file=sys.stderr
+                )
 
     def report(self, state: State) -> None:
         """Write the figures so far to the report."""
@@ -111,7 +114,13 @@ def progress(stage: str, *, done: int, total: int, report: str = "") -> Iterator
     no_terminal = not sys.stderr.isatty()
     bar_format = "{desc}: {n_fmt}/{total_fmt} views{postfix}, {remaining} left"
     with tqdm(
-        desc=stage, initial=done, total=total, unit=" views", bar_format=bar_format, leave=False, disable=no_terminal
+        desc=one_line(stage),
+        initial=done,
+        total=total,
+        unit=" views",
+        bar_format=bar_format,
+        leave=False,
+        disable=no_terminal,
     ) as bar:
         counter = Progress(stage=stage, done=done, total=total, bar=bar, report_uri=report)
         counter.report("running")
