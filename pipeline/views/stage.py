@@ -20,6 +20,7 @@ from pipeline.views.planning import (
 )
 from pipeline.views.rejected import exceeds, rejected_count, require_few_rejected
 from pipeline.views.shard_task import CutReport, details_of
+from pipeline.views.split import counts_of, split_lines
 from pipeline.views.tasks import read_committed
 from pipeline.views.worker import ViewCutter
 from pipeline.workers.open_pool import open_pool
@@ -182,6 +183,8 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
     tasks = committed.missing_tasks(plan.views)
     total, to_cut = total_views(manifest), sum(len(task.views) for task in tasks)
     say(f"views: {describe_sets(manifest)}; {to_cut} to cut in {len(tasks)} shards")
+    for line in split_lines(counts_of(plan.views), request.recipe.views.heldout):
+        say(f"views: {line}")
     require_few_rejected(cache, committed, run.max_rejected)
     rejected = rejected_count(committed.canvases.values())
     reports: list[CutReport] = []
