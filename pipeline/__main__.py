@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.command_line import TeachersOptions, parse, usage
 from pipeline.recipes import RECIPES
+from pipeline.workers.interruption import interruptible, interruption_line, interruption_status
 from storage_schemas.cache import Cache
-from storage_schemas.command_line import Command, run_command
+from storage_schemas.command_line import Command, run_command, say
 from storage_schemas.format.errors import CorruptionError
 from storage_schemas.objects.store import Store
 
@@ -18,7 +19,7 @@ def plan(arguments: Sequence[str]) -> None:
     options, recipe = plan_options(arguments)
     from pipeline.plan.stage import say_plan
 
-    say_plan(options, recipe, _say)
+    say_plan(options, recipe, say)
 
 
 def views(arguments: Sequence[str]) -> None:
@@ -35,7 +36,7 @@ def views(arguments: Sequence[str]) -> None:
     specs = [teacher_spec(choice) for choice in recipe.teachers]
     if manifest is not None:
         specs = unfinished_teachers(cache, manifest, recipe.teachers)
-    make_views(cache, recipe, specs, options.data, options.run, _say, extend=options.extend)
+    make_views(cache, recipe, specs, options.data, options.run, say, extend=options.extend)
 
 
 def preview(arguments: Sequence[str]) -> None:
@@ -45,7 +46,7 @@ def preview(arguments: Sequence[str]) -> None:
     options, recipe = preview_options(arguments)
     from pipeline.inspect.stage import draw_sheet
 
-    _say(draw_sheet(_cache(options.cache), options, recipe))
+    say(draw_sheet(_cache(options.cache), options, recipe))
 
 
 def extract(arguments: Sequence[str]) -> None:
@@ -55,7 +56,7 @@ def extract(arguments: Sequence[str]) -> None:
     options, recipe = extract_options(arguments)
     from pipeline.features.stage import make_features
 
-    make_features(_cache(options.cache), recipe, options.choice, options.data, options.run, _say)
+    make_features(_cache(options.cache), recipe, options.choice, options.data, options.run, say)
 
 
 def stats(arguments: Sequence[str]) -> None:
@@ -69,8 +70,9 @@ def stats(arguments: Sequence[str]) -> None:
 
     cache = _cache(options.cache)
     teachers = [options.teacher] if options.teacher else cache.teachers()
-    features = measure_teachers(cache, teachers, options.run, _say)
-    _say("\n".join(stats_lines(*measured_facts(cache, features.values(), options.tolerance))))
+    features = measure_teachers(cache, teachers, options.run, say)
+    for line in stats_lines(*measured_facts(cache, features.values(), options.tolerance)):
+        say(line)
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -90,7 +92,8 @@ def inspect(arguments: Sequence[str]) -> None:
     options = inspect_options(arguments)
     from pipeline.inspect.stage import facts_text
 
-    _say(facts_text(_cache(options.cache), options))
+    for line in facts_text(_cache(options.cache), options).split("\n"):
+        say(line)
 
 
 def verify(arguments: Sequence[str]) -> None:
@@ -104,7 +107,7 @@ def verify(arguments: Sequence[str]) -> None:
     cache = _cache(options.cache)
     verdict = verify_cache(cache, options)
     for line in verdict_lines(verdict):
-        _say(line)
+        say(line)
     if verdict.problems:
         raise CorruptionError(f"cache {cache.store.uri}", verdict.problems)
 
@@ -116,7 +119,7 @@ def export(arguments: Sequence[str]) -> None:
     options = export_options(arguments)
     from pipeline.export.stage import export_cache, plan_export
 
-    export_cache(plan_export(_cache(options.cache), _cache(options.to), options), options.run, _say)
+    export_cache(plan_export(_cache(options.cache), _cache(options.to), options), options.run, say)
 
 
 def gc(arguments: Sequence[str]) -> None:
@@ -126,7 +129,7 @@ def gc(arguments: Sequence[str]) -> None:
     options = gc_options(arguments)
     from pipeline.verify.gc import collect_garbage
 
-    collect_garbage(_cache(options.cache), options, _say)
+    collect_garbage(_cache(options.cache), options, say)
 
 
 def teachers(arguments: Sequence[str]) -> None:
@@ -134,7 +137,8 @@ def teachers(arguments: Sequence[str]) -> None:
     parse("teachers", TeachersOptions(), arguments)
     from teachers.table import terminal_table
 
-    _say(terminal_table())
+    for line in terminal_table().split("\n"):
+        say(line)
 
 
 def photographs(arguments: Sequence[str]) -> None:
@@ -145,7 +149,7 @@ def photographs(arguments: Sequence[str]) -> None:
     from pipeline.recipes.demo_images import copy_photographs
 
     copied = copy_photographs(folder)
-    _say(f"photographs: {f'{copied} copied to' if copied else 'all there in'} {folder}")
+    say(f"photographs: {f'{copied} copied to' if copied else 'all there in'} {folder}")
 
 
 COMMANDS: Mapping[str, Command] = {
@@ -163,22 +167,28 @@ COMMANDS: Mapping[str, Command] = {
     "photographs": photographs,
 }
 
+RESUMABLE = ("views", "extract", "stats", "export", "train", "gc")
+"""Commands that write, and that do the rest when they are run again."""
+RESUMED = ": what is committed is kept, and the same command does the rest"
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run a command.
 
     Returns:
-        Exit status: 0, or 2 with one message on standard error.
+        Exit status: 0, or with one message on standard error 2 (refused), 130 (Ctrl-C) or 143 (SIGTERM).
     """
-    return run_command(COMMANDS, usage(RECIPES), arguments, package="pipeline")
+    with interruptible():
+        try:
+            return run_command(COMMANDS, usage(RECIPES), arguments, package="pipeline")
+        except KeyboardInterrupt:
+            kept = RESUMED if arguments and arguments[0] in RESUMABLE else ""
+            print(f"error: {interruption_line(kept)}", file=sys.stderr)
+            return interruption_status()
 
 
 def _cache(uri: str) -> Cache:
     return Cache(store=Store(uri=uri))
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from storage_schemas.format.errors import AbstractStillhouseError, MissingError, Problem, SettingError
+from storage_schemas.format.plain_text import one_line
 
 Command = Callable[[Sequence[str]], None]
 """Takes the arguments after the command's name."""
@@ -52,6 +53,11 @@ def run_command(commands: Mapping[str, Command], usage: str, arguments: Sequence
         found = f"{error.strerror}" if error.strerror else type(error).__name__
         return _refused(SettingError("file", [Problem(place=str(error.filename), found=found)]))
     return 0
+
+
+def say(line: str) -> None:
+    """Print a line for the user at once. Characters that could change the terminal are shown as escapes."""
+    print(one_line(line), flush=True)
 
 
 def missing_package(error: ModuleNotFoundError, package: str) -> MissingError:

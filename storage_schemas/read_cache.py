@@ -25,6 +25,7 @@ from typing import Any, final
 
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.identity import differences
+from storage_schemas.format.plain_text import one_line
 from storage_schemas.objects.publish import TEMPORARY
 from storage_schemas.objects.store import Store
 
@@ -158,7 +159,7 @@ class ReadCache:
         if self.folder not in _warned:
             _warned.add(self.folder)
             text = f"read cache {self.folder}: {found}; what it does not keep is read from the store again"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            warnings.warn(one_line(text), RuntimeWarning, stacklevel=2)
 
 
 def open_read_cache(folder: str, limit: int, store: Store) -> ReadCache:

@@ -9,6 +9,9 @@ from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.teacher import Precision, TeacherSpec
 from teachers.base import AbstractTeacher
 
+IMPORT_ERRORS = (ImportError, AttributeError, ValueError)
+"""Errors whose text alone says why a class cannot be imported."""
+
 
 def own_class(source: str) -> type[AbstractTeacher]:
     """Import the class that a source names.
@@ -19,9 +22,10 @@ def own_class(source: str) -> type[AbstractTeacher]:
     module_name, _, class_name = source.partition(":")
     try:
         named = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # the module is the user's: it can raise anything
+        found = str(error) if isinstance(error, IMPORT_ERRORS) else f"{type(error).__qualname__}: {error}"
         fix = "the module must be importable from where the command runs"
-        raise SettingError(f"teacher {source!r}", [Problem(place="source", found=str(error), fix=fix)]) from error
+        raise SettingError(f"teacher {source!r}", [Problem(place="source", found=found, fix=fix)]) from error
     _refuse_class(source, named)
     teacher: type[AbstractTeacher] = named
     return teacher

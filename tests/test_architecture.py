@@ -68,7 +68,7 @@ PLAN = {
         verify: command_line config features inventory leases recipes stats text_table views workers storage_schemas
             storage_schemas.format storage_schemas.objects teachers
         __main__: command_line export features inspect inventory plan recipes stats training verify views
-            storage_schemas storage_schemas.format storage_schemas.objects teachers
+            workers storage_schemas storage_schemas.format storage_schemas.objects teachers
     """,
     "trainer": """
         stopping:

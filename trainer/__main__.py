@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 
-from storage_schemas.command_line import Command, run_command
+from storage_schemas.command_line import Command, run_command, say
 from trainer.options import USAGE, train_options
 from trainer.run.processes import is_first, is_started_by_first
 from trainer.stopping import AGAIN, ALWAYS, Stopped, StopRequest
@@ -35,7 +35,7 @@ def train_student(arguments: Sequence[str]) -> None:
     from trainer.run.train import train  # the help text does not need Parquet and Zarr
 
     with REQUEST.on_signals(options.settings.running.stop_signals):
-        train(options.settings, options.cache, options.folder, _say, REQUEST)
+        train(options.settings, options.cache, options.folder, say, REQUEST)
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ def report(arguments: Sequence[str]) -> None:
     options = report_options(arguments)
     from trainer.report.make import make_report
 
-    make_report(options.cache, options.runs, options.page, _say)
+    make_report(options.cache, options.runs, options.page, say)
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -58,14 +58,10 @@ def export(arguments: Sequence[str]) -> None:
     from trainer.portable.write import write_portable
 
     size = ImageSize(height=options.height, width=options.width, window=options.window)
-    _say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")
+    say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")
 
 
 COMMANDS: Mapping[str, Command] = {"train": train_student, "report": report, "export": export}
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -67,9 +67,9 @@ def _forward(
         return fixed_features(running, _normalised(pixels, teacher), tiles_along(spec, view_set))
     windows = _normalised(cut_windows(pixels, geometry, window_starts(placements)), teacher)
     if spec.size_rule == "any":
-        return features_of(teacher.encode(windows))
+        return features_of(running.encode(windows))
     layout = mosaic_layout(spec, geometry)
-    maps = features_of(teacher.encode(mosaic_inputs(windows, spec, layout, placements))).maps
+    maps = features_of(running.encode(mosaic_inputs(windows, spec, layout, placements))).maps
     cells = {layer: cut_cells(spatial, layout, placements) for layer, spatial in maps.items()}
     return ViewFeatures(maps=cells, summary=None)
 

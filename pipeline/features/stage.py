@@ -209,10 +209,11 @@ def _write_features(
     with progress(f"extract {name}", done=total - left, total=total, report=run.report) as bar:
         for index, report in pool.run(FeatureExtractor.extract, tasks):
             reports.append(report)
-            view_set = tasks[index].view_set
+            view_set, slots = tasks[index].view_set, tasks[index].manifest.grid.slots(tasks[index].shard)
             bar.peaks[report.device.place] = peak_tflops(report.device, extraction.precision)
             tokens, tflop = report.views * extraction.tokens[view_set] ** 2, report.forwards * costs.get(view_set, 0.0)
-            bar.add(report.views, tokens=tokens, tflop=tflop, size=report.bytes)
+            rejected = len(slots) - report.views
+            bar.add(report.views, rejected=rejected, tokens=tokens, tflop=tflop, size=report.bytes)
     forwards = sum(report.forwards for report in reports)
     say(f"extract {name}: {bar.views} views in {forwards} forwards, {bar.bytes / 1e6:.1f} MB in {bar.rate}")
     if extraction.choice.encoding == "int8":

@@ -1,17 +1,23 @@
 """Building a recipe's teacher: the model on its device, with its upsampler and batch size."""
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from pipeline.config import TeacherChoice
+from pipeline.features.failures import errors_of
 from pipeline.inventory.teacher_maps import map_specs
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.teacher import TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.build import build_teacher
+from teachers.output import TeacherOutput
+from teachers.source import is_own
 from teachers.upsamplers import AbstractUpsampler, build_upsampler
 
 
@@ -41,6 +47,15 @@ class RunningTeacher:
             return self.teacher.weights_sha256
         return hashlib.sha256(f"{self.teacher.weights_sha256} {trained}".encode()).hexdigest()
 
+    def encode(self, images: Float[Tensor, "inputs 3 height width"]) -> TeacherOutput:
+        """Return the teacher's features of normalised images; see `AbstractTeacher.encode`.
+
+        Raises:
+            SettingError: the teacher's code raised an error; with the line that raised it.
+        """
+        with errors_of(f"teacher {self.spec.forward_of}"):
+            return self.teacher.encode(images)
+
 
 def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -> RunningTeacher:
     """Build a recipe's teacher, ready to run.
@@ -53,18 +68,21 @@ def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -
     Raises:
         SettingError, MissingError, ContractError: as `build_teacher`; or there is no such device or upsampler.
     """
-    maps = map_specs(choice)
-    teacher = build_teacher(
-        choice.source,
-        name=choice.name,
-        weights=choice.weights,
-        precision=choice.precision,
-        device=_found(device),
-        layers=choice.layers,
-        compiled=compiled,
-    )
-    source = maps[0].upsampler
-    upsampler = None if source is None else build_upsampler(source, teacher.device)
+    maps, place = map_specs(choice), _found(device)
+    with errors_of(f"teacher {choice.name}") if is_own(choice.source) else nullcontext():
+        teacher = build_teacher(
+            choice.source,
+            name=choice.name,
+            weights=choice.weights,
+            precision=choice.precision,
+            device=place,
+            layers=choice.layers,
+            compiled=compiled,
+        )
+    source, upsampler = maps[0].upsampler, None
+    if source is not None:
+        with errors_of(f"upsampler {source}"):
+            upsampler = build_upsampler(source, teacher.device)
     return RunningTeacher(teacher=teacher, maps=maps, upsampler=upsampler, batch=choice.batch)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from pipeline.features.failures import errors_of
 from pipeline.features.teacher import RunningTeacher
 from teachers.output import TeacherOutput
 from teachers.upsamplers import SeenWindows, upsampled
@@ -52,12 +53,13 @@ def fixed_features(running: RunningTeacher, windows: Float[Tensor, "views 3 side
         return whole
     seen = {} if windows.shape[-1] == native else _encoded(running, cut_tiles(windows, tiles)).maps
     tiled = {layer: stitch_tiles(spatial, tiles) for layer, spatial in seen.items()}
-    maps = {
-        layer: upsampled(
-            running.upsampler, SeenWindows(images=windows, whole=spatial, tiled=tiled.get(layer), tiles=tiles)
-        )
-        for layer, spatial in whole.maps.items()
-    }
+    with errors_of(f"upsampler {running.spec.upsampler}"):
+        maps = {
+            layer: upsampled(
+                running.upsampler, SeenWindows(images=windows, whole=spatial, tiled=tiled.get(layer), tiles=tiles)
+            )
+            for layer, spatial in whole.maps.items()
+        }
     return ViewFeatures(maps=maps, summary=whole.summary)
 
 
@@ -85,7 +87,7 @@ def stitch_tiles(
 
 
 def _encoded(running: RunningTeacher, inputs: Float[Tensor, "inputs 3 native native"]) -> ViewFeatures:
-    parts = [features_of(running.teacher.encode(batch)) for batch in inputs.split(running.batch)]
+    parts = [features_of(running.encode(batch)) for batch in inputs.split(running.batch)]
     summaries = [part.summary for part in parts if part.summary is not None]
     return ViewFeatures(
         maps={layer: torch.cat([part.maps[layer] for part in parts]) for layer in parts[0].maps},

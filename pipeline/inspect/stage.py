@@ -11,6 +11,7 @@ from pipeline.inspect.text import cache_lines, view_lines
 from pipeline.inspect.view import ViewFacts, view_facts
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MALFORMED, CorruptionError, Problem
+from storage_schemas.format.plain_text import one_line
 
 
 def facts_text(cache: Cache, options: InspectOptions) -> str:
@@ -32,7 +33,7 @@ def facts_text(cache: Cache, options: InspectOptions) -> str:
         raise CorruptionError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)]) from error
     if options.json:
         return json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False)
-    return "\n".join(view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts))
+    return "\n".join(map(one_line, view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts)))
 
 
 def draw_sheet(cache: Cache, options: PreviewOptions, recipe: Recipe) -> str:

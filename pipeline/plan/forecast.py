@@ -28,6 +28,14 @@ class PlannedViews:
     training: Mapping[ViewSet, tuple[int, ...]]
     """How many training views each generation of a set has; they come first in it."""
 
+    @property
+    def split_counts(self) -> dict[ViewSet, tuple[int, int]]:
+        """Training and held-out views of each set."""
+        trained = {view_set: sum(self.training[view_set]) for view_set in self.shapes}
+        return {
+            view_set: (trained[view_set], self.shapes[view_set].grid.views - trained[view_set]) for view_set in trained
+        }
+
     def training_views(self, view_set: ViewSet, shard: int) -> int:
         """Return how many training views a shard holds."""
         grid, before = self.shapes[view_set].grid, 0

@@ -104,7 +104,7 @@ def _seconds_per_input(running: RunningTeacher, side: int) -> float:
             began = time.perf_counter()
         inputs = normalise(pixels.to(running.teacher.device), running.teacher.spec)
         # copying features to the CPU waits for the device
-        running.teacher.encode(inputs).spatial.half().cpu()
+        running.encode(inputs).spatial.half().cpu()
     return (time.perf_counter() - began) / BATCHES / running.batch
 
 

@@ -8,6 +8,7 @@ from pipeline.plan.probe_text import probe_lines, processor_of
 from pipeline.plan.speed import NOTHING_MEASURED, Speeds, probed_hours
 from pipeline.plan.storage import Space, put_requests
 from pipeline.text_table import aligned, sized
+from pipeline.views.split import split_lines
 
 Row = Sequence[str]
 
@@ -112,6 +113,7 @@ def _notes(plan: Plan, tflops: float, speeds: Speeds) -> list[str]:
     ]
     if any(teacher.choice.compression != "none" for teacher in plan.teachers):
         notes.append("compression: not counted; zstd saves a few percent of float16")
+    notes += [f"views: {line}" for line in split_lines(plan.views.split_counts, plan.recipe.views.heldout)]
     noise = [teacher.choice.name for teacher in plan.teachers if teacher.maps[0].random_weights]
     return [*notes, f"RANDOM WEIGHTS: {', '.join(noise)}: a demonstration, not teachers"] if noise else notes
 

@@ -20,6 +20,7 @@ from pipeline.views.planning import (
 )
 from pipeline.views.rejected import exceeds, rejected_count, require_few_rejected
 from pipeline.views.shard_task import CutReport, details_of
+from pipeline.views.split import counts_of, split_lines
 from pipeline.views.tasks import read_committed
 from pipeline.views.worker import ViewCutter
 from pipeline.workers.open_pool import open_pool
@@ -184,6 +185,8 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
     tasks = committed.missing_tasks(plan.views)
     total, to_cut = total_views(manifest), sum(len(task.views) for task in tasks)
     say(f"views: {describe_sets(manifest)}; {to_cut} to cut in {len(tasks)} shards")
+    for line in split_lines(counts_of(plan.views), request.recipe.views.heldout):
+        say(f"views: {line}")
     require_few_rejected(cache, committed, run.max_rejected)
     rejected = rejected_count(committed.canvases.values())
     reports: list[CutReport] = []
@@ -194,7 +197,7 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
     ):
         for index, report in pool.run(ViewCutter.cut, tasks):
             reports.append(report)
-            bar.add(report.views + report.rejected, size=report.bytes)
+            bar.add(report.views, rejected=report.rejected, size=report.bytes)
             rejected += report.rejected if tasks[index].canvases else 0
             if exceeds(rejected, manifest, run.max_rejected):
                 break

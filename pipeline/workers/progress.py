@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pipeline.workers.run_report import State, report_stage
 from pipeline.workers.throughput import Throughput
+from storage_schemas.format.plain_text import one_line
 
 SECONDS_BETWEEN_LINES = 10.0
 """How often a line is printed where there is no terminal (a log file, a CI console), and the report is updated."""
@@ -26,7 +27,7 @@ class Progress:
 
     stage: str
     done: int
-    """Views committed by this run and earlier ones."""
+    """Views committed by this run and earlier ones; those whose image was rejected count too."""
     total: int
     bar: Any
     """The progress bar; it draws nothing where standard error is not a terminal."""
@@ -45,26 +46,29 @@ class Progress:
     peaks: dict[str, float | None] = field(default_factory=dict)
     """Peak rate of each device that took part (TFLOP/s), by its place."""
 
-    def add(self, views: int, *, tokens: int = 0, tflop: float = 0.0, size: int = 0) -> None:
+    def add(self, views: int, *, rejected: int = 0, tokens: int = 0, tflop: float = 0.0, size: int = 0) -> None:
         """Count committed views.
 
         Args:
             views: how many.
+            rejected: how many views of the same shards were rejected: nothing is left to do for them.
             tokens: their spatial tokens.
             tflop: what they cost (10¹² floating-point operations); 0 where it is not known.
             size: bytes written.
         """
-        self.views, self.done = self.views + views, self.done + views
+        self.views, self.done = self.views + views, self.done + views + rejected
         self.tokens, self.tflop, self.bytes = self.tokens + tokens, self.tflop + tflop, self.bytes + size
         self.bar.set_postfix_str(str(self.figures), refresh=False)
-        self.bar.update(views)
+        self.bar.update(views + rejected)
         if time.perf_counter() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.perf_counter()
             self.report("running")
             if self.bar.disable:
                 left = self.figures.seconds_left
                 ending = "" if left is None else f", {left:.0f} s left"
-                print(f"{self.stage}: {self.done}/{self.total} views, {self.figures}{ending}", file=sys.stderr)
+                print(
+                    f"{one_line(self.stage)}: {self.done}/{self.total} views, {self.figures}{ending}", file=sys.stderr
+                )
 
     def report(self, state: State) -> None:
         """Write the figures so far to the report."""
@@ -110,7 +114,13 @@ def progress(stage: str, *, done: int, total: int, report: str = "") -> Iterator
     no_terminal = not sys.stderr.isatty()
     bar_format = "{desc}: {n_fmt}/{total_fmt} views{postfix}, {remaining} left"
     with tqdm(
-        desc=stage, initial=done, total=total, unit=" views", bar_format=bar_format, leave=False, disable=no_terminal
+        desc=one_line(stage),
+        initial=done,
+        total=total,
+        unit=" views",
+        bar_format=bar_format,
+        leave=False,
+        disable=no_terminal,
     ) as bar:
         counter = Progress(stage=stage, done=done, total=total, bar=bar, report_uri=report)
         counter.report("running")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, final
@@ -11,6 +12,7 @@ from ray.exceptions import AuthenticationError, RayTaskError
 
 from pipeline.config import RunConfig
 from pipeline.workers.installation import installation, require_same_installation
+from pipeline.workers.interruption import catch_signals, note_signal
 from pipeline.workers.pool import Task, Unfinished, Worker, WorkerFactory
 from pipeline.workers.worker_count import require_capacity
 from storage_schemas.format.errors import AbstractStillhouseError, Problem, SettingError
@@ -43,7 +45,7 @@ def open_ray(config: RunConfig, tasks: int) -> None:
 
 def _connect(address: str) -> None:
     try:
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        _init(logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, AuthenticationError) as error:
         found = f"no Ray answers: {error}"
         fix = "check the address and RAY_AUTH_MODE (docs/cluster.md); without RAY_ADDRESS this machine is used"
@@ -52,7 +54,7 @@ def _connect(address: str) -> None:
 
 def _start_own(config: RunConfig, tasks: int) -> None:
     # "local": workers share this machine's installation; otherwise Ray would copy the working folder to each of them
-    ray.init(
+    _init(
         address="local",
         num_cpus=max(config.workers * config.threads, os.cpu_count() or 1),
         include_dashboard=False,
@@ -65,6 +67,17 @@ def _start_own(config: RunConfig, tasks: int) -> None:
     except SettingError:
         ray.shutdown()
         raise
+
+
+def _init(**settings: Any) -> None:
+    """Start Ray, or connect to it. Ray puts handlers of its own in the place of ours."""
+    try:
+        ray.init(**settings)
+    except SystemExit as ended:  # Ray's own handler of SIGTERM
+        note_signal(signal.SIGTERM)
+        raise KeyboardInterrupt from ended
+    finally:
+        catch_signals()
 
 
 @final

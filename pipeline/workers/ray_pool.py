@@ -121,6 +121,8 @@ class RayPool(AbstractPool[Worker]):
         actor, attempt = (actors.finishing if finished else actors.running).pop(reference)
         try:
             result = result_of(reference)
+        except RayTaskError:
+            raise  # the step itself raised an error, and would raise it again
         except RayError as error:
             waiting.appendleft(self._after_loss(actor, attempt, step, error))
             return

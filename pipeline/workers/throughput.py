@@ -11,7 +11,7 @@ class Throughput:
     """Figures of one stage. All but `done` and `total` count the work of this run alone."""
 
     done: int
-    """Views committed by this run and earlier ones."""
+    """Views committed by this run and earlier ones; those whose image was rejected count too."""
     total: int
     """All views of the stage."""
     seconds: float

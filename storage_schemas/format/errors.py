@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
+from storage_schemas.format.plain_text import one_line
+
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 """What a parser raises when a document does not have the structure that our writers give it."""
 
@@ -22,7 +24,7 @@ class Problem:
 
     def __str__(self) -> str:
         fix = f" ({self.fix})" if self.fix else ""
-        return f"{self.place}: {self.found}{fix}"
+        return one_line(f"{self.place}: {self.found}{fix}")
 
 
 def first_few(items: Iterable[object], most: int = 10) -> list[str]:
@@ -58,7 +60,7 @@ class AbstractStillhouseError(Exception):
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        return "\n  ".join([f"{self.subject} {self.verb}:", *map(str, self.problems)])
+        return "\n  ".join([one_line(f"{self.subject} {self.verb}:"), *map(str, self.problems)])
 
 
 @final

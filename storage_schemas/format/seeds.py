@@ -86,7 +86,9 @@ def pick(proportions: Mapping[Choice, float], key: Key) -> Choice:
     if not proportions or not all(math.isfinite(weight) and weight > 0 for weight in proportions.values()):
         found = f"{dict(proportions)} are not positive weights of one choice or more"
         raise SettingError("proportions", [Problem(place=str(key), found=found)])
-    return min(sorted(proportions), key=lambda choice: -math.log1p(-unit_interval((*key, choice))) / proportions[choice])
+    return min(
+        sorted(proportions), key=lambda choice: -math.log1p(-unit_interval((*key, choice))) / proportions[choice]
+    )
 
 
 def hash_order(keys: Sequence[Key]) -> list[int]:

@@ -47,7 +47,8 @@ def make_report(cache: str, runs: Path, page: Path, say: Callable[[str], None] =
     students = [StudentSection(result=result, plots=run_plots(result, colours)) for result in results]
     pictures = make_pictures(source, views, [predict(result, source, views) for result in results], colours)
     _write(page, render_page(source, recipe, rows, students, pictures, colours))
-    say(closing_text(rows))
+    for line in closing_text(rows).split("\n"):
+        say(line)
     say(f"report: {page}")
 
 

@@ -28,3 +28,13 @@ class Meeting:
         """End at once, as a killed process does."""
         if now:
             os._exit(1)
+
+
+@final
+class Clumsy:
+    """A worker that raises an error of no kind that is ours."""
+
+    def fail(self, mark: Path) -> None:
+        """Note the attempt, and raise."""
+        mark.write_text(mark.read_text() + "." if mark.exists() else ".")
+        raise ZeroDivisionError("a fault in a worker")

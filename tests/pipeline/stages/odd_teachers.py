@@ -112,6 +112,52 @@ class NotANumber(AbstractTeacher):
 
 
 @final
+class Failing(AbstractTeacher):
+    """Raises an error of its own, of a class that does not survive pickling."""
+
+    declared = _spec("failing", patch=16, native=128, size_rule="any")
+
+    class OddError(Exception):
+        """Cannot be pickled: its constructor takes two arguments."""
+
+        def __init__(self, left: str, right: str) -> None:
+            super().__init__(f"{left}\n{right}")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        super().__init__(spec=spec, network=nn.Identity(), device=device, precision=precision)
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Fail."""
+        raise self.OddError("an error", f"at {images.shape[-1]} px")
+
+
+@final
+class FailingToStart(AbstractTeacher):
+    """Raises an error when it is built."""
+
+    declared = _spec("failing-to-start", patch=16, native=128, size_rule="any")
+
+    def __init__(self, *, spec: TeacherSpec, device: str, precision: Precision) -> None:
+        raise FileNotFoundError(2, "no weights here", f"{spec.name}, {device}, {precision}")
+
+    def features(self, images: Images) -> TeacherOutput:
+        """Never asked."""
+        raise NotImplementedError
+
+
+@final
+class FailingUpsampler(AbstractUpsampler):
+    """Lacks memory."""
+
+    def __init__(self, *, device: torch.device) -> None:
+        self.device = device
+
+    def upsample(self, seen: SeenWindows) -> Tensor:
+        """Fail."""
+        raise torch.OutOfMemoryError(f"CUDA out of memory.\nTried to allocate {seen.tiles}.00 GiB")
+
+
+@final
 class Constant(AbstractTeacher):
     """Says the same of everything."""
 

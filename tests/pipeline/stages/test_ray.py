@@ -1,6 +1,7 @@
 """Ray: the same workers in other processes write the same bytes and give the same errors, as many as fit."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import ray
 from image_forms import write_tar
-from meeting import Meeting
+from meeting import Clumsy, Meeting
 from ray.cluster_utils import Cluster
 from stage_runs import LOCAL, StageRun, contents, own, run_stages, write_colours
 
@@ -158,6 +159,31 @@ def test_a_refusal_in_a_worker_arrives_as_it_was_raised(undisturbed: StageRun, t
     assert refusals[0].startswith("output of teacher 'not-a-number' breaks the storage contract:\n")
     assert refusals[1] == refusals[0]
     assert not ray.is_initialized()
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_an_error_in_a_teacher_of_ones_own_is_one_message_and_is_not_tried_again(
+    undisturbed: StageRun, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refusals = []
+    for run in (LOCAL, over_ray(1)):
+        with pytest.raises(SettingError) as caught:
+            extract("Failing", undisturbed.data, tmp_path, run)
+        refusals.append(str(caught.value))
+    assert refusals[0].startswith("teacher failing cannot be used:\n  ")
+    assert re.search(r"/odd_teachers\.py:\d+, in features: Failing\.OddError: an error at 128 px \(mend", refusals[0])
+    assert refusals[1] == refusals[0]
+    assert "worker was lost" not in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_an_error_that_is_not_a_message_ends_the_run_at_once_with_its_traceback(tmp_path: Path) -> None:
+    mark = tmp_path / "attempts"
+    with open_pool(Clumsy, RunConfig(), tasks=1) as pool, pytest.raises(ZeroDivisionError) as caught:
+        list(pool.run(Clumsy.fail, [mark]))
+    assert "a fault in a worker" in str(caught.value)
+    assert "in fail" in str(caught.value)
+    assert mark.read_text() == "."
 
 
 def free_cpus() -> float:

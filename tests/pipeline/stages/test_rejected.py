@@ -1,5 +1,6 @@
 """Images that cannot be cut, in the middle of a set: the views after them move up, and every later stage goes on."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[DrawnView]:
 def holes(drawn: list[DrawnView], tmp_path_factory: pytest.TempPathFactory) -> StageRun:
     """All stages over them."""
     data = Path(drawn[0].image.uri.removeprefix("file://")).parent
-    return run_stages(RECIPE, data, tmp_path_factory.mktemp("cache"), replace(LOCAL, max_rejected=0.5))
+    run = replace(LOCAL, max_rejected=0.5, report=str(data.parent / "run.json"))
+    return run_stages(RECIPE, data, tmp_path_factory.mktemp("cache"), run)
 
 
 def kept(drawn: list[DrawnView], shard: int) -> list[str]:
@@ -124,6 +126,19 @@ def test_stats_count_the_views_that_are_there(holes: StageRun, teacher: str) -> 
 def rows_of(record: ShardRecord) -> range:
     """Rows that hold a view."""
     return range(record.first_row, record.first_row + record.rows)
+
+
+def test_the_report_calls_every_stage_done_and_counts_the_views_that_are_there(
+    holes: StageRun, drawn: list[DrawnView]
+) -> None:
+    assert holes.data is not None
+    stages = json.loads((holes.data.parent / "run.json").read_text())["stages"]
+    assert len(stages) == 5
+    bad = sum(map(is_bad, range(40)))
+    for stage, figures in stages.items():
+        total = 40 - bad if stage.startswith("stats") else len(drawn)
+        assert (figures["state"], figures["views_done"], figures["views_total"]) == ("done", total, total), stage
+        assert (figures["views"], figures["seconds_left"]) == (40 - bad, 0), stage
 
 
 def test_a_finished_run_over_holes_is_finished(holes: StageRun) -> None:
