@@ -11,12 +11,13 @@ from pipeline.features.extraction import plan_extraction
 from pipeline.features.stage import extract_teacher
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.inventory.unfinished import unfinished_teachers
+from pipeline.leases.lease import leased
 from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import CorruptionError, IdentityError
+from storage_schemas.format.errors import CorruptionError, IdentityError, StorageError
 from storage_schemas.objects.store import Store
 
 PARTIAL = f"features.zarr/teachers/dinov3/low-128/spatial/c/0/0/0/0.{'0' * 32}.partial"
@@ -130,3 +131,14 @@ def test_the_command_deletes_nothing_unless_told(copied: Path, capsys: pytest.Ca
     assert main(["gc", "--cache", str(copied), "--delete"]) == 0
     assert capsys.readouterr().out.endswith("gc: 1 objects, 5 B, deleted\n")
     assert contents(copied) == {name: one for name, one in before.items() if name != OLD}
+
+
+def test_nothing_is_deleted_once_the_claim_of_the_run_is_gone(copied: Path) -> None:
+    (copied / OLD).write_bytes(b"12345")
+    with leased(opened(copied), "cache", "gc") as lease:
+        found = find_leftovers(lease.cache)
+        [claim] = (copied / "leases").glob("*.claim")
+        claim.unlink()
+        with pytest.raises(StorageError, match="another run may have begun"):
+            delete(lease.cache, found)
+    assert (copied / OLD).exists()
