@@ -75,10 +75,7 @@ def _read_claim(store: Store, name: str) -> Claim | None:
 
 
 def _names(store: Store) -> list[str]:
-    try:
-        return sorted(f"{LEASES}/{name}" for name in os.listdir(store.path(LEASES)))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return [f"{LEASES}/{name}" for name in store.children(LEASES)]
 
 
 def _temporary_files(store: Store) -> list[str]:
@@ -113,6 +110,7 @@ def _withdraw(store: Store, name: str) -> None:
 @contextmanager
 def _mutex(store: Store) -> Iterator[None]:
     """Keep the mutex locked while the block runs: all other processes wait."""
+    store.require_no_links(MUTEX)
     descriptor = _locked_mutex(store.path(MUTEX))
     try:
         yield

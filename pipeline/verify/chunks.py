@@ -6,7 +6,7 @@ import numpy as np
 
 from pipeline.verify.problems import collecting, rows_problem
 from storage_schemas.commits import ShardRecord
-from storage_schemas.format.errors import AbstractStillhouseError, Problem
+from storage_schemas.format.errors import AbstractStillhouseError, Problem, StorageError
 from storage_schemas.format.shard_format import NO_CHUNK, ArraySpec
 from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray
@@ -32,6 +32,8 @@ def chunk_problems(store: Store, spec: ArraySpec, shard: int, record: ShardRecor
 def _block_problems(array: ShardedArray, rows: Sequence[int], fix: str) -> Iterator[Problem]:
     try:
         entries = array.read(rows)
+    except StorageError:
+        raise
     except AbstractStillhouseError:
         yield from _row_by_row(array, rows, fix)
         return

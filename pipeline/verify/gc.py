@@ -1,5 +1,6 @@
 """The gc stage: lists what a cache no longer needs, and deletes it when the user asks for that."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -7,10 +8,11 @@ from pipeline.leases.claim import described
 from pipeline.leases.lease import WHOLE_LEASE, leased, list_claims
 from pipeline.recipes import recipe_of
 from pipeline.text_table import sized
-from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details, stale_uploads
+from pipeline.verify.leftovers import Leftover, delete, find_unnamed, spent_details, stale_uploads
 from pipeline.verify.options import GcOptions
 from pipeline.workers.progress import Say
 from storage_schemas.cache import Cache
+from storage_schemas.format.errors import Problem, SettingError, first_few
 from storage_schemas.objects.pending_uploads import PendingUpload, abort_upload
 
 
@@ -23,6 +25,8 @@ class Garbage:
     """In the order in which they are deleted."""
     uploads: tuple[PendingUpload, ...]
     """Uploads to S3 that never ended."""
+    kept: tuple[Leftover, ...]
+    """Files of others, which stay."""
 
     def __str__(self) -> str:
         uploads = f", and {len(self.uploads)} unfinished uploads" if self.uploads else ""
@@ -41,6 +45,8 @@ def collect_garbage(cache: Cache, options: GcOptions, say: Say) -> None:
         MissingError: there is no cache.
         BusyError: something is to be deleted while another run writes.
         CorruptionError: a manifest or a commit record is damaged, so what nothing names is not known.
+        SettingError: `options.foreign` names no file of others.
+        StorageError: there is a link in the cache, or the store fails.
     """
     cache.require()
     if options.delete:
@@ -59,14 +65,30 @@ def find_garbage(cache: Cache, options: GcOptions, say: Say) -> Garbage:
     """Find what can be deleted, and say the name of each object and upload."""
     views = cache.views_manifest()
     spent = spent_details(cache, views, recipe_of(options.recipe).teachers) if options.details and views else []
+    unnamed = find_unnamed(cache)
+    _require_foreign(options.foreign, unnamed)
+    kept = [leftover for leftover in unnamed if leftover.is_foreign and leftover.name not in options.foreign]
     garbage = Garbage(
-        objects=(*spent, *find_leftovers(cache)), uploads=tuple(stale_uploads(cache, options.uploads_older_than))
+        objects=(*spent, *(leftover for leftover in unnamed if leftover not in kept)),
+        uploads=tuple(stale_uploads(cache, options.uploads_older_than)),
+        kept=tuple(kept),
     )
     for leftover in garbage.objects:
         say(f"  {leftover.name}")
+    for leftover in garbage.kept:
+        say(f"  {leftover.name}: Stillhouse did not write it, and it stays (--foreign {leftover.name} deletes it)")
     for upload in garbage.uploads:
         say(f"  {upload.name}: an upload that began at {upload.begun:%Y-%m-%d %H:%M} and never ended")
     return garbage
+
+
+def _require_foreign(names: Sequence[str], unnamed: Sequence[Leftover]) -> None:
+    """Refuse names that are not those of files of others."""
+    foreign = [leftover.name for leftover in unnamed if leftover.is_foreign]
+    fix = f"there are {', '.join(first_few(foreign)) or 'none'}"
+    found = "is no file of others in this cache"
+    if problems := [Problem(place=name, found=found, fix=fix) for name in names if name not in foreign]:
+        raise SettingError("--foreign", problems)
 
 
 def _delete(cache: Cache, options: GcOptions, say: Say) -> None:

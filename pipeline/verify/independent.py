@@ -25,11 +25,12 @@ from pipeline.verify.zarr_metadata import metadata_name
 from storage_schemas.cache import Cache
 from storage_schemas.command_line import missing_package
 from storage_schemas.commits import ShardRecord
-from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem
+from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem, StorageError
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.seeds import generator
 from storage_schemas.format.shard_format import ArraySpec
+from storage_schemas.objects.refusals import is_of_the_system, refused
 from storage_schemas.objects.store import Store
 from storage_schemas.read_phi_s import PHI_S_ARRAYS
 from storage_schemas.sharded_array import ShardedArray
@@ -99,6 +100,8 @@ class ChunkComparer:
         """Read a small array with both readers."""
         try:
             values = self.store.checked(partial(read_small_array, self.store, path))
+        except StorageError:
+            raise
         except AbstractStillhouseError:
             # the checks of PHI-S and of statistics read it too, and name what is damaged
             return CompareReport(problems=(), chunks=0, bytes=0)
@@ -217,6 +220,8 @@ def _small_arrays(cache: Cache, teachers: Iterable[TeacherManifest]) -> Iterator
         yield from (f"teachers/{name}/phi_s/{array}" for array in PHI_S_ARRAYS)
         try:
             attributes = cache.attributes(f"teachers/{name}/stats") or {}
+        except StorageError:
+            raise
         except AbstractStillhouseError:
             continue  # the check of the statistics has named it
         yield from (f"teachers/{name}/stats/{array}" for array in attributes.get("arrays", ()))
@@ -246,6 +251,8 @@ def _through_zarr(ask: Callable[[], Result], verb: str, place: str) -> Result:
     except AbstractStillhouseError:
         raise  # the store fails, and says so itself
     except Exception as error:  # zarr-python and its codecs raise errors of many kinds
+        if isinstance(error, OSError) and is_of_the_system(error):
+            raise refused(error.filename or place, error) from error
         found = f"zarr-python cannot {verb} it: {type(error).__name__}: {' '.join(str(error).split())}"
         raise CorruptionError("array", [Problem(place=place, found=found)]) from error
 

@@ -1,4 +1,7 @@
-"""What a cache no longer needs: objects that nothing names, details that every teacher has read, dead uploads."""
+"""What a cache no longer needs: objects that nothing names, details that every teacher has read, dead uploads.
+
+Files of others may lie among them. They are told apart by their names, and only those that a user names are deleted.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from storage_schemas.commits import read_commit, record_path
 from storage_schemas.format.errors import CorruptionError, IdentityError, Problem
 from storage_schemas.format.layout import FEATURES, detail_array, detail_unit, views_unit
 from storage_schemas.format.manifest import ViewsManifest
+from storage_schemas.format.object_names import is_ours
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.pending_uploads import PendingUpload, pending_uploads
@@ -30,11 +34,16 @@ SEE_VERIFY = "`make verify` says what to do"
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """An object that can be deleted."""
+    """An object that nothing in the cache needs."""
 
     name: str
     """Relative to the cache."""
     bytes: int
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether its name is none that Stillhouse gives, so that others put it there."""
+        return not is_ours(self.name)
 
 
 def unnamed_objects(cache: Cache, findings: Findings) -> list[Leftover]:
@@ -49,11 +58,17 @@ def unnamed_objects(cache: Cache, findings: Findings) -> list[Leftover]:
 
 
 def find_leftovers(cache: Cache) -> list[Leftover]:
-    """Return the objects that no manifest, group or commit record of a cache names.
+    """Return the objects of ours that nothing in a cache names; it raises what `find_unnamed` raises."""
+    return [leftover for leftover in find_unnamed(cache) if not leftover.is_foreign]
+
+
+def find_unnamed(cache: Cache) -> list[Leftover]:
+    """Return the objects that no manifest, group or commit record of a cache names, files of others among them.
 
     Raises:
         MissingError: there is no cache.
         CorruptionError: a manifest or a record is damaged: then it is unknown what it names.
+        StorageError: there is a link in the cache, or the store fails.
     """
     findings = Findings()
     manifests = read_manifests(cache, "", findings)
@@ -95,6 +110,7 @@ def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherC
         for folders in zip(*(_detail_folders(view_set, spec) for view_set in views.sets), strict=True)
         for folder in folders
         for name in cache.store.listing(folder)
+        if is_ours(name)
     ]
     return [Leftover(name=name, bytes=cache.store.size(name) or 0) for name in names]
 

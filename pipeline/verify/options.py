@@ -45,6 +45,8 @@ class GcOptions:
     or another size of it, needs the images again."""
     uploads_older_than: float = 24.0
     """Also unfinished uploads to S3 that began this many hours ago or more: no writer takes that long for a shard."""
+    foreign: tuple[str, ...] = ()
+    """Also these files that Stillhouse did not write, by their names as `gc` lists them. Others are left alone."""
     delete: bool = False
     """Delete what was found. Refused while a run writes to the cache: nothing names yet what that run is writing."""
 

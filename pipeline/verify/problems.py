@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from storage_schemas.format.errors import MALFORMED, AbstractStillhouseError, Problem, StorageError, first_few
+from storage_schemas.objects.refusals import is_of_the_system, refused
 
 ROWS_NAMED = 8
 """How many rows one problem names; it only counts the others."""
@@ -30,19 +31,26 @@ class Findings:
 def collecting(problems: list[Problem], place: str, fix: str) -> Iterator[None]:
     """Turn an error that the block raises into problems; the code after the block still runs.
 
+    An error of the store or of the system says nothing about the bytes that are stored, so it is no problem of the
+    cache: it goes through, and ends the command.
+
     Args:
         problems: the list to add to.
         place: what the block reads, for errors that do not name a place.
         fix: what to do, for errors that do not say it.
+
+    Raises:
+        StorageError: the store fails, or the system refuses: too many open files, no permission, a disk that fails.
     """
     try:
         yield
-    except StorageError as error:
-        # the store fails, not the cache: its own message says what to do, and nothing is to be deleted for it
-        problems += [_completed(problem, place, "") for problem in error.problems]
+    except StorageError:
+        raise
     except AbstractStillhouseError as error:
         problems += [_completed(problem, place, fix) for problem in error.problems]
     except (*MALFORMED, OSError) as error:
+        if isinstance(error, OSError) and is_of_the_system(error):
+            raise refused(error.filename or place, error) from error
         problems.append(Problem(place=place, found=f"cannot be read: {type(error).__name__}: {error}", fix=fix))
 
 

@@ -19,7 +19,7 @@ from pipeline.verify.zarr_metadata import metadata_name
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.format.errors import Problem
-from storage_schemas.format.layout import features_unit
+from storage_schemas.format.layout import FEATURES, features_unit
 
 Checked = Sequence[tuple[CheckTask, CheckReport]]
 """Every committed shard, with the result of its check."""
@@ -38,8 +38,11 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
             installed.
         ContractError: it is of another format version.
         SettingError, IdentityError: a teacher is to be run again, and what is given is not the teacher of the cache.
+        StorageError: the store fails, or the system refuses; or there is a link in the cache. Nothing is called damaged
+            for that.
     """
     findings, teacher = Findings(), _name_in_cache(options.teacher)
+    _require_no_links(cache)
     if options.independent:
         require_zarr()  # before hours of reading
     manifests = read_manifests(cache, teacher, findings)
@@ -53,7 +56,8 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
     return Verdict(
         problems=tuple(dict.fromkeys(findings.problems)),
         unfinished=tuple(unfinished),
-        leftovers={leftover.name: leftover.bytes for leftover in leftovers},
+        leftovers={leftover.name: leftover.bytes for leftover in leftovers if not leftover.is_foreign},
+        foreign={leftover.name: leftover.bytes for leftover in leftovers if leftover.is_foreign},
         recomputed=tuple(recomputed),
         independent=independent,
         units=len(committed),
@@ -61,6 +65,12 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
         bytes=sum(record.bytes for _, report in checked for record in report.records),
         quick=options.quick,
     )
+
+
+def _require_no_links(cache: Cache) -> None:
+    """Refuse a local cache that holds links: a listing of its folders names them."""
+    for folder in (FEATURES, "tables") if cache.store.is_local else ():
+        cache.store.listing(folder)
 
 
 def _name_in_cache(teacher: str) -> str:

@@ -11,7 +11,8 @@ from storage_schemas.format.errors import first_few
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
     """Yield what is unfinished, left over, recomputed and read independently; last, of a sound cache, that it is."""
     yield from _unfinished_lines(verdict.unfinished)
-    yield from _leftover_lines(verdict.leftovers)
+    yield from _leftover_lines(verdict.leftovers, "objects", "that nothing in the cache names (see `make gc`)")
+    yield from _leftover_lines(verdict.foreign, "files", "that Stillhouse did not write; `make gc` leaves them alone")
     for recomputed in verdict.recomputed:
         yield from _recomputed_lines(recomputed)
     if verdict.independent is not None:
@@ -30,10 +31,10 @@ def _unfinished_lines(unfinished: Sequence[UnfinishedFacts]) -> Iterator[str]:
         yield from aligned([["unfinished", "done", "finished by"], *rows], left=3)
 
 
-def _leftover_lines(leftovers: Mapping[str, int]) -> Iterator[str]:
+def _leftover_lines(leftovers: Mapping[str, int], kind: str, what: str) -> Iterator[str]:
     if leftovers:
         size = sized(sum(leftovers.values()))
-        yield f"leftovers: {len(leftovers)} objects, {size}, that nothing in the cache names (see `make gc`)"
+        yield f"leftovers: {len(leftovers)} {kind}, {size}, {what}"
         yield from (f"  {line}" for line in first_few(leftovers))
 
 

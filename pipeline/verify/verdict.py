@@ -49,8 +49,10 @@ class Verdict:
     unfinished: tuple[UnfinishedFacts, ...]
     """Work that a run has still to do. It is no damage."""
     leftovers: Mapping[str, int]
-    """Objects that nothing in the cache names, with their size (bytes). They are no damage. Empty where a damaged
-    manifest leaves unknown what is named."""
+    """Objects of ours that nothing in the cache names, with their size (bytes). They are no damage. Empty where a
+    damaged manifest leaves unknown what is named."""
+    foreign: Mapping[str, int]
+    """The same of files that Stillhouse did not write."""
     recomputed: tuple[Recomputed, ...]
     """One for each teacher that was run again."""
     independent: ReadIndependently | None

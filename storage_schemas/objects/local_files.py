@@ -1,6 +1,8 @@
 """Local files without fsspec: ranges are read as bytes or into the caller's buffers, and pieces are written."""
 
+import errno
 import os
+import resource
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, final
@@ -8,10 +10,11 @@ from weakref import finalize
 
 import numpy as np
 
-from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, MissingError, Problem, StorageError
+from storage_schemas.format.errors import CorruptionError, Problem
+from storage_schemas.objects.refusals import refused
 
-KEPT_OPEN = 256
-"""Files that a process keeps open at most. The least recently used file is closed first."""
+MOST_KEPT_OPEN = 256
+"""Files that a process keeps open at most, whatever the system allows."""
 AT_ONCE = 1024
 """Pieces that one call writes: the most that POSIX systems take."""
 Buffer = np.ndarray | bytearray | memoryview
@@ -57,6 +60,16 @@ class OpenFile:
             raise refused(self._path, error) from error
 
 
+def _kept_open() -> int:
+    """Return how many files this process keeps open: a quarter of what the system allows, and not too many."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_KEPT_OPEN if allowed == resource.RLIM_INFINITY else max(1, min(MOST_KEPT_OPEN, allowed // 4))
+
+
+KEPT_OPEN = _kept_open()
+"""Files that a process keeps open. The least recently used file is closed first."""
+
+
 @lru_cache(maxsize=KEPT_OPEN)
 def open_file(path: str, _reader: object) -> OpenFile:
     """Open a file, or return it as it was opened for the same reader.
@@ -73,17 +86,20 @@ def open_file(path: str, _reader: object) -> OpenFile:
         StorageError: it cannot be read.
     """
     try:
-        return OpenFile(path, os.open(path, os.O_RDONLY))
+        return OpenFile(path, _opened(path))
     except OSError as error:
         raise refused(path, error) from error
 
 
-def refused(place: str, error: OSError) -> AbstractStillhouseError:
-    """Return the error to raise where a file system does not return an object."""
-    if isinstance(error, FileNotFoundError):
-        return MissingError("object", [Problem(place=place, found="is not there")])
-    found, fix = f"cannot be read: {error.strerror or error}", "run the same command again when this is fixed"
-    return StorageError("storage", [Problem(place=place, found=found, fix=fix)])
+def _opened(path: str) -> int:
+    """Open a file for reading. Where too many are open, those that are only kept are closed first."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+    open_file.cache_clear()
+    return os.open(path, os.O_RDONLY)
 
 
 def write_pieces(descriptor: int, pieces: Sequence[Piece]) -> None:
@@ -100,13 +116,22 @@ def write_pieces(descriptor: int, pieces: Sequence[Piece]) -> None:
 def read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | BaseException]:
     """Return the bytes of each range of a file, fewer where the file ends too early; or the error that reading met."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = _opened(path)
         try:
             return [_read_range(descriptor, start, stop) for start, stop in ranges]
         finally:
             os.close(descriptor)
     except OSError as error:
         return [error] * len(ranges)
+
+
+def read_whole(path: str) -> bytes | BaseException:
+    """Return the bytes of a file, or the error that reading met."""
+    try:
+        with os.fdopen(_opened(path), "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        return error
 
 
 def _read_range(descriptor: int, start: int, stop: int) -> bytes:

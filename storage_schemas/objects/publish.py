@@ -92,8 +92,10 @@ def publish(store: Store, name: str) -> Iterator[Sink]:
         What to write the bytes to. Its size and its hash are those of the object.
 
     Raises:
-        StorageError: the disk is full, cannot be written to, or fails; or the object store fails for too long.
+        StorageError: the disk is full, cannot be written to, or fails; a link is on the way to a local object; or the
+            object store fails for too long.
     """
+    store.require_no_links(name)
     with _opened(store, store.path(name)) as target:
         yield Sink(target.writelines)
 

@@ -18,7 +18,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from storage_schemas.format.errors import ContractError, CorruptionError, Problem, SettingError, StorageError
 from storage_schemas.objects.file_systems import ask, file_system, read_spans
-from storage_schemas.objects.local_files import OpenFile, open_file, read_local, refused
+from storage_schemas.objects.local_files import OpenFile, open_file, read_local, read_whole
+from storage_schemas.objects.local_tree import names_below, names_in, remove_file, require_no_links, size_of
+from storage_schemas.objects.refusals import refused
 from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.spans import Span
 
@@ -65,9 +67,23 @@ class Store:
         Raises:
             CorruptionError: the name leads out of the store.
         """
+        return f"{self._root}/{self._checked_name(name)}".rstrip("/")
+
+    def require_no_links(self, name: str) -> None:
+        """Refuse to write or delete a local object that a symbolic link is on the way to.
+
+        Raises:
+            StorageError: it, or a folder above it in this store, is a link.
+        """
+        if self.is_local:
+            require_no_links(self._root, self._checked_name(name))
+
+    @staticmethod
+    def _checked_name(name: str) -> str:
+        """Return a name, after checking that it does not lead out of the store."""
         if name.startswith("/") or "\\" in name or "\0" in name or ".." in name.split("/") or "://" in name:
             raise CorruptionError("object name", [Problem(place=repr(name), found="leads out of the cache")])
-        return f"{self._root}/{name}".rstrip("/")
+        return name
 
     def read(self, name: str) -> bytes:
         """Return a whole object.
@@ -159,18 +175,36 @@ class Store:
         return open_file(self.path(name), reader)
 
     def size(self, name: str) -> int | None:
-        """Return the size of an object (bytes), or None where there is no such object."""
+        """Return the size of an object (bytes), or None where there is no such object.
+
+        Raises:
+            StorageError: the store does not tell.
+        """
+        if self.is_local:
+            return size_of(self.path(name))
         try:
             return int(self._ask("info", name)["size"])
         except FileNotFoundError:
             return None
 
     def exists(self, name: str) -> bool:
-        """Return whether there is an object or a folder of that name."""
+        """Return whether there is an object or a folder of that name.
+
+        Raises:
+            StorageError: the store does not tell.
+        """
+        if self.is_local:
+            return size_of(self.path(name)) is not None
         return bool(self._ask("exists", name))
 
     def listing(self, prefix: str) -> list[str]:
-        """Return the names of all objects below a prefix, sorted."""
+        """Return the names of all objects below a prefix, sorted.
+
+        Raises:
+            StorageError: the store cannot be listed; in a folder also where there is a link, which is named.
+        """
+        if self.is_local:
+            return sorted(names_below(self._root, self._checked_name(prefix)))
         return sorted(self._below(self._ask("find", prefix)))
 
     def times(self, prefix: str) -> dict[str, float]:
@@ -183,7 +217,13 @@ class Store:
         return dict(zip(self._below(found), map(self._time, found.values()), strict=True))
 
     def children(self, folder: str) -> list[str]:
-        """Return the names of the objects and folders in a folder, sorted, without its own; none where it is absent."""
+        """Return the names of the objects and folders in a folder, sorted, without its own; none where it is absent.
+
+        Raises:
+            StorageError: the store cannot be listed; in a folder also where there is a link, which is named.
+        """
+        if self.is_local:
+            return sorted(names_in(self._root, self._checked_name(folder)))
         path = self.path(folder)
         try:
             found = self._ask("ls", folder, detail=False)
@@ -193,7 +233,14 @@ class Store:
         return sorted(name.removeprefix(f"{path}/") for name in inside if name != path)
 
     def remove(self, name: str) -> None:
-        """Delete an object. It is not an error where it is gone: an earlier request may have been answered too late."""
+        """Delete an object. It is not an error where it is gone: an earlier request may have been answered too late.
+
+        Raises:
+            StorageError: the store refuses; or a link is on the way to a local object, which then belongs to others.
+        """
+        if self.is_local:
+            remove_file(self._root, self._checked_name(name))
+            return
         with suppress(FileNotFoundError):
             self._ask("rm_file", name)
 
@@ -213,6 +260,8 @@ class Store:
         return ask(self.filesystem, question, self.path(name), f"{self.uri}/{name}", self.retries, **settings)
 
     def _bodies(self, spans: Sequence[Span]) -> list[bytes | BaseException]:
+        if self.is_local:
+            return [read_whole(self.path(name)) for name, _, _ in spans]
         there = [(self.path(name), start, stop) for name, start, stop in spans]
         return read_spans(self.filesystem, there, [f"{self.uri}/{name}" for name, _, _ in spans], self.retries)
 

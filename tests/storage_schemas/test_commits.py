@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from storage_schemas.commits import ShardRecord, committed_shards, read_commit, read_commits, record_path, to_table
+from storage_schemas.commits import (
+    ShardRecord,
+    committed_shards,
+    read_commit,
+    read_commits,
+    read_records,
+    record_path,
+    to_table,
+)
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
 from storage_schemas.format.tables import to_parquet
 from storage_schemas.objects.store import Store
@@ -118,3 +126,13 @@ def test_a_damaged_record_is_refused_by_its_place(store: Store) -> None:
     put(store, name, store.read(name)[:-1])
     with pytest.raises(CorruptionError, match=r"tables/shards/views/low-256/00003\.parquet: its bytes do not have"):
         read_commits(store, "views/low-256")
+
+
+def test_a_record_of_mixed_identity_is_refused_whichever_of_its_objects_is_the_odd_one(store: Store) -> None:
+    odd = [replace(record, identity="ef" * 32) for record in (ARRAY, PART)]
+    for records in ([odd[0], PART], [ARRAY, odd[1]], odd):
+        commit(store, "views/low-256", 3, records)
+        with pytest.raises(ContractError, match="shards 3 were computed from something else than the group says"):
+            read_records(store, "views/low-256", ARRAY.identity)
+    commit(store, "views/low-256", 3, [ARRAY, PART])
+    assert read_records(store, "views/low-256", ARRAY.identity) == {3: [ARRAY, PART]}

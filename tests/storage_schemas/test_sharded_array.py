@@ -262,6 +262,9 @@ def test_a_sound_shard_in_anothers_place_is_damaged_though_nothing_but_its_value
         said = refusal_of(CorruptionError, lambda row=row, fresh=fresh: fresh.read([row]))  # type: ignore[misc]
         found = "is sound, but not the chunk that was committed here: another shard is in this place"
         assert said == f"chunk is damaged:\n  {spec.path} shard 0 row {row}: {found}"
+        fresh = ShardedArray(store=array.store, spec=spec, records=array.records)
+        copied = refusal_of(CorruptionError, lambda row=row, fresh=fresh: fresh.read_chunks([row]))  # type: ignore[misc]
+        assert copied == said  # an export would commit them as its own
 
 
 def test_views_of_a_shard_that_changed_places_are_damaged(tmp_path: Path) -> None:

@@ -125,3 +125,21 @@ def test_a_cache_without_copies_is_whole_to_verify(
     assert capsys.readouterr().err == ""
     run = StageRun(recipe=DROP, data=data, where=tmp_path / "cache", said=())
     assert {row["image"] for name in run.sets for row in run.table("views", name)}.isdisjoint(KEPT)
+
+
+def test_a_copy_is_exported_with_the_image_that_was_kept_in_its_place_and_only_with_it(
+    data: Path, tmp_path: Path
+) -> None:
+    cut(DROP, data, tmp_path / "cache")
+    command = ["export", "--cache", str(tmp_path / "cache"), "--run.executor", "local", "--to"]
+    kept = {key: KEPT.get(key, key) for key in images_of(tmp_path / "cache")}
+    odd = [key for key in KEPT if draw_split(key, DROP.views) != draw_split(kept[key], DROP.views)]
+    assert odd  # copies whose own key would be in the other split
+    for split in ("train", "heldout"):
+        assert main([*command, str(tmp_path / split), "--split", split]) == 0
+        expected = {key: KEPT.get(key) for key in kept if draw_split(kept[key], DROP.views) == split}
+        assert images_of(tmp_path / split) == expected
+    (tmp_path / "keys.txt").write_text("003-.png\n001.png\n")
+    assert main([*command, str(tmp_path / "some"), "--images", str(tmp_path / "keys.txt")]) == 0
+    expected = {"001.png": None, "003-.png": None, "003-a.png": "003-.png", "003-b.png": "003-.png"}
+    assert images_of(tmp_path / "some") == expected

@@ -502,3 +502,16 @@ def test_an_export_goes_to_any_store_and_back(grown_run: StageRun, tmp_path: Pat
     back = Cache(store=Store(uri=str(tmp_path / "back")))
     export_cache(plan_export(there, back, replace(chosen, cache=uri, to=back.store.uri)), LOCAL, str)
     assert verify_cache(back, VerifyOptions()).problems == ()
+
+
+@pytest.mark.parametrize(("teacher", "compression"), [("quarter-mean", "zstd"), ("canvas-16", "none")])
+def test_an_export_in_another_codec_alone_is_what_its_metadata_says(
+    grown_run: StageRun, tmp_path: Path, teacher: str, compression: str
+) -> None:
+    done = export(grown_run, tmp_path / "export", teachers=(teacher,), sets=("low-128",), compression=compression)
+    assert "0.0 MB of it copied without decoding" not in done.said[1]  # the canvases are
+    ours = done.arrays[f"teachers/{teacher}/low-128/spatial"]
+    theirs = grown_run.arrays[f"teachers/{teacher}/low-128/spatial"]
+    assert (ours.dtype, len(ours.metadata.codecs[0].codecs)) == (theirs.dtype, 3 if compression == "zstd" else 2)
+    np.testing.assert_array_equal(ours[:], theirs[:])
+    assert verified(done).problems == ()

@@ -11,16 +11,17 @@ from pipeline.features.extraction import plan_extraction
 from pipeline.features.stage import extract_teacher
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.inventory.unfinished import unfinished_teachers
+from pipeline.leases.lease import leased
 from pipeline.verify.leftovers import Leftover, delete, find_leftovers, spent_details
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import CorruptionError, IdentityError
+from storage_schemas.format.errors import CorruptionError, IdentityError, StorageError
 from storage_schemas.objects.store import Store
 
-PARTIAL = "features.zarr/teachers/dinov3/low-128/spatial/c/0/0/0/0.0123456789abcdef.partial"
-STRANGER = "tables/notes.txt"
+PARTIAL = f"features.zarr/teachers/dinov3/low-128/spatial/c/0/0/0/0.{'0' * 32}.partial"
+OLD = f"tables/images/00000.parquet.{'1' * 32}.partial"
 
 
 @pytest.fixture
@@ -45,14 +46,14 @@ def test_a_finished_cache_has_nothing_that_can_go(tiny_run: StageRun) -> None:
 
 def test_what_killed_runs_leave_and_what_is_not_ours_can_go_and_nothing_else(copied: Path) -> None:
     before = contents(copied)
-    for name in (PARTIAL, STRANGER):
+    for name in (PARTIAL, OLD):
         (copied / name).write_bytes(b"12345")
     # a shard that was published before its record: the next run writes the same bytes again
     record = copied / "tables/shards/teachers/sam3/low-192/00000.parquet"
     record.unlink()
     found = find_leftovers(opened(copied))
     orphans = ["features.zarr/teachers/sam3/low-192/spatial/c/0/0/0/0", "tables/placements/sam3/low-192/00000.parquet"]
-    assert names(found) == sorted([PARTIAL, STRANGER, *orphans])
+    assert names(found) == sorted([PARTIAL, OLD, *orphans])
     assert found[0] == Leftover(name=PARTIAL, bytes=5)
     delete(opened(copied), found)
     lost = {*orphans, record.relative_to(copied).as_posix()}
@@ -76,12 +77,12 @@ def test_nothing_can_go_from_a_cache_that_is_damaged(copied: Path) -> None:
 
 
 def test_an_object_that_grew_since_it_was_found_is_left_alone(copied: Path) -> None:
-    (copied / STRANGER).write_bytes(b"12345")
+    (copied / OLD).write_bytes(b"12345")
     found = find_leftovers(opened(copied))
-    (copied / STRANGER).write_bytes(b"123456")
-    with pytest.raises(IdentityError, match=r"tables/notes.txt: is being written"):
+    (copied / OLD).write_bytes(b"123456")
+    with pytest.raises(IdentityError, match=r"tables/images/00000.parquet.1+.partial: is being written"):
         delete(opened(copied), found)
-    assert (copied / STRANGER).exists()
+    assert (copied / OLD).exists()
 
 
 def test_details_can_go_once_every_map_of_their_teacher_is_complete(tiny_run: StageRun, copied: Path) -> None:
@@ -121,12 +122,23 @@ def test_where_details_are_gone_nothing_asks_for_them_until_a_teacher_needs_them
 
 
 def test_the_command_deletes_nothing_unless_told(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (copied / STRANGER).write_bytes(b"12345")
+    (copied / OLD).write_bytes(b"12345")
     before = contents(copied)
     assert main(["gc", "--cache", str(copied)]) == 0
     said = capsys.readouterr().out
-    assert said == f"  {STRANGER}\ngc: 1 objects, 5 B, can be deleted; nothing is deleted without --delete\n"
+    assert said == f"  {OLD}\ngc: 1 objects, 5 B, can be deleted; nothing is deleted without --delete\n"
     assert contents(copied) == before
     assert main(["gc", "--cache", str(copied), "--delete"]) == 0
     assert capsys.readouterr().out.endswith("gc: 1 objects, 5 B, deleted\n")
-    assert contents(copied) == {name: one for name, one in before.items() if name != STRANGER}
+    assert contents(copied) == {name: one for name, one in before.items() if name != OLD}
+
+
+def test_nothing_is_deleted_once_the_claim_of_the_run_is_gone(copied: Path) -> None:
+    (copied / OLD).write_bytes(b"12345")
+    with leased(opened(copied), "cache", "gc") as lease:
+        found = find_leftovers(lease.cache)
+        [claim] = (copied / "leases").glob("*.claim")
+        claim.unlink()
+        with pytest.raises(StorageError, match="another run may have begun"):
+            delete(lease.cache, found)
+    assert (copied / OLD).exists()

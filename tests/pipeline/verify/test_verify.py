@@ -570,16 +570,13 @@ def test_a_shard_without_a_record_is_unfinished_and_its_objects_are_left_over(co
 
 
 def test_temporary_files_and_strangers_are_left_over_not_wrong(copied: Path) -> None:
-    names = [
-        "features.zarr/views/low-192/pixels/c/0/0/0/0.abc.partial",
-        "tables/shards/views/low-192/7.parquet",
-        "tables/shards/views/notes.txt",
-    ]
-    for name in names:
+    ours = f"features.zarr/views/low-192/pixels/c/0/0/0/0.{'a' * 32}.partial"
+    foreign = ["tables/shards/views/low-192/7.parquet", "tables/shards/views/notes.txt"]
+    for name in (ours, *foreign):
         (copied / name).write_bytes(b"1234")
     verdict = verified(copied)
     assert verdict.problems == ()
-    assert verdict.leftovers == dict.fromkeys(names, 4)
+    assert (verdict.leftovers, verdict.foreign) == ({ours: 4}, dict.fromkeys(foreign, 4))
 
 
 def test_features_not_measured_yet_are_unfinished(copied: Path) -> None:
