@@ -8,10 +8,12 @@ import torch
 
 from pipeline.config import TeacherChoice
 from pipeline.inventory.teacher_maps import map_specs
+from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.teacher import TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.build import build_teacher
+from teachers.computed_by import computed_by
 from teachers.upsamplers import AbstractUpsampler, build_upsampler
 
 
@@ -40,6 +42,11 @@ class RunningTeacher:
         if not trained:
             return self.teacher.weights_sha256
         return hashlib.sha256(f"{self.teacher.weights_sha256} {trained}".encode()).hexdigest()
+
+    @property
+    def computed_by(self) -> ComputedBy:
+        """The code and the libraries of the teacher and of its upsampler."""
+        return computed_by(self.teacher, self.upsampler)
 
 
 def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -> RunningTeacher:
