@@ -183,6 +183,9 @@ class RunConfig:
     max_rejected: float = 0.01
     """Largest share of views that may be rejected because their images are unusable. As soon as it is certain to be
     exceeded, the stage stops and names these images. What is committed is kept."""
+    accept_change: str = ""
+    """Lets `extract` add to features although its code or its libraries have changed since: the digest that the refusal
+    names. You then declare that both compute the same features. The cache records both."""
     report: str = ""
     """Where to write the figures of each stage for programs (`run.json`): a file, or any URI that fsspec can open;
     nowhere when empty."""

@@ -13,6 +13,7 @@ import pytest
 import zarr
 
 from storage_schemas.format import layout, tables
+from storage_schemas.format.computed_by import NOT_RECORDED
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import digest
 from storage_schemas.format.manifest import Generation, TeacherManifest, ViewSetManifest, ViewsManifest
@@ -111,13 +112,16 @@ def test_the_page_has_every_small_array() -> None:
     assert sorted(names_after("## Small arrays")) == sorted(expected)
 
 
+TEACHER = TeacherManifest(spec=SPEC, identity={}, tokens={LOW: 2}, computed_by=(NOT_RECORDED,))
+
+
 @pytest.mark.parametrize(
     ("group", "attributes"),
     [
         ("features.zarr", {"format", "recipe"}),
         ("views", ViewsManifest(identity={}, sets={LOW: SHAPE}).attributes()),
-        ("teachers/<teacher>", TeacherManifest(spec=SPEC, identity={}, tokens={LOW: 2}).attributes()),
-        ("teachers/<teacher>/phi_s", {"sha256", "identity", "tokens"}),
+        ("teachers/<teacher>", TEACHER.attributes()),
+        ("teachers/<teacher>/phi_s", {"sha256", "identity", "tokens", "computed_by"}),
         ("teachers/<teacher>/stats", STATS_ATTRIBUTES),
     ],
 )

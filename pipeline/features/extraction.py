@@ -13,6 +13,7 @@ from pipeline.views.shard_task import details_of
 from pipeline.views.stage import read_manifests
 from pipeline.views.tasks import CommittedViews, read_committed
 from storage_schemas.cache import Cache
+from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
 from storage_schemas.format.layout import features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
@@ -119,10 +120,24 @@ class Extraction:
         stored = {"encoding": self.choice.encoding, "compression": self.choice.compression}
         return self.base_identity(spec, weights_sha256) | stored | {"phi_s_sha256": phi_s_digest(phi_s)}
 
-    def task(self, view_set: ViewSet, shard: int, identities: Mapping[str, str], *, first: int = 0) -> FeatureTask:
+    def task(
+        self,
+        view_set: ViewSet,
+        shard: int,
+        identities: Mapping[str, str],
+        computed_by: ComputedBy,
+        *,
+        first: int = 0,
+    ) -> FeatureTask:
         """Return the task of one shard."""
-        shape = self.views.sets[view_set]
-        return FeatureTask(view_set=view_set, manifest=shape, shard=shard, identities=identities, first=first)
+        return FeatureTask(
+            view_set=view_set,
+            manifest=self.views.sets[view_set],
+            shard=shard,
+            identities=identities,
+            computed_by=computed_by,
+            first=first,
+        )
 
 
 def read_inputs(cache: Cache, recipe: Recipe, choice: TeacherChoice) -> Inputs:

@@ -5,6 +5,7 @@ import numpy as np
 from pipeline.phi_s.fit import fit_phi_s
 from pipeline.phi_s.moments import Moments
 from storage_schemas.cache import Cache
+from storage_schemas.format.computed_by import ComputedBy, computed_by_attributes
 from storage_schemas.format.identity import Identity, require_same
 from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.objects.publish import publish_group, require_claim
@@ -45,7 +46,9 @@ def read_frozen_phi_s(cache: Cache, teacher: str, identity: Identity, *, has_fea
     return None
 
 
-def freeze_phi_s(cache: Cache, teacher: str, identity: Identity, moments: Moments) -> PhiS:
+def freeze_phi_s(
+    cache: Cache, teacher: str, identity: Identity, moments: Moments, history: tuple[ComputedBy, ...]
+) -> PhiS:
     """Fit a teacher's map and store it. The group's attributes are written last: without them, nothing is frozen.
 
     Args:
@@ -53,11 +56,12 @@ def freeze_phi_s(cache: Cache, teacher: str, identity: Identity, moments: Moment
         teacher: the teacher's name.
         identity: what it is fitted on.
         moments: of the calibration sample, in raw units.
+        history: versions of the code and the libraries that computed the sample.
     """
     phi_s, group = fit_phi_s(moments), f"teachers/{teacher}/phi_s"
     arrays = {"mean": phi_s.mean, "rotation": phi_s.rotation, "scale": np.array(phi_s.scale)}
     require_claim(cache.store)
     write_small_arrays(cache.store, group, arrays)
     attributes = {"sha256": phi_s_digest(phi_s), "identity": identity, "tokens": moments.count}
-    publish_group(cache.store, group, attributes)
+    publish_group(cache.store, group, attributes | computed_by_attributes(history))
     return phi_s

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.features.calibration import CalibrationShard, calibration_sample, require_tokens, require_varying
+from pipeline.features.changes import History, continued, recorded, require_unchanged
 from pipeline.features.extraction import Extraction, plan_extraction, read_inputs
 from pipeline.features.frozen_phi_s import freeze_phi_s, read_frozen_phi_s, require_same_teacher
-from pipeline.features.worker import FeatureExtractor, FeatureReport, FeatureTask
+from pipeline.features.worker import FeatureExtractor, FeatureReport, FeatureTask, RunningIdentity
 from pipeline.inventory.arrays import spatial_spec, summary_spec
 from pipeline.inventory.commands import export_command
 from pipeline.inventory.inputs import input_side
@@ -77,21 +78,25 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
     if extraction.maps[0].random_weights:
         say(f"extract {name}: RANDOM WEIGHTS ({extraction.choice.weights}): a demonstration, not a teacher")
     with ExitStack() as stack:
-        if extraction.lacking:
+        if extraction.lacking or run.accept_change:
             lease = stack.enter_context(leased(extraction.cache, teacher_lease(name), f"extract {name}"))
             extraction = extraction.read_again(lease.cache)  # another run may have computed some in the meantime
         lacking = extraction.lacking
-        if not lacking:
-            say(f"extract {name}: complete, nothing to do ({_totals(extraction, run)})")
+        if not lacking and not run.accept_change:
+            say(f"extract {name}: complete, nothing to do ({_totals(extraction, run, say)})")
             return
-        pool = stack.enter_context(open_pool(extraction.worker(run), run, tasks=len(lacking)))
-        [(_, weights)] = pool.run(FeatureExtractor.identify, [None])
-        phi_s = _read_phi_s(extraction, weights)
+        pool = stack.enter_context(open_pool(extraction.worker(run), run, tasks=max(len(lacking), 1)))
+        [(_, running)] = pool.run(FeatureExtractor.identify, [None])
+        phi_s = _read_phi_s(extraction, running.weights_sha256)
+        histories = _histories(extraction, running, run.accept_change, say)
         if unfitted := [spec for spec in extraction.maps if spec.name not in phi_s]:
-            phi_s |= _fit_phi_s(extraction, unfitted, weights, pool, say)
-        digests = {spec.name: _declare(extraction, spec, weights, phi_s[spec.name]) for spec in extraction.maps}
+            phi_s |= _fit_phi_s(extraction, unfitted, running, pool, say)
+        digests = {
+            spec.name: _declare(extraction, spec, running.weights_sha256, phi_s[spec.name], histories[spec.name])
+            for spec in extraction.maps
+        }
         tasks = [
-            extraction.task(view_set, shard, {name: digests[name] for name in names})
+            extraction.task(view_set, shard, {name: digests[name] for name in names}, running.computed_by)
             for (view_set, shard), names in lacking.items()
         ]
         _write_features(extraction, tasks, pool, run, say)
@@ -107,13 +112,20 @@ def _require_own(extraction: Extraction) -> None:
         raise IdentityError(f"teacher {extraction.name}", problems)
 
 
-def _totals(extraction: Extraction, run: RunConfig) -> str:
+def _histories(extraction: Extraction, running: RunningIdentity, accepted: str, say: Say) -> dict[str, History]:
+    """Return the history of each map with this run in it; see `continued`."""
+    stored = {spec.name: recorded(extraction, spec) for spec in extraction.maps}
+    return {name: continued(name, history, running.computed_by, accepted, say) for name, history in stored.items()}
+
+
+def _totals(extraction: Extraction, run: RunConfig, say: Say) -> str:
     """Return how many views and bytes are stored, after checking that this teacher computed them."""
     # weights have the same digest on every device, and this machine may have no GPU
-    weights = extraction.worker(replace(run, device="cpu"))().identify(None)
-    phi_s, records = _read_phi_s(extraction, weights), []
+    running = extraction.worker(replace(run, device="cpu"))().identify(None)
+    phi_s, records = _read_phi_s(extraction, running.weights_sha256), []
     for spec in extraction.maps:
-        manifest = _require_manifest(extraction, spec, weights, phi_s.get(spec.name))
+        manifest = _require_manifest(extraction, spec, running.weights_sha256, phi_s.get(spec.name))
+        require_unchanged(spec.name, manifest.computed_by, running.computed_by, say)
         for view_set in extraction.views.sets:
             unit = features_unit(view_set, spec.name)
             commits = extraction.cache.records(unit, manifest.digest, extraction.stored.committed.get(unit, ()))
@@ -146,17 +158,20 @@ def _read_phi_s(extraction: Extraction, weights: str) -> dict[str, PhiS]:
 
 
 def _fit_phi_s(
-    extraction: Extraction, maps: Sequence[TeacherSpec], weights: str, pool: ExtractorPool, say: Say
+    extraction: Extraction, maps: Sequence[TeacherSpec], running: RunningIdentity, pool: ExtractorPool, say: Say
 ) -> dict[str, PhiS]:
     """Run the teacher over the calibration sample, fit PHI-S of some maps, and freeze it."""
     sample, wanted = _calibration_views(extraction), {spec.name: "" for spec in maps}
-    tasks = [extraction.task(part.view_set, part.shard, wanted, first=part.views) for part in sample]
+    tasks = [
+        extraction.task(part.view_set, part.shard, wanted, running.computed_by, first=part.views) for part in sample
+    ]
     moments = merge_each(in_order(pool.run(FeatureExtractor.observe, tasks)))
     require_varying(moments, sample)
     frozen = {}
     for spec in maps:
         name, tokens = spec.name, moments[spec.name].count
-        frozen[name] = freeze_phi_s(extraction.cache, name, extraction.base_identity(spec, weights), moments[name])
+        identity = extraction.base_identity(spec, running.weights_sha256)
+        frozen[name] = freeze_phi_s(extraction.cache, name, identity, moments[name], (running.computed_by,))
         say(f"extract {name}: PHI-S fitted on {tokens} tokens and frozen; φ = {frozen[name].scale:.4g}")
     return frozen
 
@@ -172,15 +187,15 @@ def _calibration_views(extraction: Extraction) -> list[CalibrationShard]:
     return sample
 
 
-def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS) -> str:
+def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS, history: History) -> str:
     """Write a map's arrays and manifest, unless the cache holds just these. Return the manifest's digest."""
     cache, identity, arrays = extraction.cache, extraction.identity(spec, weights, phi_s), _arrays(extraction, spec)
-    manifest = TeacherManifest(spec=spec, identity=identity, tokens=extraction.tokens)
+    manifest = TeacherManifest(spec=spec, identity=identity, tokens=extraction.tokens, computed_by=history)
     stored = extraction.stored.manifests.get(spec.name)
     if stored is not None:
         require_same_teacher(spec.name, stored.identity, manifest.identity)
         # views may have been added since: then arrays become longer, or there are more of them
-        known = dict(stored.tokens) == dict(manifest.tokens)
+        known = dict(stored.tokens) == dict(manifest.tokens) and stored.computed_by == history
         if known and all(cache.array(array.path, {}).spec == array for array in arrays):
             return stored.digest
     publish_group(cache.store, "teachers")

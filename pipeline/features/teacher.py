@@ -12,10 +12,12 @@ from torch import Tensor
 from pipeline.config import TeacherChoice
 from pipeline.features.failures import errors_of
 from pipeline.inventory.teacher_maps import map_specs
+from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.teacher import TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.build import build_teacher
+from teachers.computed_by import computed_by
 from teachers.output import TeacherOutput
 from teachers.source import is_own
 from teachers.upsamplers import AbstractUpsampler, build_upsampler
@@ -55,6 +57,11 @@ class RunningTeacher:
         """
         with errors_of(f"teacher {self.spec.forward_of}"):
             return self.teacher.encode(images)
+
+    @property
+    def computed_by(self) -> ComputedBy:
+        """The code and the libraries of the teacher and of its upsampler."""
+        return computed_by(self.teacher, self.upsampler)
 
 
 def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -> RunningTeacher:

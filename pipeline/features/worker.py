@@ -1,5 +1,6 @@
 """Tasks of the extract stage: from the pixels of a shard to its moments, or to its stored features."""
 
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ from pipeline.workers.device import Device, device_of
 from pipeline.workers.prefetch import behind
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
+from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, Encoding
+from storage_schemas.format.errors import IdentityError, Problem
+from storage_schemas.format.identity import differences
 from storage_schemas.format.layout import (
     detail_array,
     detail_unit,
@@ -58,6 +62,8 @@ class FeatureTask:
     shard: int
     identities: Mapping[str, str]
     """These maps, by their names in the cache, each with the digest of its features; an empty one for calibration."""
+    computed_by: ComputedBy
+    """Code and libraries of the teacher that the task is for: on another node they may be others."""
     first: int = 0
     """Calibration only: how many of the shard's first views are observed."""
 
@@ -76,6 +82,17 @@ class FeatureReport:
     """Numbers at or beyond the largest value of `int8`; 0 for other encodings."""
     device: Device
     """The device that the teacher ran on."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningIdentity:
+    """What a worker's teacher computes features with."""
+
+    weights_sha256: str
+    """SHA-256 of its weights."""
+    computed_by: ComputedBy
+    """Its code and its libraries."""
 
 
 @final
@@ -106,16 +123,22 @@ class FeatureExtractor:
     def _running(self) -> RunningTeacher:
         return run_teacher(self._choice, self._device, compiled=self._compiled)
 
-    def identify(self, _: None) -> str:
-        """Return the SHA-256 of the teacher's weights."""
-        return self._running.weights_sha256
+    @cached_property
+    def _computed_by(self) -> ComputedBy:
+        return self._running.computed_by
+
+    def identify(self, _: None) -> RunningIdentity:
+        """Return the SHA-256 of the teacher's weights, its code and its libraries."""
+        return RunningIdentity(weights_sha256=self._running.weights_sha256, computed_by=self._computed_by)
 
     def observe(self, task: FeatureTask) -> dict[str, Moments]:
         """Return the moments of each map's raw tokens over a shard's first views, which are training views.
 
         Raises:
             ContractError: the teacher returned NaN or infinity.
+            IdentityError: this worker's code or libraries are not those of the worker that was asked first.
         """
+        self._require_same_code(task)
         views = self._cache.shard_views(task.view_set, task.shard)
         placements = self._placements(task, views)[: self._whole_mosaics(task.first, task)]
         left, observers = task.first, {spec: Observer() for spec in self._wanted(task)}
@@ -130,7 +153,9 @@ class FeatureExtractor:
 
         Raises:
             ContractError: the teacher returned NaN or infinity. Nothing of the shard is stored.
+            IdentityError: as `observe`.
         """
+        self._require_same_code(task)
         views = self._cache.shard_views(task.view_set, task.shard)
         placements, wanted, saturated = self._placements(task, views), self._wanted(task), 0
         with ExitStack() as stack:
@@ -150,6 +175,15 @@ class FeatureExtractor:
             saturated=saturated,
             device=device_of(self._running.teacher.device),
         )
+
+    def _require_same_code(self, task: FeatureTask) -> None:
+        expected, found = task.computed_by.attributes(), self._computed_by.attributes()
+        if unlike := differences(expected, found, "the first worker"):
+            fix = "give every node the same modules and libraries; docs/cluster.md"
+            place = f"on {platform.node()}"
+            raise IdentityError(
+                f"teacher {self._choice.name} {place}", [*unlike, Problem(place="what to do", found=fix)]
+            )
 
     def _wanted(self, task: FeatureTask) -> list[TeacherSpec]:
         return [spec for spec in self._running.maps if spec.name in task.identities]

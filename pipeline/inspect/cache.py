@@ -195,6 +195,7 @@ def _teacher(contents: _Contents, manifest: TeacherManifest, tolerance: float) -
         **{name: getattr(spec, name) for name in _SPEC_FIELDS},
         **{name: identity[name] for name in _IDENTITY_FIELDS},
         identity=manifest.digest,
+        computed_by=manifest.computed_by,
         exported_from=digest(manifest.identity["source"]) if manifest.exported else None,
         sets=sets,
         bytes=sum(features.bytes for features in sets),

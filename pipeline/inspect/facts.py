@@ -9,6 +9,7 @@ from typing import final
 
 from pipeline.inventory.unfinished import UnfinishedFacts
 from pipeline.stats.facts import StatsFacts
+from storage_schemas.format.computed_by import ComputedBy
 
 SCHEMA = 1
 """Version of the JSON."""
@@ -115,6 +116,9 @@ class TeacherFacts:
     compression: str
     identity: str
     """Digest in every commit record of the features."""
+    computed_by: tuple[ComputedBy, ...]
+    """Versions of the code and the libraries that computed the features, oldest first; empty where the cache does not
+    record them."""
     exported_from: str | None
     """Digest of the features of another cache from which these were exported; null where the teacher was run for this
     cache."""

@@ -7,6 +7,7 @@ from pipeline.inspect.view import ArrayNumbers, ViewFacts
 from pipeline.stats.facts import StatsFacts
 from pipeline.stats.text import RESIDUAL_HEAD, residual_cells
 from pipeline.text_table import aligned, sized
+from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.stats import POOLED
 
 DIGITS = 12
@@ -53,6 +54,7 @@ def _teacher(teacher: TeacherFacts) -> Iterator[str]:
     yield f"  model    {teacher.model}: {teacher.dim} channels, {summary}, patch {teacher.patch}, {sizes}"
     yield f"  licence  {teacher.licence}"
     yield f"  weights  {teacher.weights_sha256[:DIGITS]}, run in {teacher.precision}, {teacher.batch} inputs a forward"
+    yield from _computed_by(teacher.computed_by)
     source = "" if teacher.exported_from is None else f", exported from {teacher.exported_from[:DIGITS]}"
     yield f"  stored   {sized(teacher.bytes)} in {encoding}, identity {teacher.identity[:DIGITS]}{source}"
     yield f"  PHI-S    φ = {teacher.phi_s.scale:.4g}, fitted on {teacher.phi_s.tokens:,} tokens"
@@ -60,6 +62,15 @@ def _teacher(teacher: TeacherFacts) -> Iterator[str]:
     yield from (f"  {line}" for line in aligned(list(_set_rows(teacher))))
     if teacher.stats is not None:
         yield from (f"  {line}" for line in teacher.stats.advice)
+
+
+def _computed_by(history: Sequence[ComputedBy]) -> Iterator[str]:
+    """Yield a line for each version of the code and the libraries that computed the features."""
+    for label, version in zip(("computed", *["then"] * len(history)), history, strict=False):
+        libraries = ", ".join(f"{name} {release}" for name, release in version.libraries.items())
+        code = ", ".join(f"{name} {sha256[:DIGITS]}" for name, sha256 in version.code.items())
+        text = "; ".join(part for part in (libraries, f"own code {code}" if code else "") if part)
+        yield f"  {label:<8} by {text or 'code and libraries that are not recorded'}"
 
 
 def _stats(stats: StatsFacts | None) -> str:

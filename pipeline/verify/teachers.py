@@ -18,6 +18,7 @@ from pipeline.verify.zarr_metadata import (
 )
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
+from storage_schemas.format.computed_by import history_of
 from storage_schemas.format.identity import differences
 from storage_schemas.format.layout import FEATURES, features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
@@ -166,8 +167,9 @@ def _check_phi_s(cache: Cache, name: str, manifest: TeacherManifest | None, comm
 
 
 def _phi_s_problems(attributes: Mapping[str, Any], manifest: TeacherManifest | None) -> Iterator[str]:
-    if set(attributes) != {"sha256", "identity", "tokens"}:
+    if set(attributes) - {"computed_by"} != {"sha256", "identity", "tokens"}:
         yield f"has the fields {', '.join(sorted(attributes))}"
+    history_of(attributes)  # which refuses what is not a history
     if manifest is None:
         return
     if attributes["sha256"] != manifest.identity["phi_s_sha256"]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from storage_schemas.format.computed_by import ComputedBy, computed_by_attributes, history_of
 from storage_schemas.format.errors import ContractError, Problem, require_fields
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import Identity, digest
@@ -137,6 +138,9 @@ class TeacherManifest:
     """Everything that the stored values depend on: views, spec, weights, precision, placements, encoding, PHI-S."""
     tokens: Mapping[ViewSet, int]
     """Tokens along one side of a window, for each view set."""
+    computed_by: tuple[ComputedBy, ...] = ()
+    """Versions of the code and the libraries that computed the features, oldest first: the user accepted each change.
+    Empty in a cache that was made before this was recorded, and in an export."""
 
     @property
     def digest(self) -> str:
@@ -159,7 +163,8 @@ class TeacherManifest:
     def attributes(self) -> dict[str, Any]:
         """Return the manifest as JSON-ready values."""
         tokens = {key.name: tokens for key, tokens in self.tokens.items()}
-        return {"spec": self.spec.attributes(), "identity": self.identity, "tokens": tokens}
+        attributes = {"spec": self.spec.attributes(), "identity": self.identity, "tokens": tokens}
+        return attributes | computed_by_attributes(self.computed_by)
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> "TeacherManifest":
@@ -168,11 +173,12 @@ class TeacherManifest:
         Raises:
             ContractError: its fields are not those of this version.
         """
-        _require_fields("teacher", values, {"spec", "identity", "tokens"})
+        _require_fields("teacher", values, {"spec", "identity", "tokens"} | ({"computed_by"} & values.keys()))
         return cls(
             spec=TeacherSpec.from_attributes(values["spec"]),
             identity=values["identity"],
             tokens={ViewSet.parse(name): tokens for name, tokens in values["tokens"].items()},
+            computed_by=history_of(values),
         )
 
 

@@ -149,17 +149,21 @@ def test_the_text_of_view_sets_says_the_json_s_numbers(facts: CacheFacts, text: 
 def test_the_text_of_a_teacher_says_the_json_s_facts(facts: CacheFacts, text: list[str]) -> None:
     written = json.loads(json.dumps(asdict(facts)))["teachers"][0]
     start = next(number for number, line in enumerate(text) if line.startswith("teacher dinov3"))
-    assert text[start : start + 7] == [
+    [computed_by] = written["computed_by"]
+    assert computed_by["libraries"].keys() == {"timm", "torch"}
+    libraries = ", ".join(f"{name} {version}" for name, version in computed_by["libraries"].items())
+    assert text[start : start + 8] == [
         "teacher dinov3: RANDOM WEIGHTS, a demonstration, not a teacher",
         f"  model    {written['model']}: 96 channels, summaries of 96, patch 16, any size",
         f"  licence  {written['licence']}",
         f"  weights  {written['weights_sha256'][:12]}, run in fp32, 16 inputs a forward",
+        f"  computed by {libraries}",
         f"  stored   {sized(written['bytes'])} in float16, identity {written['identity'][:12]}",
         f"  PHI-S    φ = {written['phi_s']['scale']:.4g}, fitted on {written['phi_s']['tokens']:,} tokens",
         f"  stats    16 views, dispersion of summaries {written['stats']['dispersion']:.4g} rad²",
     ]
     for row, features, residual in zip(
-        text[start + 8 : start + 10], written["sets"], written["stats"]["residuals"], strict=False
+        text[start + 9 : start + 11], written["sets"], written["stats"]["residuals"], strict=False
     ):
         assert row.split() == [
             features["view_set"],

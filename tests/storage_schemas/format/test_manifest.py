@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import ContractError, CorruptionError
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import digest
@@ -44,6 +45,7 @@ TEACHER = TeacherManifest(
     ),
     identity={"views": VIEWS.digest, "weights_sha256": "0" * 64},
     tokens={LOW: 16, HIGH: 72},
+    computed_by=(ComputedBy(code={"mine": "ab"}, libraries={"torch": "2.0"}),),
 )
 Manifest = ViewsManifest | TeacherManifest
 every_manifest = pytest.mark.parametrize("manifest", [VIEWS, TEACHER], ids=["views", "teacher"])
