@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -161,6 +162,18 @@ def test_the_share_of_flips_is_that_of_the_recipe() -> None:
 def test_where_no_box_fits_the_largest_one_is_taken() -> None:
     crop = draw_crop(20000, 64, ViewsConfig(), (0, "panorama", 0))
     assert (crop.width, crop.height) == pytest.approx((64 * 4 / 3, 64))
+    crop = draw_crop(64, 20000, ViewsConfig(), (0, "panorama", 0))
+    assert (crop.width, crop.height) == pytest.approx((64, 64 * 4 / 3))
+    crop = draw_crop(110, 100, ViewsConfig(area=(1, 1), aspect=(0.5, 2)), (0, "every box is wider or taller", 0))
+    assert (crop.width, crop.height) == pytest.approx((110, 100))
+
+
+def test_crops_are_the_same_in_every_release() -> None:
+    # another release may finish a cache: these values are part of the format
+    sides = ((640, 480), (480, 640), (2000, 300), (301, 2000), (500, 500))
+    crops = [draw_crop(*side, ViewsConfig(), (3, f"{draw}.jpg", draw)) for side in sides for draw in range(200)]
+    text = "".join(f"{c.left:.6f} {c.top:.6f} {c.width:.6f} {c.height:.6f} {c.flip}\n" for c in crops)
+    assert sha256(text.encode()).hexdigest() == "e5431111e2d93d246b4c4f18137eea1d13f4869842ef423607044411a3c9e893"
 
 
 @pytest.mark.parametrize(("width", "height"), [(301, 200), (200, 301), (128, 128)])

@@ -4,13 +4,22 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import sha256
 
 import numpy as np
 import pytest
 
 from pipeline.config import ViewsConfig
 from pipeline.images.listing import SourceImage
-from pipeline.views.sampling import DrawnView, draw_set, draw_split, draw_views, set_manifest
+from pipeline.views.sampling import (
+    DrawBasis,
+    DrawnView,
+    draw_generations,
+    draw_set,
+    draw_split,
+    draw_views,
+    set_manifest,
+)
 from storage_schemas.format.views import ViewSet
 
 MANY = [f"folder/{number:05d}.jpg" for number in range(5000)]
@@ -145,6 +154,43 @@ def test_these_draws_are_the_same_in_every_release() -> None:
     ]
 
 
+def test_many_draws_are_the_same_in_every_release() -> None:
+    drawn = draw_views(images(MANY[:500]), ViewsConfig(draws=2, heldout=0.5, high_share=0.4))
+    text = repr(
+        [(view_set.name, view.image.key, view.draw, view.split) for view_set, views in drawn.items() for view in views]
+    )
+    assert sha256(text.encode()).hexdigest() == "abc1b01775e0febed33c6cb42363717e5dcc61441c3933c9f1cfd33b10a14299"
+
+
+def test_a_generation_adds_the_views_that_no_earlier_one_holds() -> None:
+    keys = MANY[:90]
+    settings = [
+        ViewsConfig(low=(128,), high=(), heldout=0, draws=2),
+        ViewsConfig(low=(128, 256), high=(), heldout=0, draws=2),
+        ViewsConfig(low=(128, 256), high=(), heldout=0, draws=3),
+        ViewsConfig(low=(128,), high=(), heldout=0, draws=3),
+    ]
+    bases = [
+        DrawBasis(images=images(keys[30 * number : 30 * number + 30]), config=config)
+        for number, config in enumerate(settings)
+    ]
+    held: set[tuple[str, str, int]] = set()
+    for number, config in enumerate(settings):
+        added = {
+            (view_set.name, view.image.key, view.draw)
+            for view_set, generations in draw_generations(bases[: number + 1]).items()
+            for view in generations[number]
+        }
+        wanted = {
+            (draw_set(key, draw, config).name, key, draw)
+            for key in keys[: 30 * number + 30]
+            for draw in range(config.draws)
+        }
+        assert added == wanted - held
+        held |= added
+    assert len(held) == 401
+
+
 # how many windows of each resolution fit into a mosaic of 72 × 72 tokens
 PER_MOSAIC = {128: 81, 192: 36, 224: 25, 256: 16, 384: 9, 432: 4, 512: 4, 768: 1, 1024: 1, 1152: 1}
 
@@ -169,9 +215,16 @@ def test_shards_need_not_fill_mosaics_where_no_canvas_teacher_comes() -> None:
     assert set_manifest(ViewSet(partition="low", resolution=128), [100], config).grid.rows_per_shard == 10
 
 
+def test_windows_as_large_as_a_canvas_fill_a_mosaic_each() -> None:
+    config = ViewsConfig(tokens_per_shard=3072, canvas_tokens=32)
+    assert set_manifest(ViewSet(partition="low", resolution=512), [100], config).grid.rows_per_shard == 3
+
+
 def test_windows_larger_than_a_canvas_do_not_change_its_shards() -> None:
     config = ViewsConfig(tokens_per_shard=2000, canvas_tokens=24)
     assert set_manifest(ViewSet(partition="low", resolution=512), [100], config).grid.rows_per_shard == 2
+    three = ViewsConfig(tokens_per_shard=3072, canvas_tokens=24)
+    assert set_manifest(ViewSet(partition="low", resolution=512), [100], three).grid.rows_per_shard == 3
 
 
 def test_a_drawn_view_names_its_image() -> None:
