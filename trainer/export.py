@@ -1,16 +1,16 @@
 """The exported student: weights as safetensors, and a card in JSON. Its heads give raw teacher features."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
 import safetensors.torch
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from torch import Tensor, nn
 
-from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem, SettingError
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.objects.publish import write_whole
 from trainer.run_folder import RunFolder, read_json, write_json
@@ -21,6 +21,10 @@ from trainer.student.student import Student
 
 CARD_VERSION = 2
 """Version of the card. Cards of other versions are refused."""
+
+
+OVERSHOOT = 0.25
+"""How far pixels may leave [0, 1]: bicubic resampling exceeds it at sharp edges, by less than this."""
 
 
 @final
@@ -41,18 +45,53 @@ class ExportedStudent(nn.Module):
         """The adaptor heads: `<teacher>_spatial` and, if the teacher has a summary, `<teacher>_summary`."""
         return self.model.heads
 
-    def forward(self, pixels: Float[Tensor, "batch 3 height width"], *, window: int | None = None) -> ModelOutput:
+    def forward(self, pixels: Tensor, *, window: int | None = None) -> ModelOutput:
         """Run the student and all heads on images.
 
         Args:
-            pixels: RGB in [0, 1]; the model normalises them. Sides must be multiples of the backbone's stride.
+            pixels: RGB in [0, 1] `[batch, 3, height, width]`, in the type of the weights; the model normalises them.
+                Resampling may exceed the range by up to `OVERSHOOT`. Sides must be multiples of the backbone's stride.
             window: side of the windows (tokens) in which most blocks attend; None for global attention.
 
         Returns:
             Tokens `[batch, rows, columns, channels]` and summaries `[batch, channels]` by teacher, in raw teacher
             units, and the student's own features.
+
+        Raises:
+            SettingError: pixels of another type, range or shape, or that hold NaN.
         """
+        if not torch.compiler.is_compiling():  # a program that is written for another library cannot look at values
+            require_pixels(pixels, self.student)
         return self.model(pixels, self.card["teachers"], window=window)
+
+
+def require_pixels(pixels: Tensor, student: Student) -> None:
+    """Refuse what is not RGB in [0, 1]: a student would give features for it, but wrong ones.
+
+    Raises:
+        SettingError: pixels of another type, range or shape, or that hold NaN.
+    """
+    if problems := list(_pixel_problems(pixels, student)):
+        raise SettingError("pixels", [Problem(place=student.name, found=found, fix=fix) for found, fix in problems])
+
+
+def _pixel_problems(pixels: Tensor, student: Student) -> Iterator[tuple[str, str]]:
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        yield f"the shape is {tuple(pixels.shape)}", "give [batch, 3, height, width]"
+        return
+    height, width = pixels.shape[2:]
+    if not height or not width or height % student.stride or width % student.stride:
+        found = f"{height} × {width} px: the sides are not multiples of {student.stride}, the side of a token"
+        yield found, "resize, crop or pad the images"
+    if not pixels.is_floating_point():
+        yield f"the type is {pixels.dtype}", "give values in [0, 1]: pixels / 255 for values from 0 to 255"
+        return
+    if pixels.dtype != student.mean.dtype and not torch.is_autocast_enabled(pixels.device.type):
+        yield f"the type is {pixels.dtype}, that of the weights is {student.mean.dtype}", "use pixels.to(…)"
+    low, high = (float(value) for value in pixels.detach().aminmax()) if pixels.numel() else (0.0, 1.0)
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+        fix = "give RGB in [0, 1] without NaN: the student normalises by itself"
+        yield f"the values go from {low:.3g} to {high:.3g}", fix
 
 
 def fold(last: nn.Linear, phi_s: PhiS) -> tuple[Float32[Tensor, "channels width"], Float32[Tensor, " channels"]]:

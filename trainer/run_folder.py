@@ -1,7 +1,7 @@
 """The folder of a run: its identity, its checkpoint, its scores and its student. Files appear whole or not at all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -9,6 +9,13 @@ from typing import Any, final
 from storage_schemas.format.errors import CorruptionError, IdentityError, Problem
 from storage_schemas.format.identity import Identity, differences
 from storage_schemas.objects.publish import write_whole
+
+MAY_CHANGE = frozenset(
+    f"recipe.optimiser.{name}"
+    for name in ("lr", "weight_decay", "beta1", "beta2", "warmup", "frozen_trunk", "gradient_clip")
+)
+"""Settings that may change while a run is trained, if the user asks for it. Another kind of optimiser has another
+state."""
 
 
 @final
@@ -27,6 +34,15 @@ class RunFolder:
     def checkpoint(self) -> Path:
         """The last checkpoint."""
         return self.path / "last.ckpt"
+
+    def earlier_checkpoint(self, step: int) -> Path:
+        """A checkpoint before the last one."""
+        return self.path / f"step-{step}.ckpt"
+
+    def earlier_steps(self) -> list[int]:
+        """Return the steps of the checkpoints before the last one, in order."""
+        names = (path.stem.removeprefix("step-") for path in self.path.glob("step-*.ckpt"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     @property
     def metrics(self) -> Path:
@@ -59,21 +75,41 @@ class RunFolder:
         return self.path / "student.json"
 
 
-def require_run(run: RunFolder, identity: Identity) -> None:
+def require_run(run: RunFolder, identity: Identity, accepted: Collection[str] = ()) -> None:
     """Refuse a folder that holds another run.
 
     Args:
         run: the folder. It may be empty, or not exist yet.
         identity: everything that the trained weights depend on.
+        accepted: settings that may differ, such as `recipe.optimiser.lr`.
 
     Raises:
         IdentityError: the run in the folder differs; every different value is named, with both.
     """
     if not run.identity.exists():
         return
-    if problems := differences(read_json(run.identity), json.loads(json.dumps(identity)), holder="the run there"):
+    stored = {name: value for name, value in read_json(run.identity).items() if name != "changes"}
+    found = differences(stored, json.loads(json.dumps(identity)), holder="the run there")
+    if problems := [problem for problem in found if problem.place not in accepted]:
         fix = "repeat the settings that this run began with, or give the new run another folder with --runs"
+        if all(problem.place in MAY_CHANGE for problem in problems):
+            fix = f"{fix}; to resume with these, add --running.accept-optimiser True"
         raise IdentityError(f"run {run.path}", [*problems, Problem(place="what to do", found=fix)])
+
+
+def identity_with_changes(run: RunFolder, identity: Identity, step: int) -> dict[str, Any]:
+    """Return what `run.json` says of a run that starts or resumes: its identity, and every change of its settings.
+
+    Args:
+        run: the folder. It may be empty.
+        identity: everything that the trained weights depend on, with the settings as they are now.
+        step: the step after which it starts or resumes.
+    """
+    stored = read_json(run.identity) if run.identity.exists() else {}
+    changes = list(stored.get("changes", []))
+    if stored and (changed := differences(stored["recipe"], json.loads(json.dumps(identity["recipe"])), "before")):
+        changes.append({"after_step": step, "settings": [str(problem) for problem in changed]})
+    return {**identity, "changes": changes} if changes else dict(identity)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

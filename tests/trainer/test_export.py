@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 import trainer
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, SettingError
 from storage_schemas.format.phi_s import PhiS, to_raw
 from trainer.data.source import Source, open_source
 from trainer.export import export_student
@@ -145,3 +145,46 @@ def test_a_card_of_another_version_is_refused(
     assert str(refusal.value) == (
         f"student card breaks the storage contract:\n  {run.card}: has version 3, but this Stillhouse reads version 2"
     )
+
+
+SOUND = torch.linspace(0, 1, 2 * 3 * 32 * 48).reshape(2, 3, 32, 48)
+BAD = {
+    "uint8": ((SOUND * 255).to(torch.uint8), "the type is torch.uint8 (give values in [0, 1]: pixels / 255 "),
+    "int64": ((SOUND * 255).long(), "the type is torch.int64 (give values in [0, 1]: pixels / 255 "),
+    "float64": (SOUND.double(), "the type is torch.float64, that of the weights is torch.float32 (use pixels.to(…))"),
+    "0 to 255": (SOUND * 255, "the values go from 0 to 255 (give RGB in [0, 1] without NaN"),
+    "normalised": ((SOUND - 0.45) / 0.22, "the values go from -2.05 to 2.5 (give RGB in [0, 1] without NaN"),
+    "-1 to 1": (SOUND * 2 - 1, "the values go from -1 to 1 (give RGB in [0, 1] without NaN"),
+    "infinite": (torch.where(SOUND == 1, torch.inf, SOUND), "the values go from 0 to inf "),
+    "NaN": (torch.where(SOUND == 1, torch.nan, SOUND), "the values go from nan to nan "),
+    "odd sides": (SOUND[:, :, :, :47], "32 × 47 px: the sides are not multiples of 16, the side of a token (resize, "),
+    "no sides": (SOUND[:, :, :0], "0 × 48 px: the sides are not multiples of 16"),
+    "no batch": (SOUND[0], "the shape is (3, 32, 48) (give [batch, 3, height, width])"),
+    "channels last": (SOUND.permute(0, 2, 3, 1), "the shape is (2, 32, 48, 3) (give [batch, 3, height, width])"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_pixels_that_a_student_would_misread_are_refused(
+    tmp_path: Path, source: Source, built: tuple[DistilledModel, StudentShape], kind: str
+) -> None:
+    pixels, said = BAD[kind]
+    student = trainer.load(exported(source, built, tmp_path).path)
+    with pytest.raises(SettingError) as refusal:
+        student(pixels)
+    [problem] = refusal.value.problems
+    assert str(problem).startswith(f"{student.student.name}: {said}")
+
+
+def test_sound_pixels_are_taken_whatever_their_number_and_with_the_overshoot_of_resampling(
+    tmp_path: Path, source: Source, built: tuple[DistilledModel, StudentShape]
+) -> None:
+    student = trainer.load(exported(source, built, tmp_path).path)
+    edge = (torch.arange(24) // 12).float().expand(1, 3, 24, 24)
+    resized = torch.nn.functional.interpolate(edge, (48, 48), mode="bicubic")
+    assert resized.min() < -0.05
+    for pixels in (SOUND, torch.zeros(1, 3, 16, 16), resized):
+        with torch.no_grad():
+            assert student(pixels).spatial["any"].shape[0] == len(pixels)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        student(SOUND.bfloat16())

@@ -296,7 +296,10 @@ def test_a_signal_to_any_of_two_processes_stops_both_after_the_same_step(
             os.kill(going.pid if target == "first" else trainers(tmp_path)[1], number)
         assert going.wait(90) == 128 + number
     require_stopped(tmp_path, "Ctrl-C" if name == "INT" else f"SIG{name}")
-    assert not trainers(tmp_path)
+    until = time.monotonic() + 30
+    while trainers(tmp_path):  # the process that Lightning started ends about when the first one does
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 @pytest.mark.slow

@@ -113,3 +113,30 @@ def test_a_backbone_as_timm_builds_it_draws_nothing_and_has_no_windows() -> None
         "window cannot be used:\n  test_vit: cannot attend in windows of 2 tokens "
         "(only vision transformers with RADIO's additions have windows)"
     )
+
+
+def test_a_family_whose_last_map_has_no_norm_of_its_own_learns_from_that_map() -> None:
+    student = Student("hiera_tiny_224", image_size=64).eval()
+    assert measure_student(student, [64]) == StudentShape(channels=768, summary_channels=768, tokens={64: 2})
+    pixels = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        output = student(pixels)
+        _, [expected] = student.backbone.forward_intermediates(
+            (pixels - student.mean) / student.std, indices=1, output_fmt="NHWC"
+        )
+    assert torch.equal(output.spatial, expected)
+
+
+@pytest.mark.parametrize("name", ["hiera_tiny_224", "beit_base_patch16_224", "levit_128s"])
+def test_a_family_of_one_size_is_refused_for_another_with_its_reason_and_built_for_it_when_asked(name: str) -> None:
+    with pytest.raises(SettingError) as refusal:
+        measure_student(Student(name), [128])
+    size, advice = refusal.value.problems
+    assert size.place == f"{name} at 128 px"
+    assert "match" in size.found  # 128 px against the 224 px of its positions
+    assert "norm" not in size.found
+    assert advice.found == (
+        "for a run of one resolution, set image_size to it; else choose another student, or leave these view sets out "
+        "with data.proportions"
+    )
+    assert measure_student(Student(name, image_size=128), [128]).tokens[128] in (2, 4, 8)

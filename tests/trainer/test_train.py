@@ -294,7 +294,8 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(
         run_with(recipe_of(steps=12, running={"log_every": log_every}), full_cache, tmp_path, Spoil())
     assert str(refusal.value) == (
         f"training breaks the storage contract:\n  step {noticed}: the loss is nan "
-        "(lower optimiser.lr, increase optimiser.warmup, or set optimiser.gradient_clip)"
+        "(lower optimiser.lr, increase optimiser.warmup, or set optimiser.gradient_clip, and resume from the last "
+        "checkpoint with --running.accept-optimiser True)"
     )
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4

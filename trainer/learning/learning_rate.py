@@ -28,6 +28,24 @@ def make_optimiser(groups: list[dict[str, Any]], settings: OptimiserSettings) ->
     return torch.optim.AdamW(groups, lr=settings.lr, betas=betas)
 
 
+def renew_settings(
+    optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR, recipe: TrainRecipe, step: int
+) -> None:
+    """Give an optimiser and its schedule the recipe's settings. Those of a checkpoint may be older.
+
+    Args:
+        optimiser: its groups are those of `parameter_groups`.
+        schedule: its learning rate schedule.
+        recipe: recipe of the run.
+        step: the step that comes next, from 0.
+    """
+    settings = recipe.optimiser
+    for group, decay in zip(optimiser.param_groups, (settings.weight_decay, 0.0), strict=True):
+        rates = {"initial_lr": settings.lr, "lr": settings.lr * rate_factor(recipe, step)}
+        group |= {**rates, "betas": (settings.beta1, settings.beta2), "weight_decay": decay}
+    schedule.base_lrs = [settings.lr] * len(optimiser.param_groups)
+
+
 def learning_rate_factor(step: int, *, steps: int, warmup: int) -> float:
     """Return the factor on the highest learning rate at a step: a linear rise to 1, then half a cosine down to 0.
 

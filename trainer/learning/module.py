@@ -16,7 +16,13 @@ from trainer.data.batch import SecondView, ViewBatch, unit_pixels
 from trainer.data.loader import Batches
 from trainer.learning.average import decay_at, update_average
 from trainer.learning.damp import damped_weights
-from trainer.learning.learning_rate import decaying, make_optimiser, parameter_groups, rate_factor
+from trainer.learning.learning_rate import (
+    decaying,
+    make_optimiser,
+    parameter_groups,
+    rate_factor,
+    renew_settings,
+)
 from trainer.learning.sharding import renumbered, shard
 from trainer.objective.batch_loss import batch_loss, mesa
 from trainer.objective.token_maps import TokenMaps
@@ -58,6 +64,13 @@ class Distillation(LightningModule):
             for model in (self.model, self.average):
                 if model is not None:
                     shard(model, self.device_mesh["data_parallel"])
+
+    def on_train_start(self) -> None:
+        """Give a resumed optimiser the recipe's settings, which may have changed since the checkpoint."""
+        optimiser, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
+        assert isinstance(optimiser, torch.optim.Optimizer)
+        assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
+        renew_settings(optimiser, schedule, self.recipe, self.global_step)
 
     def on_train_batch_start(self, _batch: Batches, _batch_idx: int) -> None:
         """Seed dropout and stochastic depth by the step, so that a resumed run draws the same numbers."""

@@ -28,7 +28,7 @@ from trainer.run.processes import is_first
 from trainer.run.progress_logging import ProgressLogging
 from trainer.run.stop_at_step_end import StopAtStepEnd
 from trainer.run.training_run import TrainingRun
-from trainer.run_folder import read_json, require_run, write_json
+from trainer.run_folder import identity_with_changes, read_json, require_run, write_json
 from trainer.settings.config import TrainRecipe
 from trainer.stopping import Stopped, StopRequest
 from trainer.student.model import DistilledModel, TeacherShape, summarised
@@ -62,7 +62,7 @@ def fit(
     model, shape = build_model(run.recipe, run.source)
     say(f"train: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M parameters with the heads")
     with locked(run.folder.lock, f"train {run.recipe.student}") if is_first() else nullcontext():
-        require_run(run.folder, run.identity)  # another process may have written to the folder since
+        require_run(run.folder, run.identity, run.accepted)  # another process may have written to the folder since
         if not run.folder.card.exists():
             with disk_refusals(run.folder.path):
                 _fit(run, views, model, shape, say, callbacks, request or StopRequest())
@@ -120,14 +120,14 @@ def _callbacks(run: TrainingRun, views: CachedViews, request: StopRequest) -> li
         stop,
         ProgressLogging(run.folder, views, evaluation),
         evaluation,
-        CheckpointWriter(run.folder, run.recipe.running.checkpoint_every, run.recipe.steps),
+        CheckpointWriter(run.folder, run.recipe.running, run.recipe.steps),
     ]
 
 
 def _start_records(run: TrainingRun, start: int) -> None:
     for leftover in run.folder.path.glob(f"*{TEMPORARY}"):
         leftover.unlink()  # of a process that was killed while it wrote; no other one writes here now
-    write_json(run.folder.identity, run.identity)
+    write_json(run.folder.identity, identity_with_changes(run.folder, run.identity, start))
     about = {"recipe": run.recipe.name, "student": run.recipe.student, "teachers": teacher_facts(run.source)}
     start_metrics(run.folder, about, start)
 
@@ -161,7 +161,7 @@ def _export(run: TrainingRun, shape: StudentShape) -> None:
         "image_size": recipe.image_size,
         "vit": asdict(recipe.vit),
         "heads": asdict(recipe.heads),
-        **run.identity,
+        **read_json(run.folder.identity),
         "teachers": teacher_facts(run.source),
         "scores": read_json(run.folder.metrics)["evaluations"][-1],
     }

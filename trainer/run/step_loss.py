@@ -19,6 +19,9 @@ def require_finite(loss: float, step: int) -> float:
         ContractError: it is infinite or NaN.
     """
     if loss - loss != 0:
-        fix = "lower optimiser.lr, increase optimiser.warmup, or set optimiser.gradient_clip"
+        fix = (
+            "lower optimiser.lr, increase optimiser.warmup, or set optimiser.gradient_clip, and resume from the last "
+            "checkpoint with --running.accept-optimiser True"
+        )
         raise ContractError("training", [Problem(place=f"step {step}", found=f"the loss is {loss}", fix=fix)])
     return loss

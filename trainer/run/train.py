@@ -44,7 +44,7 @@ def train(
     source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe))
     run = TrainingRun(recipe=recipe, source=source, folder=RunFolder(path=folder))
     _require_weighted_teachers(run)
-    require_run(run.folder, run.identity)
+    require_run(run.folder, run.identity, run.accepted)
     say = say if is_first() else _silent
     for line in run.describe():
         say(line)

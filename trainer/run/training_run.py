@@ -6,7 +6,7 @@ from typing import final
 
 from storage_schemas.format.identity import Identity
 from trainer.data.source import Source
-from trainer.run_folder import RunFolder
+from trainer.run_folder import MAY_CHANGE, RunFolder
 from trainer.settings.config import TrainRecipe
 
 
@@ -24,6 +24,11 @@ class TrainingRun:
     def identity(self) -> Identity:
         """Everything that the trained weights depend on: the recipe, and digests of the cache."""
         return {"recipe": self.recipe.identity(), "cache": self.source.identity}
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """Settings that may differ from those that the run began with."""
+        return MAY_CHANGE if self.recipe.running.accept_optimiser else frozenset()
 
     def describe(self) -> Iterator[str]:
         """Yield lines for the user: the student, the view sets, and which teachers have random weights."""

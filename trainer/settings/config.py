@@ -85,6 +85,7 @@ def _counts_too_small(recipe: TrainRecipe) -> Iterator[Problem]:
         "running.log_every": (recipe.running.log_every, 1),
         "running.evaluate_every": (recipe.running.evaluate_every, 0),
         "running.checkpoint_every": (recipe.running.checkpoint_every, 1),
+        "running.keep": (recipe.running.keep, 1),
     }
     for place, (value, bound) in least.items():
         if value < bound:

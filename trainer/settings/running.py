@@ -62,6 +62,13 @@ class RunningSettings:
     """Steps between two evaluations on held-out views. 0: evaluate only before the first step and after the last."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints. The last step always writes one."""
+    keep: int = 1
+    """Checkpoints to keep: `last.ckpt`, and those before it as `step-….ckpt`. To go back to one of them, give it the
+    name `last.ckpt`, and repeat the command."""
+    accept_optimiser: bool = False
+    """Whether a run may resume with other settings `optimiser.…` than it began with, except `optimiser.kind`: after a
+    divergence, with a lower learning rate. They hold from the last checkpoint on, and the change is written into
+    `run.json` and the student's card."""
     stop_signals: tuple[SignalName, ...] = ("USR1", "USR2")
     """Signals that stop a run as SIGTERM and Ctrl-C do: at the end of a step, with a checkpoint. The exit status is 128
     plus the signal's number."""

@@ -85,7 +85,9 @@ def _shape_of_outputs(student: Student, tokens: Mapping[int, int]) -> StudentSha
                 Problem(place=f"{student.name} at {size} px", found=result)
                 for size, result in results.items()
                 if isinstance(result, str)
-            ]
+            ],
+            # a family without resampled position tables can be built for one size only
+            "for a run of one resolution, set image_size to it; else " if student.image_size is None else "",
         )
     channels, summary_channels = outputs[0].spatial.shape[3], outputs[0].summaries.shape[2]
     return StudentShape(channels=channels, summary_channels=summary_channels, tokens=tokens)
@@ -97,13 +99,14 @@ def _output(student: Student, size: int, tokens: int) -> StudentOutput | str:
         with torch.no_grad():
             output = student(torch.zeros(1, 3, size, size))
     except Exception as error:  # each backbone has its own way to reject a size
-        return f"the backbone does not support this size: {type(error).__name__}: {error}"
+        first_line = next(iter(str(error).splitlines()), "")
+        return f"the backbone does not support this size: {type(error).__name__}: {first_line}"
     rows, cols = output.spatial.shape[1:3]
     if (rows, cols) != (tokens, tokens) or output.summaries.ndim != 3:
         return f"the output has {rows} × {cols} tokens and a summary of shape {tuple(output.summaries.shape)}"
     return output
 
 
-def _refusal(problems: list[Problem]) -> SettingError:
-    fix = "choose another student, or leave these view sets out with data.proportions"
+def _refusal(problems: list[Problem], first: str = "") -> SettingError:
+    fix = f"{first}choose another student, or leave these view sets out with data.proportions"
     return SettingError("student", [*problems, Problem(place="what to do", found=fix)])

@@ -55,7 +55,7 @@ class Student(nn.Module):
             SettingError: there is no such student, or it does not have one of the settings.
         """
         super().__init__()
-        self.name, self.summarised = name, tuple(summarised)
+        self.name, self.image_size, self.summarised = name, image_size, tuple(summarised)
         self.backbone: Any
         _require_its_settings(name, image_size, vit)
         if is_extended(name):

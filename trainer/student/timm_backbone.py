@@ -44,8 +44,19 @@ def timm_output(
         backbone: a timm model.
         pixels: normalised.
     """
-    last, [spatial] = backbone.forward_intermediates(pixels, indices=1, norm=True, output_fmt="NCHW")
+    last, [spatial] = _last_map(backbone, pixels)
     return spatial.permute(0, 2, 3, 1), backbone.forward_head(last, pre_logits=True)
+
+
+def _last_map(backbone: Any, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, list[Tensor]]:
+    settings: dict[str, Any] = {"indices": 1, "output_fmt": "NCHW"}
+    try:
+        return backbone.forward_intermediates(pixels, norm=True, **settings)
+    except AssertionError as error:
+        if "norm" not in str(error):
+            raise
+        # some families, such as Hiera, normalise in the classifier only: their last map has no norm of its own
+        return backbone.forward_intermediates(pixels, norm=False, **settings)
 
 
 def _sized(name: str, sized: dict[str, int]) -> Any:
