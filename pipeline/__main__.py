@@ -9,6 +9,7 @@ from pipeline.workers.interruption import interruptible, interruption_line, inte
 from storage_schemas.cache import Cache
 from storage_schemas.command_line import Command, run_command, say
 from storage_schemas.format.errors import CorruptionError
+from storage_schemas.objects.dangling import refuse_dangling_link
 from storage_schemas.objects.store import Store
 
 
@@ -188,7 +189,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _cache(uri: str) -> Cache:
-    return Cache(store=Store(uri=uri))
+    store = Store(uri=uri)
+    refuse_dangling_link(store)
+    return Cache(store=store)
 
 
 if __name__ == "__main__":

@@ -180,9 +180,10 @@ class RunConfig:
     """Whether teachers run through `torch.compile`. No effect on a CPU."""
     threads: int = 1
     """CPU threads of each worker. Used with `executor=local` too, so that both executors write the same bytes."""
-    max_rejected: float = 0.01
+    max_rejected: float | None = None
     """Largest share of views that may be rejected because their images are unusable. As soon as it is certain to be
-    exceeded, the stage stops and names these images. What is committed is kept."""
+    exceeded, the stage stops and names these images. What is committed is kept. The cache keeps the share: it need be
+    given once. 0.01 where it was never given."""
     accept_change: str = ""
     """Lets `extract` add to features although its code or its libraries have changed since: the digest that the refusal
     names. You then declare that both compute the same features. The cache records both."""
@@ -251,7 +252,7 @@ def _too_small(config: object, **least: float) -> Iterator[Problem]:
 
 def _not_shares(config: object, *names: str) -> Iterator[Problem]:
     for name in names:
-        if not 0 <= getattr(config, name) <= 1:
+        if not 0 <= (getattr(config, name) or 0) <= 1:
             yield Problem(place=name, found=f"{getattr(config, name)} is not between 0 and 1")
 
 

@@ -10,6 +10,7 @@ from pipeline.images.decoding import FORMATS, OVERSAMPLING
 from pipeline.images.listing import SUFFIXES
 from pipeline.images.parquet import IMAGE_COLUMNS, KEY_COLUMNS, STATUS, SUCCESS
 from pipeline.images.reader import CACHED_BYTES
+from pipeline.views.accepted import DEFAULT_SHARE
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "images.md").read_text()
@@ -40,5 +41,5 @@ def test_the_page_has_the_limits() -> None:
     assert f"keeps {CACHED_BYTES // 2**20} MiB of them" in PAGE
     assert OVERSAMPLING == 3
     assert "at least three pixels left" in PAGE
-    assert RunConfig().max_rejected == 1 / 100
+    assert (RunConfig().max_rejected, DEFAULT_SHARE) == (None, 1 / 100)
     assert "Up to one view in a hundred" in next(DOCS.glob("decisions/0009*")).read_text()

@@ -9,6 +9,7 @@ from pipeline.config import Recipe, ViewsConfig
 from pipeline.recipes import recipe_of
 from pipeline.recipes.choice import choose
 from storage_schemas.command_line import option_value
+from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.stats import TOLERANCE
 
 
@@ -37,6 +38,8 @@ class InspectOptions:
     cache: CacheUri = ""
     view: str = ""
     """Show one view instead of the whole cache: its set and row, such as `low-128/17`."""
+    rejected: bool = False
+    """List the images whose views could not be cut, each with the reason, instead of the whole cache."""
     json: bool = False
     """Print the same facts as JSON. `pipeline/inspect/facts.py` and `pipeline/inspect/view.py` describe its fields."""
     tolerance: float = TOLERANCE
@@ -60,4 +63,7 @@ def inspect_options(arguments: Sequence[str]) -> InspectOptions:
     options = parse("inspect", InspectOptions(), arguments)
     require("CACHE", options.cache)
     require_at_least("tolerance", options.tolerance, least=0)
+    if options.view and options.rejected:
+        problem = Problem(place="--view, --rejected", found="both are given", fix="give one of them")
+        raise SettingError("inspect", [problem])
     return options

@@ -1,25 +1,30 @@
 """The inspect and preview commands: gather facts and print them, or draw a contact sheet. A cache is only read."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Recipe
 from pipeline.inspect.cache import inspect_cache
 from pipeline.inspect.options import InspectOptions, PreviewOptions
+from pipeline.inspect.rejected import rejected_facts, rejected_lines
 from pipeline.inspect.text import cache_lines, view_lines
-from pipeline.inspect.view import ViewFacts, view_facts
+from pipeline.inspect.view import view_facts
+from pipeline.inventory.commands import rejected_line
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MALFORMED, CorruptionError, Problem
 from storage_schemas.format.plain_text import one_line
 
 
 def facts_text(cache: Cache, options: InspectOptions) -> str:
-    """Return what is in a cache, or what is known of one view, as text or as JSON.
+    """Return what is in a cache, what is known of one view, or which images were rejected, as text or as JSON.
 
     Args:
         cache: the cache.
-        options: which view, where only one is wanted, and text or JSON.
+        options: which view, or the rejected images, where not the whole cache is wanted; text or JSON.
 
     Raises:
         MissingError: there is no cache, or no such view.
@@ -27,13 +32,26 @@ def facts_text(cache: Cache, options: InspectOptions) -> str:
         CorruptionError: something in it cannot be read.
     """
     try:
-        facts = view_facts(cache, options.view) if options.view else inspect_cache(cache, options.tolerance)
+        facts, lines = _gathered(cache, options)
     except MALFORMED as error:
         found, fix = f"cannot be read: {type(error).__name__}: {error}", "`make verify` names everything that is wrong"
         raise CorruptionError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)]) from error
     if options.json:
         return json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False)
-    return "\n".join(map(one_line, view_lines(facts) if isinstance(facts, ViewFacts) else cache_lines(facts)))
+    return "\n".join(map(one_line, lines))
+
+
+def _gathered(cache: Cache, options: InspectOptions) -> tuple[Any, Iterable[str]]:
+    """Return the facts that are asked for, and the lines that tell them."""
+    if options.view:
+        view = view_facts(cache, options.view)
+        return view, view_lines(view)
+    if options.rejected:
+        rejected = rejected_facts(cache)
+        return rejected, rejected_lines(rejected)
+    facts = inspect_cache(cache, options.tolerance)
+    count = sum(view_set.rejected for view_set in facts.view_sets)
+    return facts, chain(cache_lines(facts), [rejected_line(cache, count)] if count else ())
 
 
 def draw_sheet(cache: Cache, options: PreviewOptions, recipe: Recipe) -> str:

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pipeline.leases.claim import Claim, Owner, busy, parse_owner
 from pipeline.leases.names import LEASES, claim_name, claimed_lease, conflict, is_claim
 from storage_schemas.format.errors import CorruptionError, Problem, StorageError
+from storage_schemas.objects.dangling import refuse_dangling_link
 from storage_schemas.objects.publish import TEMPORARY, as_storage_error, flush_folder, make_folder
 from storage_schemas.objects.store import Store
 
@@ -111,6 +112,7 @@ def _withdraw(store: Store, name: str) -> None:
 def _mutex(store: Store) -> Iterator[None]:
     """Keep the mutex locked while the block runs: all other processes wait."""
     store.require_no_links(MUTEX)
+    refuse_dangling_link(store)
     descriptor = _locked_mutex(store.path(MUTEX))
     try:
         yield

@@ -12,6 +12,7 @@ from pipeline.views.stage import require_recipe
 from pipeline.workers.progress import Say
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import SettingError
+from storage_schemas.objects.dangling import refuse_dangling_link
 from storage_schemas.objects.store import Store
 
 
@@ -29,6 +30,8 @@ def say_plan(options: PlanOptions, recipe: Recipe, say: Say) -> None:
         MissingError: there are no images, or with `--probe` no weights.
     """
     cache = Cache(store=Store(uri=options.cache)) if options.cache else None
+    if cache:
+        refuse_dangling_link(cache.store)
     plan = plan_run(recipe, planned_views(cache, options, recipe))
     refusals = [problem for teacher in plan.teachers for problem in teacher.refusals]
     speeds = _measured(cache, plan, options) if options.probe and cache and not refusals else NOTHING_MEASURED

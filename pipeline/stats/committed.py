@@ -34,6 +34,11 @@ class CommittedFeatures:
         return self.manifest.spec.name
 
     @property
+    def rejected(self) -> int:
+        """Views that were drawn and have no features: their images were rejected."""
+        return sum(self.views.sets[view_set].grid.views - sum(rows.values()) for view_set, rows in self.rows.items())
+
+    @property
     def new_shards(self) -> dict[ViewSet, frozenset[int]]:
         """Shards that are not measured yet, by set: all of them where other features were measured."""
         same = self.stats is not None and self.stats.identity == self.manifest.digest

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial, reduce
 
 from pipeline.config import RunConfig
+from pipeline.inventory.commands import rejected_line
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.stats.committed import CommittedFeatures, read_features
 from pipeline.stats.dispersion import AngleSum, DirectionSum, mean_direction, merge_angles
@@ -35,6 +36,8 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
         BusyError: another run is writing features or statistics of one of them.
     """
     features = read_features(cache, teachers)
+    if rejected := max(teacher.rejected for teacher in features.values()):
+        say(f"stats: {rejected_line(cache, rejected)}")
     unmeasured = _unmeasured(features, say)
     with ExitStack() as stack:
         leases = dict.fromkeys(map(teacher_lease, unmeasured))

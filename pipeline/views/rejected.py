@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from pipeline.inventory.commands import listed_by
+from pipeline.views.accepted import accepted_share, are_too_many
 from pipeline.views.generations import total_views
 from pipeline.views.tasks import CommittedViews
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import Problem, SettingError, first_problems
-from storage_schemas.format.manifest import ViewsManifest
 
 
 def rejected_count(canvases: Iterable[Mapping[int, Sequence[ShardRecord]]]) -> int:
@@ -21,31 +22,28 @@ def rejected_count(canvases: Iterable[Mapping[int, Sequence[ShardRecord]]]) -> i
     return sum(record.rows for record in records if record.path.startswith("tables/rejected/"))
 
 
-def exceeds(rejected: int, manifest: ViewsManifest, limit: float) -> bool:
-    """Say whether a number of rejected views is more than a share of all views, even if all others can be cut."""
-    return rejected / total_views(manifest) > limit
-
-
-def require_few_rejected(cache: Cache, committed: CommittedViews, limit: float) -> None:
+def require_few_rejected(cache: Cache, committed: CommittedViews, given: float | None) -> None:
     """Refuse to go on when more views were rejected than the user accepts.
 
     Args:
         cache: holds the `rejected` table, which is read only for the message.
         committed: the commit records of its views.
-        limit: share of all views that may be rejected.
+        given: share of all views that may be rejected, as this run was given it; None where it was not.
 
     Raises:
         SettingError: more were rejected; names their images.
     """
     rejected, total = rejected_count(committed.canvases.values()), total_views(committed.manifest)
-    if not exceeds(rejected, committed.manifest, limit):
+    if not are_too_many(cache, rejected, committed.manifest, given):
         return
     reasons = _reasons(cache, committed)
     problems = first_problems([Problem(place="DATA", found=reason) for reason in reasons])
     done = _committed_slots(committed)
-    found = f"{rejected} of {done} views were rejected; tables/rejected lists them all"
+    found = f"{rejected} of {done} views were rejected; {listed_by(cache)}"
     if done < total:
-        found += f". The run stopped early: at most {limit:g} of all {total} views may be rejected"
+        found += (
+            f". The run stopped early: at most {accepted_share(cache, given):g} of all {total} views may be rejected"
+        )
     enough = math.ceil(1000 * rejected / done) / 1000
     fix = (
         f"to go on without these images: --run.max-rejected {enough}; to include them: repair them, and point CACHE at "

@@ -6,7 +6,9 @@ from functools import partial
 
 from pipeline.config import Recipe, RunConfig
 from pipeline.inventory.arrays import detail_spec, pixels_spec
+from pipeline.inventory.commands import rejected_line
 from pipeline.leases.lease import VIEWS_LEASE, leased
+from pipeline.views.accepted import are_too_many
 from pipeline.views.duplicates import equal_images, equal_images_line
 from pipeline.views.extension import require_settings, under_rules_of
 from pipeline.views.generations import ViewsPlan, total_views
@@ -18,7 +20,7 @@ from pipeline.views.planning import (
     plan_missing_views,
     refuse_export,
 )
-from pipeline.views.rejected import exceeds, rejected_count, require_few_rejected
+from pipeline.views.rejected import rejected_count, require_few_rejected
 from pipeline.views.shard_task import CutReport, details_of
 from pipeline.views.split import counts_of, split_lines
 from pipeline.views.tasks import read_committed
@@ -163,6 +165,8 @@ def _report_complete(cache: Cache, request: ViewsRequest, stored: StoredViews) -
     assert stored.committed is not None  # else there would be a plan
     request.say(f"views: complete, nothing to do ({describe_sets(stored.committed.manifest)})")
     require_few_rejected(cache, stored.committed, request.run.max_rejected)
+    if rejected := rejected_count(stored.committed.canvases.values()):
+        request.say(f"views: {rejected_line(cache, rejected)}")
 
 
 def _write_metadata(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Details) -> None:
@@ -199,10 +203,12 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
             reports.append(report)
             bar.add(report.views, rejected=report.rejected, size=report.bytes)
             rejected += report.rejected if tasks[index].canvases else 0
-            if exceeds(rejected, manifest, run.max_rejected):
+            if are_too_many(cache, rejected, manifest, run.max_rejected):
                 break
     size = sum(report.bytes for report in reports)
     counts = f"cut {sum(report.views for report in reports)}, rejected {sum(report.rejected for report in reports)}"
     say(f"views: {counts}, wrote {size / 1e6:.1f} MB in {bar.rate}")
+    if rejected:
+        say(f"views: {rejected_line(cache, rejected)}")
     if groups := equal_images(cache, manifest):
         say(equal_images_line(groups))

@@ -1,10 +1,12 @@
 """Refusals, as a user meets them: status 2, one message that names the place and the mend, and nothing lost."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -108,8 +110,9 @@ def test_images_that_cannot_be_cut_are_named_and_the_others_of_the_shard_are_cut
         "image list cannot be used:",
         "  DATA: broken.png: not an image (none of AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP)",
         "  DATA: empty.jpg: empty (zero bytes)",
-        "  what to do: 2 of 22 views were rejected; tables/rejected lists them all (to go on without these images: "
-        "--run.max-rejected 0.091; to include them: repair them, and point CACHE at a new place)",
+        f"  what to do: 2 of 22 views were rejected; `make inspect CACHE={cache} ARGS=--rejected` lists the images (to "
+        "go on without these images: --run.max-rejected 0.091; to include them: repair them, and point CACHE at a new "
+        "place)",
     ]
     assert refused(*views_of(cache), *ONE_SHARD) == expected
     assert views_in(cache) == 20
@@ -128,6 +131,64 @@ def test_the_share_that_a_refusal_names_lets_the_run_go_on(
     assert main([*extract_of(cache, QUARTERS), "--run.max-rejected", "0.048"]) == 0
     assert main([*views_of(cache), "--run.max-rejected", "0.048"]) == 0
     assert refused(*views_of(cache), "--run.max-rejected", "0.047")
+
+
+def test_a_share_that_was_given_once_holds_for_every_later_command(
+    refused: Refused, data: Path, tmp_path: Path, views_of: Callable, extract_of: Callable
+) -> None:
+    cache = tmp_path / "cache"
+    (data / "broken.png").write_text("no image at all")
+    assert main([*views_of(cache), "--run.max-rejected", "0.05"]) == 0
+    before = contents(cache)
+    assert main(views_of(cache)) == main(extract_of(cache, QUARTERS)) == 0
+    assert {name: contents(cache)[name] for name in before} == before
+    assert refused(*views_of(cache), "--run.max-rejected", "0.01"), "a share that is given again counts"
+    assert main(views_of(cache)) == 0
+    accepted = cache / "accepted" / "rejected.json"
+    accepted.write_bytes(accepted.read_bytes().replace(b"0.05", b"0.95"))
+    lines = refused(*views_of(cache))
+    assert lines[0] == "attributes is damaged:"
+    accepted.write_text("{")
+    assert (
+        "accepted/rejected.json: cannot be read (delete it, and give --run.max-rejected once more)"
+        in refused(*views_of(cache))[1]
+    )
+    accepted.unlink()
+    assert refused(*views_of(cache)), "and so does none, where none was given"
+
+
+def test_a_share_is_recorded_only_where_it_makes_a_difference(tmp_path: Path, views_of: Callable) -> None:
+    assert main([*views_of(tmp_path / "cache"), "--run.max-rejected", "0.5"]) == 0
+    assert not (tmp_path / "cache" / "accepted").exists()
+
+
+def test_after_rejections_every_stage_names_the_command_that_lists_them(
+    data: Path, tmp_path: Path, views_of: Callable, extract_of: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = tmp_path / "cache"
+    (data / "broken.png").write_text("no image at all")
+    (data / "empty.png").touch()
+    stats, inspect = ["stats", "--cache", str(cache), "--run.executor", "local"], ["inspect", "--cache", str(cache)]
+    line = f"2 views are rejected, since their images are unusable; `make inspect CACHE={cache} ARGS=--rejected` lists"
+    for command in ([*views_of(cache), "--run.max-rejected", "0.2"], views_of(cache), extract_of(cache, QUARTERS)):
+        assert main(command) == 0
+        assert capsys.readouterr().out.count(line) == 1, command
+    for command in (extract_of(cache, QUARTERS), stats, stats, inspect):
+        assert main(command) == 0
+        assert capsys.readouterr().out.count(line) == 1, command
+    assert main([*inspect, "--rejected"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "broken.png: not an image (none of AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP), 1 view",
+        "empty.png: empty (zero bytes), 1 view",
+        f"{cache}: 2 images rejected, 2 views",
+    ]
+    assert main([*inspect, "--rejected", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [(image["image"], image["reason"], image["views"]) for image in facts["images"]] == [
+        ("broken.png", "not an image", 1),
+        ("empty.png", "empty", 1),
+    ]
+    assert main([*inspect, "--rejected", "--view", "low-128/0"]) == 2
 
 
 def test_of_many_rejected_images_ten_are_named(
@@ -152,9 +213,9 @@ def test_a_run_ends_early_once_too_many_are_certain_and_goes_on_with_a_larger_sh
     *named, advice = refused(*command, "0.05")[1:]
     assert 0 < views_in(cache) < 10, "of the ten good ones"
     found = re.fullmatch(
-        r"  what to do: (\d+) of (\d+) views were rejected; tables/rejected lists them all\. The run stopped early: at "
-        r"most 0\.05 of all 20 views may be rejected \(to go on without these images: --run.max-rejected 0\.\d+; to "
-        r"include them: repair them, and point CACHE at a new place\)",
+        r"  what to do: (\d+) of (\d+) views were rejected; `make inspect CACHE=\S+ ARGS=--rejected` lists the "
+        r"images\. The run stopped early: at most 0\.05 of all 20 views may be rejected \(to go on without these "
+        r"images: --run.max-rejected 0\.\d+; to include them: repair them, and point CACHE at a new place\)",
         advice,
     )
     assert found is not None
@@ -524,3 +585,38 @@ def test_the_process_ends_with_status_2_and_says_why_on_standard_error(tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: DATA is missing:\n  /none: does not exist ({FORMS})\n"
+
+
+@pytest.mark.parametrize("below", ["", "/cache", "/deep/cache"])
+@pytest.mark.parametrize("target", ["nowhere", "link"])
+def test_a_link_that_leads_nowhere_is_named_at_once_as_a_cache(
+    below: str, target: str, refused: Refused, views_of: Callable, extract_of: Callable, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / target)  # to itself, or to what is not there
+    cache = Path(f"{link}{below}")
+    there = ["--cache", str(cache)]
+    fix = "(mount or make what it leads to, or remove the link)"
+    began = time.monotonic()
+    for command in (
+        views_of(cache),
+        extract_of(cache, QUARTERS),
+        ["stats", *there, "--run.executor", "local"],
+        ["inspect", *there],
+        ["verify", *there, "--run.executor", "local"],
+        ["gc", *there],
+        ["export", *there, "--to", str(tmp_path / "to"), "--run.executor", "local"],
+        ["plan", *there, *views_of(cache)[1:3]],
+        ["preview", *there, "--sheet", str(tmp_path / "sheet.png")],
+    ):
+        assert refused(*command) == [
+            "CACHE cannot be used:",
+            f"  {link}: is a link to {tmp_path / target}, which does not exist {fix}",
+        ]
+    assert time.monotonic() - began < 20
+
+
+def test_a_link_that_leads_to_a_folder_is_a_cache(views_of: Callable, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    assert main(views_of(tmp_path / "link" / "cache")) == main(views_of(tmp_path / "link" / "cache")) == 0
