@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
+from durability import recorded
 
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commits
@@ -28,6 +29,7 @@ from storage_schemas.shard_writer import (
     write_table_part,
 )
 from storage_schemas.sharded_array import ShardedArray
+from storage_schemas.small_arrays import write_small_arrays
 
 NUMBERS = itertools.count()
 SPEC = ArraySpec(path="teachers/t/low-128/spatial", shape=(7, 2, 3), dtype="float16", rows_per_shard=4)
@@ -212,3 +214,23 @@ def test_creating_an_array_leaves_the_attributes_of_the_groups_above_it_alone(st
     publish_group(store, "teachers/t", {"spec": "ours"})
     create_array(store, SPEC)
     assert Cache(store=store).attributes("teachers/t") == {"spec": "ours"}
+
+
+def test_all_that_is_written_of_a_shard_is_durable_and_the_record_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, store = recorded(monkeypatch, tmp_path), Store(uri=str(tmp_path / "a" / "cache"))
+    publish_group(store, "", {"format": 1})
+    create_array(store, SPEC)
+    write_small_arrays(store, "teachers/t/phi_s", {"mean": np.zeros(3), "scale": np.float64(1)})
+    writer = write_shard(store, 1, entry(1), entry(2))
+    part = write_table_part(store, "tables/rejected/low-128/00001.parquet", REJECTED.empty_table(), 4, KEY)
+    commit(store, KEY, [array_record(writer, KEY), part])
+    disk.require_durable()
+    assert sorted(set(disk.renamed())) == [f"a/cache/{name}" for name in store.listing("")]
+    record = "a/cache/tables/shards/teachers/t/low-128/00001.parquet"
+    first = disk.steps.index(f"flush {record}")
+    for name in (OBJECT, part.path):
+        named = disk.steps.index(f"rename a/cache/{name}")
+        folder = f"flush a/cache/{name.rpartition('/')[0]}"
+        assert folder in disk.steps[named:first], "its name is on the disk before the record is written"

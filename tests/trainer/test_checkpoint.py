@@ -1,6 +1,5 @@
 """Checkpoints: written whole and flushed; no code in them is run; their contents do not change between versions."""
 
-import os
 import pickle
 import re
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from durability import recorded
 
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import CorruptionError
@@ -68,15 +68,15 @@ def test_a_folder_without_a_checkpoint_has_no_steps_behind_it(tmp_path: Path) ->
     assert steps_in_checkpoint(tmp_path / "last.ckpt") == 3
 
 
-def test_a_checkpoint_and_then_its_name_are_flushed(
+def test_checkpoint_history_metrics_weights_and_card_are_durable_in_a_folder_two_deep(
     full_cache: Cache, tmp_path: Path, recipe_of: Callable[..., TrainRecipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flushed = list[int]()
-    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
-    run = train(recipe_of(steps=1), full_cache.store.uri, tmp_path, lambda _: None)
-    written = flushed.index(run.checkpoint.stat().st_ino)
-    assert flushed[written + 1] == tmp_path.stat().st_ino
-    assert not list(tmp_path.glob("*.partial"))
+    disk = recorded(monkeypatch, tmp_path)
+    run = train(recipe_of(steps=1), full_cache.store.uri, tmp_path / "runs" / "first", lambda _: None)
+    disk.require_durable()
+    files = (run.identity, run.checkpoint, run.history, run.metrics, run.weights, run.card)
+    assert {f"runs/first/{file.name}" for file in files} <= set(disk.renamed())
+    assert not list(run.path.glob("*.partial"))
 
 
 BLOCK = [

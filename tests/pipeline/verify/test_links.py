@@ -88,7 +88,7 @@ def test_a_folder_of_leases_that_is_a_link_is_refused_before_anything_in_it_is_c
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for name in ("door", "views.0123.claim", "notes.partial"):
+    for name in ("views.0123.claim", "notes.partial"):
         (elsewhere / name).write_bytes(b"{}")
     (copied / "leases").symlink_to(elsewhere)
     before = tree(elsewhere)

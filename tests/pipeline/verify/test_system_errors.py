@@ -101,6 +101,16 @@ def test_each_command_works_where_few_files_may_be_open(copied: Path, tmp_path: 
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("allowed", "kept"), [(3, 1), (256, 64), (1024, 256), (2**20, 256), (resource.RLIM_INFINITY, 256)]
+)
+def test_a_quarter_of_the_files_that_may_be_open_is_kept_open(
+    allowed: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, allowed))
+    assert local_files._kept_open() == kept
+
+
 def test_files_that_are_only_kept_open_are_closed_when_no_other_can_be_opened(tmp_path: Path) -> None:
     for number in range(40):
         (tmp_path / f"{number}").write_bytes(b"x")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xxhash
+from durability import recorded
 
 from storage_schemas.format.errors import StorageError
 from storage_schemas.objects.publish import (
@@ -217,40 +218,36 @@ def test_a_local_file_is_replaced_whole_or_stays(tmp_path: Path, monkeypatch: py
     assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [("file", b"after")]
 
 
-def steps_to_disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that is told the name of each file and folder that is flushed, and when a file is renamed."""
-    steps: list[str] = []
-    replace = os.replace
-
-    def flush(descriptor: int) -> None:
-        steps.append("flush " + Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.split(".")[0])
-
-    def rename(source: str, target: str) -> None:
-        steps.append("rename")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", flush)
-    monkeypatch.setattr(os, "replace", rename)
-    return steps
-
-
 def test_a_local_file_gets_its_name_when_its_bytes_are_on_the_disk_and_then_its_name_is_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = steps_to_disk(monkeypatch)
-    write_whole(tmp_path / "new" / "file", b"whole")
-    assert steps == ["flush file", "rename", "flush new", f"flush {tmp_path.name}"]
+    disk = recorded(monkeypatch, tmp_path)
+    write_whole(tmp_path / "new" / "folder" / "file", b"whole")
+    name = "new/folder/file"
+    made = ["mkdir new", "mkdir new/folder"]
+    assert disk.steps == [*made, f"flush {name}", f"rename {name}", "flush new/folder", "flush new", "flush ."]
+    disk.require_durable()
+
+
+def test_an_object_of_a_cache_is_as_durable_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = recorded(monkeypatch, tmp_path)
+    publish_bytes(Store(uri=str(tmp_path)), "a/b/object", b"whole")
+    made = ["mkdir a", "mkdir a/b"]
+    assert disk.steps == [*made, "flush a/b/object", "rename a/b/object", "flush a/b", "flush a", "flush ."]
+    disk.steps.clear()
+    publish_bytes(Store(uri=str(tmp_path)), "a/b/object", b"anew")
+    assert disk.steps == ["flush a/b/object", "rename a/b/object", "flush a/b"]
 
 
 def test_a_file_that_another_library_wrote_gets_its_name_in_the_same_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = steps_to_disk(monkeypatch)
-    path, temporary = tmp_path / "file", tmp_path / "written.partial"
+    disk = recorded(monkeypatch, tmp_path)
+    path, temporary = tmp_path / "file", tmp_path / "file.partial"
     path.write_bytes(b"old")
     temporary.write_bytes(b"new")
     replace_whole(temporary, path)
-    assert steps == ["flush written", "rename", f"flush {tmp_path.name}"]
+    assert disk.steps == ["flush file", "rename file", "flush ."]
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("file", b"new")]
 
 
