@@ -1,23 +1,34 @@
 """Students in other libraries' formats compute what they compute here, or are not written."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import final
 
 import pytest
 import safetensors.torch
 import timm
 import torch
+from timm.layers import RotaryEmbeddingDinoV3
+from timm.models.eva import Eva
+from torch import nn
 
 import trainer
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, MissingError, SettingError
 from trainer.__main__ import main
 from trainer.export import ExportedStudent
+from trainer.portable import positions
 from trainer.portable.image_size import ImageSize
-from trainer.portable.write import named_outputs, write_portable
+from trainer.portable.positions import ComputedRope, with_computed_positions
+from trainer.portable.trial import with_trial_weights
+from trainer.portable.write import FlatStudent, named_outputs, write_portable
 from trainer.run.train import train
 from trainer.settings.config import TrainRecipe
-from trainer.settings.student import VitSettings
+from trainer.settings.student import HeadSettings, VitSettings
+from trainer.student.model import DistilledModel, TeacherShape
+from trainer.student.shape import StudentShape
+from trainer.student.student import Student
 
 ADDED = VitSettings(position_grid=8, registers=2, global_blocks=2, windows=(2,))
 NAMES = [
@@ -151,7 +162,9 @@ def test_what_does_not_agree_with_the_student_is_not_kept(
         return program
 
     monkeypatch.setattr(torch.export, "load", damaged)
-    with pytest.raises(ContractError, match=r"format torch breaks .*\n  canvas_spatial: differs from the student by"):
+    with pytest.raises(
+        ContractError, match=r"\n  canvas_spatial: differs from the student by .* \(choose another --format\)$"
+    ):
         write_portable(added, "torch", ImageSize(height=64, width=64), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -187,3 +200,103 @@ def test_weights_of_the_timm_format_are_the_backbones_alone(folders: dict[str, P
     path = write_portable(student, "timm", ImageSize(height=64, width=64), tmp_path)
     weights = safetensors.torch.load_file(path)
     assert weights.keys() == student.student.backbone.state_dict().keys()
+
+
+@final
+class FixedPositions(nn.Module):
+    """Rotary positions of one grid, at every size: what a tracer makes of timm's class."""
+
+    def __init__(self, rope: RotaryEmbeddingDinoV3) -> None:
+        super().__init__()
+        self.register_buffer("fixed", rope.get_embed((2, 3)), persistent=False)
+
+    def get_embed(self, shape: Sequence[int | torch.SymInt]) -> torch.Tensor:
+        """Return the positions of 2 × 3 tokens, and zeros beyond."""
+        fixed = self.get_buffer("fixed")
+        return torch.cat([fixed, fixed.new_zeros(shape[0] * shape[1], fixed.shape[1])])[: shape[0] * shape[1]]
+
+
+def rotary(*, half: bool = True, scale: float = 1e-5) -> ExportedStudent:
+    """A student with DINOv3's rotary positions, whose fresh layer scale hides what its two blocks do."""
+    torch.manual_seed(0)
+    student = Student("test_vit", 64, summarised=["t"])
+    student.backbone = Eva(
+        img_size=64, embed_dim=64, depth=2, num_heads=2, num_classes=0, init_values=scale, attn_type="rope",
+        use_abs_pos_emb=False, use_rot_pos_emb=True, rope_type="dinov3", rope_rotate_half=half, rope_temperature=100.0,
+        dynamic_img_size=True,
+    )  # fmt: skip
+    sizes = StudentShape(channels=64, summary_channels=64, tokens={})
+    model = DistilledModel(student, sizes, {"t": TeacherShape(dim=12, summary_dim=12)}, HeadSettings())
+    return ExportedStudent(model, {"teachers": {"t": {}}, "image_size": 64}).eval()
+
+
+@pytest.mark.parametrize("half", [True, False])
+@torch.no_grad()
+def test_positions_that_a_program_computes_are_those_of_timm(half: bool) -> None:
+    rope = rotary(half=half).student.backbone.rope
+    computed = ComputedRope(rope)
+    for shape in [(2, 3), (7, 4), (1, 1), (16, 16)]:
+        assert torch.allclose(computed.get_embed(shape), rope.get_embed(shape), atol=1e-6)
+    trial = with_trial_weights(rotary(half=half))
+    pixels = torch.rand(1, 3, 64, 96)
+    for name, output in named_outputs(with_computed_positions(trial)(pixels)).items():
+        assert torch.allclose(output, named_outputs(trial(pixels))[name], atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_student_with_rotary_positions_is_right_at_sizes_that_no_trace_has_seen(tmp_path: Path) -> None:
+    student = rotary(scale=0.3)
+    path = write_portable(student, "torch", ANY, tmp_path)
+    program, trial = torch.export.load(path).module(), with_trial_weights(student)
+    program.load_state_dict(FlatStudent(trial, None).state_dict())
+    for height, width in [(48, 160), (176, 96), (32, 32)]:
+        pixels = torch.rand(2, 3, height, width)
+        for output, other in zip(named_outputs(trial(pixels)).values(), program(pixels), strict=True):
+            assert torch.allclose(output, other, atol=1e-4)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_an_onnx_graph_of_a_student_with_rotary_positions_is_right_at_other_sizes(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    student = with_trial_weights(rotary())
+    session = onnxruntime.InferenceSession(write_portable(student, "onnx", ANY, tmp_path))
+    for height, width in [(48, 160), (176, 96), (32, 32)]:
+        pixels = torch.rand(2, 3, height, width)
+        found = session.run(None, {"pixels": pixels.numpy()})
+        for output, other in zip(named_outputs(student(pixels)).values(), found, strict=True):
+            assert torch.allclose(output, torch.from_numpy(other), atol=1e-4)
+
+
+@torch.no_grad()
+def test_wrong_positions_that_fresh_weights_hide_are_refused_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = rotary()
+    wrong = copy.deepcopy(student)
+    wrong.student.backbone.rope = FixedPositions(student.student.backbone.rope)
+    pixels = torch.rand(1, 3, 64, 64)
+    pairs = zip(named_outputs(student(pixels)).values(), named_outputs(wrong(pixels)).values(), strict=True)
+    assert max(float((right - other).abs().max() / right.abs().max()) for right, other in pairs) < 1e-4
+    monkeypatch.setattr(positions, "ComputedRope", FixedPositions)
+    with pytest.raises(ContractError) as refusal:
+        write_portable(student, "torch", ANY, tmp_path)
+    assert all(
+        line.endswith("(choose one size with --height and --width)") for line in str(refusal.value).split("\n")[1:]
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@torch.no_grad()
+def test_no_part_of_a_trial_is_without_effect(added: ExportedStudent) -> None:
+    for student in (rotary(), added):
+        trial, pixels = with_trial_weights(student), torch.rand(1, 3, 64, 96)
+        before = torch.cat([output.flatten() for output in named_outputs(trial(pixels)).values()])
+        blocks = trial.student.backbone.blocks
+        for block in blocks:
+            kept = copy.deepcopy(block.state_dict())
+            for weight in block.parameters():
+                weight.mul_(1.05)
+            after = torch.cat([output.flatten() for output in named_outputs(trial(pixels)).values()])
+            assert float((after - before).abs().max()) > 0.01
+            block.load_state_dict(kept)

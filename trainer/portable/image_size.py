@@ -5,6 +5,10 @@ from typing import Any, final
 
 import torch
 
+FREE_SIZES = ((2, 3), (4, 4), (3, 2), (5, 3), (2, 7), (9, 4))
+"""Rows and columns (tokens, or attention windows) at which a program for any size is compared with the student. The
+first are those of the trace; the others are square, upright and wide."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,15 +24,15 @@ class ImageSize:
     """Side of the attention windows (tokens); None for global attention."""
 
     def examples(self, stride: int) -> list[tuple[int, int]]:
-        """Return the sizes (height, width; pixels) at which a program is traced and compared with the student.
+        """Return the sizes (height, width; pixels) for comparing a program with the student; the first is traced.
 
         Args:
             stride: side of a token (pixels).
         """
         if self.height is not None and self.width is not None:
-            return [(self.height, self.width)]
+            return [(self.height, self.width)] * 2
         step = self.step(stride)
-        return [(rows * step, columns * step) for rows, columns in ((2, 3), (4, 4), (5, 3))]
+        return [(rows * step, columns * step) for rows, columns in FREE_SIZES]
 
     def free(self, stride: int) -> dict[str, dict[int, Any]]:
         """Return the dynamic dimensions of the program's input, in the form of torch.export."""
