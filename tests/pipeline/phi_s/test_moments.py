@@ -162,6 +162,8 @@ def test_a_first_row_that_is_not_finite_does_not_blame_the_others() -> None:
 def test_of_many_bad_rows_the_first_are_named_and_all_are_counted() -> None:
     with pytest.raises(ContractError, match=r"rows 0, 1, 2, 3, 4, 5, 6, 7, …: NaN or infinity in 30 of 30 rows$"):
         observe(torch.full((30, 2), torch.nan))
+    with pytest.raises(ContractError, match=r"rows 0, 1, 2, 3, 4, 5, 6, 7: NaN or infinity in 8 of 8 rows$"):
+        observe(torch.full((8, 2), torch.nan))
 
 
 def moments(count: int, mean: list[float], scatter: list[list[float]]) -> Moments:

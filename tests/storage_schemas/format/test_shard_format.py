@@ -26,6 +26,7 @@ from storage_schemas.format.shard_format import (
     encode_index,
     index_bytes,
     parse_array_metadata,
+    require_whole_chunk,
 )
 
 SPECS = [
@@ -171,7 +172,27 @@ def test_a_chunk_of_another_length_is_refused_though_its_checksum_is_right(lengt
     assert str(refusal.value) == f"chunk is damaged:\n  a shard 0 row 3: {length} bytes, expected 32"
 
 
-@pytest.mark.parametrize("inflated", [b"\0" * 31, b"\0" * 33, b"\0" * 2**26, None])
+@every_spec
+def test_a_chunk_that_is_copied_undecoded_is_checked(spec: ArraySpec) -> None:
+    [entry] = entries_of(spec, 1)
+    chunk = b"".join(encode_chunk(entry, spec))
+    require_whole_chunk(memoryview(chunk), spec, "a/b shard 0 row 0")
+    flipped = bytes([chunk[0] ^ 1]) + chunk[1:]
+    with pytest.raises(CorruptionError, match=r"^chunk is damaged:\n  a/b shard 0 row 0: "):
+        require_whole_chunk(memoryview(flipped), spec, "a/b shard 0 row 0")
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_chunk_of_another_length_is_not_copied_undecoded(length: int) -> None:
+    spec = ArraySpec(path="a", shape=(1, 16), dtype="float16", rows_per_shard=1)
+    with pytest.raises(CorruptionError) as refusal:
+        require_whole_chunk(sealed(bytes(length)), spec, "a shard 0 row 0")
+    assert str(refusal.value).endswith(f"a shard 0 row 0: {length} bytes, expected 32")
+
+
+@pytest.mark.parametrize(
+    "inflated", [b"\0" * 31, b"\0" * 33, b"\0" * 2**26, None], ids=["a byte less", "a byte more", "64 MiB", "no zstd"]
+)
 def test_a_chunk_that_inflates_to_another_size_is_refused_and_not_followed(inflated: bytes | None) -> None:
     spec = ArraySpec(path="a", shape=(1, 8), dtype="float32", rows_per_shard=1, compression="zstd")
     chunk = sealed(b"not zstd" if inflated is None else bytes(Zstd(level=3).encode(inflated)))
