@@ -20,7 +20,9 @@ ImageRules = Literal["strict", "lenient", "0.1"]
 """Rules by which images are found and decoded."""
 OLD_RULES: ImageRules = "0.1"
 """The rules of caches that record none."""
-UNRECORDED: Mapping[str, Any] = MappingProxyType({"rules": OLD_RULES})
+UNRECORDED: Mapping[str, Any] = MappingProxyType(
+    {"rules": OLD_RULES, "keys": "names", "members": "", "image_column": "", "key_column": ""}
+)
 """Settings that the first caches do not record → what they stand for there. At this value they are left out of the
 identity, so that those caches keep theirs."""
 
@@ -88,6 +90,16 @@ class ViewsConfig:
     """Rules by which images are found and decoded; see docs/images.md. `strict` rejects a JPEG whose compressed data is
     spoilt, `lenient` takes it as libjpeg fills it in. `0.1` stands for the rules of that version: caches that were made
     with it keep them."""
+    keys: Literal["names", "archive", "numbers"] = "names"
+    """Key of an image in a tar or a Parquet file: `names` for the name that it has there, `archive` for the path of the
+    archive below DATA and that name, `numbers` for that path and the number of the image in the archive."""
+    members: str = ""
+    """Which images of a tar are taken, by the pattern of their names: `'*.jpg'`, `'*.{jpg,png}'`. All when empty; a tar
+    in which a sample has several is then refused."""
+    image_column: str = ""
+    """Column of a Parquet file, or of a list in CSV, that holds the images; found by its name when empty."""
+    key_column: str = ""
+    """Column of a Parquet file, or of a list in CSV, that holds the keys; found by its name when empty."""
 
     def __post_init__(self) -> None:
         _refuse("views settings", _views_problems(self))

@@ -18,7 +18,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from pipeline.config import OLD_RULES, ImageRules, ViewsConfig
 from pipeline.images.colours import to_rgb, to_rgb_of_version_0_1, unknown_kind, unknown_range
 from pipeline.images.libjpeg import spoilt_data
+from pipeline.images.limits import DECODER_BYTES, DECODER_BYTES_PER_PIXEL
 from pipeline.images.metadata import TURNS, orientation_of, without_metadata
+from pipeline.images.unusable import UnusableImageError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded, whatever the file is called. Pillow reads more, but runs a program for some (EPS)."""
@@ -35,9 +37,6 @@ TRACKED_BLOCK_BYTES = 2**25 - 2**16
 ENCODER_BUFFER_BYTES = 8 * 2**20
 """Twice the bytes of the largest canvas."""
 
-DECODER_BYTES_PER_PIXEL, DECODER_BYTES = 24, 64 * 2**20
-"""Memory that a decoder may need for each pixel, and besides. An image counts as damaged only where so much was free.
-"""
 NO_UNPACKER = "unknown raw mode"
 """What Pillow says of samples that its plugin for a format knows, and its decoder does not."""
 
@@ -47,19 +46,6 @@ Box = tuple[float, float, float, float]
 
 Image.MAX_IMAGE_PIXELS = None  # `ViewsConfig.max_pixels` is the limit
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # parallelism comes from the number of workers
-
-
-@final
-class UnusableImageError(Exception):
-    """This image cannot be cut. Its views are recorded as rejected, and the work goes on.
-
-    Both texts are stored in the cache's `rejected` table: another wording changes the bytes of caches.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
 
 
 @final

@@ -7,7 +7,10 @@ A locator is a URI. Where the image is only a part of the object, a fragment say
     hf://datasets/a/b/00001.parquet#group=3&row=17&column=image.bytes
 """
 
+import errno
+import os
 import re
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -18,15 +21,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.images.file_system import CONCURRENT_REQUESTS, source_of
+from pipeline.images.limits import CACHED_BYTES, FILE_BYTES, GROUP_BYTES, GROUP_RATIO
+from pipeline.images.unusable import UnusableImageError
 from pipeline.workers.prefetch import ahead
 from storage_schemas.format.errors import MissingError, Problem, SettingError, StorageError
+from storage_schemas.objects.file_systems import is_unknown_host
 from storage_schemas.objects.retry_policy import RetryPolicy
 
 _RANGE = re.compile(r"(.*)#bytes=(\d+)-(\d+)", re.DOTALL)
+_PART = re.compile(r"#(bytes|group)=")
 _CELL = re.compile(r"(.*)#group=(\d+)&row=(\d+)&column=([^#&]+)", re.DOTALL)
 LOCAL = "file://"
-CACHED_BYTES = 256 * 2**20
-"""Parquet row groups that a worker keeps: views are shuffled, and a row group is the smallest unit that can be read."""
+NOT_A_FILE = "it is a pipe, a socket, a device or a folder"
+WEB = ("http://", "https://")
+GONE = frozenset({401, 403, 404, 410, 451})
+"""HTTP statuses of a web server that will not give an image later either."""
 
 
 def range_locator(uri: str, start: int, stop: int) -> str:
@@ -62,48 +71,58 @@ class ImageReader:
 
         A failure to read says nothing about the image itself: the disk is full or gone, a key has expired, an archive
         is truncated. So it ends the run, which can be resumed. The image is not recorded as rejected, which is final.
+        A web address is an exception: the user cannot restore what a server on the web no longer gives.
 
         Raises:
+            UnusableImageError: it is too large, or no longer on the web.
             MissingError: the bytes cannot be read.
             StorageError: a store behind a network failed for too long, or refuses.
             SettingError: its file system needs a package that is not installed.
         """
         try:
             return self._read(locator)
-        except StorageError:
+        except (StorageError, UnusableImageError):
             raise
         except ImportError as error:
             found = f"needs a package that is not installed: {error}"
             problem = Problem(place=locator, found=found, fix="install it, then run the same command again")
             raise SettingError("file system", [problem]) from error
         except Exception as error:  # each of fsspec's file systems has its own exceptions
-            found = f"cannot be read: {type(error).__name__}"
-            fix = (
-                "restore it and run the same command again, which resumes; or put an empty file in its place, which is "
-                "then rejected"
-            )
-            raise MissingError("source image", [Problem(place=locator, found=found, fix=fix)]) from error
+            if locator.startswith(WEB) and (found := _why_gone(error)):
+                raise UnusableImageError("gone", found) from error
+            fix = "restore it and run the same command again, which resumes"
+            if is_local(locator) and not _PART.search(locator):
+                fix += "; or put an empty file in its place, which is then rejected"
+            problem = Problem(place=locator, found=f"cannot be read: {_described(error)}", fix=fix)
+            raise MissingError("source image", [problem]) from error
 
-    def read_all(self, locators: Sequence[str]) -> Iterator[bytes]:
-        """Yield what `read` returns for each locator, in order.
+    def read_all(self, locators: Sequence[str]) -> Iterator[bytes | UnusableImageError]:
+        """Yield for each locator, in order, what `read` returns, or the reason why the image is unusable.
 
         Where one is not on this machine, several are read ahead, in threads. For local files a thread costs more than
         it hides: the caller's own thread reads them.
         """
         if all(map(is_local, locators)):
-            return map(self.read, locators)
-        return ahead(self.read, locators, depth=CONCURRENT_REQUESTS, threads=CONCURRENT_REQUESTS)
+            return map(self._read_or_reason, locators)
+        return ahead(self._read_or_reason, locators, depth=CONCURRENT_REQUESTS, threads=CONCURRENT_REQUESTS)
+
+    def _read_or_reason(self, locator: str) -> bytes | UnusableImageError:
+        try:
+            return self.read(locator)
+        except UnusableImageError as error:
+            return error
 
     def _read(self, locator: str) -> bytes:
         if part := _RANGE.fullmatch(locator):
+            _require_few_bytes(int(part[3]) - int(part[2]))
             return self._range(part[1], int(part[2]), int(part[3]))
         if part := _CELL.fullmatch(locator):
             with self._lock:
-                return self._row_group(part[1], int(part[2]), part[4])[int(part[3])].as_py() or b""
-        if is_local(locator):  # reading through fsspec takes twice the time
-            with open(locator.removeprefix(LOCAL), "rb", buffering=0) as file:
-                return file.read()
-        return self._bytes(locator)
+                body = self._row_group(part[1], int(part[2]), part[4])[int(part[3])].as_py() or b""
+        else:  # reading through fsspec takes twice the time
+            body = _local_bytes(locator.removeprefix(LOCAL)) if is_local(locator) else self._bytes(locator)
+        _require_few_bytes(len(body))
+        return body
 
     def _range(self, uri: str, start: int, stop: int) -> bytes:
         body = self._bytes(uri, start, stop)
@@ -131,5 +150,55 @@ class ImageReader:
         source, path = source_of(uri, self.retries)
         # without Arrow's threads: one that releases a Python file while the interpreter ends aborts the process
         with source.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
+            chunk = _column_chunk(parquet, group, column)
+            _require_moderate(uri, group, chunk)
+        # a value that many rows repeat stays one value
+        repeated = [chunk.path_in_schema] if chunk.has_dictionary_page else None
+        with source.open(path) as file, pq.ParquetFile(file, pre_buffer=False, read_dictionary=repeated) as parquet:
             table = parquet.read_row_group(group, columns=[column], use_threads=False)
         return (table.flatten() if "." in column and column not in table.column_names else table)[column]
+
+
+def _local_bytes(path: str) -> bytes:
+    """Return the bytes of a file. To open a pipe would wait for a writer, and to read a device may never end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, NOT_A_FILE)
+        _require_few_bytes(status.st_size)
+        return file.read()
+
+
+def _require_few_bytes(count: int) -> None:
+    if count > FILE_BYTES:
+        raise UnusableImageError("too many bytes", f"{count}, at most {FILE_BYTES}")
+
+
+def _column_chunk(parquet: pq.ParquetFile, group: int, column: str) -> pq.ColumnChunkMetaData:
+    rows = parquet.metadata.row_group(group)
+    chunks = (rows.column(number) for number in range(rows.num_columns))
+    return next(chunk for chunk in chunks if chunk.path_in_schema == column)
+
+
+def _require_moderate(uri: str, group: int, chunk: pq.ColumnChunkMetaData) -> None:
+    """Refuse a row group that inflates to far more than images do."""
+    inflated, packed = chunk.total_uncompressed_size, chunk.total_compressed_size
+    if inflated > max(GROUP_BYTES, GROUP_RATIO * packed):
+        found = f"row group {group} inflates from {packed} to {inflated} bytes"
+        fix = "leave the file out if it is not yours; otherwise write it again with fewer rows in a group"
+        raise SettingError("Parquet file", [Problem(place=uri, found=found, fix=fix)])
+
+
+def _why_gone(error: Exception) -> str | None:
+    """Return why a web server does not give an image; None where it may give it later."""
+    if isinstance(error, FileNotFoundError):
+        return "HTTP 404"
+    status = getattr(error, "status", None)
+    if status in GONE:
+        return f"HTTP {status}"
+    return "there is no such host" if is_unknown_host(error) else None
+
+
+def _described(error: Exception) -> str:
+    return str(error.strerror) if isinstance(error, OSError) and error.strerror == NOT_A_FILE else type(error).__name__

@@ -11,6 +11,7 @@ from pipeline.images.listing import SourceImage, list_images
 from pipeline.views.extension import divide, match_images, under_rules_of
 from pipeline.views.generations import plan_views
 from pipeline.views.sampling import DrawnView, draw_views, set_manifest
+from pipeline.workers.progress import Say
 from storage_schemas.cache import Cache
 from storage_schemas.format.manifest import ViewSetManifest, ViewsManifest
 from storage_schemas.format.views import Partition, ViewSet
@@ -56,7 +57,9 @@ def drawn_views(images: Sequence[SourceImage], config: ViewsConfig) -> PlannedVi
     )
 
 
-def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str) -> PlannedViews:
+def grown_views(
+    cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str, say: Say | None = None
+) -> PlannedViews:
     """Draw all views that a cache would have after `views --extend`. No image is opened, so copies are not recognised.
 
     Args:
@@ -64,13 +67,14 @@ def grown_views(cache: Cache, manifest: ViewsManifest, recipe: Recipe, data: str
         manifest: manifest of its views.
         recipe: the recipe with the new settings.
         data: the images: those of the cache, and new ones.
+        say: takes a line about what was passed over in `data`.
 
     Raises:
         IdentityError: images of the cache are missing from `data`.
         MissingError: there are no images, or a part of the cache's own list is lost.
     """
     recipe = under_rules_of(manifest, recipe)
-    listed = list_images(data, cache.store.retries)
+    listed = list_images(data, recipe.views, cache.store.retries, say)
     images = divide(match_images(cache, manifest, listed, data, extend=True), copies={})
     plan = plan_views(recipe, images, manifest)
     training = {}

@@ -32,7 +32,7 @@ def say_plan(options: PlanOptions, recipe: Recipe, say: Say) -> None:
     cache = Cache(store=Store(uri=options.cache)) if options.cache else None
     if cache:
         refuse_dangling_link(cache.store)
-    plan = plan_run(recipe, planned_views(cache, options, recipe))
+    plan = plan_run(recipe, planned_views(cache, options, recipe, say))
     refusals = [problem for teacher in plan.teachers for problem in teacher.refusals]
     speeds = _measured(cache, plan, options) if options.probe and cache and not refusals else NOTHING_MEASURED
     for line in plan_lines(plan, options.tflops, speeds):
@@ -43,13 +43,14 @@ def say_plan(options: PlanOptions, recipe: Recipe, say: Say) -> None:
         raise SettingError(f"recipe {recipe.name}", refusals)
 
 
-def planned_views(cache: Cache | None, options: PlanOptions, recipe: Recipe) -> PlannedViews:
+def planned_views(cache: Cache | None, options: PlanOptions, recipe: Recipe, say: Say | None = None) -> PlannedViews:
     """Return the views of a run: expected of a number of images, of a cache that grows, or drawn from listed images.
 
     Args:
         cache: where they would go; None where the user names no place.
         options: the command line's.
         recipe: with its overrides.
+        say: takes a line about what was passed over in DATA.
 
     Raises:
         IdentityError: the cache is of another recipe.
@@ -59,8 +60,8 @@ def planned_views(cache: Cache | None, options: PlanOptions, recipe: Recipe) -> 
     if options.images:
         return expected_views(options.images, recipe.views)
     if cache and manifest and options.extend:
-        return grown_views(cache, manifest, recipe, options.data)
-    return drawn_views(list_images(options.data), recipe.views)
+        return grown_views(cache, manifest, recipe, options.data, say)
+    return drawn_views(list_images(options.data, recipe.views, say=say), recipe.views)
 
 
 def _measured(cache: Cache, plan: Plan, options: PlanOptions) -> Speeds:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pipeline.config import RunConfig
 from pipeline.images.listing import SourceImage
 from pipeline.images.reader import ImageReader
+from pipeline.images.unusable import UnusableImageError
 from pipeline.views.image_parts import Copies
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
@@ -49,7 +50,11 @@ class ImageHasher:
         Raises:
             MissingError: an image cannot be read.
         """
-        return b"".join(hashlib.sha256(body).digest() for body in self.reader.read_all([image.uri for image in images]))
+        uris = [image.uri for image in images]
+        read = zip(uris, self.reader.read_all(uris), strict=True)
+        # an image that is not to be had equals no other
+        bodies = (uri.encode() if isinstance(body, UnusableImageError) else body for uri, body in read)
+        return b"".join(hashlib.sha256(body).digest() for body in bodies)
 
 
 def find_copies(images: Sequence[SourceImage], retries: RetryPolicy, run: RunConfig, say: Say) -> Copies:

@@ -3,20 +3,23 @@
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
 from pipeline.config import ViewsConfig
-from pipeline.images.decoding import Picture, UnusableImageError, open_picture
+from pipeline.images.decoding import Picture, open_picture
 from pipeline.images.reader import ImageReader, is_local
+from pipeline.images.unusable import UnusableImageError
 from pipeline.views.crop import Crop, CropDraws, crop_of, draw_for_crop
 from pipeline.views.sampling import DrawnView
+from storage_schemas.format.errors import MissingError, Problem
 
 OPENED_BYTES = 4 * 2**20
 """Bytes of local image files that are opened together, before the first of them is decoded."""
 
-ReadView = tuple[DrawnView, CropDraws, bytes]
-"""A view, the random numbers of its crop, and the bytes of its image file."""
+ReadView = tuple[DrawnView, CropDraws, bytes | UnusableImageError]
+"""A view, the random numbers of its crop, and the bytes of its image file, or why there are none to be had."""
 
 
 @final
@@ -63,7 +66,7 @@ def open_views(
         config: limits of an image, and how a crop is drawn.
 
     Raises:
-        MissingError: an image cannot be read.
+        MissingError: an image cannot be read, or there is too little memory to decode it.
     """
     draws = [draw_for_crop(config, (config.seed, view.image.key, view.draw)) for view in views]
     uris = [view.image.uri for view in views]
@@ -78,20 +81,40 @@ def _open_group(files: Iterator[ReadView], group_bytes: int, config: ViewsConfig
     group, size = deque[OpenedView | RejectedView](), 0
     for view, draws, body in files:
         group.append(_open_view(view, draws, body, config))
-        size += len(body)
+        size += 0 if isinstance(body, UnusableImageError) else len(body)
         if size >= group_bytes or _is_decoded(group[-1]):
             break
     return group
 
 
-def _open_view(view: DrawnView, draws: CropDraws, body: bytes, config: ViewsConfig) -> OpenedView | RejectedView:
+def _open_view(
+    view: DrawnView, draws: CropDraws, body: bytes | UnusableImageError, config: ViewsConfig
+) -> OpenedView | RejectedView:
+    if isinstance(body, UnusableImageError):
+        return RejectedView(view=view, error=body)
     sha256 = hashlib.sha256(body).hexdigest()  # now, while the bytes are in the processor's cache
     try:
-        picture = open_picture(body, config)
+        with naming(view):
+            picture = open_picture(body, config)
     except UnusableImageError as error:
         return RejectedView(view=view, error=error)
     crop = crop_of(picture.width, picture.height, config, draws)
     return OpenedView(view=view, picture=picture, crop=crop, row=_views_row(view, picture, crop, sha256))
+
+
+@contextmanager
+def naming(view: DrawnView) -> Iterator[None]:
+    """Name the image in a refusal for lack of memory, which says nothing about the image and ends the run.
+
+    Raises:
+        MissingError: there was too little memory.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        found = "there is too little memory to decode it"
+        fix = "use fewer workers or a machine with more memory, then run the same command again, which resumes"
+        raise MissingError("memory", [Problem(place=view.image.key, found=found, fix=fix)]) from error
 
 
 def _is_decoded(view: OpenedView | RejectedView) -> bool:

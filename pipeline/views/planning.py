@@ -125,7 +125,7 @@ def _drawn_by(manifest: ViewsManifest, recipe: Recipe) -> bool:
 
 def _plan_views_of_data(cache: Cache, request: ViewsRequest, manifest: ViewsManifest | None) -> ViewsPlan:
     """List the images, match them with those of the cache, find copies where they are left out, draw the views."""
-    listed = list_images(request.data, cache.store.retries)
+    listed = list_images(request.data, request.recipe.views, cache.store.retries, request.say)
     matched = match_images(cache, manifest, listed, request.data, extend=request.extend)
     drop = request.recipe.views.duplicates == "drop" and matched.compared
     copies = find_copies(matched.compared, cache.store.retries, request.run, request.say) if drop else {}

@@ -9,10 +9,11 @@ from typing import Any, final
 import pyarrow as pa
 
 from pipeline.config import ViewsConfig
-from pipeline.images.decoding import UnusableImageError, prepare_cutting, quiet_decoding
+from pipeline.images.decoding import prepare_cutting, quiet_decoding
 from pipeline.images.reader import ImageReader
+from pipeline.images.unusable import UnusableImageError
 from pipeline.views.crop import Cut, cut_canvas, cut_window
-from pipeline.views.opening import OpenedView, RejectedView, open_views
+from pipeline.views.opening import OpenedView, RejectedView, naming, open_views
 from pipeline.views.placements import offset_key
 from pipeline.views.shard_task import CutReport, CutTask
 from pipeline.workers.pool import Unfinished
@@ -89,7 +90,7 @@ class ViewCutter:
             What is left to do: publish and commit the shard, and return a `CutReport`.
 
         Raises:
-            MissingError: an image cannot be read.
+            MissingError: an image cannot be read, or there is too little memory to decode it.
             IdentityError: raised by finishing: the canvases were committed earlier, and the images have changed since.
         """
         prepare_cutting()
@@ -123,7 +124,8 @@ class ViewCutter:
 
     def _cut_view(self, task: CutTask, opened: OpenedView) -> CutView | RejectedView:
         try:
-            cuts = dict(self._cuts(task, opened))  # all of them before any is written
+            with naming(opened.view):
+                cuts = dict(self._cuts(task, opened))  # all of them before any is written
         except UnusableImageError as error:
             return RejectedView(view=opened.view, error=error)
         opened.picture.decoded.clear()  # free the memory for the next image

@@ -86,6 +86,13 @@ def read_spans(
     return remote.read_spans(filesystem, spans, places, retries)
 
 
+def is_unknown_host(error: BaseException) -> bool:
+    """Return whether a request failed since a name server answered that there is no such host."""
+    from storage_schemas.objects import persist  # imports botocore
+
+    return persist.is_unknown_host(error)
+
+
 def forget_file_systems() -> None:
     """Make new file systems from now on: the old ones keep the credentials and endpoint that they were made with."""
     _opened.cache_clear()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -94,9 +95,17 @@ async def persist(
 
 def is_passing(error: BaseException) -> bool:
     """Return whether the same request may succeed later."""
+    if is_unknown_host(error):
+        return False
     if (answer := _answer(error)) is not None:
         return answer[0] in PASSING or answer[1] in PASSING_CODES
     return isinstance(error, UNANSWERED)
+
+
+def is_unknown_host(error: BaseException) -> bool:
+    """Return whether a name server answered that there is no such host. Without an answer the host may exist."""
+    cause = getattr(error, "os_error", None) if isinstance(error, aiohttp.ClientConnectorError) else None
+    return cause is not None and socket.EAI_NONAME in (cause.errno, getattr(cause.__cause__, "errno", None))
 
 
 def is_ambiguous(error: BaseException) -> bool:
@@ -117,6 +126,8 @@ def describe(error: BaseException) -> str:
 
 def _answer(error: BaseException) -> tuple[int, str] | None:
     """Return the status and the code of S3's answer, or None where there was no answer."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status, ""
     for raised in (error, error.__cause__):  # s3fs raises Python's own errors from those of botocore
         response = getattr(raised, "response", None)
         if isinstance(response, dict):

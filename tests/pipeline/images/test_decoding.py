@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from pipeline.config import ViewsConfig
-from pipeline.images.decoding import FORMATS, UnusableImageError, open_picture
+from pipeline.images.decoding import FORMATS, open_picture
+from pipeline.images.unusable import UnusableImageError
 
 WIDTH, HEIGHT = 40, 30
 ROWS, COLS = np.mgrid[:HEIGHT, :WIDTH]

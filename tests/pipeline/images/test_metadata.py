@@ -13,7 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from pipeline.config import ViewsConfig
-from pipeline.images.decoding import UnusableImageError, open_picture
+from pipeline.images.decoding import open_picture
+from pipeline.images.unusable import UnusableImageError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 Entry = tuple[int, int, int, bytes]

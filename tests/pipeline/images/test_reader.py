@@ -9,10 +9,8 @@ from pipeline.images.listing import list_images
 from pipeline.images.reader import ImageReader, cell_locator, range_locator
 from storage_schemas.format.errors import MissingError
 
-FIX = (
-    "restore it and run the same command again, which resumes; or put an empty file in its place, which is then "
-    "rejected"
-)
+FIX = "restore it and run the same command again, which resumes"
+OR_EMPTY = "; or put an empty file in its place, which is then rejected"
 
 
 def refusal(locator: str) -> str:
@@ -58,7 +56,8 @@ def test_an_image_that_cannot_be_read_ends_the_run(tmp_path: Path, part: str, sp
     path = write_parquet(tmp_path / "a.parquet", [{"jpg": b"abc"}])
     spoil(path)
     locator = f"{path.as_uri()}{part}"
-    assert refusal(locator) == f"source image is missing:\n  {locator}: cannot be read: {found} ({FIX})"
+    fix = FIX if part else FIX + OR_EMPTY
+    assert refusal(locator) == f"source image is missing:\n  {locator}: cannot be read: {found} ({fix})"
 
 
 def test_row_groups_are_kept_up_to_a_number_of_bytes_and_read_once(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from pipeline.config import ViewsConfig
-from pipeline.images.decoding import Picture, UnusableImageError, open_picture
+from pipeline.images.decoding import Picture, open_picture
+from pipeline.images.unusable import UnusableImageError
 from pipeline.recipes.demo_images import copy_photographs
 from pipeline.views.crop import Crop, cut_canvas
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from pipeline.config import ViewsConfig
-from pipeline.images.decoding import UnusableImageError, open_picture
+from pipeline.images.decoding import open_picture
 from pipeline.images.libjpeg import spoilt_data
+from pipeline.images.unusable import UnusableImageError
 
 WIDTH, HEIGHT = 256, 32
 RAMP = np.tile(np.linspace(0, 1, WIDTH), (HEIGHT, 1))
