@@ -3,6 +3,10 @@
     μ_y = E[y] / |E[y]|                (v4 eq 5, the first pass)
     Disp(Θ_y) = E[Θ(y, μ_y)²]          (v4 eq 6, the second pass)
 
+In the second pass, μ_y is for each vector the mean direction of all the others: (Σy − y) / |Σy − y|. A mean that
+contains the vector itself points towards it, so the dispersion of few vectors in many channels would be too small:
+2.167 rad² instead of (π/2)² = 2.467 for 100 uniform directions in 1024 channels. For many vectors both are the same.
+
 Both passes produce sums that can be merged in any order.
 """
 
@@ -85,24 +89,37 @@ def mean_direction(directions: DirectionSum) -> Float64[np.ndarray, " channels"]
     return directions.total / length
 
 
-def observe_angles(
-    summaries: Float[np.ndarray, "rows channels"], direction: Float64[np.ndarray, " channels"]
-) -> AngleSum:
-    """Second pass: sum the squared angles between the vectors and the mean direction.
-
-    Θ = 2 atan2(|ŷ − μ|, |ŷ + μ|) for unit vectors ŷ and μ. Unlike an arc cosine it is exact near 0 and π.
+def observe_angles(summaries: Float[np.ndarray, "rows channels"], directions: DirectionSum) -> AngleSum:
+    """Second pass: sum the squared angles between each vector and the mean direction of all the others.
 
     Args:
         summaries: raw teacher units.
-        direction: μ_y, of unit length.
+        directions: sum over all vectors, these among them.
 
     Raises:
-        ContractError: rows of length zero, or with NaN or infinity; they are named by number.
+        ContractError: rows of length zero, or with NaN or infinity; or there are no others, or these cancel. Rows are
+            named by number.
     """
-    units = summaries / _lengths(summaries)[:, None]
-    apart, along = np.linalg.norm(units - direction, axis=1), np.linalg.norm(units + direction, axis=1)
-    angles = 2 * np.arctan2(apart, along)
+    lengths = _lengths(summaries)
+    others = directions.total - summaries
+    resultants = np.linalg.norm(others, axis=1)
+    least = LEAST_RESULTANT * directions.length
+    refuse_rows("A summary array", resultants <= least, "a vector without others that have a mean direction")
+    angles = angles_between(summaries / lengths[:, None], others / resultants[:, None])
     return AngleSum(count=len(summaries), squares=float(np.square(angles).sum()))
+
+
+def angles_between(
+    units: Float[np.ndarray, "rows channels"], directions: Float[np.ndarray, "... channels"]
+) -> Float64[np.ndarray, " rows"]:
+    """Return Θ = 2 atan2(|ŷ − μ|, |ŷ + μ|) of unit vectors ŷ and μ: unlike an arc cosine it is exact near 0 and π.
+
+    Args:
+        units: a vector ŷ in each row.
+        directions: μ, the same for all rows or one for each.
+    """
+    apart, along = np.linalg.norm(units - directions, axis=1), np.linalg.norm(units + directions, axis=1)
+    return 2 * np.arctan2(apart, along)
 
 
 def merge_angles(left: AngleSum, right: AngleSum) -> AngleSum:

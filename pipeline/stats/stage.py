@@ -10,7 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.inventory.commands import rejected_line
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.stats.committed import CommittedFeatures, read_features
-from pipeline.stats.dispersion import AngleSum, DirectionSum, mean_direction, merge_angles
+from pipeline.stats.dispersion import AngleSum, DirectionSum, merge_angles
 from pipeline.stats.set_sums import SetSums, merge_set_sums
 from pipeline.stats.stored import add_shards, read_sums, write_stats
 from pipeline.stats.task import MeasureTask
@@ -93,6 +93,5 @@ def observe_branches(tasks: Sequence[MeasureTask], pool: MeasurerPool, bar: Prog
 
 
 def observe_all_angles(tasks: Sequence[MeasureTask], directions: DirectionSum, pool: MeasurerPool) -> AngleSum:
-    """Second pass: the angles of all summaries to their mean direction. Summaries are small beside spatial features."""
-    direction = mean_direction(directions)
-    return reduce(merge_angles, in_order(pool.run(FeatureMeasurer.angles, [(task, direction) for task in tasks])))
+    """Second pass: each summary's angle to the mean direction of the others. Summaries are small beside features."""
+    return reduce(merge_angles, in_order(pool.run(FeatureMeasurer.angles, [(task, directions) for task in tasks])))

@@ -8,7 +8,14 @@ import numpy as np
 import torch
 
 from pipeline.phi_s.observe import Observer
-from pipeline.stats.dispersion import AngleSum, merge_angles, merge_directions, observe_angles, observe_direction
+from pipeline.stats.dispersion import (
+    AngleSum,
+    DirectionSum,
+    merge_angles,
+    merge_directions,
+    observe_angles,
+    observe_direction,
+)
 from pipeline.stats.quantization import RoundingSums, merge_rounding, observe_rounding
 from pipeline.stats.set_sums import SetSums
 from pipeline.stats.task import MeasureTask
@@ -42,10 +49,10 @@ class FeatureMeasurer:
             directions = reduce(merge_directions, map(observe_direction, self._summaries(task)))
         return SetSums(moments=observer.moments(), rounding=rounding, directions=directions)
 
-    def angles(self, task_and_direction: tuple[MeasureTask, np.ndarray]) -> AngleSum:
-        """Second pass: squared angles between the summaries and their mean direction (μ_y, unit length)."""
-        task, direction = task_and_direction
-        return reduce(merge_angles, (observe_angles(summaries, direction) for summaries in self._summaries(task)))
+    def angles(self, task_and_directions: tuple[MeasureTask, DirectionSum]) -> AngleSum:
+        """Second pass: squared angles between each summary and the mean direction of all the others."""
+        task, directions = task_and_directions
+        return reduce(merge_angles, (observe_angles(summaries, directions) for summaries in self._summaries(task)))
 
     def _tokens(self, task: MeasureTask) -> Iterator[np.ndarray]:
         for shard in task.shards:

@@ -147,11 +147,13 @@ def test_stats_are_the_moments_of_all_that_is_stored(tiny_run: StageRun, teacher
 
 
 @pytest.mark.parametrize("teacher", ["dinov3", "siglip2"])
-def test_dispersion_is_the_mean_squared_angle_to_the_mean(tiny_run: StageRun, teacher: str) -> None:
+def test_dispersion_is_the_mean_squared_angle_to_the_mean_of_the_others(tiny_run: StageRun, teacher: str) -> None:
     summaries = np.concatenate([tiny_run.arrays[f"teachers/{teacher}/{name}/summary"][...] for name in SETS])
     summaries = summaries.astype(np.float64)
     centre = summaries.sum(axis=0)
-    angles = [np.arccos(summary @ centre / np.linalg.norm(summary) / np.linalg.norm(centre)) for summary in summaries]
+    others = centre - summaries
+    lengths = np.linalg.norm(summaries, axis=1) * np.linalg.norm(others, axis=1)
+    angles = np.arccos((summaries * others).sum(axis=1) / lengths)
     stats = tiny_run.cache.stats(teacher)
     assert stats is not None
     np.testing.assert_allclose(stats.dispersion, np.mean(np.square(angles)), rtol=1e-6)

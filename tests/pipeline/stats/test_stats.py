@@ -89,7 +89,7 @@ def test_the_mean_direction_and_the_dispersion_are_those_of_loops_over_raw_summa
     rows = summaries.astype(np.float64)
     total = sum(rows)
     direction = total / np.linalg.norm(total)
-    angles = [np.arccos(row @ direction / np.linalg.norm(row)) for row in rows]
+    angles = [np.arccos(row @ (total - row) / np.linalg.norm(row) / np.linalg.norm(total - row)) for row in rows]
     found = arrays_of(small_run.cache)
     np.testing.assert_allclose(found["mean_direction"], direction, atol=1e-12)
     np.testing.assert_allclose(found["summary_sum"], total, rtol=1e-12)
