@@ -36,6 +36,16 @@ def test_noise_is_normal_of_the_asked_width_around_the_weights() -> None:
     assert abs(float((noise.abs() < 0.1).float().mean()) - 0.6827) < 0.005
 
 
+def test_the_noise_of_a_seed_is_the_first_normal_numbers_of_pytorch_s_generator() -> None:
+    # a run that another version began resumes with the same noise
+    layer = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 5))
+    generator = torch.Generator().manual_seed(7)
+    noise = [torch.randn(3, 4, generator=generator), torch.randn(5, 3, generator=generator)]
+    damped = damped_weights(layer, 0.1, seed=7)
+    for place in (0, 1):
+        assert torch.equal(damped[f"{place}.weight"], layer[place].weight * (1 + 0.1 * noise[place]))
+
+
 def test_a_seed_gives_the_same_noise_again_and_another_seed_other_noise() -> None:
     layer = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     first, again, other = (damped_weights(layer, 0.1, seed) for seed in (0, 0, 1))

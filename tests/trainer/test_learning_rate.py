@@ -1,6 +1,7 @@
 """The learning rate rises in a line and falls in a cosine; only matrices decay."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -8,8 +9,15 @@ import pytest
 import torch
 from timm.optim import Lamb
 
-from trainer.learning.learning_rate import decaying, learning_rate_factor, make_optimiser, parameter_groups
-from trainer.settings.learning import OptimiserSettings
+from trainer.learning.learning_rate import (
+    decaying,
+    learning_rate_factor,
+    make_optimiser,
+    parameter_groups,
+    rate_factor,
+)
+from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import OptimiserSettings, StageSettings
 from trainer.settings.student import HeadSettings
 from trainer.student.model import DistilledModel, TeacherShape
 from trainer.student.shape import StudentShape
@@ -67,6 +75,29 @@ def test_either_optimiser_takes_the_settings_and_a_known_step(kind: Any, made: t
     # after one step both moments give the gradient's sign
     # and timm's LAMB does not scale the step of a group that does not decay
     assert weight.detach().flatten().tolist() == pytest.approx([2.9, 4.1], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "lamb"])
+def test_the_second_step_weighs_both_gradients_as_the_betas_say(kind: Any) -> None:
+    weight = torch.nn.Parameter(torch.tensor([3.0]))
+    settings = OptimiserSettings(kind=kind, lr=0.1, weight_decay=0.0, beta1=0.7, beta2=0.9)
+    optimiser = make_optimiser([{"params": [weight], "weight_decay": 0.0}], settings)
+    for gradient in (1.0, 3.0):
+        weight.grad = torch.tensor([gradient])
+        optimiser.step()
+    mean = (0.7 * 0.3 * 1 + 0.3 * 3) / (1 - 0.7**2)
+    square = (0.9 * 0.1 * 1 + 0.1 * 9) / (1 - 0.9**2)
+    assert weight.item() == pytest.approx(2.9 - 0.1 * mean / math.sqrt(square), rel=1e-5)
+
+
+def test_the_rate_rises_and_falls_anew_in_each_stage(recipe_of: Callable[..., TrainRecipe]) -> None:
+    recipe = recipe_of(
+        steps=30,
+        stages=(StageSettings(steps=10), StageSettings(steps=20)),
+        optimiser=OptimiserSettings(lr=1.0, warmup=4),
+    )
+    found = [rate_factor(recipe, step) for step in range(30)]
+    assert found == factors(10, 4) + factors(20, 4)
 
 
 def test_lamb_scales_a_decaying_step_by_the_weights_length_over_the_steps_and_leaves_clipping_to_the_run() -> None:
