@@ -48,7 +48,11 @@ class SetSource:
 
 
 def open_set(
-    cache: Cache, views: ViewsManifest, view_set: ViewSet, teachers: Mapping[str, TeacherManifest]
+    cache: Cache,
+    views: ViewsManifest,
+    view_set: ViewSet,
+    teachers: Mapping[str, TeacherManifest],
+    counts: Mapping[Split, int] | None = None,
 ) -> SetSource:
     """Open a view set: its commit records, its rows by split, and its teachers' placements.
 
@@ -57,6 +61,7 @@ def open_set(
         views: manifest of the cache's views.
         view_set: the set.
         teachers: manifests of the teachers to learn from, by name; those without features of the set are left out.
+        counts: views of each split when a run began; None for all views. Views that were added since are left out.
 
     Raises:
         MissingError: only some shards of the set's views or features are committed; the missing ones are named.
@@ -64,12 +69,17 @@ def open_set(
     """
     shape, unit = views.sets[view_set], views_unit(view_set)
     commits = cache.records(unit, views.digest)
-    _require_whole(unit, commits, shape.grid.shards, "run `make views` again: it resumes")
     table = cache.views(view_set, commits)
+    shards = shape.grid.shards
+    if counts is not None:
+        shards = _shards_of_first(table, counts, shape.grid)
+        commits = {shard: records for shard, records in commits.items() if shard < shards}
+        table = table.filter(pa.array(table["row"].to_numpy() < shards * shape.grid.rows_per_shard))
+    _require_whole(unit, commits, shards, "run `make views` again: it resumes")
     features = {
         name: found
         for name, manifest in teachers.items()
-        if (found := _features(cache, manifest, view_set, table["row"].to_numpy(), shape.grid)) is not None
+        if (found := _features(cache, manifest, view_set, table["row"].to_numpy(), shape.grid, shards)) is not None
     }
     return SetSource(
         geometry=shape.geometry,
@@ -81,14 +91,20 @@ def open_set(
 
 
 def _features(
-    cache: Cache, manifest: TeacherManifest, view_set: ViewSet, rows: Int64[np.ndarray, " views"], grid: ShardGrid
+    cache: Cache,
+    manifest: TeacherManifest,
+    view_set: ViewSet,
+    rows: Int64[np.ndarray, " views"],
+    grid: ShardGrid,
+    shards: int,
 ) -> Features | None:
-    """Return a teacher's features of a set, or None if it was never run on the set."""
+    """Return a teacher's features of the first shards of a set, or None if it was never run on the set."""
     unit = features_unit(view_set, manifest.spec.name)
     commits = cache.records(unit, manifest.digest)
     if not commits:
         return None
-    _require_whole(unit, commits, grid.shards, f"run `make extract TEACHER={manifest.spec.name}` again: it resumes")
+    commits = {shard: records for shard, records in commits.items() if shard < shards}
+    _require_whole(unit, commits, shards, f"run `make extract TEACHER={manifest.spec.name}` again: it resumes")
     table = cache.placements(view_set, manifest.spec.name, commits)
     offsets = np.full((grid.rows, 2), -1, dtype=np.int64)
     offsets[table["row"].to_numpy()] = np.stack(
@@ -103,6 +119,20 @@ def _features(
         has_summary=manifest.spec.summary_dim is not None,
         offsets=offsets,
     )
+
+
+def _shards_of_first(table: pa.Table, counts: Mapping[Split, int], grid: ShardGrid) -> int:
+    """Return the number of shards of a set when a run began: those of its first generations that hold its views.
+
+    Where no generation ends with just that many views, all shards are returned: the run's identity then differs.
+    """
+    rows, splits = table["row"].to_numpy(), table["split"].to_numpy()
+    for generations in range(1, len(grid.counts) + 1):
+        shards = grid.first(generations).shards
+        there = splits[rows < shards * grid.rows_per_shard]
+        if all(int((there == split).sum()) == views for split, views in counts.items()):
+            return shards
+    return grid.shards
 
 
 def _rows_of(table: pa.Table, split: str) -> Int64[np.ndarray, " views"]:

@@ -1,7 +1,7 @@
 """The part of a cache that a training run reads: view sets and teachers, checked to be complete."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from storage_schemas.cache import Cache
@@ -37,33 +37,55 @@ class Source:
     identity: Mapping[str, Any]
     """Digest of the views; number of views in each set and split; for each teacher the digests of its features and
     PHI-S map, and its dispersion. A cache that was extended since has other numbers of views."""
+    left_out: tuple[str, ...] = ()
+    """Teachers of the cache that a run does not learn from though it names none: they were not measured yet, or they
+    joined the cache after the run began."""
 
 
-def open_source(cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] = ()) -> Source:
+def open_source(
+    cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] = (), begun: Mapping[str, Any] | None = None
+) -> Source:
     """Open a cache for training, and check that everything a run will read is there.
 
     Args:
         cache: the cache.
-        teachers: names of the teachers to learn from; empty for all teachers of the cache.
+        teachers: names of the teachers to learn from; empty for all teachers of the cache that were measured.
         sets: names of the view sets to learn on, such as `low-256`; empty for all view sets of the cache.
+        begun: identity of the cache when the run began; None for a run that begins now. The cache may have gained
+            teachers, view sets and views since: the run goes on with the teachers, views and dispersions of then.
 
     Raises:
         MissingError: there is no cache, or an earlier stage must still make views, features, statistics or some shards
             of them; or a teacher has features of none of the view sets.
         SettingError: a view set that the cache does not have.
     """
-    names, cached = list(teachers), cache.teachers()
-    read = cache.manifests(name for name in names or cached if name in cached)
+    asked, cached = list(teachers), cache.teachers()
+    named = asked or sorted(begun["teachers"] if begun else ())
+    stats = {name: cache.stats(name) for name in named or cached if name in cached}
+    # a teacher may be extracted while students learn from the others
+    names = named or [name for name, measured in stats.items() if measured is not None] or cached
+    read = cache.manifests(name for name in names if name in cached)
     views = _views(cache, read)
-    chosen = _chosen_sets(views, list(sets))
+    then = begun if begun is not None and begun["views"] == views.digest else None
+    chosen = _chosen_sets(views, list(sets) or sorted(then["rows"] if then else ()))
     opened = {
-        name: _teacher(cache, views, name, read.teachers.get(name)) for name in _chosen_teachers(cache, cached, names)
+        name: _teacher(cache, views, name, read.teachers.get(name), stats.get(name), then)
+        for name in _chosen_teachers(cache, cached, names)
     }
     manifests = {name: teacher.manifest for name, teacher in opened.items()}
-    set_sources = {view_set: open_set(cache, views, view_set, manifests) for view_set in chosen}
+    counts = then["rows"] if then else {}
+    set_sources = {
+        view_set: open_set(cache, views, view_set, manifests, counts.get(view_set.name)) for view_set in chosen
+    }
     _require_some_teacher(opened, set_sources)
     _require_some_set(opened, set_sources)
-    return Source(cache=cache, sets=set_sources, teachers=opened, identity=_identity(views, set_sources, opened))
+    return Source(
+        cache=cache,
+        sets=set_sources,
+        teachers=opened,
+        identity=_identity(views, set_sources, opened),
+        left_out=() if asked else tuple(sorted(set(cached) - opened.keys())),
+    )
 
 
 def _views(cache: Cache, manifests: CacheManifests) -> ViewsManifest:
@@ -92,15 +114,25 @@ def _chosen_teachers(cache: Cache, cached: list[str], names: list[str]) -> list[
     return sorted(names) or cached
 
 
-def _teacher(cache: Cache, views: ViewsManifest, name: str, manifest: TeacherManifest | None) -> TeacherSource:
-    phi_s, stats = cache.phi_s(name), cache.stats(name)
+def _teacher(
+    cache: Cache,
+    views: ViewsManifest,
+    name: str,
+    manifest: TeacherManifest | None,
+    stats: TeacherStats | None,
+    then: Mapping[str, Any] | None,
+) -> TeacherSource:
+    """Open a teacher; of one that a run began with, take the dispersion of `then`."""
+    phi_s = cache.phi_s(name)
     if manifest is None or phi_s is None:
         fix = f"run `make extract TEACHER={name}` again: it resumes"
         raise MissingError("features", [Problem(place=f"teachers/{name}", found="extract did not finish", fix=fix)])
     if stats is None or stats.identity != manifest.digest:
         found = "the features were never measured" if stats is None else "describe other features than the cache holds"
         raise MissingError("statistics", [Problem(place=f"teachers/{name}/stats", found=found, fix="run `make stats`")])
-    if new := stats.unmeasured({view_set: shape.grid.shards for view_set, shape in views.sets.items()}):
+    if then is not None and name in then["teachers"]:
+        stats = replace(stats, dispersion=then["teachers"][name]["dispersion"])
+    elif new := stats.unmeasured({view_set: shape.grid.shards for view_set, shape in views.sets.items()}):
         found, fix = f"{new} shards were added after the last `make stats`", "run `make stats`: it measures those"
         raise MissingError("statistics", [Problem(place=f"teachers/{name}/stats", found=found, fix=fix)])
     if (stats.dispersion is None) != (manifest.spec.summary_dim is None):

@@ -91,9 +91,19 @@ def _fields(path: Path, *names: str) -> dict[str, Any]:
 
 
 def _differences(result: RunResult, source: Source) -> Iterator[Problem]:
-    # the cache may hold more teachers and more view sets than the run learnt from
-    teachers = {name: found for name, found in source.identity["teachers"].items() if name in result.teachers}
-    rows = {name: source.identity["rows"].get(name) for name in result.learnt_from["rows"]}
-    in_cache = {"views": source.identity["views"], "rows": rows, "teachers": teachers}
-    for problem in differences(in_cache, result.learnt_from):
+    # the cache may hold more teachers, view sets and views than the run learnt from
+    learnt, now = result.learnt_from, source.identity
+    rows = {name: _rows_then(splits, now["rows"].get(name, {})) for name, splits in learnt["rows"].items()}
+    teachers = {name: found for name, found in now["teachers"].items() if name in result.teachers}
+    if any(rows[name] != now["rows"].get(name) for name in rows):  # dispersions are those of all views
+        teachers = {
+            name: {**found, "dispersion": learnt["teachers"][name]["dispersion"]} for name, found in teachers.items()
+        }
+    in_cache = {"views": now["views"], "rows": rows, "teachers": teachers}
+    for problem in differences(in_cache, learnt):
         yield Problem(place=f"{result.run.path}, {problem.place}", found=problem.found)
+
+
+def _rows_then(learnt: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbers of views by split that a run learnt from, where the cache has as many or more."""
+    return {split: min(views, now.get(split, 0)) for split, views in learnt.items()}

@@ -10,7 +10,7 @@ from storage_schemas.read_cache import open_read_cache
 from trainer.data.source import open_source
 from trainer.run.processes import is_first
 from trainer.run.training_run import TrainingRun
-from trainer.run_folder import RunFolder, require_run
+from trainer.run_folder import RunFolder, read_json, require_run
 from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
 from trainer.settings.stages import sets_of
@@ -41,8 +41,10 @@ def train(
         BusyError: another process trains in the folder.
         Stopped: a signal has stopped the run.
     """
-    source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe))
-    run = TrainingRun(recipe=recipe, source=source, folder=RunFolder(path=folder))
+    place = RunFolder(path=folder)
+    begun = read_json(place.identity).get("cache") if place.identity.exists() else None
+    source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun)
+    run = TrainingRun(recipe=recipe, source=source, folder=place)
     _require_weighted_teachers(run)
     require_run(run.folder, run.identity, run.accepted)
     say = say if is_first() else _silent

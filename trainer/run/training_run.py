@@ -36,6 +36,11 @@ class TrainingRun:
         for view_set, set_source in self.source.sets.items():
             counts = ", ".join(f"{len(rows)} {split}" for split, rows in set_source.rows.items())
             yield f"train: {view_set.name}: {counts} views; teachers {', '.join(set_source.features)}"
+        if self.source.left_out:
+            yield (
+                f"train: without {', '.join(self.source.left_out)} of the cache: not measured yet, or added after this "
+                "run began"
+            )
         random = [name for name, teacher in self.source.teachers.items() if teacher.manifest.spec.random_weights]
         if random:
             yield f"train: RANDOM WEIGHTS: {', '.join(random)} were never trained; this is a demonstration"
