@@ -47,7 +47,8 @@ def list_cells(archive: Archive) -> Iterator[tuple[str, str]]:
     try:
         with source.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             kinds = dict(_leaves(parquet.schema_arrow))
-            column, naming = _image_column(archive, kinds), _key_column(archive, kinds)
+            column = _image_column(archive, kinds)
+            naming = None if archive.config.keys == "numbers" else _key_column(archive, kinds)
             wanted = [name for name in (naming, STATUS) if name in kinds]
             number = 0
             for group in range(parquet.num_row_groups):

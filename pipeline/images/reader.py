@@ -77,11 +77,11 @@ class ImageReader:
             UnusableImageError: it is too large, or no longer on the web.
             MissingError: the bytes cannot be read.
             StorageError: a store behind a network failed for too long, or refuses.
-            SettingError: its file system needs a package that is not installed.
+            SettingError: its file system needs a package that is not installed, or its row group inflates too much.
         """
         try:
             return self._read(locator)
-        except (StorageError, UnusableImageError):
+        except (StorageError, SettingError, UnusableImageError):
             raise
         except ImportError as error:
             found = f"needs a package that is not installed: {error}"

@@ -53,8 +53,8 @@ MIXED = (
 
 EXPECTED = (
     "images: 4 in DATA; passed over: 2 hidden files; 4 hidden folders (.ipynb_checkpoints 1, @eaDir 1, __MACOSX 1, "
-    ".git 1); 3 images of formats that are not decoded (.heic 2, .psd 1); 3 compressed archives (.tgz 1, .gz 1, .zip 1); "
-    "4 other files (.json 2, .txt 1, no ending 1); 2 pipes, sockets and devices"
+    ".git 1); 3 images of formats that are not decoded (.heic 2, .psd 1); 3 compressed archives "
+    "(.tgz 1, .gz 1, .zip 1); 4 other files (.json 2, .txt 1, no ending 1); 2 pipes, sockets and devices"
 )
 
 
