@@ -37,6 +37,8 @@ class Source:
     identity: Mapping[str, Any]
     """Digest of the views; number of views in each set and split; for each teacher the digests of its features and
     PHI-S map, and its dispersion. A cache that was extended since has other numbers of views."""
+    no_heldout_asked: bool = False
+    """Whether the views were cut with a held-out share of 0."""
     left_out: tuple[str, ...] = ()
     """Teachers of the cache that a run does not learn from though it names none: they were not measured yet, or they
     joined the cache after the run began."""
@@ -84,8 +86,13 @@ def open_source(
         sets=set_sources,
         teachers=opened,
         identity=_identity(views, set_sources, opened),
+        no_heldout_asked=all(settings.get("heldout") == 0 for settings in _view_settings(views)),
         left_out=() if asked else tuple(sorted(set(cached) - opened.keys())),
     )
+
+
+def _view_settings(views: ViewsManifest) -> list[Mapping[str, Any]]:
+    return [views.identity.get("views", {}), *(generation.views for generation in views.extensions)]
 
 
 def _views(cache: Cache, manifests: CacheManifests) -> ViewsManifest:

@@ -114,7 +114,7 @@ def _dispersions(source: Source) -> dict[str, float]:
 
 def _callbacks(run: TrainingRun, views: CachedViews, request: StopRequest) -> list[Callback]:
     stop = StopAtStepEnd(request)
-    evaluation = HeldoutEvaluation(run.folder, views, stop)
+    evaluation = HeldoutEvaluation(run.folder, views, stop, scored=run.is_scored)
     # the order is that of the calls: a checkpoint is written after the scores of its step
     return [
         stop,
@@ -163,7 +163,7 @@ def _export(run: TrainingRun, shape: StudentShape) -> None:
         "heads": asdict(recipe.heads),
         **read_json(run.folder.identity),
         "teachers": teacher_facts(run.source),
-        "scores": read_json(run.folder.metrics)["evaluations"][-1],
+        "scores": next(reversed(read_json(run.folder.metrics)["evaluations"]), None),
     }
     phi_s = {name: teacher.phi_s for name, teacher in run.source.teachers.items()}
     export_student(_finished_model(run), shape, phi_s, about, run.folder)

@@ -22,8 +22,17 @@ from trainer.run_folder import RunFolder
 class HeldoutEvaluation(Callback):
     """Scores the student before the first step, every `evaluate_every` steps, and after the last step."""
 
-    def __init__(self, run: RunFolder, datamodule: CachedViews, stop: StopAtStepEnd) -> None:
+    def __init__(self, run: RunFolder, datamodule: CachedViews, stop: StopAtStepEnd, *, scored: bool) -> None:
+        """Describe the evaluations.
+
+        Args:
+            run: folder of the run.
+            datamodule: its views.
+            stop: what stops the run on a signal.
+            scored: whether the student is scored at all.
+        """
         super().__init__()
+        self.scored = scored
         self.run, self.datamodule, self.stop = run, datamodule, stop
         self.fidelities: dict[str, float] = {}
 
@@ -41,7 +50,7 @@ class HeldoutEvaluation(Callback):
 
     def _is_due(self, trainer: Trainer) -> bool:
         every, step = self.datamodule.recipe.running.evaluate_every, trainer.global_step
-        return step in (0, self.datamodule.recipe.steps) or bool(every and step % every == 0)
+        return self.scored and (step in (0, self.datamodule.recipe.steps) or bool(every and step % every == 0))
 
     def _evaluate(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Distillation)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.errors import MissingError, Problem, SettingError
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
 from trainer.data.source import open_source
@@ -46,6 +46,7 @@ def train(
     source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun)
     run = TrainingRun(recipe=recipe, source=source, folder=place)
     _require_weighted_teachers(run)
+    _require_heldout_views(run)
     require_run(run.folder, run.identity, run.accepted)
     say = say if is_first() else _silent
     for line in run.describe():
@@ -76,3 +77,15 @@ def _require_weighted_teachers(run: TrainingRun) -> None:
         found, fix = "is not a teacher of this run", f"the teachers are {', '.join(run.source.teachers)}"
         problems = [Problem(place=name, found=found, fix=fix) for name in unknown]
         raise SettingError("loss.teacher_weights", problems)
+
+
+def _require_heldout_views(run: TrainingRun) -> None:
+    if run.recipe.patience and not run.is_scored:
+        found, fix = "early stopping needs held-out views, and the cache was cut without any", "set patience to 0"
+        raise SettingError("patience", [Problem(place=run.source.cache.store.uri, found=found, fix=fix)])
+    if run.is_scored and (without := run.without_heldout()):
+        fix = "cut views of more images or a larger held-out share, or train without scores: --running.evaluate False"
+        problems = [
+            Problem(place=name, found="has no held-out view to score a student on", fix=fix) for name in without
+        ]
+        raise MissingError("held-out views", problems)

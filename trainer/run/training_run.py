@@ -26,6 +26,17 @@ class TrainingRun:
         return {"recipe": self.recipe.identity(), "cache": self.source.identity}
 
     @property
+    def is_scored(self) -> bool:
+        """Whether the student is scored on held-out views."""
+        return self.recipe.running.evaluate and not self.source.no_heldout_asked
+
+    def without_heldout(self) -> list[str]:
+        """Return the teachers that have no held-out view."""
+        sets = self.source.sets.values()
+        scored = {name for found in sets if len(found.rows["heldout"]) for name in found.features}
+        return [name for name in self.source.teachers if name not in scored]
+
+    @property
     def accepted(self) -> frozenset[str]:
         """Settings that may differ from those that the run began with."""
         return MAY_CHANGE if self.recipe.running.accept_optimiser else frozenset()
@@ -36,6 +47,8 @@ class TrainingRun:
         for view_set, set_source in self.source.sets.items():
             counts = ", ".join(f"{len(rows)} {split}" for split, rows in set_source.rows.items())
             yield f"train: {view_set.name}: {counts} views; teachers {', '.join(set_source.features)}"
+        if not self.is_scored:
+            yield "train: the student is not scored: no held-out views"
         if self.source.left_out:
             yield (
                 f"train: without {', '.join(self.source.left_out)} of the cache: not measured yet, or added after this "

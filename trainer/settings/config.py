@@ -136,6 +136,9 @@ def _conflicts(recipe: TrainRecipe) -> Iterator[Problem]:
     if recipe.patience and not recipe.running.evaluate_every:
         found = "early stopping needs evaluations between the first and the last step"
         yield Problem(place="patience", found=found, fix="set running.evaluate_every")
+    if recipe.patience and not recipe.running.evaluate:
+        found = "early stopping needs the scores of evaluations"
+        yield Problem(place="patience", found=found, fix="set running.evaluate to True, or patience to 0")
     processes = recipe.running.devices * recipe.running.nodes
     for place, views in {"data.batch_low": recipe.data.batch_low, "data.batch_high": recipe.data.batch_high}.items():
         if processes > 1 and views % processes:

@@ -60,6 +60,9 @@ class RunningSettings:
     """Steps between two rows of the loss history."""
     evaluate_every: int = 0
     """Steps between two evaluations on held-out views. 0: evaluate only before the first step and after the last."""
+    evaluate: bool = True
+    """Whether to score the student on held-out views. False: the run has no scores, and needs no held-out views. Runs
+    on a cache that was cut with --views.heldout 0 are never scored."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints. The last step always writes one."""
     keep: int = 1
