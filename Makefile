@@ -14,7 +14,7 @@ ARGS ?=
 
 ifeq ($(RECIPE)$(DATA),demo)
 DATA := $(OUT)/photographs
-DEMO_DATA := $(DATA)
+DEMO_DATA := demo-images
 endif
 
 VENV := .venv
@@ -39,7 +39,7 @@ STUDENT_ARGS = $(if $(STUDENT),--student "$(STUDENT)")
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check docs plan views preview extract stats train report inspect verify export gc teachers
+.PHONY: help install demo test test-slow check docs plan views preview extract stats train report inspect verify export gc teachers demo-images
 
 help: ## list the commands and variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -89,11 +89,20 @@ check: $(INSTALLED) ## run the linters and the type checker
 docs: $(INSTALLED) ## the pages of docs/ and the API reference, as a site in build/site
 	$(BIN)/properdocs build --clean --strict
 
-$(OUT)/photographs: | $(INSTALLED)
-	@$(PIPELINE) photographs --data "$@"
+# no file is a target whose name a user gives: make would take a name with a space for two
+demo-images: $(INSTALLED)
+	@test -d "$(DATA)" || $(PIPELINE) photographs --data "$(DATA)"
 
-plan: $(INSTALLED) $(DEMO_DATA) ## show what a run would make and cost, without running it (ARGS=--probe measures speeds)
-	@$(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(DATA_ARGS) $(TEACHER_ARGS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTOR_ARGS) $(ARGS)
+PLAN = $(PIPELINE) plan --recipe $(RECIPE) --cache "$(CACHE)" $(TEACHER_ARGS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTOR_ARGS)
+
+plan: $(INSTALLED) ## show what a run would make and cost, without running it (ARGS=--probe measures speeds)
+ifdef DEMO_DATA
+	@if test -d "$(DATA)"; then $(PLAN) $(DATA_ARGS) $(ARGS); else \
+		images=$$(mktemp -d) && trap 'rm -r "$$images"' EXIT && $(PIPELINE) photographs --data "$$images" >/dev/null && \
+		$(PLAN) --data "$$images" $(ARGS); fi
+else
+	@$(PLAN) $(DATA_ARGS) $(ARGS)
+endif
 
 views: $(INSTALLED) $(DEMO_DATA) ## cut the views
 	@$(PIPELINE) views --recipe $(RECIPE) --cache "$(CACHE)" $(DATA_ARGS) $(EXECUTOR_ARGS) $(FIGURES_ARGS) $(ARGS)

@@ -13,11 +13,12 @@ from pipeline.features.worker import FeatureExtractor, FeatureReport, FeatureTas
 from pipeline.inventory.arrays import spatial_spec, summary_spec
 from pipeline.inventory.commands import export_command, rejected_line
 from pipeline.inventory.inputs import input_side
+from pipeline.inventory.present import Commits, require_present
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.phi_s.moments import merge_each
 from pipeline.views.rejected import rejected_count, require_few_rejected
-from pipeline.views.stage import make_views
+from pipeline.views.stage import make_views, require_present_views
 from pipeline.workers.device import peak_tflops
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
@@ -60,6 +61,7 @@ def make_features(cache: Cache, recipe: Recipe, choice: TeacherChoice, data: str
         make_views(cache, recipe, list(specs.values()), data, run, say)
         inputs = read_inputs(cache, recipe, choice)
     else:
+        require_present_views(cache, recipe.name, inputs.views)
         require_few_rejected(cache, inputs.views, run.max_rejected)
         if rejected := rejected_count(inputs.views.canvases.values()):
             say(f"extract {choice.name}: {rejected_line(cache, rejected)}")
@@ -84,8 +86,10 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
             lease = stack.enter_context(leased(extraction.cache, teacher_lease(name), f"extract {name}"))
             extraction = extraction.read_again(lease.cache)  # another run may have computed some in the meantime
         lacking = extraction.lacking
+        commits = _commits(extraction)
+        require_present(extraction.cache, extraction.recipe.name, commits)
         if not lacking and not run.accept_change:
-            say(f"extract {name}: complete, nothing to do ({_totals(extraction, run, say)})")
+            say(f"extract {name}: complete, nothing to do ({_totals(extraction, commits, run, say)})")
             return
         pool = stack.enter_context(open_pool(extraction.worker(run), run, tasks=max(len(lacking), 1)))
         [(_, running)] = pool.run(FeatureExtractor.identify, [None])
@@ -120,18 +124,26 @@ def _histories(extraction: Extraction, running: RunningIdentity, accepted: str, 
     return {name: continued(name, history, running.computed_by, accepted, say) for name, history in stored.items()}
 
 
-def _totals(extraction: Extraction, run: RunConfig, say: Say) -> str:
+def _commits(extraction: Extraction) -> dict[str, Commits]:
+    """Return the commit records of the maps, by unit."""
+    units = [
+        (features_unit(view_set, name), manifest.digest)
+        for name, manifest in extraction.stored.manifests.items()
+        for view_set in extraction.views.sets
+    ]
+    committed = extraction.stored.committed
+    return {unit: extraction.cache.records(unit, identity, committed.get(unit, ())) for unit, identity in units}
+
+
+def _totals(extraction: Extraction, commits: Mapping[str, Commits], run: RunConfig, say: Say) -> str:
     """Return how many views and bytes are stored, after checking that this teacher computed them."""
     # weights have the same digest on every device, and this machine may have no GPU
     running = extraction.worker(replace(run, device="cpu"))().identify(None)
-    phi_s, records = _read_phi_s(extraction, running.weights_sha256), []
+    phi_s = _read_phi_s(extraction, running.weights_sha256)
     for spec in extraction.maps:
         manifest = _require_manifest(extraction, spec, running.weights_sha256, phi_s.get(spec.name))
         require_unchanged(spec.name, manifest.computed_by, running.computed_by, say)
-        for view_set in extraction.views.sets:
-            unit = features_unit(view_set, spec.name)
-            commits = extraction.cache.records(unit, manifest.digest, extraction.stored.committed.get(unit, ()))
-            records += [record for shard in commits.values() for record in shard if record.array]
+    records = [record for shards in commits.values() for shard in shards.values() for record in shard if record.array]
     views = sum(record.rows for record in records if record.array.endswith("/spatial")) // len(extraction.maps)
     return f"{views} views, {sum(record.bytes for record in records) / 1e6:.1f} MB"
 

@@ -6,7 +6,6 @@ from typing import final
 from pipeline.config import ViewsConfig
 from pipeline.inventory.units import Unit
 from pipeline.views.sampling import DrawnView
-from storage_schemas.commits import record_path
 
 
 @final
@@ -30,8 +29,3 @@ class CheckTask:
     """Settings of the views; None where they cannot be read."""
     drawn: tuple[DrawnView, ...] | None
     """Views drawn for the shard; None where the image list cannot be read."""
-
-
-def rewrite_fix(unit: str, shard: int, command: str) -> str:
-    """Return what to do about a damaged shard: once its record is deleted, the shard is one that is still missing."""
-    return f"delete {record_path(unit, shard)}; then `{command}` writes the shard again"

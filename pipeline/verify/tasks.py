@@ -6,9 +6,10 @@ from typing import TypeVar
 
 from pipeline.config import RunConfig
 from pipeline.inventory.commit_log import exported_names, unit_command
+from pipeline.inventory.present import rewrite_fix
 from pipeline.inventory.units import Unit
 from pipeline.verify.manifests import CheckedManifests
-from pipeline.verify.shard_task import CheckTask, rewrite_fix
+from pipeline.verify.shard_task import CheckTask
 from pipeline.verify.worker import CheckReport, ShardChecker
 from pipeline.views.sampling import DrawnView
 from pipeline.workers.open_pool import open_pool

@@ -7,6 +7,8 @@ from functools import partial
 from pipeline.config import Recipe, RunConfig
 from pipeline.inventory.arrays import detail_spec, pixels_spec
 from pipeline.inventory.commands import rejected_line
+from pipeline.inventory.commit_log import exported_names
+from pipeline.inventory.present import require_present
 from pipeline.leases.lease import VIEWS_LEASE, leased
 from pipeline.views.accepted import are_too_many
 from pipeline.views.duplicates import equal_images, equal_images_line
@@ -23,7 +25,7 @@ from pipeline.views.planning import (
 from pipeline.views.rejected import rejected_count, require_few_rejected
 from pipeline.views.shard_task import CutReport, details_of
 from pipeline.views.split import counts_of, split_lines
-from pipeline.views.tasks import read_committed
+from pipeline.views.tasks import CommittedViews, read_committed
 from pipeline.views.worker import ViewCutter
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
@@ -161,8 +163,14 @@ def _stored_views(cache: Cache, request: ViewsRequest) -> StoredViews:
     return StoredViews(committed=committed, complete=not committed.missing_tasks())
 
 
+def require_present_views(cache: Cache, recipe: str, committed: CommittedViews) -> None:
+    """Refuse to go on where an array shard of canvases or details that is committed is lost; see `require_present`."""
+    require_present(cache, recipe, committed.by_unit, exported_names(committed.manifest, ()))
+
+
 def _report_complete(cache: Cache, request: ViewsRequest, stored: StoredViews) -> None:
     assert stored.committed is not None  # else there would be a plan
+    require_present_views(cache, request.recipe.name, stored.committed)
     request.say(f"views: complete, nothing to do ({describe_sets(stored.committed.manifest)})")
     require_few_rejected(cache, stored.committed, request.run.max_rejected)
     if rejected := rejected_count(stored.committed.canvases.values()):
@@ -191,6 +199,7 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
     say(f"views: {describe_sets(manifest)}; {to_cut} to cut in {len(tasks)} shards")
     for line in split_lines(counts_of(plan.views), request.recipe.views.heldout):
         say(f"views: {line}")
+    require_present_views(cache, request.recipe.name, committed)
     require_few_rejected(cache, committed, run.max_rejected)
     rejected = rejected_count(committed.canvases.values())
     reports: list[CutReport] = []

@@ -42,6 +42,14 @@ class CommittedViews:
         """
         return [task for view_set in self.manifest.sets for task in self._tasks(view_set, views.get(view_set, ()))]
 
+    @property
+    def by_unit(self) -> dict[str, Commits]:
+        """The commit records of canvases and details, by unit."""
+        units = {views_unit(view_set): commits for view_set, commits in self.canvases.items()}
+        for view_set, details in self.details.items():
+            units |= {detail_unit(view_set, detail.teacher): commits for detail, commits in details.items()}
+        return units
+
     def _tasks(self, view_set: ViewSet, views: Sequence[DrawnView]) -> list[CutTask]:
         shape, tasks = self.manifest.sets[view_set], []
         for shard in range(shape.grid.shards):

@@ -207,6 +207,18 @@ class Store:
             return sorted(names_below(self._root, self._checked_name(prefix)))
         return sorted(self._below(self._ask("find", prefix)))
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the size of each object below a prefix (bytes), from one listing.
+
+        Raises:
+            StorageError: the store cannot be listed, or does not tell the sizes.
+        """
+        if self.is_local:
+            sizes = ((name, self.size(name)) for name in self.listing(prefix))
+            return {name: size for name, size in sizes if size is not None}  # None: it was just deleted
+        found = self._ask("find", prefix, detail=True)
+        return {name: int(info["size"]) for name, info in zip(self._below(found), found.values(), strict=True)}
+
     def times(self, prefix: str) -> dict[str, float]:
         """Return when each object below a prefix was written (seconds since 1970), by the clock of the store.
 

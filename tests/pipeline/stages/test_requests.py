@@ -69,13 +69,20 @@ def idle(*command: str) -> Requests:
 
 @pytest.mark.parametrize("teacher", TEACHERS)
 def test_an_idle_extract_reads_what_it_needs_once(
-    cache: Path, shards: int, teacher: str, capsys: pytest.CaptureFixture[str]
+    cache: Path, views: ViewsManifest, shards: int, teacher: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["extract", "--cache", f"counted://{cache}", "--teacher", TEACHERS[teacher], *SETTINGS]
     requests = idle(*command)
     assert f"extract {teacher}: complete, nothing to do (20 views, " in capsys.readouterr().out
     assert len(requests.reads) == MANIFESTS + 1 + PHI_S + 2 * shards
-    assert requests.listings == [f"{cache}/tables/shards/{folder}" for folder in (f"teachers/{teacher}", "views")]
+    arrays = [f"views/{view_set.name}/pixels" for view_set in views.sets]
+    arrays += [
+        f"teachers/{teacher}/{view_set.name}/{name}" for view_set in views.sets for name in ("spatial", "summary")
+    ]
+    assert requests.listings == [
+        *(f"{cache}/tables/shards/{folder}" for folder in (f"teachers/{teacher}", "views")),
+        *(f"{cache}/features.zarr/{array}/c" for array in arrays),  # each gives the sizes of all shards
+    ]
     assert requests.checks == []
 
 
