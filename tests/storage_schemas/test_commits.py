@@ -57,6 +57,30 @@ def test_a_record_lies_under_its_unit_by_the_number_of_its_shard() -> None:
     assert record_path("views/low-256", 123456) == "tables/shards/views/low-256/123456.parquet"
 
 
+def test_records_must_carry_the_identity_of_their_group(store: Store) -> None:
+    own, other = ARRAY.identity, "ef" * 32
+    for shard in range(3):
+        commit(store, "views/low-256", shard, [ARRAY, PART])
+    assert read_records(store, "views/low-256", own) == {shard: [ARRAY, PART] for shard in range(3)}
+    commit(store, "views/low-256", 1, [ARRAY, replace(PART, identity=other)])
+    commit(store, "views/low-256", 2, [replace(ARRAY, identity=other), PART])
+    with pytest.raises(ContractError) as refusal:
+        read_records(store, "views/low-256", own)
+    assert str(refusal.value) == (
+        "commit log breaks the storage contract:\n"
+        "  views/low-256: shards 1, 2 were computed from something else than the group says"
+    )
+    assert read_records(store, "views/low-256", own, [0]) == {0: [ARRAY, PART]}, "the others are not read"
+
+
+def test_the_records_of_named_shards_are_read_in_order_and_no_others(store: Store) -> None:
+    for shard in range(4):
+        commit(store, "views/low-256", shard, [replace(ARRAY, bytes=shard), PART])
+    named = read_commits(store, "views/low-256", [3, 1])
+    assert list(named) == [1, 3]
+    assert [records[0].bytes for records in named.values()] == [1, 3]
+
+
 def test_records_come_back_as_they_were_committed(store: Store) -> None:
     commit(store, "views/low-256", 3, [ARRAY, PART])
     commit(store, "views/low-256", 100_000, [PART])

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import SmallRun
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +41,7 @@ def test_plan_and_views_say_that_nothing_is_held_out(
 
 
 @pytest.fixture
-def images(small_run: SmallRun) -> Path:
+def images(small_run: Any) -> Path:
     """A folder of eight images."""
     return small_run.data
 

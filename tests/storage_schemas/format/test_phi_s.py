@@ -1,5 +1,7 @@
 """PHI-S is an exact map and its inverse, and nothing that is not one can be held."""
 
+import hashlib
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage_schemas.format.errors import ContractError
-from storage_schemas.format.phi_s import PhiS, to_raw, to_stored
+from storage_schemas.format.phi_s import PhiS, phi_s_digest, to_raw, to_stored
 
 
 def map_of(channels: int, seed: int = 0) -> PhiS:
@@ -17,6 +19,14 @@ def map_of(channels: int, seed: int = 0) -> PhiS:
     random = np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(random.standard_normal((channels, channels)))
     return PhiS(mean=random.standard_normal(channels) * 3, rotation=rotation, scale=float(random.uniform(0.1, 10)))
+
+
+def test_the_digest_is_that_of_mean_rotation_and_scale_as_little_endian_float64() -> None:
+    # commit records carry it: another version must find the same
+    phi_s = PhiS(mean=np.array([1.0, -2.0]), rotation=np.array([[0.0, 1.0], [1.0, 0.0]]), scale=0.5)
+    body = struct.pack("<7d", 1, -2, 0, 1, 1, 0, 0.5)
+    assert phi_s_digest(phi_s) == hashlib.sha256(body).hexdigest()
+    assert phi_s_digest(replace(phi_s, scale=0.25)) != phi_s_digest(phi_s)
 
 
 @given(st.integers(1, 24), st.integers(0, 5))

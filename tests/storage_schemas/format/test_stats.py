@@ -1,6 +1,7 @@
 """Residuals are zero where PHI-S is perfect, and measure how far it is from that elsewhere."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,8 @@ def test_a_fidelity_is_the_mean_variance_over_the_mean_squared_error() -> None:
 
 def test_what_rounding_costs_is_read_back_and_nonsense_is_refused() -> None:
     assert RoundingStats.from_array(ROUNDING.array(), "here") == ROUNDING
+    one = replace(ROUNDING, numbers=1)
+    assert RoundingStats.from_array(one.array(), "here") == one
     for odd in (np.zeros(3), np.array([0.0, 1, 1, 0]), np.array([9.0, -1, 1, 0])):
         with pytest.raises(ContractError) as refusal:
             RoundingStats.from_array(odd, "here")
