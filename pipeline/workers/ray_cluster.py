@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, final
@@ -19,6 +20,9 @@ from storage_schemas.format.errors import AbstractStillhouseError, Problem, Sett
 
 OBJECT_STORE_BYTES = 128 * 2**20
 """Shared memory of a local Ray: only keys, counts and moments travel through it."""
+SOCKET_BYTES = 107
+"""Longest name of a socket on Linux. Ray adds about 60 bytes to the folder that it puts them in."""
+LOCAL_FIX = "without Ray: EXECUTOR=local, or --run.executor local"
 INSTALL = "install the same Stillhouse, and your own modules, on every node; docs/cluster.md"
 
 
@@ -37,7 +41,7 @@ def open_ray(config: RunConfig, tasks: int) -> None:
     Raises:
         SettingError: no cluster answers, or `config.min_workers` workers do not fit on this machine.
     """
-    if "RAY_ADDRESS" in os.environ:
+    if os.environ.get("RAY_ADDRESS"):
         _connect(os.environ["RAY_ADDRESS"])
     else:
         _start_own(config, tasks)
@@ -54,19 +58,34 @@ def _connect(address: str) -> None:
 
 def _start_own(config: RunConfig, tasks: int) -> None:
     # "local": workers share this machine's installation; otherwise Ray would copy the working folder to each of them
-    _init(
-        address="local",
-        num_cpus=max(config.workers * config.threads, os.cpu_count() or 1),
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    try:
+        _init(
+            address="local",
+            num_cpus=max(config.workers * config.threads, os.cpu_count() or 1),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    except Exception as error:  # whatever this machine denies: Ray has no class of errors for it
+        ray.shutdown()
+        raise _no_ray_here(error) from error
     try:
         require_capacity(config, ray.nodes(), tasks)
     except SettingError:
         ray.shutdown()
         raise
+
+
+def _no_ray_here(error: Exception) -> SettingError:
+    """Return the error for a Ray that cannot start on this machine."""
+    text = str(error) or type(error).__name__
+    problem = Problem(place="ray", found=f"cannot start on this machine: {text}", fix=LOCAL_FIX)
+    if "AF_UNIX" in text:
+        folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        found = f"is too long a path for Ray, whose sockets may have names of {SOCKET_BYTES} bytes"
+        problem = Problem(place=folder, found=found, fix="set RAY_TMPDIR to a shorter path, such as /tmp")
+    return SettingError("ray cluster", [problem])
 
 
 def _init(**settings: Any) -> None:
