@@ -189,7 +189,7 @@ class RunConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where teachers run: `auto` uses a GPU where there is one."""
     compiled: bool = False
-    """Whether teachers run through `torch.compile`. No effect on a CPU."""
+    """Whether teachers run through `torch.compile`, with a program for each size of input. No effect on a CPU."""
     threads: int = 1
     """CPU threads of each worker. Used with `executor=local` too, so that both executors write the same bytes."""
     max_rejected: float | None = None

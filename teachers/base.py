@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.teacher import Precision, TeacherSpec
+from teachers.compiled import compiled_by_shape
 from teachers.digest import weights_digest
 from teachers.layers import refuse_layers
 from teachers.output import TeacherOutput, check_shapes, in_float32, refuse_non_finite
@@ -46,8 +47,8 @@ class AbstractTeacher(abc.ABC):
             device: where it runs.
             precision: `fp32`; `bf16-autocast`, float32 weights and bfloat16 products; or `bf16`, bfloat16 weights.
             layers: blocks whose maps are returned too, besides the last block's: counted from 0, ascending.
-            compiled: run `features` through `torch.compile`. No effect on a CPU, where compiling takes longer than it
-                saves.
+            compiled: run `features` through `torch.compile`, with a program for each shape of images; see
+                `compiled_by_shape`. No effect on a CPU, where compiling takes longer than it saves.
         """
         self.spec = spec
         self.device = torch.empty(0, device=device).device
@@ -56,7 +57,8 @@ class AbstractTeacher(abc.ABC):
         self.network = network.to(self.device).eval().requires_grad_(False)
         if precision == "bf16":
             _cast_parameters(self.network, torch.bfloat16)
-        self._features = torch.compile(self.features) if compiled and self.device.type == "cuda" else self.features
+        self.compiled = compiled and self.device.type == "cuda"
+        self._features = compiled_by_shape(self.features) if self.compiled else self.features
 
     @abc.abstractmethod
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:

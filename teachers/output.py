@@ -64,6 +64,15 @@ def in_float32(output: TeacherOutput) -> TeacherOutput:
     )
 
 
+def first_of(output: TeacherOutput, images: int) -> TeacherOutput:
+    """Return the output of the first images of a batch."""
+    return TeacherOutput(
+        summary=None if output.summary is None else output.summary[:images],
+        spatial=output.spatial[:images],
+        layers={layer: tensor[:images] for layer, tensor in output.layers.items()},
+    )
+
+
 def refuse_non_finite(name: str, output: TeacherOutput) -> None:
     """Refuse NaN and infinity.
 

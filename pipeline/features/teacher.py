@@ -18,7 +18,7 @@ from storage_schemas.format.teacher import TeacherSpec
 from teachers.base import AbstractTeacher
 from teachers.build import build_teacher
 from teachers.computed_by import computed_by
-from teachers.output import TeacherOutput
+from teachers.output import TeacherOutput, first_of
 from teachers.source import is_own
 from teachers.upsamplers import AbstractUpsampler, build_upsampler
 
@@ -50,13 +50,20 @@ class RunningTeacher:
         return hashlib.sha256(f"{self.teacher.weights_sha256} {trained}".encode()).hexdigest()
 
     def encode(self, images: Float[Tensor, "inputs 3 height width"]) -> TeacherOutput:
-        """Return the teacher's features of normalised images; see `AbstractTeacher.encode`.
+        """Return the teacher's features of normalised images, at most `batch`; see `AbstractTeacher.encode`.
+
+        A compiled teacher always gets a whole batch: the last one of a shard is filled up, and the outputs of what was
+        added are dropped. Else each number of images would need a program of its own, which takes minutes to compile.
 
         Raises:
             SettingError: the teacher's code raised an error; with the line that raised it.
         """
         with errors_of(f"teacher {self.spec.forward_of}"):
-            return self.teacher.encode(images)
+            missing = self.batch - len(images)
+            if not self.teacher.compiled or missing <= 0:
+                return self.teacher.encode(images)
+            filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
+            return first_of(self.teacher.encode(filled), len(images))
 
     @property
     def computed_by(self) -> ComputedBy:
