@@ -3,8 +3,10 @@
 PyTorch files are unpickled with `weights_only=True`, so no code in a file can run.
 """
 
+import errno
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from storage_schemas.format.errors import ContractError, MissingError, Problem
+from storage_schemas.format.errors import MALFORMED, ContractError, MissingError, Problem
 
 _PICKLED = (".pth", ".pt", ".bin")
 _STANDARD = ("model.safetensors", "pytorch_model.bin")
@@ -112,16 +114,26 @@ def _in_safetensors(file: Any, name: str) -> StoredTensor:
 def _open_pickled(path: Path) -> Mapping[str, StoredTensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _unreadable(
-            path, f"contains more than weights, or is incomplete: {first}", "download it again"
-        ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, *MALFORMED) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which an empty file gives
+            raise
+        found = f"contains more than weights, or is incomplete: {_reason(error)}; no code in it was run"
+        raise _unreadable(path, found, "download it again, or save only the model's state_dict") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
         loaded = loaded["model"]  # the form of sam3.pt
     if not (isinstance(loaded, dict) and all(isinstance(tensor, Tensor) for tensor in loaded.values())):
         raise _unreadable(path, "is not a mapping of names to tensors", "save only the model's state_dict")
     return {name: _in_memory(tensor) for name, tensor in loaded.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Return why torch refused a file, without its advice to load what it refused: that would run code in the file."""
+    if isinstance(error, (OSError, *MALFORMED)):
+        return "it cannot be read as tensors"
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        return f"it names {named[1]}, which is no tensor" if named else "it cannot be read as tensors"
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _in_memory(tensor: Tensor) -> StoredTensor:

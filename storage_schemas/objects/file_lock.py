@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from storage_schemas.format.errors import BusyError, Problem, StorageError
-from storage_schemas.objects.publish import as_storage_error, make_folder
+from storage_schemas.objects.publish import as_storage_error, flush_folder, make_folder
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """Errors of a file system without locks."""
@@ -29,7 +29,8 @@ def locked(path: str | os.PathLike[str], work: str) -> Iterator[None]:
     """
     path = os.path.abspath(path)
     with as_storage_error(path):
-        make_folder(os.path.dirname(path))
+        for above in make_folder(os.path.dirname(path))[1:]:
+            flush_folder(above)  # the next file that is written in a new folder flushes that folder, not those above it
         descriptor = _locked_file(path)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"{work}: {_this_process()}\n".encode(), 0)

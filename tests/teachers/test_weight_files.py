@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from fractions import Fraction
 
 import pytest
 import torch
@@ -103,7 +104,22 @@ def test_nothing_in_a_pytorch_file_runs(tmp_path):
     torch.save({"a": Opened()}, tmp_path / "new.pth")
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"a": Opened()}, protocol=2))
     for name in ("new.pth", "old.pth"):
-        assert f"{name}: contains more than weights, or is incomplete" in refusal_of(tmp_path / name)
+        assert f"{name}: contains more than weights, or is incomplete: it names " in refusal_of(tmp_path / name)
+        assert "no code in it was run" in refusal_of(tmp_path / name)
+
+
+def test_a_refusal_gives_no_advice_to_run_what_was_refused(tmp_path):
+    torch.save({"a": Opened()}, tmp_path / "code.pth")
+    (tmp_path / "numbers.pth").write_bytes(pickle.dumps({"a": Fraction(1, 2)}, protocol=2))
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-100])
+    (tmp_path / "text.pth").write_bytes(b"hello")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    for path in tmp_path.iterdir():
+        said = refusal_of(path)
+        assert f"{path.name}: contains more than weights, or is incomplete: " in said
+        for advice in ("weights_only", "torch.load", "trust", "allowlist", "safe_globals"):
+            assert advice not in said
 
 
 def test_what_is_not_names_and_tensors_is_refused(tmp_path):

@@ -62,6 +62,30 @@ def test_a_checkpoint_that_was_cut_is_refused(left: float, tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize(
+    "contents",
+    [
+        [1, 2],
+        {},
+        {"global_step": 3},
+        {"global_step": "3", "state_dict": {}},
+        {"global_step": -1, "state_dict": {}},
+        {"global_step": 2.5, "state_dict": {}},
+        {"global_step": True, "state_dict": {}},
+        {"global_step": 3, "state_dict": []},
+        {"global_step": 3, "state_dict": {"a": 1}},
+    ],
+)
+def test_a_file_of_torch_that_is_no_checkpoint_is_refused(tmp_path: Path, contents: object) -> None:
+    torch.save(contents, tmp_path / "last.ckpt")
+    assert "is not whole, or holds more than tensors and numbers" in refusal_of(tmp_path / "last.ckpt")
+
+
+def test_a_text_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "last.ckpt").write_bytes(b"hello")
+    assert "is not whole, or holds more than tensors and numbers" in refusal_of(tmp_path / "last.ckpt")
+
+
 def test_a_folder_without_a_checkpoint_has_no_steps_behind_it(tmp_path: Path) -> None:
     assert steps_in_checkpoint(tmp_path / "last.ckpt") == 0
     whole(tmp_path / "last.ckpt")

@@ -1,6 +1,8 @@
 """Students in other libraries' formats compute what they compute here, or are not written."""
 
 import copy
+import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
@@ -300,3 +302,12 @@ def test_no_part_of_a_trial_is_without_effect(added: ExportedStudent) -> None:
             after = torch.cat([output.flatten() for output in named_outputs(trial(pixels)).values()])
             assert float((after - before).abs().max()) > 0.01
             block.load_state_dict(kept)
+
+
+def test_every_file_of_an_export_may_be_read_by_whom_the_umask_allows(folders: dict[str, Path], tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        path = write_portable(trainer.load(folders["test_vit"]), "timm", ANY, tmp_path / "export")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -120,7 +120,7 @@ def _write_timm(student: ExportedStudent, _size: ImageSize, examples: Sequence[T
         found, fix = "has RADIO's additions, which timm cannot build", "choose the format torch or onnx"
         raise SettingError("format timm", [Problem(place=name, found=found, fix=fix)])
     state = {name: value.contiguous() for name, value in backbone.state_dict().items()}
-    safetensors.torch.save_file(state, path)
+    path.write_bytes(safetensors.torch.save(state))  # `save_file` makes files that only their owner can read
     reloaded, _ = build_timm(name, student.card["image_size"])
     timm.models.load_checkpoint(reloaded, str(path))
     normal = (examples[0] - student.student.mean) / student.student.std
