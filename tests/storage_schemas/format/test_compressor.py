@@ -11,7 +11,8 @@ from storage_schemas.format.compressor import numcodecs_imported
 
 MESSAGE = (
     "error: numcodecs is missing:\n  zfpy 1.0.1.post0: numcodecs cannot be imported beside it: invalid literal for "
-    "int() with base 10: 'post0' (pip uninstall zfpy (Stillhouse does not use it), or install a release without a suffix)\n"
+    "int() with base 10: 'post0' (pip uninstall zfpy (Stillhouse does not use it), or install a release without a "
+    "suffix)\n"
 )
 CALLS = {
     "compress": "from storage_schemas.format.compressor import zstd_codec; zstd_codec()",
