@@ -18,6 +18,7 @@ from pipeline.leases.lease import WHOLE_LEASE, leased
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
 from storage_schemas.cache import Cache
+from storage_schemas.format.compressor import zstd_codec
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 
@@ -55,6 +56,8 @@ def plan_export(source: Cache, target: Cache, options: ExportOptions) -> Export:
     exported = select_views(source, views, options)
     chosen = exported_teachers(source, exported.manifest, options)
     teachers = {name: teacher.manifest for name, teacher in chosen.items()}
+    if any(manifest.identity["compression"] == "zstd" for manifest in teachers.values()):
+        zstd_codec()  # refused now, and not at the first chunk
     pairs = unit_pairs(source, views, exported, chosen, details=options.details)
     names = [pair.source.name for pair in pairs]
     require_complete(source, pairs, {name: f"run `{unit_command(source, recipe, name)}`" for name in names})

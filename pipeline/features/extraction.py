@@ -13,6 +13,7 @@ from pipeline.views.shard_task import details_of
 from pipeline.views.stage import read_manifests
 from pipeline.views.tasks import CommittedViews, read_committed
 from storage_schemas.cache import Cache
+from storage_schemas.format.compressor import zstd_codec
 from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
 from storage_schemas.format.layout import features_unit
@@ -173,6 +174,8 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice, inputs:
         SettingError: the teacher cannot see a resolution (every such set is named); or it has a summary, though it sees
             many views in one mosaic; or it has no such block.
     """
+    if choice.compression == "zstd":
+        zstd_codec()  # now, and not after hours of forwards
     maps, inputs = map_specs(choice), inputs or read_inputs(cache, recipe, choice)
     if inputs.views is None or inputs.views.missing_tasks():
         found, fix = "not all views that the teacher needs are cut", "run `make views`; it resumes"

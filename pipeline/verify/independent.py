@@ -25,6 +25,7 @@ from pipeline.verify.zarr_metadata import metadata_name
 from storage_schemas.cache import Cache
 from storage_schemas.command_line import missing_package
 from storage_schemas.commits import ShardRecord
+from storage_schemas.format.compressor import numcodecs_imported
 from storage_schemas.format.errors import AbstractStillhouseError, CorruptionError, Problem, StorageError
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.manifest import TeacherManifest
@@ -119,7 +120,8 @@ def require_zarr() -> str:
         MissingError: it is not installed.
     """
     try:
-        import zarr
+        with numcodecs_imported():
+            import zarr
     except ModuleNotFoundError as error:
         raise missing_package(error, "pipeline") from error
     return zarr.__version__
@@ -229,8 +231,9 @@ def _small_arrays(cache: Cache, teachers: Iterable[TeacherManifest]) -> Iterator
 
 def _opened(store: Store, path: str, dtype: str, shape: tuple[int, ...], *, axis: int) -> Any:
     """Open an array through zarr-python: it must have this type, and this shape from an axis on."""
-    import zarr
-    from zarr.storage import FsspecStore, LocalStore
+    with numcodecs_imported():
+        import zarr
+        from zarr.storage import FsspecStore, LocalStore
 
     if store.is_local:
         storage: Any = LocalStore(store.path(FEATURES), read_only=True)

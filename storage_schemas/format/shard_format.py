@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import UInt8, UInt64
 
+from storage_schemas.format.compressor import zstd_codec
 from storage_schemas.format.encodings import INT8_NOTHING, INT8_STEP
 from storage_schemas.format.errors import ContractError, CorruptionError, Problem
 from storage_schemas.format.layout import ATTRIBUTE
@@ -93,10 +94,7 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> Chunk:
     little = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
     body = little.reshape(-1).view(np.uint8)
     if spec.compression == "zstd":
-        # zarr-python writes with this codec too: the bytes are the same. Readers need not load it
-        from numcodecs.zstd import Zstd
-
-        body = np.frombuffer(Zstd(level=ZSTD_LEVEL).encode(little), dtype=np.uint8)
+        body = np.frombuffer(zstd_codec()(level=ZSTD_LEVEL).encode(little), dtype=np.uint8)
     return body.data, _checksum(body)
 
 
