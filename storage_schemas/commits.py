@@ -115,6 +115,8 @@ def _parse(body: bytes, place: str) -> list[ShardRecord]:
     records = [ShardRecord(**row) for row in from_parquet(body, SHARDS, place).to_pylist()]
     if not records or any(not record.path.startswith((f"{FEATURES}/", "tables/")) for record in records):
         raise ContractError("commit record", [Problem(place=place, found="names no object of this cache")])
+    if any(min(record.first_row, record.rows, record.bytes) < 0 for record in records):
+        raise ContractError("commit record", [Problem(place=place, found="has a number below 0")])
     return records
 
 

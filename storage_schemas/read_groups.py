@@ -4,11 +4,15 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from storage_schemas.format import layout
+from storage_schemas.format import document_schemas, layout
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.format.groups import parse_group_metadata
 from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
+from storage_schemas.format.schema import require, require_modest
 from storage_schemas.objects.store import Store
+
+MOST_BYTES = 2**26
+"""Size of a `zarr.json`."""
 
 
 def require_cache(store: Store) -> str:
@@ -31,6 +35,7 @@ def require_cache(store: Store) -> str:
         raise ContractError("cache", [Problem(place=store.uri, found=found, fix="use the version that wrote it")])
     if not isinstance(attributes.get("recipe"), str):
         raise CorruptionError("cache", [Problem(place=store.uri, found="does not name its recipe")])
+    require("root of the cache", attributes, document_schemas.ROOT, "attributes")
     return attributes["recipe"]
 
 
@@ -105,10 +110,16 @@ def parse_metadata(body: bytes, name: str) -> dict[str, Any]:
     Raises:
         CorruptionError: it is not a JSON object.
     """
+    if len(body) > MOST_BYTES:
+        found = f"has {len(body)} bytes, metadata has at most {MOST_BYTES}"
+        raise CorruptionError("metadata", [Problem(place=name, found=found)])
     try:
         metadata = json.loads(body)
     except ValueError as error:
         raise CorruptionError("metadata", [Problem(place=name, found=f"is not JSON: {error}")]) from error
+    except RecursionError as error:
+        raise CorruptionError("metadata", [Problem(place=name, found="is nested too deeply")]) from error
+    require_modest("metadata", metadata, name)
     if not isinstance(metadata, dict):
         raise CorruptionError("metadata", [Problem(place=name, found="is not a JSON object")])
     return metadata

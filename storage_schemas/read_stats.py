@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from storage_schemas.format import document_schemas
 from storage_schemas.format.errors import ContractError, Problem, require_fields
+from storage_schemas.format.schema import require
 from storage_schemas.format.stats import ChannelStats, RoundingStats, TeacherStats, shards_of_runs
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
 from storage_schemas.read_groups import read_attributes
-from storage_schemas.small_arrays import read_small_arrays
+from storage_schemas.small_arrays import read_small_arrays, require_shape
 
 STATS_ARRAYS = ("mean", "variance", "spectrum", "rounding")
 """Arrays of a teacher's statistics, over all view sets and over each."""
@@ -36,6 +38,7 @@ def read_stats(store: Store, teacher: str) -> TeacherStats | None:
     if attributes is None:
         return None
     require_fields("statistics", group, attributes, STATS_ATTRIBUTES)
+    require("statistics", attributes, document_schemas.STATS, group)
     digests = attributes["arrays"]
     sets = {
         ViewSet.parse(name): _channels(store, group, f"{name}/", tokens, digests)
@@ -44,6 +47,8 @@ def read_stats(store: Store, teacher: str) -> TeacherStats | None:
     dispersion, direction = None, None
     if attributes["summarised"]:
         dispersion, direction = _arrays(store, group, SUMMARY_STATS_ARRAYS, digests)
+        require_shape(f"{group}/dispersion", dispersion, ())
+        require_shape(f"{group}/mean_direction", direction, (max(1, direction.size),))
     return TeacherStats(
         identity=attributes["identity"],
         views=attributes["views"],
@@ -59,6 +64,9 @@ def read_stats(store: Store, teacher: str) -> TeacherStats | None:
 def _channels(store: Store, group: str, prefix: str, tokens: int, digests: Mapping[str, str]) -> ChannelStats:
     names = [f"{prefix}{name}" for name in STATS_ARRAYS]
     mean, variance, spectrum, rounding = _arrays(store, group, names, digests)
+    require_shape(f"{group}/{prefix}mean", mean, (max(1, mean.size),))
+    for name, values in {"variance": variance, "spectrum": spectrum}.items():
+        require_shape(f"{group}/{prefix}{name}", values, mean.shape)
     costs = RoundingStats.from_array(rounding, f"{group}/{prefix}rounding")
     return ChannelStats(tokens=tokens, mean=mean, variance=variance, spectrum=spectrum, rounding=costs)
 

@@ -216,6 +216,9 @@ class ShardedArray:
         if offset + length > self.records[shard].bytes:
             found = f"its index points beyond the {self.records[shard].bytes} bytes of the shard"
             raise CorruptionError("shard", [Problem(place=self._place(shard, row), found=found)])
+        if length > self.spec.most_chunk_bytes:
+            found = f"its index gives {length} bytes, a chunk has at most {self.spec.most_chunk_bytes}"
+            raise CorruptionError("shard", [Problem(place=self._place(shard, row), found=found)])
         return offset, offset + length
 
     def _require_committed(self, shard: int, row: int, stored: bytes | bytearray | memoryview) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -12,9 +13,16 @@ from jaxtyping import Float64
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.format.groups import group_metadata
 from storage_schemas.format.layout import FEATURES
-from storage_schemas.format.shard_format import checked_body, with_checksum
+from storage_schemas.format.shard_format import CHECKSUM_BYTES, checked_body, with_checksum
 from storage_schemas.objects.publish import publish_bytes
 from storage_schemas.objects.store import Store
+
+MOST_BYTES = 2**31
+"""Size of a small array: a rotation of 16,384 channels."""
+
+
+SMALL = 2**20
+"""A chunk of so many bytes is read whatever its metadata says, and then compared with it."""
 
 
 def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray | np.float64]) -> None:
@@ -91,16 +99,30 @@ def read_small_array(store: Store, path: str, sha256: str | None = None) -> Floa
         raise MissingError("array", [Problem(place=path, found="is not there")]) from None
     shape = _parse_shape(metadata, path)
     try:
-        chunk = store.read(f"{place}/c" + "/0" * len(shape))
+        chunk = store.read(f"{place}/c" + "/0" * len(shape), most=max(SMALL, 8 * math.prod(shape) + CHECKSUM_BYTES))
     except MissingError:
         raise CorruptionError("array", [Problem(place=path, found="its chunk was never written")]) from None
     body = checked_body(memoryview(chunk), path)
-    if len(body) != 8 * int(np.prod(shape)):
+    if len(body) != 8 * math.prod(shape):
         found = f"{len(body)} bytes do not fill the shape {shape}"
         raise CorruptionError("array", [Problem(place=path, found=found)])
     if sha256 not in (None, hashlib.sha256(body).hexdigest()):
         raise CorruptionError("array", [Problem(place=path, found="is sound, but not the array that its group names")])
-    return np.frombuffer(body, dtype="<f8").reshape(shape).astype(np.float64)
+    values = np.frombuffer(body, dtype="<f8").reshape(shape).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise CorruptionError("array", [Problem(place=path, found="holds NaN or infinity, which is never written")])
+    return values
+
+
+def require_shape(path: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Refuse a small array of another shape than the others of its group imply.
+
+    Raises:
+        CorruptionError: it has another shape.
+    """
+    if values.shape != shape:
+        found = f"has the shape {values.shape}, expected {shape}"
+        raise CorruptionError("array", [Problem(place=path, found=found)])
 
 
 def small_array_metadata(shape: tuple[int, ...]) -> dict[str, Any]:
@@ -124,7 +146,8 @@ def _parse_shape(metadata: bytes, path: str) -> tuple[int, ...]:
         found = json.loads(metadata)
         shape = tuple(found["shape"])
         understood = found == small_array_metadata(shape) and all(type(length) is int for length in shape)
-    except (ValueError, KeyError, TypeError):
+        understood = understood and all(length >= 0 for length in shape) and 8 * math.prod(shape) <= MOST_BYTES
+    except (ValueError, KeyError, TypeError, RecursionError):
         understood = False
     if not understood:
         raise CorruptionError(

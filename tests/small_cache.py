@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from identities import features_identity, views_identity
 
 from storage_schemas.format import layout
 from storage_schemas.format.encodings import Encoding, as_stored
@@ -65,7 +66,7 @@ class SmallCache:
             )
             for name, count in counts.items()
         }
-        self.manifest = ViewsManifest(identity={"recipe": "small"}, sets=shapes)
+        self.manifest = ViewsManifest(identity=views_identity("small"), sets=shapes)
         publish_group(self.store, "", {"format": layout.FORMAT_VERSION, "recipe": "small"})
         publish_group(self.store, "views", self.manifest.attributes())
 
@@ -124,7 +125,7 @@ class SmallCache:
         """Write what a teacher's group says, and its PHI-S."""
         shapes = self.manifest.sets.items()
         tokens = {view_set: teacher_tokens(spec, view_set, shape.geometry) for view_set, shape in shapes}
-        manifest = TeacherManifest(spec=spec, identity={"of": spec.name}, tokens=tokens)
+        manifest = TeacherManifest(spec=spec, identity=features_identity(spec, self.manifest.digest), tokens=tokens)
         phi_s, group = self.phi_s(spec), f"teachers/{spec.name}"
         publish_group(self.store, group, manifest.attributes())
         arrays = {"mean": phi_s.mean, "rotation": phi_s.rotation, "scale": np.array(phi_s.scale)}

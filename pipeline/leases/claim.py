@@ -91,7 +91,7 @@ def parse_owner(body: bytes, name: str) -> Owner:
     """
     try:
         return Owner(**_checked(unsealed(json.loads(body), name)))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         fix = "delete it when no run is using this cache"
         raise CorruptionError("lease", [Problem(place=name, found="cannot be read", fix=fix)]) from error
 

@@ -65,12 +65,14 @@ def find_garbage(cache: Cache, options: GcOptions, say: Say) -> Garbage:
     """Find what can be deleted, and say the name of each object and upload."""
     views = cache.views_manifest()
     spent = spent_details(cache, views, recipe_of(options.recipe).teachers) if options.details and views else []
-    unnamed = find_unnamed(cache)
+    unnamed, uploads = find_unnamed(cache), stale_uploads(cache, options.uploads_older_than)
+    if uploads is None:
+        say("gc: this server does not list unfinished uploads; its own tools, or a lifecycle rule, can delete them")
     _require_foreign(options.foreign, unnamed)
     kept = [leftover for leftover in unnamed if leftover.is_foreign and leftover.name not in options.foreign]
     garbage = Garbage(
         objects=(*spent, *(leftover for leftover in unnamed if leftover not in kept)),
-        uploads=tuple(stale_uploads(cache, options.uploads_older_than)),
+        uploads=tuple(uploads or ()),
         kept=tuple(kept),
     )
     for leftover in garbage.objects:

@@ -115,10 +115,13 @@ def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherC
     return [Leftover(name=name, bytes=cache.store.size(name) or 0) for name in names]
 
 
-def stale_uploads(cache: Cache, hours: float) -> list[PendingUpload]:
-    """Return the unfinished uploads to a cache that began so many hours ago or more: their writers must be dead."""
-    latest = datetime.now(UTC) - timedelta(hours=hours)
-    return [upload for upload in pending_uploads(cache.store) if upload.begun <= latest]
+def stale_uploads(cache: Cache, hours: float) -> list[PendingUpload] | None:
+    """Return the unfinished uploads to a cache that began so many hours ago or more: their writers must be dead.
+
+    None where the server does not list uploads.
+    """
+    latest, pending = datetime.now(UTC) - timedelta(hours=hours), pending_uploads(cache.store)
+    return None if pending is None else [upload for upload in pending if upload.begun <= latest]
 
 
 def delete(cache: Cache, leftovers: Iterable[Leftover]) -> None:

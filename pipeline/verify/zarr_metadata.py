@@ -1,6 +1,5 @@
 """Checking `zarr.json`: every group and array exists, and its metadata is what the manifests imply."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import final
@@ -13,6 +12,7 @@ from storage_schemas.format.groups import NOT_A_GROUP
 from storage_schemas.format.layout import ATTRIBUTE, FEATURES
 from storage_schemas.format.shard_format import ArraySpec, parse_array_metadata
 from storage_schemas.objects.store import Store
+from storage_schemas.read_groups import parse_metadata
 
 
 @final
@@ -39,7 +39,7 @@ def check_group(store: Store, group: str, *, has_attribute: bool, fix: str, find
     name = metadata_name(group)
     findings.referenced.add(name)
     with collecting(findings.problems, name, fix):
-        document = json.loads(store.read(name))
+        document = parse_metadata(store.read(name), name)
         attributes = document.pop("attributes")
         expected = {ATTRIBUTE} if has_attribute else set()
         if document != {"zarr_format": 3, "node_type": "group"} or set(attributes) != expected:
@@ -59,7 +59,7 @@ def check_array(store: Store, spec: ArraySpec, *, lengths: Collection[int], fix:
     name = metadata_name(spec.path)
     findings.referenced.add(name)
     with collecting(findings.problems, name, fix):
-        stored = parse_array_metadata(spec.path, json.loads(store.read(name)))
+        stored = parse_array_metadata(spec.path, parse_metadata(store.read(name), name))
         if stored.shape[0] in lengths:
             stored = replace(stored, shape=(spec.shape[0], *stored.shape[1:]))
         for field in ("shape", "dtype", "rows_per_shard", "compression"):

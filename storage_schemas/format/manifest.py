@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
+from storage_schemas.format import document_schemas
 from storage_schemas.format.computed_by import ComputedBy, computed_by_attributes, history_of
 from storage_schemas.format.errors import ContractError, Problem, require_fields
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import Identity, digest
 from storage_schemas.format.layout import ShardGrid
+from storage_schemas.format.schema import require
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 
@@ -44,6 +46,7 @@ class ViewSetManifest:
             ContractError: its fields are not those of this version.
         """
         _require_fields("view set", values, {"views", "rows_per_shard", "resolution", "patch", "margin"})
+        require("manifest of view set", values, document_schemas.VIEW_SET, "attributes")
         return cls(
             grid=ShardGrid(counts=tuple(values["views"]), rows_per_shard=values["rows_per_shard"]),
             geometry=CanvasGeometry(resolution=values["resolution"], patch=values["patch"], margin=values["margin"]),
@@ -118,12 +121,11 @@ class ViewsManifest:
             ContractError: its fields are not those of this version, or a set has another number of generations.
         """
         _require_fields("views", values, {"identity", "sets", "extensions"})
+        require("manifest of views", values, document_schemas.VIEWS, "attributes")
         sets = {ViewSet.parse(name): ViewSetManifest.from_attributes(shape) for name, shape in values["sets"].items()}
         extensions = tuple(map(Generation.from_attributes, values["extensions"]))
         for view_set, shape in sets.items():
-            if len(shape.grid.counts) != 1 + len(extensions):
-                found = f"has views of {len(shape.grid.counts)} generations, there are {1 + len(extensions)}"
-                raise ContractError("manifest of views", [Problem(place=view_set.name, found=found)])
+            _require_sizes(view_set, shape, 1 + len(extensions))
         return cls(identity=values["identity"], sets=sets, extensions=extensions)
 
 
@@ -174,6 +176,11 @@ class TeacherManifest:
             ContractError: its fields are not those of this version.
         """
         _require_fields("teacher", values, {"spec", "identity", "tokens"} | ({"computed_by"} & values.keys()))
+        require("manifest of teacher", values, document_schemas.TEACHER, "attributes")
+        source: Any = values["identity"].get("source")
+        while source is not None:  # the features were exported, perhaps several times: each level is an identity
+            require("manifest of teacher", source, document_schemas.FEATURES_IDENTITY, "attributes.identity.source")
+            source = source.get("source")
         return cls(
             spec=TeacherSpec.from_attributes(values["spec"]),
             identity=values["identity"],
@@ -193,6 +200,22 @@ class CacheManifests:
     """None before any view was cut."""
     teachers: Mapping[str, TeacherManifest]
     """By name; without those teachers that have no manifest yet."""
+
+
+def _require_sizes(view_set: ViewSet, shape: ViewSetManifest, generations: int) -> None:
+    """Refuse sizes of a view set that contradict its name or one another, or that no cache has."""
+    grid, geometry, most = shape.grid, shape.geometry, document_schemas.MOST_SIDE
+    problems = []
+    if len(grid.counts) != generations:
+        problems.append(f"has views of {len(grid.counts)} generations, there are {generations}")
+    if geometry.resolution != view_set.resolution:
+        problems.append(f"has the resolution {geometry.resolution}")
+    if geometry.side > most:
+        problems.append(f"has canvases of {geometry.side} px, the most are {most}")
+    if grid.shards > document_schemas.MOST_SHARDS:
+        problems.append(f"has {grid.shards} shards, the most are {document_schemas.MOST_SHARDS}")
+    if problems:
+        raise ContractError("manifest of views", [Problem(place=view_set.name, found=found) for found in problems])
 
 
 def _require_fields(subject: str, values: Mapping[str, Any], fields: set[str]) -> None:

@@ -32,6 +32,8 @@ Chunk = tuple[memoryview, bytes]
 """The bytes of a chunk, and the checksum that follows them."""
 NO_CHUNK = 2**64 - 1
 CHECKSUM_BYTES = 4
+MOST_ENTRY_BYTES = 2**30
+"""Size of one view's entry: 25 times that of the largest known teacher at 1152 pixels."""
 ZSTD_LEVEL = 3
 _ZSTD = pa.Codec("zstd")
 
@@ -66,6 +68,11 @@ class ArraySpec:
     def entry_bytes(self) -> int:
         """Size of one view's entry before compression and checksum (bytes)."""
         return math.prod(self.entry_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def most_chunk_bytes(self) -> int:
+        """Largest size of a chunk with its checksum: what zstd makes of an entry that it cannot compress."""
+        return self.entry_bytes + self.entry_bytes // 128 + 1024 + CHECKSUM_BYTES
 
     @property
     def is_plain(self) -> bool:
@@ -261,6 +268,8 @@ def _problems(spec: ArraySpec) -> Iterator[Problem]:
     # exactly int: 4.0 and true from JSON, and NumPy integers, would fail later and elsewhere
     if len(spec.shape) < 2 or not all(type(length) is int and length > 0 for length in spec.shape):
         yield Problem(place="shape", found=f"{spec.shape} is not two or more positive whole numbers")
+    elif math.prod(spec.shape[1:]) * 4 > MOST_ENTRY_BYTES:
+        yield Problem(place="shape", found=f"an entry of {spec.shape[1:]} takes more than {MOST_ENTRY_BYTES} bytes")
     if type(spec.rows_per_shard) is not int or spec.rows_per_shard < 1:
         yield Problem(place="rows_per_shard", found=f"{spec.rows_per_shard!r} is not a positive whole number")
     for field, allowed in (("dtype", get_args(StoredType)), ("compression", get_args(Compression))):

@@ -8,8 +8,10 @@ reader can open the file; ours refuses it where a byte has changed.
 import hashlib
 import io
 import re
+from collections.abc import Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage_schemas.format.errors import ContractError, CorruptionError, Problem
@@ -67,6 +69,12 @@ SHARDS = _columns(
 table."""
 
 
+LEAST_BYTES = 2**26
+"""A table may always take so much memory (bytes)."""
+MOST_GROWTH = 1000
+"""A larger table may take so many times the bytes of its file. Real ones take 2 to 30 times as many."""
+SMALL = 2**22
+"""A column that cannot take more memory (bytes) is not counted exactly."""
 _SEAL = "stillhouse.sha256"
 _ZEROS = b"0" * 64
 _SEALED = re.compile(rb"stillhouse\.sha256\x18@([0-9a-f]{64})")  # \x18@ is how Thrift begins a text of 64 bytes
@@ -94,7 +102,7 @@ def from_parquet(body: bytes, schema: pa.Schema, place: str) -> pa.Table:
         place: where it lies, for the error.
 
     Raises:
-        CorruptionError: the bytes are not those that were written.
+        CorruptionError: the bytes are not those that were written, or would take far more memory than their file.
         ContractError: it has other columns.
     """
     start, stop = _seal_span(body)
@@ -103,12 +111,59 @@ def from_parquet(body: bytes, schema: pa.Schema, place: str) -> pa.Table:
         raise CorruptionError("table", [Problem(place=place, found=found)])
     # in this thread, and from a buffer: a thread of Arrow that releases a Python file while the interpreter shuts down
     # aborts the process
-    table = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False).replace_schema_metadata(None)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(body))
+        if not file.schema_arrow.remove_metadata().equals(schema):
+            raise _other_columns(file.schema_arrow.names, schema, place)
+        _require_modest(file, body, place)
+        table = file.read(use_threads=False).replace_schema_metadata(None)
+    except (pa.ArrowException, OSError) as error:
+        found = f"is no Parquet file that can be read: {str(error).splitlines()[0]}"
+        raise CorruptionError("table", [Problem(place=place, found=found)]) from error
     if not table.schema.equals(schema):
-        found = f"has the columns {', '.join(table.schema.names)}, expected {', '.join(schema.names)}, of their types"
-        fix = "another version of Stillhouse wrote it: use that version, or make a new cache"
-        raise ContractError("table", [Problem(place=place, found=found, fix=fix)])
+        raise _other_columns(table.schema.names, schema, place)
     return table
+
+
+def _require_modest(file: pq.ParquetFile, body: bytes, place: str) -> None:
+    """Refuse a table that would take far more memory than its file: equal values take almost no place in a file."""
+    most = max(LEAST_BYTES, MOST_GROWTH * len(body))
+    taken = sum(_decoded_bytes(file, body, column) for column in range(file.metadata.num_columns))
+    if taken > most:
+        found = f"has {file.metadata.num_rows} rows and would take {taken} bytes in memory, a file of its size {most}"
+        fix = "no writer of Stillhouse makes such a table: use a copy that it wrote"
+        raise CorruptionError("table", [Problem(place=place, found=found, fix=fix)])
+
+
+def _decoded_bytes(file: pq.ParquetFile, body: bytes, column: int) -> int:
+    """Return how many bytes a column takes in memory, or a bound of it that is small enough.
+
+    A text that repeats is stored once. Where the bound (all of the column's pages in every row) is not small, the texts
+    are read once each, and their lengths are added.
+    """
+    groups = [file.metadata.row_group(number).column(column) for number in range(file.metadata.num_row_groups)]
+    rows, stored = file.metadata.num_rows, sum(group.total_uncompressed_size for group in groups)
+    if file.schema_arrow.types[column] not in (pa.string(), pa.binary()):
+        return max(8 * rows, stored)
+    if rows * stored <= SMALL:
+        return rows * stored
+    if 8 * rows + stored > max(LEAST_BYTES, MOST_GROWTH * len(body)):
+        return 8 * rows + stored  # too much already; counting would take it
+    return 8 * rows + _text_bytes(body, file.schema_arrow.names[column])
+
+
+def _text_bytes(body: bytes, name: str) -> int:
+    file, total = pq.ParquetFile(pa.BufferReader(body), read_dictionary=[name]), 0
+    for chunk in file.read([name], use_threads=False)[name].chunks:
+        lengths = pc.fill_null(pc.binary_length(chunk.dictionary), 0)
+        total += pc.sum(pc.take(lengths, pc.drop_null(chunk.indices))).as_py() or 0
+    return total
+
+
+def _other_columns(names: Sequence[str], schema: pa.Schema, place: str) -> ContractError:
+    found = f"has the columns {', '.join(names)}, expected {', '.join(schema.names)}, of their types"
+    fix = "another version of Stillhouse wrote it: use that version, or make a new cache"
+    return ContractError("table", [Problem(place=place, found=found, fix=fix)])
 
 
 def _seal_span(body: bytes) -> tuple[int, int]:

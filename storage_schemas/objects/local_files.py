@@ -125,10 +125,19 @@ def read_local(path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | Bas
         return [error] * len(ranges)
 
 
-def read_whole(path: str) -> bytes | BaseException:
-    """Return the bytes of a file, or the error that reading met."""
+def read_whole(path: str, most: int) -> bytes | BaseException:
+    """Return the bytes of a file, or the error that reading met.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+    """
     try:
         with os.fdopen(_opened(path), "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                found = f"has {size} bytes, expected at most {most}"
+                return CorruptionError("object", [Problem(place=path, found=found)])
             return file.read()
     except OSError as error:
         return error

@@ -11,10 +11,18 @@ from datetime import datetime
 from functools import partial
 from typing import Any, final
 
+from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.asyn import AsyncFileSystem
 
+from storage_schemas.format.errors import StorageError
 from storage_schemas.format.layout import FEATURES
+from storage_schemas.objects.persist import answer_of
 from storage_schemas.objects.store import Store
+
+UNKNOWN = frozenset({405, 501})
+"""HTTP statuses of a server that does not know a request."""
+UNKNOWN_CODES = frozenset({"MethodNotAllowed", "NotImplemented"})
+"""The same, as error codes of S3."""
 
 
 @final
@@ -30,12 +38,24 @@ class PendingUpload:
     """When it was begun, by the clock of the store."""
 
 
-def pending_uploads(store: Store) -> list[PendingUpload]:
-    """Return unfinished uploads to a cache's own folders, sorted by name; none where the store is not S3."""
+def pending_uploads(store: Store) -> list[PendingUpload] | None:
+    """Return unfinished uploads to a cache's own folders, sorted by name; none where the store is not S3.
+
+    Returns:
+        The uploads; None where the server does not list them, as some that speak S3 do not.
+
+    Raises:
+        StorageError: the store fails, or refuses access.
+    """
     filesystem = store.filesystem
     if not isinstance(filesystem, AsyncFileSystem) or "s3" not in filesystem.protocol:
         return []
-    found = [upload for folder in (FEATURES, "tables") for upload in _below(store, folder)]
+    try:
+        found = [upload for folder in (FEATURES, "tables") for upload in _below(store, folder)]
+    except (OSError, StorageError, BotoCoreError, ClientError) as error:
+        if not _is_unknown_request(error):
+            raise
+        return None
     return sorted(found, key=lambda upload: (upload.name, upload.number))
 
 
@@ -43,6 +63,17 @@ def abort_upload(store: Store, upload: PendingUpload) -> None:
     """Abort an upload and delete the parts that were sent. An upload that has ended meanwhile is not an error."""
     with suppress(FileNotFoundError):
         _asked(store, upload.name, "abort_multipart_upload", Key=_key(store, upload.name), UploadId=upload.number)
+
+
+def _is_unknown_request(error: BaseException) -> bool:
+    """Say whether a server answered that it does not know the request, whatever s3fs made of the answer."""
+    raised: BaseException | None = error
+    while raised is not None:
+        status, code = answer_of(raised) or (0, "")
+        if status in UNKNOWN or code in UNKNOWN_CODES:
+            return True
+        raised = raised.__cause__
+    return False
 
 
 def _below(store: Store, folder: str) -> Iterator[PendingUpload]:

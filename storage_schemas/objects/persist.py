@@ -97,7 +97,7 @@ def is_passing(error: BaseException) -> bool:
     """Return whether the same request may succeed later."""
     if is_unknown_host(error):
         return False
-    if (answer := _answer(error)) is not None:
+    if (answer := answer_of(error)) is not None:
         return answer[0] in PASSING or answer[1] in PASSING_CODES
     return isinstance(error, UNANSWERED)
 
@@ -110,13 +110,13 @@ def is_unknown_host(error: BaseException) -> bool:
 
 def is_ambiguous(error: BaseException) -> bool:
     """Return whether the request may have been carried out although it failed."""
-    answer = _answer(error)
+    answer = answer_of(error)
     return answer is None or answer[0] >= 500
 
 
 def describe(error: BaseException) -> str:
     """Return what went wrong, without the request itself: its signature must not be shown."""
-    if (answer := _answer(error)) is not None:
+    if (answer := answer_of(error)) is not None:
         status, code = map(str, answer)
         return f"HTTP {status}" if code in ("", status) else f"HTTP {status} {code}"  # an answer to HEAD has no code
     if isinstance(error, DAMAGED):
@@ -124,7 +124,7 @@ def describe(error: BaseException) -> str:
     return "no answer in time" if "Timeout" in type(error).__name__ else "a broken connection"
 
 
-def _answer(error: BaseException) -> tuple[int, str] | None:
+def answer_of(error: BaseException) -> tuple[int, str] | None:
     """Return the status and the code of S3's answer, or None where there was no answer."""
     if isinstance(error, aiohttp.ClientResponseError):
         return error.status, ""
@@ -139,8 +139,9 @@ def _answer(error: BaseException) -> tuple[int, str] | None:
 def _refusal(error: Exception, place: str) -> Problem | None:
     """Return what a user can fix, where trying again does not help."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        found, fix = "there are no credentials", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    elif (_answer(error) or (0, ""))[1] == "NoSuchBucket":
+        found = "there are no credentials"
+        fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or AWS_NO_SIGN_REQUEST=YES if it is public"
+    elif (answer_of(error) or (0, ""))[1] == "NoSuchBucket":
         found, fix = "there is no such bucket", "create it, or name another"
     elif isinstance(error, PermissionError):
         found = f"access is refused: {describe(error)}"

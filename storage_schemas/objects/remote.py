@@ -1,17 +1,21 @@
 """Requests to a store behind a network. Only our own rule makes them again; its client and s3fs do not."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from fsspec.asyn import AsyncFileSystem, sync
 
+from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.objects.persist import persist
 from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.spans import Span
 
 Result = TypeVar("Result")
+UNSIGNED = "AWS_NO_SIGN_REQUEST"
+"""Environment variable: `YES` sends requests without credentials."""
 AT_ONCE = 16
 """Requests at a time."""
 
@@ -29,7 +33,19 @@ def s3_options(silence: float, tries: int = 1) -> dict[str, Any]:
         "retries": {"total_max_attempts": tries, "mode": "standard"},
         "max_pool_connections": 2 * AT_ONCE,
     }
-    return {"config_kwargs": config}
+    return {"config_kwargs": config} | ({"anon": True} if _is_anonymous() else {})
+
+
+def _is_anonymous() -> bool:
+    """Say whether requests are to go without credentials, as public buckets allow.
+
+    Raises:
+        SettingError: the variable has a value that says neither.
+    """
+    value = os.environ.get(UNSIGNED, "")
+    if value.lower() not in ("", "yes", "no", "true", "false", "1", "0"):
+        raise SettingError("environment", [Problem(place=UNSIGNED, found=f"is {value!r}", fix="set it to YES or NO")])
+    return value.lower() in ("yes", "true", "1")
 
 
 def ask(

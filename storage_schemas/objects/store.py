@@ -27,6 +27,8 @@ from storage_schemas.objects.spans import Span
 Result = TypeVar("Result")
 READ_AGAIN = 3
 """How often an object that came over a network is read again where it fails a check."""
+MOST_WHOLE = 2**32
+"""Largest local object that is read whole (bytes): metadata, tables, small arrays. A sparse file may claim any size."""
 TIMES = ("LastModified", "last_modified", "updated", "mtime", "created")
 """Names that file systems of fsspec have for the time when an object was written."""
 
@@ -85,29 +87,36 @@ class Store:
             raise CorruptionError("object name", [Problem(place=repr(name), found="leads out of the cache")])
         return name
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int = MOST_WHOLE) -> bytes:
         """Return a whole object.
 
         Args:
             name: of the object, relative to the store.
+            most: bytes that a local object may have: a larger one is not read.
 
         Raises:
             MissingError: there is no such object.
             StorageError: it cannot be read.
+            CorruptionError: it is too large.
         """
-        return self.read_many([name])[0]
+        return self.read_many([name], most)[0]
 
-    def read_many(self, names: Sequence[str]) -> list[bytes]:
+    def read_many(self, names: Sequence[str], most: int = MOST_WHOLE) -> list[bytes]:
         """Return whole objects, in the order given. Over a network many are read at a time.
 
         Args:
             names: of the objects, relative to the store.
+            most: bytes that a local object may have: a larger one is not read.
 
         Raises:
             MissingError: one of the objects is not there.
             StorageError: one of them cannot be read.
+            CorruptionError: one of them is too large.
         """
-        bodies = self._bodies([(name, None, None) for name in names])
+        if self.is_local:
+            bodies = [read_whole(self.path(name), most) for name in names]
+        else:
+            bodies = self._bodies([(name, None, None) for name in names])
         return [self._received(name, body) for name, body in zip(names, bodies, strict=True)]
 
     def read_parsed(self, names: Sequence[str], parse: Callable[[bytes, str], Result]) -> list[Result]:
@@ -272,8 +281,6 @@ class Store:
         return ask(self.filesystem, question, self.path(name), f"{self.uri}/{name}", self.retries, **settings)
 
     def _bodies(self, spans: Sequence[Span]) -> list[bytes | BaseException]:
-        if self.is_local:
-            return [read_whole(self.path(name)) for name, _, _ in spans]
         there = [(self.path(name), start, stop) for name, start, stop in spans]
         return read_spans(self.filesystem, there, [f"{self.uri}/{name}" for name, _, _ in spans], self.retries)
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import xxhash
 from counting_store import counted
+from identities import features_identity, views_identity
 
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, record_path, to_table
@@ -33,7 +34,7 @@ from storage_schemas.small_arrays import array_digest, write_small_arrays
 LOW = ViewSet(partition="low", resolution=32)
 ROWS, SLOTS = 5, 2
 MANIFEST = ViewsManifest(
-    identity={"recipe": "demo"},
+    identity=views_identity("demo"),
     sets={
         LOW: ViewSetManifest(
             grid=ShardGrid(counts=(ROWS,), rows_per_shard=SLOTS),
@@ -52,7 +53,7 @@ SPEC = TeacherSpec(
     mean=(0.5, 0.5, 0.5),
     std=(1.0, 1.0, 1.0),
 )
-TEACHER = TeacherManifest(spec=SPEC, identity={"views": MANIFEST.digest}, tokens={LOW: 2})
+TEACHER = TeacherManifest(spec=SPEC, identity=features_identity(SPEC, MANIFEST.digest), tokens={LOW: 2})
 PHI_S = PhiS(mean=np.arange(4.0), rotation=np.eye(4)[::-1].copy(), scale=2.5)
 PIXELS = np.random.default_rng(0).integers(0, 255, size=(ROWS, 48, 48, 3)).astype(np.uint8)
 VIEW = {
@@ -399,10 +400,12 @@ def test_phi_s_with_any_array_replaced_is_refused(folder: Path, name: str) -> No
     assert str(refusal.value) == ("PHI-S is damaged:\n  teachers/t/phi_s: its arrays are not those that were frozen")
 
 
-@pytest.mark.parametrize("attributes", [{}, {"sha256": "0" * 64}])
-def test_phi_s_without_its_seal_is_refused(folder: Path, attributes: dict[str, Any]) -> None:
-    group(Store(uri=str(folder)), "teachers/t/phi_s", attributes)
+def test_phi_s_without_its_seal_is_refused(folder: Path) -> None:
+    group(Store(uri=str(folder)), "teachers/t/phi_s", {"sha256": "0" * 64})
     with pytest.raises(CorruptionError, match="its arrays are not those that were frozen"):
+        opened(folder).phi_s("t")
+    group(Store(uri=str(folder)), "teachers/t/phi_s", {})
+    with pytest.raises(ContractError, match="teachers/t/phi_s: lacks sha256"):
         opened(folder).phi_s("t")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from identities import features_identity
 from small_cache import SmallCache, spec_of, split_of
 
 from storage_schemas.cache import Cache
@@ -204,7 +205,7 @@ def test_a_shard_that_was_never_committed_is_not_read_though_its_bytes_are_there
 
 
 def test_features_of_other_views_are_refused(copied: Path) -> None:
-    others = TeacherManifest(spec=SPEC, identity={"of": "others"}, tokens={LOW: 2, HIGH: 4})
+    others = TeacherManifest(spec=SPEC, identity=features_identity(SPEC, "f" * 64), tokens={LOW: 2, HIGH: 4})
     publish_group(Store(uri=str(copied)), "teachers/any", others.attributes())
     assert refusal_of(lambda: Cache.open(str(copied)).view("low-32", 0), ContractError) == (
         "commit log breaks the storage contract:\n"

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from identities import features_identity, views_identity
 
 from storage_schemas.cache import Cache
 from storage_schemas.format import layout
@@ -113,7 +114,7 @@ class CacheMaker:
         self.store = Store(uri=str(folder))
         self.cache = Cache(store=self.store)
         self.manifest = ViewsManifest(
-            identity={"views": dict(sets), "margin": margin},
+            identity=views_identity("tests", views=dict(sets), margin=margin),
             sets={
                 (view_set := ViewSet.parse(name)): ViewSetManifest(
                     grid=ShardGrid(counts=(count,), rows_per_shard=ROWS_PER_SHARD),
@@ -160,7 +161,7 @@ class CacheMaker:
         publish_group(self.store, f"{group}/phi_s", {"sha256": phi_s_digest(phi_s)})
         manifest = TeacherManifest(
             spec=teacher,
-            identity={"views": self.manifest.digest, "teacher": teacher.attributes()},
+            identity=features_identity(teacher, self.manifest.digest),
             tokens={view_set: looking.tokens(view_set) for view_set in self.manifest.sets},
         )
         publish_group(self.store, group, manifest.attributes())

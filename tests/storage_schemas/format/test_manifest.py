@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from identities import features_identity, views_identity
 
 from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import ContractError, CorruptionError
@@ -18,7 +19,7 @@ from storage_schemas.format.views import ViewSet
 
 LOW, HIGH = ViewSet(partition="low", resolution=256), ViewSet(partition="high", resolution=1152)
 VIEWS = ViewsManifest(
-    identity={"recipe": "demo", "views": {"low": {"256": 1.0}}, "images": {"count": 10}},
+    identity=views_identity("demo", views={"low": {"256": 1.0}}),
     sets={
         LOW: ViewSetManifest(
             grid=ShardGrid(counts=(100, 20), rows_per_shard=16),
@@ -29,21 +30,24 @@ VIEWS = ViewsManifest(
             geometry=CanvasGeometry(resolution=1152, patch=16, margin=0),
         ),
     },
-    extensions=(Generation(views={"low": {"256": 1.0}, "high": {"1152": 1.0}}, images={"count": 3}),),
+    extensions=(
+        Generation(views={"low": {"256": 1.0}, "high": {"1152": 1.0}}, images={"count": 3, "keys_sha256": "0" * 64}),
+    ),
+)
+SPEC = TeacherSpec(
+    name="t",
+    model="tiny",
+    dim=12,
+    summary_dim=None,
+    patch=14,
+    size_rule="canvas",
+    native=1008,
+    mean=(0.5, 0.25, 0.125),
+    std=(1.0, 1.0, 1.0),
 )
 TEACHER = TeacherManifest(
-    spec=TeacherSpec(
-        name="t",
-        model="tiny",
-        dim=12,
-        summary_dim=None,
-        patch=14,
-        size_rule="canvas",
-        native=1008,
-        mean=(0.5, 0.25, 0.125),
-        std=(1.0, 1.0, 1.0),
-    ),
-    identity={"views": VIEWS.digest, "weights_sha256": "0" * 64},
+    spec=SPEC,
+    identity=features_identity(SPEC, VIEWS.digest),
     tokens={LOW: 16, HIGH: 72},
     computed_by=(ComputedBy(code={"mine": "ab"}, libraries={"torch": "2.0"}),),
 )
@@ -63,7 +67,7 @@ def test_a_manifest_comes_back_from_json_equal_and_in_order(manifest: Manifest) 
 
 
 def test_an_identity_with_numbers_for_names_keeps_its_digest() -> None:
-    numbered = replace(VIEWS, identity={"low": {2: 0.5, 10: 0.5, 128: 1.0}})
+    numbered = replace(VIEWS, identity=views_identity("demo", low={2: 0.5, 10: 0.5, 128: 1.0}))
     assert ViewsManifest.from_attributes(stored(numbered)).digest == numbered.digest
 
 
@@ -74,7 +78,7 @@ def test_the_digest_is_that_of_the_identity_alone(manifest: Manifest) -> None:
 
 def test_an_extension_leaves_the_digest_as_it_is() -> None:
     assert VIEWS.digest == replace(VIEWS, extensions=()).digest
-    assert [generation.images["count"] for generation in VIEWS.generations] == [10, 3]
+    assert [generation.images["count"] for generation in VIEWS.generations] == [0, 3]
 
 
 def test_views_of_other_generations_than_there_are_are_refused_though_they_are_sealed() -> None:
@@ -120,10 +124,11 @@ def test_fields_that_are_missing_or_unknown_are_named(manifest: Manifest) -> Non
 
 
 def test_a_view_set_of_another_version_is_refused() -> None:
-    values = {"identity": {}, "sets": {"low-256": VIEWS.sets[LOW].attributes() | {"zoom": 1}}, "extensions": []}
+    values = stored(VIEWS)
+    values["sets"]["low-256"]["zoom"] = 1
     with pytest.raises(ContractError) as refusal:
         ViewsManifest.from_attributes(values)
     assert str(refusal.value) == (
-        "manifest of view set breaks the storage contract:\n  attributes: has unknown zoom "
-        "(another version of Stillhouse wrote it: use that version)"
+        "manifest of views breaks the storage contract:\n  attributes.sets.low-256: has the unknown field 'zoom'\n"
+        "  what to do: another program or version wrote it, or somebody changed it: use a copy that Stillhouse wrote"
     )
