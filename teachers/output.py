@@ -34,8 +34,9 @@ def check_shapes(spec: TeacherSpec, output: TeacherOutput, grid: tuple[int, int,
         layers: blocks whose maps were asked for.
 
     Raises:
-        ContractError: it names each wrong output, with its shape and the declared shape.
+        ContractError: it names each wrong output, with its shape and the declared shape, or its type.
     """
+    _refuse_other_than_tensors(spec, output)
     summary = None if spec.summary_dim is None else (grid[0], spec.summary_dim)
     expected = {"summary": summary, "spatial": (*grid, spec.dim)}
     expected |= {f"layers[{layer}]": (*grid, spec.dim) for layer in layers}
@@ -45,6 +46,17 @@ def check_shapes(spec: TeacherSpec, output: TeacherOutput, grid: tuple[int, int,
         Problem(place=name, found=f"expected {expected.get(name)}, is {found.get(name)}")
         for name in names
         if expected.get(name) != found.get(name)
+    ]
+    if problems:
+        raise ContractError(f"output of teacher {spec.name!r}", problems)
+
+
+def _refuse_other_than_tensors(spec: TeacherSpec, output: TeacherOutput) -> None:
+    fix = "some networks return several maps or their class token alone (docs/adding_a_teacher.md): choose one map"
+    problems = [
+        Problem(place=name, found=f"is a {type(value).__name__}, expected a tensor", fix=fix)
+        for name, value in _tensors(output)
+        if not (value is None or isinstance(value, Tensor))
     ]
     if problems:
         raise ContractError(f"output of teacher {spec.name!r}", problems)

@@ -64,7 +64,12 @@ def fixed_features(running: RunningTeacher, windows: Float[Tensor, "views 3 side
 
 
 def shrunk(windows: Float[Tensor, "views 3 side side"], side: int) -> Float[Tensor, "views 3 small small"]:
-    """Shrink windows to a side in pixels, by the filter that views are cut with: bicubic, antialiased."""
+    """Shrink windows to a side in pixels, bicubic and antialiased.
+
+    Views are cut with the same filter by Pillow, which rounds to whole levels and clips to 0 … 255 after each axis.
+    Here nothing is clipped, because windows are normalised; caches hold what comes of it. The difference is up to 9
+    levels at the edges of photographs, and 23 in a checkerboard. Where Pillow clips nothing, it is below 1.
+    """
     return interpolate(windows, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
 
 

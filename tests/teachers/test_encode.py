@@ -164,6 +164,20 @@ def test_an_output_of_another_shape_than_declared_is_refused():
     )
 
 
+def test_an_output_that_is_a_list_of_maps_is_refused():
+    wrong = TeacherOutput(summary=None, spatial=torch.zeros(1, 2, 2, 3))
+    object.__setattr__(
+        wrong, "spatial", [torch.zeros(1, 4, 3), torch.zeros(1, 1, 3)]
+    )  # outside tests nothing checks it
+    with pytest.raises(ContractError) as refusal:
+        Probe(wrong).encode(torch.zeros(1, 3, 32, 32))
+    assert str(refusal.value) == (
+        "output of teacher 'probe' breaks the storage contract:\n"
+        "  spatial: is a list, expected a tensor (some networks return several maps or their class token alone "
+        "(docs/adding_a_teacher.md): choose one map)"
+    )
+
+
 def test_a_layer_that_was_not_asked_for_is_refused():
     spatial = torch.zeros(1, 2, 2, 3)
     wrong = TeacherOutput(summary=None, spatial=spatial, layers={4: spatial})

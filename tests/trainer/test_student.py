@@ -1,5 +1,8 @@
 """Students: any timm backbone gives square tokens and a summary at every resolution of a run, or is refused by name."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -140,3 +143,56 @@ def test_a_family_of_one_size_is_refused_for_another_with_its_reason_and_built_f
         "with data.proportions"
     )
     assert measure_student(Student(name, image_size=128), [128]).tokens[128] in (2, 4, 8)
+
+
+def map_of_pit(backbone: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """The last stage's map. Its class token is all that `forward_features` returns."""
+    kept = list[torch.Tensor]()
+    hook = backbone.transformers[-1].register_forward_hook(lambda *call: kept.append(call[-1][0]))
+    assert backbone.forward_features(pixels).shape[1] == 1
+    hook.remove()
+    return kept[0].permute(0, 2, 3, 1)
+
+
+def map_of_coat(backbone: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """The last of three lists of tokens, without the class token."""
+    return backbone.forward_features(pixels)[-1][:, 1:].unflatten(1, (2, 2))
+
+
+def map_of_efficientvim(backbone: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """The last of four lists of tokens, whose width is not `num_features`."""
+    assert backbone.num_features != 320
+    return backbone.forward_features(pixels)[-1].unflatten(2, (2, 2)).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "side", "expected", "channels"),
+    [
+        ("pit_ti_224", 64, 64, map_of_pit, 256),
+        ("coat_tiny", 64, 64, map_of_coat, 152),
+        ("efficientvim_m1", None, 128, map_of_efficientvim, 320),
+    ],
+)
+@torch.no_grad()
+def test_a_family_with_several_maps_gives_its_last_one(
+    name: str,
+    image_size: int | None,
+    side: int,
+    expected: Callable[[Any, torch.Tensor], torch.Tensor],
+    channels: int,
+) -> None:
+    student = Student(name, image_size=image_size).eval()
+    shape = measure_student(student, [side])
+    assert (shape.channels, shape.tokens) == (channels, {side: 2})
+    pixels = torch.rand(2, 3, side, side)
+    found = student(pixels).spatial
+    assert torch.equal(found, expected(student.backbone, (pixels - student.mean) / student.std))
+
+
+def test_a_family_with_two_token_grids_is_refused_by_name() -> None:
+    with pytest.raises(SettingError) as refusal:
+        Student("crossvit_tiny_240")
+    assert str(refusal.value) == (
+        "student cannot be used:\n  crossvit_tiny_240: has two token grids, of different sizes, and no single map of "
+        "its tokens (choose another family)"
+    )

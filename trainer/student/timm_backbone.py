@@ -4,6 +4,7 @@ from typing import Any
 
 import timm
 from jaxtyping import Float
+from timm.models.crossvit import CrossVit
 from torch import Tensor
 
 from storage_schemas.format.errors import Problem, SettingError
@@ -21,7 +22,7 @@ def build_timm(name: str, image_size: int | None) -> tuple[Any, tuple[tuple[floa
         The model, and the mean and standard deviation of each colour (in [0, 1]) for normalising its pixels.
 
     Raises:
-        SettingError: timm has no such model, or it takes no image size.
+        SettingError: timm has no such model, it takes no image size, or it is of a family whose tokens fit no window.
     """
     require_timm(name)
     sized = {} if image_size is None else {"img_size": image_size}
@@ -32,6 +33,9 @@ def build_timm(name: str, image_size: int | None) -> tuple[Any, tuple[tuple[floa
         if "dynamic_img_size" not in str(error):
             raise _cannot_build(name, error) from error
         backbone = _sized(name, sized)
+    if isinstance(backbone, CrossVit):
+        found = "has two token grids, of different sizes, and no single map of its tokens"
+        raise SettingError("student", [Problem(place=name, found=found, fix="choose another family")])
     return backbone, (backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"])
 
 
@@ -48,7 +52,7 @@ def timm_output(
     return spatial.permute(0, 2, 3, 1), backbone.forward_head(last, pre_logits=True)
 
 
-def _last_map(backbone: Any, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, list[Tensor]]:
+def _last_map(backbone: Any, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Any, list[Tensor]]:
     settings: dict[str, Any] = {"indices": 1, "output_fmt": "NCHW"}
     try:
         return backbone.forward_intermediates(pixels, norm=True, **settings)

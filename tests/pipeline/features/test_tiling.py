@@ -1,8 +1,12 @@
 """Tiles: cut, laid beside each other again, and the window shrunk as Pillow shrinks it."""
 
+from collections.abc import Iterator
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from pipeline.features.tiling import cut_tiles, shrunk, stitch_tiles
 
@@ -27,3 +31,27 @@ def test_a_window_is_shrunk_by_the_filter_that_views_are_cut_with() -> None:
     by_pillow = np.asarray(Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC), dtype=np.float32)
     ours = shrunk(torch.from_numpy(pixels).float().permute(2, 0, 1)[None], 32)[0].permute(1, 2, 0).numpy()
     assert np.abs(ours - by_pillow).max() < 1  # Pillow rounds to whole values, twice
+
+
+def pictures() -> Iterator[tuple[str, np.ndarray]]:
+    """Pictures without and with hard contrasts, 384 × 384."""
+    draws, places = np.random.default_rng(0), np.indices((384, 384))
+    yield "noise", draws.integers(0, 256, (384, 384, 3), dtype=np.uint8)
+    yield "black and white noise", draws.integers(0, 2, (384, 384, 3), dtype=np.uint8) * 255
+    yield "checkerboard", np.repeat((places.sum(axis=0) // 7 % 2 * 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+@pytest.mark.parametrize("side", [96, 128, 200])
+@pytest.mark.parametrize(("name", "pixels"), list(pictures()))
+def test_torch_resizes_whole_numbers_as_pillow_does_and_floats_otherwise(
+    name: str, pixels: np.ndarray, side: int
+) -> None:
+    by_pillow = torch.from_numpy(np.array(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)))
+    windows = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    whole = interpolate(windows, size=(side, side), mode="bicubic", antialias=True)[0].permute(1, 2, 0)
+    assert (whole.int() - by_pillow.int()).abs().max() <= 1
+    differences = (shrunk(windows.float(), side)[0].permute(1, 2, 0) - by_pillow).abs()
+    if name != "noise":
+        assert differences.max() > 4  # as the pages say: it is not the same
+    if side == 128:  # three tiles along a side
+        assert differences.max() < (1 if name == "noise" else 24)
