@@ -21,7 +21,7 @@ from trainer.run.checkpoint import read_checkpoint, steps_in_checkpoint
 from trainer.run.checkpoint_writer import CheckpointWriter
 from trainer.run.disk import disk_refusals
 from trainer.run.heldout_evaluation import HeldoutEvaluation
-from trainer.run.lightning_trainer import make_trainer
+from trainer.run.lightning_trainer import make_trainer, slurm_errors
 from trainer.run.loggers import make_loggers, require_loggers
 from trainer.run.metrics import has_stalled, start_metrics, teacher_facts
 from trainer.run.processes import is_first
@@ -139,7 +139,8 @@ def _train(trainer: Trainer, module: Distillation, views: CachedViews, run: Trai
         # the moving average is in evaluation mode on purpose
         warnings.filterwarnings("ignore", message=".*in eval mode", category=UserWarning)
         try:
-            trainer.fit(module, views, ckpt_path=run.folder.checkpoint if start else None, weights_only=True)
+            with slurm_errors():
+                trainer.fit(module, views, ckpt_path=run.folder.checkpoint if start else None, weights_only=True)
         except Stopped as stopped:
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(stopped.number)  # processes that this one has started

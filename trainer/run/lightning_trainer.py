@@ -1,7 +1,8 @@
 """Lightning's Trainer for a run: hardware, processes, precision."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from lightning import Trainer
@@ -26,27 +27,53 @@ def make_trainer(recipe: TrainRecipe, run: RunFolder, callbacks: Sequence[Callba
         SettingError: the settings need more GPUs than there are.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = Trainer(
-        default_root_dir=run.path / NO_FOLDER,
-        plugins=[CheckpointFile()],
-        accelerator=find_accelerator(recipe.running),
-        devices=recipe.running.devices,
-        num_nodes=recipe.running.nodes,
-        strategy=find_strategy(recipe.running),
-        precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
-        max_steps=recipe.steps,
-        gradient_clip_val=recipe.optimiser.gradient_clip,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,  # ProgressLogging has its own cadence
-    )
+    accelerator, strategy = find_accelerator(recipe.running), find_strategy(recipe.running)
+    with slurm_errors():
+        trainer = Trainer(
+            default_root_dir=run.path / NO_FOLDER,
+            plugins=[CheckpointFile()],
+            accelerator=accelerator,
+            devices=recipe.running.devices,
+            num_nodes=recipe.running.nodes,
+            strategy=strategy,
+            precision=PRECISIONS[recipe.precision],  # type: ignore[arg-type]
+            max_steps=recipe.steps,
+            gradient_clip_val=recipe.optimiser.gradient_clip,
+            logger=False,
+            callbacks=list(callbacks),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,  # ProgressLogging has its own cadence
+        )
     # Lightning's handlers end a run with status 0, or write a checkpoint in the middle of a step and requeue the job
     trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
     return trainer
+
+
+@contextmanager
+def slurm_errors() -> Iterator[None]:
+    """Turn what Lightning objects to in the variables of a Slurm job into one message.
+
+    It objects to the tasks of a job that it would have to be started by, also where it was started without `srun`.
+
+    Raises:
+        SettingError: the job's tasks or nodes are not those of the run.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        if "SLURM" not in str(error):
+            raise
+        found = " ".join(str(error).split())
+        if isinstance(error, KeyError):  # a shell of a job has only some of the variables
+            found = f"{error.args[0]} is not set: srun did not start this process"
+        fix = (
+            "start the run with srun, with one task for each process of --running.devices on --running.nodes; or, in a "
+            "shell of the job, unset SLURM_NTASKS"
+        )
+        raise SettingError("Slurm job", [Problem(place="SLURM_* variables", found=found, fix=fix)]) from error
 
 
 def _nothing() -> None:

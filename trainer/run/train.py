@@ -8,7 +8,7 @@ from storage_schemas.format.errors import MissingError, Problem, SettingError
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
 from trainer.data.source import open_source
-from trainer.run.processes import is_first
+from trainer.run.processes import is_first, require_launcher
 from trainer.run.training_run import TrainingRun
 from trainer.run_folder import RunFolder, read_json, require_run
 from trainer.settings.config import TrainRecipe
@@ -41,6 +41,7 @@ def train(
         BusyError: another process trains in the folder.
         Stopped: a signal has stopped the run.
     """
+    require_launcher(recipe.running.devices * recipe.running.nodes)
     place = RunFolder(path=folder)
     begun = read_json(place.identity).get("cache") if place.identity.exists() else None
     source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun)
