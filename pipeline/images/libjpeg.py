@@ -100,7 +100,7 @@ def _first_warning(library: _Library, body: bytes) -> str | None:
     errors, image = _Errors(), _Decompress()
     call = library.functions
 
-    @HANDLER
+    @HANDLER  # type: ignore[untyped-decorator]  # ctypes
     def note(_: int) -> None:
         text = ctypes.create_string_buffer(MESSAGE_BYTES)
         errors.format_message(addressof(image), ctypes.cast(text, c_char_p))
@@ -125,7 +125,7 @@ def _first_warning(library: _Library, body: bytes) -> str | None:
         call.jpeg_destroy_decompress(byref(image))
 
 
-@HANDLER
+@HANDLER  # type: ignore[untyped-decorator]  # ctypes
 def _end_process(_: int) -> None:
     # libjpeg's fatal errors must not return, and Python cannot leave its frames
     os.write(2, b"stillhouse: libjpeg has too little memory to check an image: use fewer workers, then run again\n")
@@ -160,7 +160,7 @@ def _expected_of_callers(call: Any) -> dict[str, int]:
     named: list[int] = []
     errors, image = _Errors(), _Decompress()
 
-    @HANDLER
+    @HANDLER  # type: ignore[untyped-decorator]  # ctypes
     def refuse(_: int) -> None:
         named.append(errors.msg_parm[0])
 

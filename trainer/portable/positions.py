@@ -25,7 +25,7 @@ class ComputedRope(nn.Module):
     def __init__(self, rope: RotaryEmbeddingDinoV3) -> None:
         super().__init__()
         self.offset, self.rotate_half = 0.5 + rope.grid_offset, rope.rotate_half
-        self.register_buffer("periods", rope.periods.clone(), persistent=False)
+        self.register_buffer("periods", rope.get_buffer("periods").clone(), persistent=False)
 
     def get_embed(self, shape: Sequence[int | torch.SymInt]) -> Float[Tensor, "tokens twice_channels"]:
         """Return sines and cosines for a grid of tokens.
@@ -33,8 +33,9 @@ class ComputedRope(nn.Module):
         Args:
             shape: its rows and columns.
         """
-        rows, columns = (2 * (torch.arange(side).float() + self.offset) / side - 1 for side in shape)
-        grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
+        # mypy takes a tensor over a symbolic number for a symbolic number
+        sides = [2 * (torch.arange(side).float() + self.offset) / side - 1 for side in shape]
+        grid = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1).flatten(0, 1)  # type: ignore[arg-type]
         periods = self.get_buffer("periods")
         angles = (2 * torch.pi * grid.unsqueeze(-1) / periods).flatten(1)
         return torch.cat([self._for_channels(angles.sin()), self._for_channels(angles.cos())], dim=-1)

@@ -28,7 +28,7 @@ class CheckpointFile(CheckpointIO):
         """
         with open_whole(path) as target:
             file = _Writer(target.writelines)
-            torch.save(checkpoint, file)
+            torch.save(checkpoint, file)  # type: ignore[arg-type]  # torch calls `write` and `flush` alone
             if file.error is not None:
                 raise file.error
 
