@@ -3,7 +3,7 @@
 import io
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from pipeline.config import OLD_RULES
@@ -32,7 +32,7 @@ def list_members(archive: Archive) -> Iterator[tuple[str, str]]:
         SettingError: it is not a tar, is compressed or truncated, or has more after its end mark; an image in it is a
             link or a sparse file; or a sample has several images and no setting chooses one.
     """
-    members = _members(archive)
+    members: Iterable[tuple[str, str]] = _members(archive)
     if archive.config.rules != OLD_RULES and not archive.config.members:
         members = list(members)
         _require_one_image_each(archive, [name for name, _ in members])

@@ -76,12 +76,12 @@ def stored_config(settings: Identity) -> ViewsConfig:
     Raises:
         ContractError: another version wrote them, with other fields.
     """
-    if odd := (UNRECORDED | settings).keys() ^ {field.name for field in fields(ViewsConfig)}:
+    if odd := {*UNRECORDED, *settings} ^ {field.name for field in fields(ViewsConfig)}:
         found = f"its settings differ from those of this version in {', '.join(sorted(odd))}"
         fix = "use the version of Stillhouse that made this cache"
         raise ContractError("manifest of views", [Problem(place=MANIFEST, found=found, fix=fix)])
     stored: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in (UNRECORDED | settings).items()
+        name: tuple(value) if isinstance(value, list) else value for name, value in {**UNRECORDED, **settings}.items()
     }
     return ViewsConfig(**stored)
 
