@@ -100,13 +100,12 @@ def _first_warning(library: _Library, body: bytes) -> str | None:
     errors, image = _Errors(), _Decompress()
     call = library.functions
 
-    @HANDLER  # type: ignore[untyped-decorator]  # ctypes
     def note(_: int) -> None:
         text = ctypes.create_string_buffer(MESSAGE_BYTES)
         errors.format_message(addressof(image), ctypes.cast(text, c_char_p))
         said.append(text.value.decode("ascii", "replace"))
 
-    _prepare(call, errors, image, _end_process, note)
+    _prepare(call, errors, image, FATAL, HANDLER(note))
     call.jpeg_CreateDecompress(byref(image), library.version, library.struct_bytes)
     try:
         call.jpeg_mem_src(byref(image), body, len(body))
@@ -125,11 +124,13 @@ def _first_warning(library: _Library, body: bytes) -> str | None:
         call.jpeg_destroy_decompress(byref(image))
 
 
-@HANDLER  # type: ignore[untyped-decorator]  # ctypes
 def _end_process(_: int) -> None:
     # libjpeg's fatal errors must not return, and Python cannot leave its frames
     os.write(2, b"stillhouse: libjpeg has too little memory to check an image: use fewer workers, then run again\n")
     os._exit(OUT_OF_MEMORY_STATUS)
+
+
+FATAL = HANDLER(_end_process)
 
 
 def _prepare(call: Any, errors: _Errors, image: _Decompress, fatal: Any, note: Any) -> None:
@@ -160,11 +161,11 @@ def _expected_of_callers(call: Any) -> dict[str, int]:
     named: list[int] = []
     errors, image = _Errors(), _Decompress()
 
-    @HANDLER  # type: ignore[untyped-decorator]  # ctypes
     def refuse(_: int) -> None:
         named.append(errors.msg_parm[0])
 
-    _prepare(call, errors, image, refuse, refuse)
+    handler = HANDLER(refuse)
+    _prepare(call, errors, image, handler, handler)
     call.jpeg_CreateDecompress(byref(image), 0, 0)
     call.jpeg_destroy_decompress(byref(image))
     if len(named) != 2 or named[0] not in (62, 70, 80) or not 600 <= named[1] <= 800:

@@ -88,8 +88,8 @@ class ImageReader:
             problem = Problem(place=locator, found=found, fix="install it, then run the same command again")
             raise SettingError("file system", [problem]) from error
         except Exception as error:  # each of fsspec's file systems has its own exceptions
-            if locator.startswith(WEB) and (gone := _why_gone(error)):
-                raise UnusableImageError("gone", gone) from error
+            if locator.startswith(WEB) and (answer := _why_gone(error)):
+                raise UnusableImageError("gone", answer) from error
             fix = "restore it and run the same command again, which resumes"
             if is_local(locator) and not _PART.search(locator):
                 fix += "; or put an empty file in its place, which is then rejected"

@@ -76,15 +76,14 @@ def stored_config(settings: Identity) -> ViewsConfig:
     Raises:
         ContractError: another version wrote them, with other fields.
     """
-    stored: dict[str, Any] = {**UNRECORDED, **settings}
-    if odd := stored.keys() ^ {field.name for field in fields(ViewsConfig)}:
+    if odd := {*UNRECORDED, *settings} ^ {field.name for field in fields(ViewsConfig)}:
         found = f"its settings differ from those of this version in {', '.join(sorted(odd))}"
         fix = "use the version of Stillhouse that made this cache"
         raise ContractError("manifest of views", [Problem(place=MANIFEST, found=found, fix=fix)])
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    stored: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in {**UNRECORDED, **settings}.items()
     }
-    return ViewsConfig(**values)
+    return ViewsConfig(**stored)
 
 
 def under_rules_of(manifest: ViewsManifest | None, recipe: Recipe) -> Recipe:

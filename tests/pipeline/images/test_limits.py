@@ -65,7 +65,7 @@ for name in sys.argv[2:]:
     assert outcome(small) == "image"  # imports are done
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     found = set()
-    for room in range(0, 640, int(sys.argv[1])):
+    for room in range(0, 512, int(sys.argv[1])):
         gc.collect()
         resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + room * 2**20, resource.RLIM_INFINITY))
         found.add(outcome(body))
@@ -86,8 +86,8 @@ def picture(form: str, side: int) -> bytes:
 
 
 def outcomes(form: str, folder: Path, step: int) -> tuple[int, str, str]:
-    """How an image is taken under 0, `step`, … up to 640 MiB of memory: exit status, standard output and error."""
-    (folder / "image").write_bytes(picture(form, 1500))
+    """How an image is taken under 0, `step`, … up to 512 MiB of memory: exit status, standard output and error."""
+    (folder / "image").write_bytes(picture(form, 2500))
     (folder / "image.small").write_bytes(picture(form, 64))
     command = [sys.executable, "-c", UNDER_LIMITS, str(step), str(folder / "image")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -95,16 +95,15 @@ def outcomes(form: str, folder: Path, step: int) -> tuple[int, str, str]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space so")
-@pytest.mark.parametrize("form", ["JPEG2000", "AVIF"])
-def test_a_lack_of_memory_is_not_called_damage(form: str, tmp_path: Path) -> None:
-    assert outcomes(form, tmp_path, 80)[:2] == (0, "image|['image', 'memory']\n")
+def test_a_lack_of_memory_is_not_called_damage(tmp_path: Path) -> None:
+    assert outcomes("JPEG2000", tmp_path, 64)[:2] == (0, "image|['image', 'memory']\n")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits address space so")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_lack_of_memory_is_called_damage_in_no_format(form: str, tmp_path: Path) -> None:
-    status, said, failed = outcomes(form, tmp_path, 16)
+    status, said, failed = outcomes(form, tmp_path, 32)
     if form == "progressive JPEG" and status:  # libjpeg's fatal errors end the process
         assert (status, "libjpeg has too little memory to check an image" in failed) == (2, True)
     else:
