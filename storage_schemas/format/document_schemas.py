@@ -101,7 +101,7 @@ _COUNT = Whole(least=0, most=2**60)
 _RUN = ListOf(kind=Whole(least=0, most=MOST_SHARDS), fewest=2, most=2)
 STATS = open_fields(
     {
-        "identity": DIGEST,
+        "identity": Text(most=200),
         "views": _COUNT,
         "tokens": _COUNT,
         "sets": ObjectOf(kind=_COUNT, names=SET_NAMES, most=1000),

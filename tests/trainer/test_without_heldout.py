@@ -24,7 +24,7 @@ def cache_without(cache_maker: Any, folder: Path, specs: dict[str, TeacherSpec],
     maker = cache_maker(folder, {"low-32": 8, "high-64": 8})
     if share is not None:
         views = {**maker.manifest.identity["views"], "heldout": share}
-        maker.manifest = replace(maker.manifest, identity={**maker.manifest.identity, "views": views, "images": {}})
+        maker.manifest = replace(maker.manifest, identity={**maker.manifest.identity, "views": views})
     return maker.views().teacher(specs["any"]).stats(specs["any"])
 
 

@@ -411,7 +411,7 @@ def test_a_sealed_phi_s_map_that_features_were_not_stored_under_is_found(copied:
             lambda values: values["identity"].update(views="0" * 64),
             f"its features are of views {'0' * 64}, the",
         ),
-        ("teacher manifest", lambda values: values["identity"].pop("batch"), "cannot be read: KeyError: 'batch'"),
+        ("teacher manifest", lambda values: values["identity"].pop("batch"), "attributes.identity: lacks batch"),
     ],
 )
 def test_an_edited_manifest_is_found_though_its_seal_holds(
