@@ -157,7 +157,7 @@ HOSTILE: Mapping[str, tuple[tuple[Any, ...], Any, str]] = {
     "fractional": (("sets", "low-192", "views", 0), 12.5, "12.5 is not a whole number"),
     "textual": (("sets", "low-192", "rows_per_shard"), "8", "'8' is not a whole number"),
     "no sets": (("sets",), {}, "dict of 0 is not an object of 1 to 1000 fields"),
-    "deep": (("identity", "views", "low"), NESTED, "is nested over 32 levels deep"),
+    "deep": (("identity", "views", "low"), NESTED, "is nested more than 32 levels deep"),
     "identity of another shape": (("identity",), [1], "list of 1 is not an object"),
     "canvas": (("sets", "low-192", "margin"), 16_000, "has canvases of 256192 px"),
 }
