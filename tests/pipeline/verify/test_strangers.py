@@ -132,7 +132,7 @@ def fuzzed(name: str, document: Any, count: int) -> Iterator[tuple[tuple[Any, ..
 
 
 @pytest.mark.usefixtures("bounded")
-@pytest.mark.parametrize("count", [12, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("count", [6, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 @pytest.mark.parametrize("name", [*DOCUMENTS, *ARRAYS])
 def test_odd_values_under_a_right_seal_are_right_or_refused_in_one_message(copied: Path, name: str, count: int) -> None:
     body = (copied / name).read_bytes()
@@ -157,7 +157,7 @@ HOSTILE: Mapping[str, tuple[tuple[Any, ...], Any, str]] = {
     "fractional": (("sets", "low-192", "views", 0), 12.5, "12.5 is not a whole number"),
     "textual": (("sets", "low-192", "rows_per_shard"), "8", "'8' is not a whole number"),
     "no sets": (("sets",), {}, "dict of 0 is not an object of 1 to 1000 fields"),
-    "deep": (("identity", "views", "low"), NESTED, "is nested over 32 levels deep"),
+    "deep": (("identity", "views", "low"), NESTED, "is nested more than 32 levels deep"),
     "identity of another shape": (("identity",), [1], "list of 1 is not an object"),
     "canvas": (("sets", "low-192", "margin"), 16_000, "has canvases of 256192 px"),
 }
