@@ -201,7 +201,10 @@ def _opened(forms: Iterable[bytes], limits: ViewsConfig) -> Picture:
             raise
         except Exception as error:
             failures.append(error)
-    raise failures[0]
+    try:
+        raise failures[0]
+    finally:
+        failures.clear()  # with their tracebacks they would keep this frame, and the memory of the decoder, alive
 
 
 def _opened_form(body: bytes, limits: ViewsConfig) -> Picture:
