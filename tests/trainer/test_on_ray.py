@@ -85,7 +85,7 @@ def test_a_run_on_ray_that_is_stopped_leaves_a_checkpoint_and_is_not_taken_for_f
     with subprocess.Popen(endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as going:
         until = time.monotonic() + 300
         while not run.history.exists() or len(run.history.read_text().splitlines()) < 5:
-            assert going.poll() is None
+            assert going.poll() is None, going.communicate()
             assert time.monotonic() < until
             time.sleep(0.05)
         os.kill(going.pid if stopped == "command" else process_of(tmp_path, 1), signal.SIGTERM)

@@ -28,7 +28,7 @@ class CheckpointFile(CheckpointIO):
         """
         with open_whole(path) as target:
             file = _Writer(target.writelines)
-            torch.save(checkpoint, file)  # type: ignore[arg-type]  # torch calls `write` and `flush` alone
+            torch.save(checkpoint, file)  # type: ignore[arg-type]  # it needs no more than these two methods
             if file.error is not None:
                 raise file.error
 
