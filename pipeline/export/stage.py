@@ -13,8 +13,12 @@ from pipeline.export.target import require_apart, require_same_export, write_dec
 from pipeline.export.tasks import missing_tasks
 from pipeline.export.teachers import exported_teachers
 from pipeline.export.worker import ExportReport, ExportTask, ShardExporter
+from pipeline.inventory.commands import rejected_line
 from pipeline.inventory.commit_log import unit_command
 from pipeline.leases.lease import WHOLE_LEASE, leased
+from pipeline.views.accepted import copy_accepted
+from pipeline.views.rejected import rejected_count
+from pipeline.views.tasks import read_committed
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
 from storage_schemas.cache import Cache
@@ -80,8 +84,10 @@ def export_cache(export: Export, run: RunConfig, say: Say) -> None:
             require_same_export(lease.cache, export.exported.manifest, export.teachers)
             if tasks := _tasks(ours):
                 _export(ours, tasks, what, run, say)
+                _say_rejected(ours, say)
                 return
     say(f"export: complete, nothing to do ({what} at {export.target.store.uri})")
+    _say_rejected(export, say)
 
 
 def _tasks(export: Export) -> list[ExportTask]:
@@ -90,6 +96,7 @@ def _tasks(export: Export) -> list[ExportTask]:
 
 def _export(export: Export, tasks: Sequence[ExportTask], what: str, run: RunConfig, say: Say) -> None:
     write_declarations(export.source, export.target, export.exported, export.teachers, export.pairs)
+    copy_accepted(export.source, export.target)
     total = sum(pair.target.grid.views for pair in export.pairs)
     missing = sum(len(task.target.grid.slots(task.shard)) for task in tasks)
     say(f"export: {what}; {len(tasks)} shards to write at {export.target.store.uri}")
@@ -111,6 +118,13 @@ def _say_result(export: Export, reports: Sequence[ExportReport], rate: str, say:
     if saturated := sum(report.saturated for report in reports):
         say(f"export: int8: {saturated} numbers are at the largest value that int8 holds, or were beyond it")
     say(f"export: next: `make stats CACHE={export.target.store.uri}`: an export has no statistics yet")
+
+
+def _say_rejected(export: Export, say: Say) -> None:
+    manifest = export.exported.manifest
+    committed = read_committed(export.target, manifest, dict.fromkeys(manifest.sets, ()))
+    if rejected := rejected_count(committed.canvases.values()):
+        say(f"export: {rejected_line(export.target, rejected)}")
 
 
 def _view_count(export: Export) -> int:

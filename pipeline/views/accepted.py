@@ -56,6 +56,12 @@ def are_too_many(cache: Cache, rejected: int, manifest: ViewsManifest, given: fl
     return False
 
 
+def copy_accepted(source: Cache, target: Cache) -> None:
+    """Let an export go by the share that was accepted for the cache that it comes from."""
+    if source.store.exists(ACCEPTED):
+        _record(target, _recorded(source))
+
+
 def _record(cache: Cache, share: float) -> None:
     if not cache.store.exists(ACCEPTED) or _recorded(cache) != share:
         publish_json(cache.store, ACCEPTED, sealed({"share": share}))

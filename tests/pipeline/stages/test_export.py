@@ -285,7 +285,11 @@ def test_a_run_that_was_cut_short_ends_in_the_same_bytes(
     assert contents(again.where) == contents(part.where)
     assert begun.items() <= contents(part.where).items()
     third = export(grown_run, tmp_path / "export", **options)
-    assert third.said == (f"export: complete, nothing to do (17 views of 2 teachers at {again.where})",)
+    assert third.said == (
+        f"export: complete, nothing to do (17 views of 2 teachers at {again.where})",
+        f"export: 2 views are rejected, since their images are unusable; `make inspect CACHE={again.where} "
+        "ARGS=--rejected` lists the images",
+    )
 
 
 def test_a_teacher_may_join_an_export_later(grown_run: StageRun, whole: StageRun, tmp_path: Path) -> None:
