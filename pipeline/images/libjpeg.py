@@ -2,7 +2,7 @@
 
 libjpeg fills in what it cannot decode, and counts a warning. Pillow does not pass this count on, so the library that
 Pillow has loaded is called once more, through its public interface (`jpeglib.h`, whose layout has been the same since
-version 6b up to these fields). It decodes at an eighth of the size, which costs a quarter to three quarters of the
+version 6b up to these fields). It decodes at an eighth of the size, which costs a fifth to nine tenths of the
 time of a full decoding.
 """
 
