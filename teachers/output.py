@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor
@@ -62,7 +62,7 @@ def _refuse_other_than_tensors(spec: TeacherSpec, output: TeacherOutput) -> None
         raise ContractError(f"output of teacher {spec.name!r}", problems)
 
 
-def _tensors(output: TeacherOutput) -> list[tuple[str, Tensor | None]]:
+def _tensors(output: TeacherOutput) -> list[tuple[str, Any]]:
     named = [(f"layers[{layer}]", tensor) for layer, tensor in output.layers.items()]
     return [("summary", output.summary), ("spatial", output.spatial), *named]
 

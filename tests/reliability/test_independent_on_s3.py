@@ -10,6 +10,7 @@ from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
 from pipeline.verify.verdict import Verdict
 from storage_schemas.cache import Cache
+from storage_schemas.format.errors import StorageError
 from storage_schemas.objects.persist import RESUMES
 from storage_schemas.objects.retry_policy import RetryPolicy
 from storage_schemas.objects.store import Store
@@ -43,8 +44,8 @@ def test_an_outage_is_not_taken_for_damage_to_be_deleted(
     cached: tuple[str, Sequence[str]], proxy: FaultProxy, kind: FaultKind
 ) -> None:
     proxy.arm(Fault(kind=kind, matching="/pixels/c/"))
-    problems = verified(cached[0], **FEW_RETRIES | {"outage": 0.5}).problems
-    assert problems
-    for problem in problems:
+    with pytest.raises(StorageError) as refusal:
+        verified(cached[0], **FEW_RETRIES | {"outage": 0.5})
+    for problem in refusal.value.problems:
         assert "failed " in problem.found
         assert problem.fix == RESUMES

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError, MissingError
+from storage_schemas.format.identity import digest
 from storage_schemas.format.layout import ShardGrid
 from storage_schemas.format.manifest import Generation
 from storage_schemas.format.teacher import TeacherSpec
@@ -54,7 +55,9 @@ def extend(maker: Any) -> None:
         )
         for view_set, shape in maker.manifest.sets.items()
     }
-    maker.manifest = replace(maker.manifest, sets=sets, extensions=(Generation(views={}, images={}),))
+    maker.manifest = replace(
+        maker.manifest, sets=sets, extensions=(Generation(views={}, images={"count": 6, "keys_sha256": digest({})}),)
+    )
 
 
 def new_shard(_: ViewSet, shard: int) -> bool:

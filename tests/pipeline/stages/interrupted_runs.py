@@ -69,6 +69,7 @@ def told(cache: Path, stage: str, signalled: str, status: int, errors: Path) -> 
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in the background
     Image.init()  # else each run would look for Pillow's plugins
     os.fsync = lambda _: None  # no power fails here
     images, folder, count, seconds = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), dict[str, float]()

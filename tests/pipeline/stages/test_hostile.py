@@ -17,7 +17,7 @@ from PIL import Image
 NOISE = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 EMPTY, ALIEN, DAMAGED, BOMB = "empty", "not an image", "damaged", "too many pixels"
-SMALL, LONG, UNKNOWN = "too small", "too elongated", "unknown range"
+SMALL, LONG, UNKNOWN, UNDECODED = "too small", "too elongated", "unknown range", "unknown kind"
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -61,7 +61,7 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "zeros.bmp": (bytes(5000), ALIEN),
         "sound.webp": (b"RIFF" + struct.pack("<I", 100) + b"WAVEfmt " + bytes(92), ALIEN),
         "start.jpg": (b"\xff\xd8", ALIEN),
-        "signature.png": (good[:8], ALIEN),
+        "signature.png": (good[:8], UNDECODED),
         "bomb.png": (png(60000, 60000), BOMB),
         "bomb.gif": (resized_header(whole["GIF"], b"\xff\xff\xff\xff", 6), BOMB),
         "bomb.bmp": (resized_header(bmp, struct.pack("<ii", 40000, 40000), 18), BOMB),
@@ -78,12 +78,12 @@ def hostile() -> dict[str, tuple[bytes, str]]:
         "without rows.png": (png(200, 200), DAMAGED),
         "spoilt.png": (good[:3000] + bytes(200) + good[3200:], DAMAGED),
         "without data.jpg": (jpeg[: jpeg.index(b"\xff\xda")], DAMAGED),
-        "no height.jpg": (resized_header(jpeg, bytes(2), frame + 5), ALIEN),
+        "no height.jpg": (resized_header(jpeg, bytes(2), frame + 5), UNDECODED),
         "spoilt.webp": (whole["WEBP"][:12] + bytes(80) + whole["WEBP"][92:], ALIEN),
-        "spoilt.jp2": (whole["JPEG2000"][:60] + bytes(200) + whole["JPEG2000"][260:], ALIEN),
+        "spoilt.jp2": (whole["JPEG2000"][:60] + bytes(200) + whole["JPEG2000"][260:], UNDECODED),
     }
     halves = {f"half.{form}": (body[: len(body) // 2], DAMAGED) for form, body in whole.items() if form != "AVIF"}
-    halves["half.AVIF"] = (whole["AVIF"][: len(whole["AVIF"]) // 2], ALIEN)  # it is opened whole or not at all
+    halves["half.AVIF"] = (whole["AVIF"][: len(whole["AVIF"]) // 2], UNDECODED)  # it is opened whole or not at all
     return files | {f"{name}.jpg": file for name, file in halves.items()}
 
 

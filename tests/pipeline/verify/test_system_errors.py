@@ -122,7 +122,7 @@ def test_files_that_are_only_kept_open_are_closed_when_no_other_can_be_opened(tm
             found = bytearray(1)
             local_files.open_file(str(tmp_path / f"{number}"), tmp_path).fill(0, found)
             assert found == b"x"
-        assert local_files.read_whole(str(tmp_path / "0")) == b"x"
+        assert local_files.read_whole(str(tmp_path / "0"), 1) == b"x"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         local_files.open_file.cache_clear()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from storage_schemas.format.errors import ContractError
 from storage_schemas.format.geometry import CanvasGeometry
+from storage_schemas.format.plain_text import one_line
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import (
     UNIFORM,
@@ -79,7 +80,7 @@ def test_anything_else_is_no_name_of_a_view_set(name: str) -> None:
     with pytest.raises(ContractError) as refusal:
         ViewSet.parse(name)
     assert str(refusal.value) == (
-        f"view set breaks the storage contract:\n  {name}: is not a name such as low-256 or high-1152"
+        f"view set breaks the storage contract:\n  {one_line(name)}: is not a name such as low-256 or high-1152"
     )
 
 
