@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, final
 
@@ -91,7 +92,10 @@ def _no_ray_here(error: Exception) -> SettingError:
 def _init(**settings: Any) -> None:
     """Start Ray, or connect to it. Ray puts handlers of its own in the place of ours."""
     try:
-        ray.init(**settings)
+        with warnings.catch_warnings():
+            # Ray 2.54 announces a change for workers that ask for no GPU: nothing that a user can act on
+            warnings.filterwarnings("ignore", "Tip: In future versions of Ray", FutureWarning)
+            ray.init(**settings)
     except SystemExit as ended:  # Ray's own handler of SIGTERM
         note_signal(signal.SIGTERM)
         raise KeyboardInterrupt from ended

@@ -225,7 +225,8 @@ def test_a_format_for_which_pillow_runs_a_program_is_refused() -> None:
 @pytest.mark.parametrize("form", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
 def test_a_truncated_file_is_refused(form: str) -> None:
     body = encoded(Image.fromarray(COLOURS), form)
-    assert reason(body[: len(body) * 3 // 4])[0] == "damaged"
+    # Pillow 11 does not open an AVIF that is not whole, Pillow 13 does
+    assert reason(body[: len(body) * 3 // 4])[0] in ("damaged", *(["unknown kind"] if form == "AVIF" else []))
 
 
 def test_too_many_pixels_are_refused_undecoded() -> None:

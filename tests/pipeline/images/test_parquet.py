@@ -49,7 +49,11 @@ def test_bytes_of_every_type_are_images(
     table = pa.table({"image": column, "key": list("xyz")})
     path = tmp_path / "a.parquet"
     rows = 3 if kind == "view" else 2  # the writer cannot divide structs of views
-    pq.write_table(table, path, use_dictionary=dictionary, store_schema=schema, row_group_size=rows)
+    try:
+        pq.write_table(table, path, use_dictionary=dictionary, store_schema=schema, row_group_size=rows)
+    except pa.ArrowNotImplementedError:
+        assert kind == "view"
+        pytest.skip("this pyarrow writes no views, so it has none to read")
     assert read(path) == dict(zip("xyz", BODIES, strict=True))
 
 
