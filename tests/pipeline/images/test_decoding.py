@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from packaging.version import Version
+from PIL import Image, features
 
 from pipeline.config import ViewsConfig
 from pipeline.images.decoding import FORMATS, open_picture
@@ -225,8 +226,9 @@ def test_a_format_for_which_pillow_runs_a_program_is_refused() -> None:
 @pytest.mark.parametrize("form", ["AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
 def test_a_truncated_file_is_refused(form: str) -> None:
     body = encoded(Image.fromarray(COLOURS), form)
-    # Pillow 11 does not open an AVIF that is not whole, Pillow 13 does
-    assert reason(body[: len(body) * 3 // 4])[0] in ("damaged", *(["unknown kind"] if form == "AVIF" else []))
+    # libavif before 1.4, which Pillow 11 and 12 bring, does not open an AVIF that is not whole
+    is_opened = form != "AVIF" or Version(str(features.version("avif"))) >= Version("1.4")
+    assert reason(body[: len(body) * 3 // 4])[0] == ("damaged" if is_opened else "unknown kind")
 
 
 def test_too_many_pixels_are_refused_undecoded() -> None:

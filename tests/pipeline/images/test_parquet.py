@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from packaging.version import Version
 
 from pipeline.config import ViewsConfig
 from pipeline.images.listing import list_images
@@ -31,6 +32,10 @@ def column_of(kind: str) -> pa.Array:
     return plain.dictionary_encode().cast(TYPES[kind]) if "dictionary" in kind else pa.array(BODIES, TYPES[kind])
 
 
+WRITES_VIEWS = Version(pa.__version__) >= Version("21")
+"""Whether this pyarrow writes views to Parquet. One that does not has none to read."""
+
+
 def read(path: Path, **settings: str) -> dict[str, bytes]:
     """The bytes of every image of a file, by key."""
     reader = ImageReader()
@@ -40,7 +45,7 @@ def read(path: Path, **settings: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("schema", [True, False], ids=["Arrow's schema stored", "Parquet's types alone"])
 @pytest.mark.parametrize("dictionary", [True, False], ids=["dictionary pages", "plain pages"])
 @pytest.mark.parametrize("struct", [True, False], ids=["in a struct", "as a column"])
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", [kind for kind in TYPES if kind != "view" or WRITES_VIEWS])
 def test_bytes_of_every_type_are_images(
     kind: str, *, struct: bool, dictionary: bool, schema: bool, tmp_path: Path
 ) -> None:
@@ -49,11 +54,7 @@ def test_bytes_of_every_type_are_images(
     table = pa.table({"image": column, "key": list("xyz")})
     path = tmp_path / "a.parquet"
     rows = 3 if kind == "view" else 2  # the writer cannot divide structs of views
-    try:
-        pq.write_table(table, path, use_dictionary=dictionary, store_schema=schema, row_group_size=rows)
-    except pa.ArrowNotImplementedError:
-        assert kind == "view"
-        pytest.skip("this pyarrow writes no views, so it has none to read")
+    pq.write_table(table, path, use_dictionary=dictionary, store_schema=schema, row_group_size=rows)
     assert read(path) == dict(zip("xyz", BODIES, strict=True))
 
 
