@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import BusyError, StorageError
+from storage_schemas.format.errors import BusyError, IdentityError, StorageError
 from storage_schemas.objects import file_lock
 from storage_schemas.objects.file_lock import locked
 from trainer.run.history import read_history
@@ -70,6 +70,23 @@ def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
     monkeypatch.setattr(fit, "build_model", built)
     train(recipe, full_cache.store.uri, run, lambda _: None)
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == finished[0]
+
+
+def test_a_run_whose_folder_another_run_takes_meanwhile_is_refused(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, other = tmp_path / "run", recipe_of(steps=2, seed=1)
+    from trainer.run import fit
+    from trainer.run.fit import build_model
+
+    def built(*arguments: object) -> object:
+        monkeypatch.undo()  # while this process builds its student, another one trains with another seed
+        train(other, full_cache.store.uri, run, lambda _: None)
+        return build_model(*arguments)
+
+    monkeypatch.setattr(fit, "build_model", built)
+    with pytest.raises(IdentityError, match="seed"):
+        train(recipe_of(steps=2), full_cache.store.uri, run, lambda _: None)
 
 
 def test_of_many_that_lock_delete_and_lock_again_never_two_are_inside(tmp_path: Path) -> None:
