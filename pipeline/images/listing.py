@@ -83,7 +83,11 @@ class Search:
 
 
 def list_images(
-    data: str, config: ViewsConfig | None = None, retries: RetryPolicy | None = None, say: Say | None = None
+    data: str,
+    config: ViewsConfig | None = None,
+    retries: RetryPolicy | None = None,
+    say: Say | None = None,
+    passed_over: PassedOver | None = None,
 ) -> list[SourceImage]:
     """List the images of DATA, sorted by key.
 
@@ -92,6 +96,7 @@ def list_images(
         config: decides which files are images, and how they are named; the default when None.
         retries: how long a store behind a network may fail; the default when None.
         say: takes a line that says what was passed over, where anything was.
+        passed_over: counts what is passed over, for a caller that goes on with the counts.
 
     Raises:
         StorageError: a store behind a network failed for too long, or refuses.
@@ -105,18 +110,18 @@ def list_images(
         source, root = source_of(data, retries or RetryPolicy(), LISTING_TRIES)
     except (ValueError, ImportError) as error:
         raise SettingError("DATA", [Problem(place=data, found=str(error), fix=FORMS)]) from error
-    search = Search(
-        source=source, root=root.rstrip("/"), data=data, config=config or ViewsConfig(), passed_over=PassedOver()
-    )
+    counts = PassedOver() if passed_over is None else passed_over
+    config = config or ViewsConfig()
+    search = Search(source=source, root=root.rstrip("/"), data=data, config=config, passed_over=counts)
     images = sorted((SourceImage(key=key, uri=uri) for key, uri in _list(search)), key=attrgetter("key"))
-    passed_over = str(search.passed_over)
+    passed_over_text = str(counts)
     if not images:
-        found = "contains no image" + (f"; it has {passed_over}" if passed_over else "")
+        found = "contains no image" + (f"; it has {passed_over_text}" if passed_over_text else "")
         raise _no_data(data, found, f"image names end in {', '.join(sorted(SUFFIXES))}")
     _require_utf8_keys(images)
     _require_unique_keys(images)
-    if say and passed_over:
-        say(f"images: {len(images)} in DATA; passed over: {passed_over}")
+    if say and passed_over_text:
+        say(f"images: {len(images)} in DATA; passed over: {passed_over_text}")
     return images
 
 

@@ -38,6 +38,13 @@ class PassedOver:
         for other in others:
             self.counts.update(other.counts)
 
+    def by_kind(self) -> dict[str, int]:
+        """Return the count of each kind, in order of name."""
+        counts: Counter[str] = Counter()
+        for (kind, _), count in self.counts.items():
+            counts[kind] += count
+        return dict(sorted(counts.items()))
+
     def __str__(self) -> str:
         """Return all kinds with their counts, the most frequent endings of each in brackets; empty for none."""
         return "; ".join(map(self._kind, dict.fromkeys(kind for kind, _ in self.counts)))

@@ -4,6 +4,7 @@
 committed array shards. A field is null only where its line says so.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -167,6 +168,8 @@ class CacheFacts:
     """Identity of the views of another cache from which these were exported; null where they were cut here."""
     images: int
     """Images in the list."""
+    passed_over: Mapping[str, int] | None
+    """What the listing that last added views passed over in DATA, by kind; null where the cache does not record it."""
     generations: int
     """How often views were drawn: once for the first cache, and once for each extension; 0 before any view is drawn."""
     view_sets: tuple[ViewSetFacts, ...]

@@ -19,6 +19,8 @@ def cache_lines(facts: CacheFacts) -> Iterator[str]:
     identity = "no views yet" if facts.identity is None else f"identity {facts.identity[:DIGITS]}"
     grown = f" in {facts.generations} generations" if facts.generations > 1 else ""
     yield f"{facts.cache}: recipe {facts.recipe}, format {facts.format}, {identity}, {facts.images:,} images{grown}"
+    if facts.passed_over:
+        yield f"passed over in DATA: {'; '.join(f'{count:,} {kind}' for kind, count in facts.passed_over.items())}"
     if facts.exported_from is not None:
         yield f"exported from views of identity {facts.exported_from[:DIGITS]}"
     if facts.view_sets:

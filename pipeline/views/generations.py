@@ -30,13 +30,16 @@ class ViewsPlan:
     """The whole image list, copies included."""
 
 
-def plan_views(recipe: Recipe, images: ImageParts, stored: ViewsManifest | None) -> ViewsPlan:
+def plan_views(
+    recipe: Recipe, images: ImageParts, stored: ViewsManifest | None, passed_over: Mapping[str, int] | None = None
+) -> ViewsPlan:
     """Draw the views of every generation of images. Nothing is drawn from copies.
 
     Args:
         recipe: decides what is drawn now.
         images: the images of each generation.
         stored: the manifest of the cache; None before any view was cut.
+        passed_over: what the listing of the images passed over, by kind.
 
     Raises:
         ContractError: the views of the cache are not those that this version draws.
@@ -53,7 +56,9 @@ def plan_views(recipe: Recipe, images: ImageParts, stored: ViewsManifest | None)
     ]
     identity = {**views_identity(recipe), "views": generations[0].views, "images": generations[0].images}
     sets = {view_set: set_manifest(view_set, map(len, views), recipe.views) for view_set, views in drawn.items()}
-    manifest = ViewsManifest(identity=identity, sets=sets, extensions=tuple(generations[1:]))
+    grows = stored is None or len(generations) > len(stored.generations)
+    counts = passed_over if grows or stored is None else stored.passed_over
+    manifest = ViewsManifest(identity=identity, sets=sets, extensions=tuple(generations[1:]), passed_over=counts)
     if stored is not None:
         _require_grown(stored, manifest)
     unwritten = (*images.unwritten, *range(len(images.parts), len(parts)))

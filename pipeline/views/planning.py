@@ -6,6 +6,7 @@ from typing import final
 
 from pipeline.config import Recipe, RunConfig
 from pipeline.images.listing import list_images
+from pipeline.images.passed_over import PassedOver
 from pipeline.inventory.commands import export_command
 from pipeline.inventory.commit_log import require_as_committed
 from pipeline.inventory.teacher_maps import teacher_spec
@@ -125,8 +126,9 @@ def _drawn_by(manifest: ViewsManifest, recipe: Recipe) -> bool:
 
 def _plan_views_of_data(cache: Cache, request: ViewsRequest, manifest: ViewsManifest | None) -> ViewsPlan:
     """List the images, match them with those of the cache, find copies where they are left out, draw the views."""
-    listed = list_images(request.data, request.recipe.views, cache.store.retries, request.say)
+    passed_over = PassedOver()
+    listed = list_images(request.data, request.recipe.views, cache.store.retries, request.say, passed_over)
     matched = match_images(cache, manifest, listed, request.data, extend=request.extend)
     drop = request.recipe.views.duplicates == "drop" and matched.compared
     copies = find_copies(matched.compared, cache.store.retries, request.run, request.say) if drop else {}
-    return plan_views(request.recipe, divide(matched, copies), manifest)
+    return plan_views(request.recipe, divide(matched, copies), manifest, passed_over.by_kind())

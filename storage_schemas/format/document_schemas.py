@@ -59,7 +59,8 @@ VIEWS = fields(
         ),
         "sets": ObjectOf(kind=VIEW_SET, names=SET_NAMES, fewest=1, most=1000),
         "extensions": ListOf(kind=GENERATION, most=10_000),
-    }
+    },
+    passed_over=ObjectOf(kind=Whole(least=1, most=MOST_VIEWS), names="[ -~]{1,200}", most=100),
 )
 SPEC = fields(
     {

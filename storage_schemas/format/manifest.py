@@ -4,7 +4,7 @@ They are stored with a seal; see `seal`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from storage_schemas.format import document_schemas
@@ -89,6 +89,9 @@ class ViewsManifest:
     """The view sets that hold views."""
     extensions: tuple[Generation, ...] = ()
     """Generations that were added later, oldest first."""
+    passed_over: Mapping[str, int] | None = field(default=None, compare=False)
+    """What the last listing that added views passed over: kind → count. None in an export, and in a cache that was made
+    before this was recorded. It is told, and decides nothing."""
 
     @property
     def digest(self) -> str:
@@ -107,11 +110,12 @@ class ViewsManifest:
 
     def attributes(self) -> dict[str, Any]:
         """Return the manifest as JSON-ready values."""
-        return {
+        attributes = {
             "identity": self.identity,
             "sets": {view_set.name: shape.attributes() for view_set, shape in self.sets.items()},
             "extensions": [generation.attributes() for generation in self.extensions],
         }
+        return attributes | ({} if self.passed_over is None else {"passed_over": dict(self.passed_over)})
 
     @classmethod
     def from_attributes(cls, values: Mapping[str, Any]) -> "ViewsManifest":
@@ -120,13 +124,13 @@ class ViewsManifest:
         Raises:
             ContractError: its fields are not those of this version, or a set has another number of generations.
         """
-        _require_fields("views", values, {"identity", "sets", "extensions"})
+        _require_fields("views", values, {"identity", "sets", "extensions"} | ({"passed_over"} & values.keys()))
         require("manifest of views", values, document_schemas.VIEWS, "attributes")
         sets = {ViewSet.parse(name): ViewSetManifest.from_attributes(shape) for name, shape in values["sets"].items()}
         extensions = tuple(map(Generation.from_attributes, values["extensions"]))
         for view_set, shape in sets.items():
             _require_sizes(view_set, shape, 1 + len(extensions))
-        return cls(identity=values["identity"], sets=sets, extensions=extensions)
+        return cls(identity=values["identity"], sets=sets, extensions=extensions, passed_over=values.get("passed_over"))
 
 
 @final
