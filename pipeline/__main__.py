@@ -107,7 +107,7 @@ def verify(arguments: Sequence[str]) -> None:
 
     cache = _cache(options.cache)
     verdict = verify_cache(cache, options)
-    for line in verdict_lines(verdict):
+    for line in verdict_lines(verdict, cache.store.uri):
         say(line)
     if verdict.problems:
         raise CorruptionError(f"cache {cache.store.uri}", verdict.problems)

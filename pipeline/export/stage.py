@@ -13,11 +13,9 @@ from pipeline.export.target import require_apart, require_same_export, write_dec
 from pipeline.export.tasks import missing_tasks
 from pipeline.export.teachers import exported_teachers
 from pipeline.export.worker import ExportReport, ExportTask, ShardExporter
-from pipeline.inventory.commands import rejected_line
 from pipeline.inventory.commit_log import unit_command
 from pipeline.leases.lease import WHOLE_LEASE, leased
 from pipeline.views.accepted import copy_accepted
-from pipeline.views.rejected import rejected_count
 from pipeline.views.tasks import read_committed
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
@@ -25,6 +23,7 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.compressor import zstd_codec
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.rejected import rejected_count, rejected_line
 
 
 @final
@@ -124,7 +123,7 @@ def _say_rejected(export: Export, say: Say) -> None:
     manifest = export.exported.manifest
     committed = read_committed(export.target, manifest, dict.fromkeys(manifest.sets, ()))
     if rejected := rejected_count(committed.canvases.values()):
-        say(f"export: {rejected_line(export.target, rejected)}")
+        say(f"export: {rejected_line(export.target.store.uri, rejected)}")
 
 
 def _view_count(export: Export) -> int:

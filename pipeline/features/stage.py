@@ -11,13 +11,13 @@ from pipeline.features.extraction import Extraction, plan_extraction, read_input
 from pipeline.features.frozen_phi_s import freeze_phi_s, read_frozen_phi_s, require_same_teacher
 from pipeline.features.worker import FeatureExtractor, FeatureReport, FeatureTask, RunningIdentity
 from pipeline.inventory.arrays import spatial_spec, summary_spec
-from pipeline.inventory.commands import export_command, rejected_line
+from pipeline.inventory.commands import export_command
 from pipeline.inventory.inputs import input_side
 from pipeline.inventory.present import Commits, require_present
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.phi_s.moments import merge_each
-from pipeline.views.rejected import rejected_count, require_few_rejected
+from pipeline.views.rejected import require_few_rejected
 from pipeline.views.stage import make_views, require_present_views
 from pipeline.workers.device import peak_tflops
 from pipeline.workers.open_pool import open_pool
@@ -33,6 +33,7 @@ from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.publish import publish_group
+from storage_schemas.rejected import rejected_count, rejected_line
 from storage_schemas.shard_writer import create_array
 from teachers.cost import tflop_per_input
 from teachers.source import is_own
@@ -64,7 +65,7 @@ def make_features(cache: Cache, recipe: Recipe, choice: TeacherChoice, data: str
         require_present_views(cache, recipe.name, inputs.views)
         require_few_rejected(cache, inputs.views, run.max_rejected)
         if rejected := rejected_count(inputs.views.canvases.values()):
-            say(f"extract {choice.name}: {rejected_line(cache, rejected)}")
+            say(f"extract {choice.name}: {rejected_line(cache.store.uri, rejected)}")
     extract_teacher(plan_extraction(cache, recipe, choice, inputs), run, say)
 
 

@@ -13,10 +13,10 @@ from pipeline.inspect.options import InspectOptions, PreviewOptions
 from pipeline.inspect.rejected import rejected_facts, rejected_lines
 from pipeline.inspect.text import cache_lines, view_lines
 from pipeline.inspect.view import view_facts
-from pipeline.inventory.commands import rejected_line
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MALFORMED, CorruptionError, Problem
 from storage_schemas.format.plain_text import one_line
+from storage_schemas.rejected import rejected_line
 
 
 def facts_text(cache: Cache, options: InspectOptions) -> str:
@@ -51,7 +51,7 @@ def _gathered(cache: Cache, options: InspectOptions) -> tuple[Any, Iterable[str]
         return rejected, rejected_lines(rejected)
     facts = inspect_cache(cache, options.tolerance)
     count = sum(view_set.rejected for view_set in facts.view_sets)
-    return facts, chain(cache_lines(facts), [rejected_line(cache, count)] if count else ())
+    return facts, chain(cache_lines(facts), [rejected_line(cache.store.uri, count)] if count else ())
 
 
 def draw_sheet(cache: Cache, options: PreviewOptions, recipe: Recipe) -> str:

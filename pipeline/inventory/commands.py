@@ -39,16 +39,6 @@ def stats_command(cache: Cache, teacher: str) -> str:
     return f"make stats CACHE={shlex.quote(cache.store.uri)} TEACHER={teacher}"
 
 
-def listed_by(cache: Cache) -> str:
-    """Say which command lists the rejected images of a cache."""
-    return f"`make inspect CACHE={shlex.quote(cache.store.uri)} ARGS=--rejected` lists the images"
-
-
-def rejected_line(cache: Cache, rejected: int) -> str:
-    """Return the line that a command ends with where views of its cache were rejected."""
-    return f"{rejected} views are rejected, since their images are unusable; {listed_by(cache)}"
-
-
 def recipe_teachers(recipe: str) -> tuple[TeacherChoice, ...]:
     """Return the teachers of a recipe; none where there is no recipe of that name."""
     return RECIPES[recipe]().teachers if recipe in RECIPES else ()

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial, reduce
 
 from pipeline.config import RunConfig
-from pipeline.inventory.commands import rejected_line
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.stats.committed import CommittedFeatures, read_features
 from pipeline.stats.dispersion import AngleSum, DirectionSum, merge_angles
@@ -21,6 +20,7 @@ from pipeline.workers.pool import AbstractPool
 from pipeline.workers.progress import Progress, Say, progress
 from storage_schemas.cache import Cache
 from storage_schemas.format.views import ViewSet
+from storage_schemas.rejected import rejected_line
 
 MeasurerPool = AbstractPool[FeatureMeasurer]
 
@@ -37,7 +37,7 @@ def measure_teachers(cache: Cache, teachers: Sequence[str], run: RunConfig, say:
     """
     features = read_features(cache, teachers)
     if rejected := max(teacher.rejected for teacher in features.values()):
-        say(f"stats: {rejected_line(cache, rejected)}")
+        say(f"stats: {rejected_line(cache.store.uri, rejected)}")
     unmeasured = _unmeasured(features, say)
     with ExitStack() as stack:
         leases = dict.fromkeys(map(teacher_lease, unmeasured))

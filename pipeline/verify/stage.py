@@ -19,7 +19,8 @@ from pipeline.verify.zarr_metadata import metadata_name
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.format.errors import Problem
-from storage_schemas.format.layout import FEATURES, features_unit
+from storage_schemas.format.layout import FEATURES, features_unit, views_unit
+from storage_schemas.rejected import rejected_count
 
 Checked = Sequence[tuple[CheckTask, CheckReport]]
 """Every committed shard, with the result of its check."""
@@ -52,6 +53,7 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
     independent = _read_independently(cache, manifests, checked, options, findings)
     findings.problems.extend(_unnamed(manifests, committed, findings.problems))
     unfinished = _list_unfinished(cache, manifests, committed, checked, findings)
+    canvases = set() if manifests.views is None else set(map(views_unit, manifests.views.manifest.sets))
     leftovers = unnamed_objects(cache, findings) if manifests.whole and not teacher else []
     return Verdict(
         problems=tuple(dict.fromkeys(findings.problems)),
@@ -60,6 +62,7 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
         foreign={leftover.name: leftover.bytes for leftover in leftovers if leftover.is_foreign},
         recomputed=tuple(recomputed),
         independent=independent,
+        rejected=rejected_count({task.shard: report.records} for task, report in checked if task.name in canvases),
         units=len(committed),
         objects=sum(len(report.records) for _, report in checked),
         bytes=sum(record.bytes for _, report in checked for record in report.records),

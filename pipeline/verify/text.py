@@ -6,13 +6,21 @@ from pipeline.inventory.unfinished import UnfinishedFacts
 from pipeline.text_table import aligned, sized
 from pipeline.verify.verdict import ReadIndependently, Recomputed, Verdict
 from storage_schemas.format.errors import first_few
+from storage_schemas.rejected import rejected_line
 
 
-def verdict_lines(verdict: Verdict) -> Iterator[str]:
-    """Yield what is unfinished, left over, recomputed and read independently; last, of a sound cache, that it is."""
+def verdict_lines(verdict: Verdict, uri: str) -> Iterator[str]:
+    """Yield what is unfinished, left over, rejected, recomputed and read independently; last, that a sound cache is so.
+
+    Args:
+        verdict: what `verify` found.
+        uri: of the cache.
+    """
     yield from _unfinished_lines(verdict.unfinished)
     yield from _leftover_lines(verdict.leftovers, "objects", "that nothing in the cache names (see `make gc`)")
     yield from _leftover_lines(verdict.foreign, "files", "that Stillhouse did not write; `make gc` leaves them alone")
+    if verdict.rejected:
+        yield f"verify: {rejected_line(uri, verdict.rejected)}"
     for recomputed in verdict.recomputed:
         yield from _recomputed_lines(recomputed)
     if verdict.independent is not None:

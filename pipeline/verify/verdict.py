@@ -57,6 +57,8 @@ class Verdict:
     """One for each teacher that was run again."""
     independent: ReadIndependently | None
     """None where zarr-python was not asked for."""
+    rejected: int
+    """Rejected views of committed shards."""
     units: int
     """Units with a committed shard."""
     objects: int

@@ -1,25 +1,13 @@
-"""Rejected views: how many there are, and how many of them the user accepts."""
+"""Rejected views: how many of them the user accepts."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.inventory.commands import listed_by
 from pipeline.views.accepted import accepted_share, are_too_many
 from pipeline.views.generations import total_views
 from pipeline.views.tasks import CommittedViews
 from storage_schemas.cache import Cache
-from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import Problem, SettingError, first_problems
-
-
-def rejected_count(canvases: Iterable[Mapping[int, Sequence[ShardRecord]]]) -> int:
-    """Count the rejected views of committed shards, by their commit records alone.
-
-    Args:
-        canvases: commit records of the canvases of each view set, by shard.
-    """
-    records = (record for commits in canvases for shard in commits.values() for record in shard)
-    return sum(record.rows for record in records if record.path.startswith("tables/rejected/"))
+from storage_schemas.rejected import listed_by, rejected_count
 
 
 def require_few_rejected(cache: Cache, committed: CommittedViews, given: float | None) -> None:
@@ -39,7 +27,7 @@ def require_few_rejected(cache: Cache, committed: CommittedViews, given: float |
     reasons = _reasons(cache, committed)
     problems = first_problems([Problem(place="DATA", found=reason) for reason in reasons])
     done = _committed_slots(committed)
-    found = f"{rejected} of {done} views were rejected; {listed_by(cache)}"
+    found = f"{rejected} of {done} views were rejected; {listed_by(cache.store.uri)}"
     if done < total:
         found += (
             f". The run stopped early: at most {accepted_share(cache, given):g} of all {total} views may be rejected"

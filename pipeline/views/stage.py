@@ -6,7 +6,6 @@ from functools import partial
 
 from pipeline.config import Recipe, RunConfig
 from pipeline.inventory.arrays import detail_spec, pixels_spec
-from pipeline.inventory.commands import rejected_line
 from pipeline.inventory.commit_log import exported_names
 from pipeline.inventory.present import require_present
 from pipeline.leases.lease import VIEWS_LEASE, leased
@@ -22,7 +21,7 @@ from pipeline.views.planning import (
     plan_missing_views,
     refuse_export,
 )
-from pipeline.views.rejected import rejected_count, require_few_rejected
+from pipeline.views.rejected import require_few_rejected
 from pipeline.views.shard_task import CutReport, details_of
 from pipeline.views.split import counts_of, split_lines
 from pipeline.views.tasks import CommittedViews, read_committed
@@ -36,6 +35,7 @@ from storage_schemas.format.manifest import CacheManifests, ViewsManifest
 from storage_schemas.format.tables import to_parquet
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.objects.publish import TEMPORARY, publish_bytes, publish_group
+from storage_schemas.rejected import rejected_count, rejected_line
 from storage_schemas.shard_writer import create_array
 
 
@@ -174,7 +174,7 @@ def _report_complete(cache: Cache, request: ViewsRequest, stored: StoredViews) -
     request.say(f"views: complete, nothing to do ({describe_sets(stored.committed.manifest)})")
     require_few_rejected(cache, stored.committed, request.run.max_rejected)
     if rejected := rejected_count(stored.committed.canvases.values()):
-        request.say(f"views: {rejected_line(cache, rejected)}")
+        request.say(f"views: {rejected_line(cache.store.uri, rejected)}")
 
 
 def _write_metadata(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Details) -> None:
@@ -218,6 +218,6 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
     counts = f"cut {sum(report.views for report in reports)}, rejected {sum(report.rejected for report in reports)}"
     say(f"views: {counts}, wrote {size / 1e6:.1f} MB in {bar.rate}")
     if rejected:
-        say(f"views: {rejected_line(cache, rejected)}")
+        say(f"views: {rejected_line(cache.store.uri, rejected)}")
     if groups := equal_images(cache, manifest):
         say(equal_images_line(groups))

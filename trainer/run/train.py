@@ -7,6 +7,7 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MissingError, Problem, SettingError
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
+from storage_schemas.rejected import rejected_count, rejected_line
 from trainer.data.source import open_source
 from trainer.run.processes import is_first, require_launcher
 from trainer.run.training_run import TrainingRun
@@ -52,6 +53,8 @@ def train(
     say = say if is_first() else _silent
     for line in run.describe():
         say(line)
+    if rejected := rejected_count(view_set.commits for view_set in source.sets.values()):
+        say(f"train: {rejected_line(source.cache.store.uri, rejected)}")
     if run.folder.card.exists():
         say(f"train: {folder} is finished, nothing to do ({recipe.steps} steps)")
         return run.folder

@@ -16,6 +16,7 @@ import zarr
 from PIL import Image
 from stage_runs import contents, write_colours
 
+import trainer.__main__ as trainer
 from pipeline.__main__ import main
 from pipeline.images.listing import FORMS
 from storage_schemas.cache import Cache
@@ -163,7 +164,12 @@ def test_a_share_is_recorded_only_where_it_makes_a_difference(tmp_path: Path, vi
 
 
 def test_after_rejections_every_stage_names_the_command_that_lists_them(
-    data: Path, tmp_path: Path, views_of: Callable, extract_of: Callable, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    views_of: Callable,
+    extract_of: Callable,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cache = tmp_path / "cache"
     (data / "broken.png").write_text("no image at all")
@@ -173,9 +179,12 @@ def test_after_rejections_every_stage_names_the_command_that_lists_them(
     for command in ([*views_of(cache), "--run.max-rejected", "0.2"], views_of(cache), extract_of(cache, QUARTERS)):
         assert main(command) == 0
         assert capsys.readouterr().out.count(line) == 1, command
-    for command in (extract_of(cache, QUARTERS), stats, stats, inspect):
+    for command in (extract_of(cache, QUARTERS), stats, stats, inspect, ["verify", "--cache", str(cache)]):
         assert main(command) == 0
         assert capsys.readouterr().out.count(line) == 1, command
+    monkeypatch.setattr("trainer.run.fit.fit", lambda *_, **__: None)
+    assert trainer.main(["train", "--cache", str(cache), "--runs", str(tmp_path / "runs"), "--student", "tiny"]) == 0
+    assert capsys.readouterr().out.count(line) == 1, "train"
     assert main([*inspect, "--rejected"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "broken.png: not an image (none of AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP), 1 view",

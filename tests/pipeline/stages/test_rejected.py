@@ -11,12 +11,12 @@ from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.images.listing import list_images
-from pipeline.views.rejected import rejected_count
 from pipeline.views.sampling import DrawnView, draw_views
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.format.errors import MissingError
 from storage_schemas.format.layout import ShardGrid, features_unit, spatial_array, views_unit
 from storage_schemas.format.views import ViewSet
+from storage_schemas.rejected import rejected_count
 
 SET = ViewSet(partition="low", resolution=128)
 RECIPE = Recipe(

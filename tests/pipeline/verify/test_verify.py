@@ -191,7 +191,7 @@ def test_in_haste_a_flipped_bit_is_found_in_all_but_arrays(kind: str, rewritten:
     cache = rewritten(OBJECTS[kind], in_the_middle)
     verdict = verified(cache, quick=True)
     assert bool(verdict.problems) == (kind not in ARRAYS)
-    said = list(verdict_lines(verdict))
+    said = list(verdict_lines(verdict, str(cache)))
     assert ("the bytes of arrays were not read" in "".join(said)) == (kind in ARRAYS)
 
 
