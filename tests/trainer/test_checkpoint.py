@@ -2,8 +2,10 @@
 
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.errors import CorruptionError
 from trainer.run.checkpoint import read_checkpoint, steps_in_checkpoint
 from trainer.run.train import train
+from trainer.run_folder import RunFolder
 from trainer.settings.config import TrainRecipe
 from trainer.settings.learning import AverageSettings
 from trainer.settings.student import VitSettings
@@ -143,3 +146,83 @@ def test_the_names_in_a_checkpoint_are_those_of_every_version(
     assert {name for name in weights._metadata if re.fullmatch(r"maps\.\w+(\.[^.]+)?", name)} == maps
     state = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
     assert state == [{"step": 1}]
+
+
+@pytest.fixture(scope="module")
+def stopped(full_cache: Cache, tmp_path_factory: pytest.TempPathFactory, recipe_of: Callable[..., TrainRecipe]) -> Path:
+    """The folder of a finished run of one step."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = recipe_of(steps=1, average=AverageSettings(decay=0.9))
+    train(recipe, full_cache.store.uri, folder, lambda _: None)
+    return folder
+
+
+def without_scheduler(checkpoint: dict[str, Any]) -> None:
+    checkpoint["lr_schedulers"] = []
+
+
+def without_weight(checkpoint: dict[str, Any]) -> None:
+    checkpoint["state_dict"].pop(next(iter(checkpoint["state_dict"])))
+
+
+def with_weight(checkpoint: dict[str, Any]) -> None:
+    checkpoint["state_dict"]["model.odd"] = torch.zeros(2)
+
+
+def wide_weight(checkpoint: dict[str, Any]) -> None:
+    name, weight = next((name, weight) for name, weight in checkpoint["state_dict"].items() if weight.ndim == 2)
+    checkpoint["state_dict"][name] = torch.zeros(weight.shape[0], weight.shape[1] + 1)
+
+
+def without_states(checkpoint: dict[str, Any]) -> None:
+    checkpoint["optimizer_states"] = {}
+
+
+def wide_moment(checkpoint: dict[str, Any]) -> None:
+    state = next(iter(checkpoint["optimizer_states"][0]["state"].values()))
+    state["exp_avg"] = torch.zeros(3, 3, 3)
+
+
+def odd_parameter(checkpoint: dict[str, Any]) -> None:
+    checkpoint["optimizer_states"][0]["param_groups"][0]["params"].append(10**9)
+
+
+def repeated_parameter(checkpoint: dict[str, Any]) -> None:
+    params = checkpoint["optimizer_states"][0]["param_groups"][0]["params"]
+    params.append(params[0])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (without_weight, ": is missing"),
+        (with_weight, "model.odd: is no tensor of this run"),
+        (wide_weight, "has the shape"),
+        (without_states, "optimiser or schedule: is malformed (ValueError"),
+        (without_scheduler, "optimiser or schedule: is malformed (ValueError"),
+        (wide_moment, "has the shape (3, 3, 3), expected"),
+        (odd_parameter, "optimiser or schedule: is malformed (KeyError"),
+        (repeated_parameter, "names a parameter twice"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_checkpoint_of_other_tensors_is_refused_by_name(
+    spoil: Callable[[dict[str, Any]], None],
+    found: str,
+    stopped: Path,
+    full_cache: Cache,
+    tmp_path: Path,
+    recipe_of: Callable[..., TrainRecipe],
+) -> None:
+    folder = shutil.copytree(stopped, tmp_path / "run")
+    run = RunFolder(path=folder)
+    run.card.unlink()  # as it was before the run ended
+    checkpoint = torch.load(run.checkpoint, weights_only=True)
+    spoil(checkpoint)
+    torch.save(checkpoint, run.checkpoint)
+    before = run.checkpoint.read_bytes()
+    with pytest.raises(CorruptionError) as refusal:
+        train(recipe_of(steps=1, average=AverageSettings(decay=0.9)), full_cache.store.uri, folder, lambda _: None)
+    assert found in str(refusal.value)
+    assert "restore it from a copy, or delete the run's folder" in str(refusal.value)
+    assert run.checkpoint.read_bytes() == before

@@ -17,7 +17,7 @@ from trainer.data.source import Source
 from trainer.export import export_student
 from trainer.learning.module import Distillation, torch_seed
 from trainer.objective.token_maps import TokenMaps
-from trainer.run.checkpoint import read_checkpoint, steps_in_checkpoint
+from trainer.run.checkpoint import read_checkpoint, require_checkpoint_of, steps_in_checkpoint
 from trainer.run.checkpoint_writer import CheckpointWriter
 from trainer.run.disk import disk_refusals
 from trainer.run.heldout_evaluation import HeldoutEvaluation
@@ -81,6 +81,8 @@ def _fit(
     if start:
         say(f"train: resuming after step {start} of {run.recipe.steps}")
     module = Distillation(run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source))
+    if start:
+        require_checkpoint_of(run.folder.checkpoint, module)
     trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, request), *callbacks])
     if is_first():
         _start_records(run, start)
