@@ -78,8 +78,9 @@ def _weight_problems(weights: Mapping[str, Tensor], module: nn.Module) -> Iterat
 
 
 def _optimiser_problems(checkpoint: Mapping[str, Any], module: nn.Module) -> Iterator[Problem]:
-    """Yield what is wrong with the optimiser's tensors. A parameter is known by its number in the module; in the
-    checkpoint of a sharded run by its name.
+    """Yield what is wrong with the optimiser's tensors.
+
+    A parameter is known by its number in the module; in the checkpoint of a sharded run by its name.
     """
     named = list(module.named_parameters())
     known: dict[Any, tuple[str, Tensor]] = dict(enumerate(named)) | {name: (name, value) for name, value in named}
