@@ -1,15 +1,18 @@
 """A run's folder: files appear whole, a resumed run continues its history, another run is refused."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from storage_schemas.format.errors import CorruptionError, IdentityError, StorageError
 from trainer.evaluation.evaluate import Scores, StudentScore, TeacherScore
+from trainer.recipes.demo import demo
 from trainer.run.history import HistoryLogger, read_history
 from trainer.run.metrics import add_scores, add_speed, has_stalled, start_metrics
 from trainer.run_folder import RunFolder, read_json, require_run, write_json
+from trainer.settings.student import VitSettings
 
 IDENTITY = {"recipe": {"steps": 10, "data": {"teachers": ("a", "b")}}, "cache": {"views": "abc"}}
 
@@ -32,6 +35,13 @@ def test_a_folder_of_another_run_is_refused_with_both_values_of_all_that_differs
         "  recipe.steps: the run there has 10, this run has 20\n"
         "  what to do: repeat the settings that this run began with, or give the new run another folder with --runs"
     )
+
+
+def test_settings_that_an_earlier_version_did_not_have_are_in_the_identity_only_where_they_change_something() -> None:
+    before = demo().identity()
+    assert "spare_class_tokens" not in before["vit"]
+    assert replace(demo(), vit=VitSettings(spare_class_tokens=1)).identity()["vit"]["spare_class_tokens"] == 1
+    assert replace(demo(), vit=VitSettings(registers=7)).identity()["vit"].keys() == before["vit"].keys()
 
 
 def test_two_writes_of_a_file_at_once_do_not_disturb_each_other(

@@ -11,14 +11,15 @@ def c_radio_v4() -> TrainRecipe:
 
     Source: v4 sections 2.2 to 2.5. The report does not give optimiser, batch and steps; these are from v2.5. Decay and
     weight of MESA, and σ of DAMP, are the values of their authors. The report does not give the attention windows of
-    training; these are all windows from 6 to 32 tokens that divide one of its resolutions.
+    training; these are all windows from 6 to 32 tokens that divide one of its resolutions. The tokens before the
+    patches are those of the published weights: 3 class tokens, of which the first 2 are the summary, and 7 registers.
     """
     return TrainRecipe(
         name="c_radio_v4",
         student="huge",
         steps=600_000,
         precision="bf16",
-        vit=VitSettings(windows=(6, 7, 8, 9, 12, 16, 18, 24, 32)),
+        vit=VitSettings(registers=7, spare_class_tokens=1, windows=(6, 7, 8, 9, 12, 16, 18, 24, 32)),
         average=AverageSettings(decay=0.9998, mesa_weight=0.3),
         damp=0.1,
         data=DataSettings(batch_low=1024, batch_high=128),

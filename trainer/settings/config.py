@@ -1,6 +1,6 @@
 """All settings of a training run, with meaning and unit. A recipe is a function that returns a `TrainRecipe`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal, final
 
@@ -12,6 +12,8 @@ from trainer.settings.running import DataSettings, RunningSettings
 from trainer.settings.student import HeadSettings, VitSettings, student_problems
 
 Precision = Literal["fp32", "bf16"]
+LATER_SETTINGS: Mapping[str, Any] = {"vit.spare_class_tokens": 0}
+"""Setting that version 0.1.0 did not have → its value that changes nothing."""
 
 
 @final
@@ -60,9 +62,19 @@ class TrainRecipe:
             raise SettingError("train recipe", problems)
 
     def identity(self) -> dict[str, Any]:
-        """Return every setting that the trained weights depend on, as JSON-ready values."""
+        """Return every setting that the trained weights depend on, as JSON-ready values.
+
+        Settings that version 0.1.0 did not have are left out where they change nothing, so that its runs can resume.
+        """
         values = asdict(self)
         del values["running"]
+        for place, unused in LATER_SETTINGS.items():
+            *groups, name = place.split(".")
+            group = values
+            for inner in groups:
+                group = group[inner]
+            if group[name] == unused:
+                del group[name]
         return values
 
 

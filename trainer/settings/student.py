@@ -19,8 +19,10 @@ class VitSettings:
     position_dropout: float = 0.1
     """Share of views without position embeddings in training. 0.1 in NVlabs/RADIO."""
     registers: int = 8
-    """Register tokens, in addition to one class token for each teacher with a summary. Not in the papers; 8 registers
-    and the class tokens for SigLIP2 and DINOv3 are the ten tokens in C-RADIOv4's weights."""
+    """Register tokens. Not in the papers; C-RADIOv4's weights have 7, and ten tokens before the patches in all."""
+    spare_class_tokens: int = 0
+    """Class tokens without a head, after those of the teachers with a summary. C-RADIOv4's weights have three class
+    tokens: two give the summary (SigLIP2, DINOv3), and the third, SAM3's, is spare."""
     final_norm: bool = False
     """Whether a LayerNorm follows the last block. NVlabs/RADIO: no."""
     global_blocks: int = 4
@@ -61,6 +63,7 @@ def student_problems(vit: VitSettings, heads: HeadSettings) -> Iterator[Problem]
     least = {
         "vit.position_grid": (vit.position_grid, 1),
         "vit.registers": (vit.registers, 0),
+        "vit.spare_class_tokens": (vit.spare_class_tokens, 0),
         "vit.global_blocks": (vit.global_blocks, 1),
         "heads.width": (heads.width, 1),
         "heads.inner_blocks": (heads.inner_blocks, 0),

@@ -1,11 +1,14 @@
 """A vision transformer with the additions is timm's with tokens and positions of its own, at any size, or refused."""
 
+from dataclasses import replace
+
 import pytest
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from storage_schemas.format.errors import SettingError
+from trainer.recipes.c_radio_v4 import c_radio_v4
 from trainer.settings.student import VitSettings
 from trainer.student.shape import StudentShape, measure_student
 from trainer.student.student import Student
@@ -107,6 +110,28 @@ def test_every_teacher_with_a_summary_has_a_class_token_and_every_parameter_a_gr
         assert output.summaries.shape == (2, 3, 64)
         (output.spatial.square().sum() + output.summaries.square().sum()).backward()
         assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_c_radio_v4_has_the_tokens_of_the_published_weights() -> None:
+    recipe = c_radio_v4()
+    with torch.device("meta"):
+        backbone = Student(recipe.student, vit=recipe.vit, summarised=("dinov3", "siglip2")).backbone
+    tokens = (len(backbone.class_tokens), backbone.summaries, len(backbone.registers))
+    assert tokens == (3, 2, 7)  # `RadioConfig` of transformers has these defaults, and `summary_idxs` [0, 1]
+
+
+@torch.no_grad()
+def test_spare_class_tokens_take_part_but_are_no_summaries() -> None:
+    ours, pixels = student(settings=replace(SMALL, registers=0, spare_class_tokens=2)), torch.rand(2, 3, 32, 32)
+    for weight in ours.backbone.blocks.parameters():
+        weight *= 1 if weight.ndim == 1 else 10  # new blocks hardly change their tokens
+    assert len(ours.backbone.class_tokens) == 5
+    before = ours(pixels).summaries
+    assert before.shape == (2, 3, 64)
+    ours.backbone.class_tokens[:] = ours.backbone.class_tokens[[1, 0, 2, 4, 3]]
+    assert torch.allclose(ours(pixels).summaries, before[:, [1, 0, 2]], atol=1e-5)  # the spare ones changed places
+    ours.backbone.class_tokens[4] *= -1
+    assert not torch.allclose(ours(pixels).summaries, before[:, [1, 0, 2]], atol=1e-3)
 
 
 def test_a_student_whose_teachers_have_no_summary_has_no_class_token() -> None:

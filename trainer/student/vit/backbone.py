@@ -21,13 +21,13 @@ class VitBackbone(nn.Module):
     Class tokens and registers have no position. Source: v4 sections 2.2 and 3.2, NVlabs/RADIO.
     """
 
-    def __init__(self, trunk: VisionTransformer, settings: VitSettings, class_tokens: int) -> None:
+    def __init__(self, trunk: VisionTransformer, settings: VitSettings, summaries: int) -> None:
         """Take patches, blocks and norms from timm, and add the rest.
 
         Args:
             trunk: a timm vision transformer without class token, registers and positions, for images of any size.
             settings: settings of the additions.
-            class_tokens: number of class tokens.
+            summaries: number of class tokens that are summaries; spare ones follow them.
         """
         super().__init__()
         self.settings = settings
@@ -38,6 +38,7 @@ class VitBackbone(nn.Module):
         # a bias that is the same on every patch is redundant beside the position grid
         self.patch_embed.proj.register_parameter("bias", None)
         self.positions = PositionGrid(settings.position_grid, self.channels, settings.position_dropout)
+        self.summaries, class_tokens = summaries, summaries + settings.spare_class_tokens
         self.class_tokens = nn.Parameter(torch.randn(class_tokens, self.channels) * self.channels**-0.5)
         self.registers = nn.Parameter(torch.randn(settings.registers, self.channels) * self.channels**-0.5)
         self.everywhere = global_blocks(len(self.blocks), settings.global_blocks)
@@ -48,8 +49,8 @@ class VitBackbone(nn.Module):
         *,
         window: int | None = None,
         uniforms: Float[Tensor, "batch 5"] | None = None,
-    ) -> tuple[Float[Tensor, "batch rows cols channels"], Float[Tensor, "batch class_tokens channels"]]:
-        """Return the patch tokens and class tokens of the last block.
+    ) -> tuple[Float[Tensor, "batch rows cols channels"], Float[Tensor, "batch summaries channels"]]:
+        """Return the patch tokens of the last block, and its class tokens that are summaries.
 
         Args:
             pixels: normalised.
@@ -66,7 +67,7 @@ class VitBackbone(nn.Module):
         prefix, patches = attend(
             list(self.blocks), self.everywhere, prefix, patches, window, self.settings.window_tokens
         )
-        return self.norm(patches), self.norm(prefix[:, : len(self.class_tokens)])
+        return self.norm(patches), self.norm(prefix[:, : self.summaries])
 
     def draw_window(self, resolution: int, key: Key) -> int | None:
         """Draw the attention window (tokens) of one training step for square views of a resolution (pixels)."""

@@ -28,13 +28,13 @@ _BARE: dict[str, Any] = {
 """Settings that leave only patches, blocks and norms of a timm vision transformer."""
 
 
-def build_vit(name: str, settings: VitSettings, class_tokens: int) -> tuple[VitBackbone, Statistics]:
+def build_vit(name: str, settings: VitSettings, summaries: int) -> tuple[VitBackbone, Statistics]:
     """Build a vision transformer with the additions, from random weights.
 
     Args:
         name: a preset, or `radio_` and the name of a timm vision transformer.
         settings: settings of the additions.
-        class_tokens: number of class tokens.
+        summaries: number of class tokens that are summaries.
 
     Raises:
         SettingError: timm has no such model, it is not a plain vision transformer, or it has fewer blocks than
@@ -44,7 +44,7 @@ def build_vit(name: str, settings: VitSettings, class_tokens: int) -> tuple[VitB
     if len(trunk.blocks) < settings.global_blocks:
         found = f"{settings.global_blocks} blocks should have global attention; {name} has {len(trunk.blocks)} blocks"
         raise SettingError("vit", [Problem(place="vit.global_blocks", found=found)])
-    return VitBackbone(trunk, settings, class_tokens), statistics
+    return VitBackbone(trunk, settings, summaries), statistics
 
 
 def _preset(name: str, settings: VitSettings) -> tuple[VisionTransformer, Statistics]:
