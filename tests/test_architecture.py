@@ -21,7 +21,7 @@ OURS = {
 """Package → which others of ours it may import."""
 HOMES = {
     "ray": ("pipeline/workers/ray_",),
-    "transformers": ("teachers/",),
+    "transformers": ("teachers/", "trainer/portable/"),
     "lightning": ("trainer/",),
     "pytorch_lightning": (),
     "torch": ("teachers/", "pipeline/", "trainer/"),

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import final
+from typing import final, get_args
 
 import pytest
 import safetensors.torch
@@ -21,10 +21,13 @@ from storage_schemas.format.errors import ContractError, MissingError, SettingEr
 from trainer.__main__ import main
 from trainer.export import ExportedStudent
 from trainer.portable import positions
+from trainer.portable.formats import FORMATS
 from trainer.portable.image_size import ImageSize
+from trainer.portable.options import Format
+from trainer.portable.outputs import FlatStudent, named_outputs
 from trainer.portable.positions import ComputedRope, with_computed_positions
 from trainer.portable.trial import with_trial_weights
-from trainer.portable.write import FlatStudent, named_outputs, write_portable
+from trainer.portable.write import write_portable
 from trainer.run.train import train
 from trainer.settings.config import TrainRecipe
 from trainer.settings.student import HeadSettings, VitSettings
@@ -302,6 +305,11 @@ def test_no_part_of_a_trial_is_without_effect(added: ExportedStudent) -> None:
             after = torch.cat([output.flatten() for output in named_outputs(trial(pixels)).values()])
             assert float((after - before).abs().max()) > 0.01
             block.load_state_dict(kept)
+
+
+def test_every_format_of_the_command_line_is_written_by_one_module() -> None:
+    assert tuple(FORMATS) == get_args(Format)
+    assert len({form.made for form in FORMATS.values()}) == len(FORMATS)
 
 
 def test_every_file_of_an_export_may_be_read_by_whom_the_umask_allows(folders: dict[str, Path], tmp_path: Path) -> None:

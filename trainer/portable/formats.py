@@ -1,0 +1,20 @@
+"""Every format by name.
+
+To add one: a module with a function that writes it, its entry here, and its name in `Format` with a line of help
+(trainer/portable/options.py).
+"""
+
+from collections.abc import Mapping
+
+from trainer.portable.onnx_graph import write_onnx
+from trainer.portable.options import Format
+from trainer.portable.portable_format import PortableFormat
+from trainer.portable.timm_weights import write_timm
+from trainer.portable.torch_program import write_torch
+
+FORMATS: Mapping[Format, PortableFormat] = {
+    "timm": PortableFormat(made="backbone.safetensors", write=write_timm),
+    "torch": PortableFormat(made="student.pt2", write=write_torch, is_traced=True),
+    "onnx": PortableFormat(made="student.onnx", write=write_onnx, is_traced=True),
+}
+"""Format → what it writes, and how."""

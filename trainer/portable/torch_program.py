@@ -1,0 +1,19 @@
+"""The format `torch`: a program of torch.export."""
+
+import torch
+
+from trainer.portable.outputs import FlatStudent, compare, largest, traceable, traced
+from trainer.portable.portable_format import ExportTask
+from trainer.portable.trial import with_trial_weights
+
+
+def write_torch(task: ExportTask) -> dict[str, float]:
+    """Write the student as a program, and compare it with the student: with its own weights, and with trial weights."""
+    examples, window, trial = task.examples(), task.size.window, with_trial_weights(task.student)
+    shapes = task.size.free(task.student.student.stride)
+    program = torch.export.export(traceable(task), traced(examples), dynamic_shapes=shapes)
+    tried = program.module()
+    tried.load_state_dict(FlatStudent(trial, window).state_dict())
+    differences = compare(trial, window, examples, tried)
+    torch.export.save(program, task.path)
+    return largest(differences, compare(task.student, window, examples, torch.export.load(task.path).module()))
