@@ -34,12 +34,13 @@ TEACHER_ARGS = $(if $(TEACHER),--teacher "$(TEACHER)")
 WEIGHTS_ARGS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
 TRAIN_PROGRAM = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
 STUDENT_ARGS = $(if $(STUDENT),--student "$(STUDENT)")
+NAME_ARGS = $(if $(NAME),--name "$(NAME)")
 
 # tests run in several processes; tests/conftest.py says which tests share one
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check docs plan views preview extract stats train report inspect verify export gc teachers demo-images
+.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc teachers demo-images
 
 help: ## list the commands and variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -53,8 +54,14 @@ help: ## list the commands and variables
 	@echo "  TEACHER   dinov3, siglip2, sam3, or module:Class"
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
 	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ before the name of a timm ViT"
+	@echo "  NAME      name of a run; by default the student, with the settings that differ from the recipe's"
+	@echo "  RUNS      folder of the runs (now: $(RUNS))"
 	@echo "  EXECUTOR  ray (default) for worker processes, or local for this process; train is local unless EXECUTOR=ray"
 	@echo "  FIGURES   where each stage writes its figures, as JSON (now: $(FIGURES))"
+	@echo "  OUT       folder of the cache, the runs, the report and the figures, unless they are set (now: $(OUT))"
+	@echo "  REPORT    the page that report writes (now: $(REPORT))"
+	@echo "  SHEET     the picture that preview writes (now: $(SHEET))"
+	@echo "  PYTHON    the Python that install makes .venv with (now: $(PYTHON))"
 	@echo "  ARGS      any other settings; make COMMAND ARGS=--help lists them"
 
 install: $(INSTALLED) ## make .venv with all that the project needs
@@ -117,7 +124,10 @@ stats: $(INSTALLED) ## measure the stored features of one TEACHER, or of all
 	@$(PIPELINE) stats --cache "$(CACHE)" $(TEACHER_ARGS) $(EXECUTOR_ARGS) $(FIGURES_ARGS) $(ARGS)
 
 train: $(INSTALLED) ## distil a STUDENT from the cache
-	@$(TRAIN_PROGRAM) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(STUDENT_ARGS) $(ARGS)
+	@$(TRAIN_PROGRAM) train --recipe $(RECIPE) --cache "$(CACHE)" --runs "$(RUNS)" $(STUDENT_ARGS) $(NAME_ARGS) $(ARGS)
+
+runs: $(INSTALLED) ## list the runs in RUNS: student, settings, steps, state, fidelity, size
+	@$(TRAINER) runs --runs "$(RUNS)" $(ARGS)
 
 report: $(INSTALLED) ## make an HTML page: the final table, pictures of features, curves
 	@$(TRAINER) report --cache "$(CACHE)" --runs "$(RUNS)" --page "$(REPORT)" $(ARGS)

@@ -75,10 +75,11 @@ PLAN = {
         settings: storage_schemas.format
         recipes: settings
         run_folder: storage_schemas.format storage_schemas.objects
+        run_name: run_folder settings storage_schemas.format
         student: settings storage_schemas.format
         data: settings stopping storage_schemas storage_schemas.format
         export: run_folder settings student storage_schemas.format storage_schemas.objects
-        options: recipes settings storage_schemas storage_schemas.format
+        options: recipes run_name settings storage_schemas storage_schemas.format
         objective: data settings student storage_schemas.format
         trainer: data export objective settings student
         portable: export student storage_schemas.format storage_schemas.objects
@@ -86,8 +87,8 @@ PLAN = {
         learning: data objective settings student storage_schemas.format
         run: data evaluation export learning objective run_folder settings stopping student storage_schemas
             storage_schemas.format storage_schemas.objects
-        report: data export objective run run_folder settings student storage_schemas storage_schemas.format
-            storage_schemas.objects
+        report: data export objective recipes run run_folder run_name settings student storage_schemas
+            storage_schemas.format storage_schemas.objects
         __main__: export options portable report run stopping storage_schemas
     """,
 }

@@ -48,6 +48,16 @@ def report(arguments: Sequence[str]) -> None:
     make_report(options.cache, options.runs, options.page, say)
 
 
+def list_runs(arguments: Sequence[str]) -> None:
+    """List the runs of a folder."""
+    from trainer.report.options import runs_options
+
+    options = runs_options(arguments)
+    from trainer.report.run_list import runs_text
+
+    say(runs_text(options.runs, json_wanted=options.json))
+
+
 def export(arguments: Sequence[str]) -> None:
     """Write a finished student in the format of another library."""
     from trainer.portable.options import export_options
@@ -61,7 +71,12 @@ def export(arguments: Sequence[str]) -> None:
     say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")
 
 
-COMMANDS: Mapping[str, Command] = {"train": train_student, "report": report, "export": export}
+COMMANDS: Mapping[str, Command] = {
+    "train": train_student,
+    "runs": list_runs,
+    "report": report,
+    "export": export,
+}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import tyro
 from storage_schemas.command_line import option_value
 from storage_schemas.format.errors import Problem, SettingError
 from trainer.recipes import RECIPES
+from trainer.run_name import choose_folder
 from trainer.settings.config import TrainRecipe
 
 
@@ -24,12 +25,19 @@ class TrainOptions:
     cache: str = ""
     """The cache: a folder, or a URI such as s3://bucket/prefix (CACHE)."""
     runs: Path = Path("runs")
-    """Folder of runs (RUNS). A run is kept in the subfolder with the name of its student."""
+    """Folder of runs (RUNS). Each run is kept in a subfolder of its name."""
+    run_name: Annotated[str, tyro.conf.arg(name="name")] = ""
+    """Name of the run (NAME). By default the student, followed by each setting that differs from the recipe's, such as
+    `small-lr=0.0005`; `steps` is not part of it. `make runs` lists the runs."""
 
     @property
     def folder(self) -> Path:
-        """Folder that keeps the run."""
-        return self.runs / self.settings.student
+        """Folder that keeps the run.
+
+        Raises:
+            SettingError: the name cannot be that of a folder; or settings of a run are to change, and it is not named.
+        """
+        return choose_folder(self.runs, self.run_name, self.settings, RECIPES[self.recipe]())
 
 
 def train_options(arguments: Sequence[str]) -> TrainOptions:
@@ -58,6 +66,7 @@ def train_options(arguments: Sequence[str]) -> TrainOptions:
 USAGE = f"""python -m trainer COMMAND [--help] [settings]
 
   train    train a student from a cache; the same command again resumes a run that was interrupted
+  runs     list the runs of a folder
   report   print the closing table, and write one HTML page about a cache and its students
   export   write a finished student for torch.export, ONNX or timm, and compare it with the student
 

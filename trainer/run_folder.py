@@ -10,12 +10,13 @@ from storage_schemas.format.errors import CorruptionError, IdentityError, Proble
 from storage_schemas.format.identity import Identity, differences
 from storage_schemas.objects.publish import write_whole
 
+STEPS = "recipe.steps"
 MAY_CHANGE = frozenset(
     f"recipe.optimiser.{name}"
     for name in ("lr", "weight_decay", "beta1", "beta2", "warmup", "frozen_trunk", "gradient_clip")
-)
-"""Settings that may change while a run is trained, if the user asks for it. Another kind of optimiser has another
-state."""
+) | {STEPS}
+"""Settings that may change while a run is trained, if the user asks for it; steps may only become more. Another kind of
+optimiser has another state."""
 
 
 @final
@@ -55,6 +56,11 @@ class RunFolder:
         return self.path / "history.csv"
 
     @property
+    def sessions(self) -> Path:
+        """When the run was trained, from which step to which, how long, and with which versions."""
+        return self.path / "sessions.json"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.path / "tensorboard"
@@ -71,8 +77,17 @@ class RunFolder:
 
     @property
     def card(self) -> Path:
-        """Description of the exported student. It is written last: a run with a card is finished."""
+        """Description of the exported student. It is written last; see `is_finished`."""
         return self.path / "student.json"
+
+    def is_finished(self, steps: int) -> bool:
+        """Whether the student is exported.
+
+        Args:
+            steps: of the run, as it is asked for now. A finished run that goes on with more steps keeps the student of
+                before until the new one is exported.
+        """
+        return self.card.exists() and read_json(self.card)["recipe"]["steps"] == steps
 
 
 def require_run(run: RunFolder, identity: Identity, accepted: Collection[str] = ()) -> None:
@@ -90,10 +105,12 @@ def require_run(run: RunFolder, identity: Identity, accepted: Collection[str] = 
         return
     stored = {name: value for name, value in read_json(run.identity).items() if name != "changes"}
     found = differences(stored, json.loads(json.dumps(identity)), holder="the run there")
-    if problems := [problem for problem in found if problem.place not in accepted]:
-        fix = "repeat the settings that this run began with, or give the new run another folder with --runs"
-        if all(problem.place in MAY_CHANGE for problem in problems):
-            fix = f"{fix}; to resume with these, add --running.accept-optimiser True"
+    fewer = identity["recipe"].get("steps", 0) < stored.get("recipe", {}).get("steps", 0)
+    may_change = MAY_CHANGE - {STEPS} if fewer else MAY_CHANGE
+    if problems := [problem for problem in found if problem.place not in may_change.intersection(accepted)]:
+        fix = "repeat the settings that this run began with, or give the new run another name: NAME=…, or --name"
+        if all(problem.place in may_change for problem in problems):
+            fix = f"{fix}; to resume with these, add --running.accept-changes True"
         raise IdentityError(f"run {run.path}", [*problems, Problem(place="what to do", found=fix)])
 
 

@@ -57,8 +57,8 @@ def test_changed_settings_of_the_optimiser_are_refused_unless_accepted_and_then_
         fit_with(recipe_of(steps=12), full_cache, run, CutBefore(6))
     with pytest.raises(IdentityError) as refusal:
         train(recipe_of(steps=12, optimiser=CHANGED), full_cache.store.uri, run.path, lambda _: None)
-    assert str(refusal.value).endswith("; to resume with these, add --running.accept-optimiser True")
-    accepted = recipe_of(steps=12, optimiser=CHANGED, running={"accept_optimiser": True})
+    assert str(refusal.value).endswith("; to resume with these, add --running.accept-changes True")
+    accepted = recipe_of(steps=12, optimiser=CHANGED, running={"accept_changes": True})
     with pytest.raises(PowerCutError):
         fit_with(accepted, full_cache, run, watch, CutBefore(9))
     assert len(watch.groups) == 5  # from the fourth step on
@@ -88,7 +88,7 @@ def test_what_is_no_setting_of_the_optimiser_is_refused_though_changes_are_accep
     with pytest.raises(PowerCutError):
         fit_with(recipe_of(steps=8), full_cache, run, CutBefore(5))
     for changes in ({"seed": 1}, {"optimiser": OptimiserSettings(kind="lamb", lr=2e-3, warmup=2)}):
-        recipe = recipe_of(steps=8, running={"accept_optimiser": True}, **changes)
+        recipe = recipe_of(steps=8, running={"accept_changes": True}, **changes)
         with pytest.raises(IdentityError):
             train(recipe, full_cache.store.uri, run.path, lambda _: None)
 
@@ -112,3 +112,37 @@ def test_the_last_checkpoints_are_kept_and_a_run_that_goes_back_to_one_ends_in_t
     undisturbed = train(recipe_of(steps=12), full_cache.store.uri, tmp_path / "undisturbed", lambda _: None)
     assert run.weights.read_bytes() == undisturbed.weights.read_bytes()
     assert undisturbed.earlier_steps() == []
+
+
+def test_a_finished_run_goes_on_with_more_steps_and_keeps_its_student_until_the_next_is_exported(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    uri, run = full_cache.store.uri, RunFolder(path=tmp_path / "run")
+    train(recipe_of(steps=4), uri, run.path, lambda _: None)
+    first = run.weights.read_bytes()
+    with pytest.raises(IdentityError, match=r"steps: the run there has 4, this run has 8") as refusal:
+        train(recipe_of(steps=8), uri, run.path, lambda _: None)
+    assert str(refusal.value).endswith("; to resume with these, add --running.accept-changes True")
+    more = recipe_of(steps=8, running={"accept_changes": True, "checkpoint_every": 2})
+    with pytest.raises(PowerCutError):
+        fit_with(more, full_cache, run, CutBefore(7))
+    assert (run.is_finished(4), run.is_finished(8), run.weights.read_bytes()) == (True, False, first)
+    train(more, uri, run.path, lambda _: None)
+    assert (run.is_finished(4), run.is_finished(8), run.weights.read_bytes() == first) == (False, True, False)
+    assert [row["step"] for row in read_history(run.history) if row["loss"]] == [str(step) for step in range(1, 9)]
+    [change] = read_json(run.card)["changes"]
+    assert change == {"after_step": 4, "settings": ["steps: before has 4, this run has 8"]}
+
+    train(recipe_of(steps=4), uri, tmp_path / "other", lambda _: None)
+    train(more, uri, tmp_path / "other", lambda _: None)
+    assert (tmp_path / "other" / "student.safetensors").read_bytes() == run.weights.read_bytes()
+
+
+def test_fewer_steps_are_refused_though_changes_are_accepted(
+    full_cache: Cache, tmp_path: Path, recipe_of: Recipes
+) -> None:
+    train(recipe_of(steps=3), full_cache.store.uri, tmp_path / "run", lambda _: None)
+    fewer = recipe_of(steps=2, running={"accept_changes": True})
+    with pytest.raises(IdentityError, match="steps: the run there has 3, this run has 2") as refusal:
+        train(fewer, full_cache.store.uri, tmp_path / "run", lambda _: None)
+    assert "accept-changes" not in str(refusal.value)

@@ -33,7 +33,8 @@ def test_a_folder_of_another_run_is_refused_with_both_values_of_all_that_differs
         "run RUN does not match what is already there:\n"
         '  recipe.data.teachers: the run there has ["a", "b"], this run has ["a"]\n'
         "  recipe.steps: the run there has 10, this run has 20\n"
-        "  what to do: repeat the settings that this run began with, or give the new run another folder with --runs"
+        "  what to do: repeat the settings that this run began with, or give the new run another name: NAME=…, "
+        "or --name"
     )
 
 

@@ -295,7 +295,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(
     assert str(refusal.value) == (
         f"training breaks the storage contract:\n  step {noticed}: the loss is nan "
         "(lower optimiser.lr, increase optimiser.warmup, or set optimiser.gradient_clip, and resume from the last "
-        "checkpoint with --running.accept-optimiser True)"
+        "checkpoint with --running.accept-changes True)"
     )
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 4

@@ -18,8 +18,8 @@ class ReportOptions:
     cache: str = ""
     """The cache: a folder, or a URI such as s3://bucket/prefix (CACHE)."""
     runs: Path = Path("runs")
-    """Folder of runs (RUNS), each in the subfolder with the name of its student. If there is no run, the report is
-    about the cache only."""
+    """Folder of runs (RUNS), each in a subfolder of its name. If there is no run, the report is about the cache
+    only."""
     page: Path = Path("out", "report.html")
     """File that the page is written to (REPORT). An existing file is replaced."""
 
@@ -34,3 +34,21 @@ def report_options(arguments: Sequence[str]) -> ReportOptions:
     if not options.cache:
         raise SettingError("CACHE", [Problem(place="--cache", found="is not given", fix="make … CACHE=…")])
     return options
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunsOptions:
+    """List the runs of a folder: student, settings that differ from the recipe's, steps, state, fidelity, size."""
+
+    runs: Path = Path("runs")
+    """Folder of runs (RUNS)."""
+    json: bool = False
+    """Print the list as JSON."""
+
+
+def runs_options(arguments: Sequence[str]) -> RunsOptions:
+    """Read the command line of `runs`. An invalid one ends the process with a message and status 2."""
+    return tyro.cli(
+        RunsOptions, prog="python -m trainer runs", args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,)
+    )

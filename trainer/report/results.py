@@ -8,7 +8,8 @@ from typing import Any, final
 from storage_schemas.format.errors import ContractError, IdentityError, Problem
 from storage_schemas.format.identity import differences
 from trainer.data.source import Source
-from trainer.run.history import read_history
+from trainer.run.history_rows import read_history
+from trainer.run.sessions import read_sessions
 from trainer.run_folder import RunFolder, read_json
 
 
@@ -30,6 +31,10 @@ class RunResult:
     """Rows of the loss history; empty for a run without the logger `csv`."""
     speed: Mapping[str, float] | None
     """Views per second, and share of the time spent waiting for data; None until the run ends or stops early."""
+    parameters: Mapping[str, int]
+    """Of `backbone` and `heads`; empty for a run that an earlier version began."""
+    sessions: Sequence[Mapping[str, Any]]
+    """See `sessions.json`; empty for a run that an earlier version trained."""
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -44,7 +49,7 @@ class RunResult:
     @property
     def finished(self) -> bool:
         """Whether the student is exported."""
-        return self.run.card.exists()
+        return self.run.is_finished(self.steps)
 
 
 def find_runs(folder: Path, source: Source) -> list[RunResult]:
@@ -59,12 +64,25 @@ def find_runs(folder: Path, source: Source) -> list[RunResult]:
         ContractError: a run was written by another version of Stillhouse.
         CorruptionError: a file of a run is not JSON.
     """
-    files = (folder / "run.json", *sorted(folder.glob("*/run.json")))
-    results = [_result(path.parent) for path in files if path.exists()]
+    results = read_runs(folder)
     if problems := [problem for result in results for problem in _differences(result, source)]:
         fix = "set RUNS to runs of this cache; `make train` trains one"
         raise IdentityError(f"a run of {folder}", [*problems, Problem(place="what to do", found=fix)])
     return results
+
+
+def read_runs(folder: Path) -> list[RunResult]:
+    """Return every run of a folder, of whatever cache, in order of name.
+
+    Args:
+        folder: a folder of runs, or the folder of one run. It need not exist.
+
+    Raises:
+        ContractError: a run was written by another version of Stillhouse.
+        CorruptionError: a file of a run is not JSON.
+    """
+    files = (folder / "run.json", *sorted(folder.glob("*/run.json")))
+    return [_result(path.parent) for path in files if path.exists()]
 
 
 def _result(place: Path) -> RunResult:
@@ -79,6 +97,8 @@ def _result(place: Path) -> RunResult:
         evaluations=tuple(sorted(metrics["evaluations"], key=lambda evaluation: evaluation["step"])),
         history=read_history(run.history),
         speed=metrics.get("speed"),
+        parameters=metrics.get("parameters", {}),
+        sessions=read_sessions(run),
     )
 
 

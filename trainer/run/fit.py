@@ -1,7 +1,7 @@
 """Fitting the student of a run: build it, train it with Lightning, export what the last checkpoint holds."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -26,6 +26,7 @@ from trainer.run.loggers import make_loggers, require_loggers
 from trainer.run.metrics import has_stalled, start_metrics, teacher_facts
 from trainer.run.processes import is_first
 from trainer.run.progress_logging import ProgressLogging
+from trainer.run.sessions import recorded_session
 from trainer.run.stop_at_step_end import StopAtStepEnd
 from trainer.run.training_run import TrainingRun
 from trainer.run_folder import identity_with_changes, read_json, require_run, write_json
@@ -63,7 +64,7 @@ def fit(
     say(f"train: {sum(weight.numel() for weight in model.parameters()) / 1e6:.1f} M parameters with the heads")
     with locked(run.folder.lock, f"train {run.recipe.student}") if is_first() else nullcontext():
         require_run(run.folder, run.identity, run.accepted)  # another process may have written to the folder since
-        if not run.folder.card.exists():
+        if not run.folder.is_finished(run.recipe.steps):
             with disk_refusals(run.folder.path):
                 _fit(run, views, model, shape, say, callbacks, request or StopRequest())
 
@@ -85,11 +86,13 @@ def _fit(
         require_checkpoint_of(run.folder.checkpoint, module)
     trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, request), *callbacks])
     if is_first():
-        _start_records(run, start)
+        _start_records(run, start, _parameters(model))
         trainer.loggers = make_loggers(run, start)
     if not has_stalled(run.folder, run.recipe.patience):
-        _train(trainer, module, views, run, start)
-        _require_not_stopped(request, trainer.global_step, run)
+        device = trainer.strategy.root_device.type
+        with recorded_session(run.folder, start, device, lambda: trainer.global_step) if is_first() else nullcontext():
+            _train(trainer, module, views, run, start)
+            _require_not_stopped(request, trainer.global_step, run)
     if is_first():
         _export(run, shape)
 
@@ -126,11 +129,23 @@ def _callbacks(run: TrainingRun, views: CachedViews, request: StopRequest) -> li
     ]
 
 
-def _start_records(run: TrainingRun, start: int) -> None:
+def _parameters(model: DistilledModel) -> dict[str, int]:
+    """Return how many parameters the backbone has, and the heads that learn with it."""
+    total = sum(weight.numel() for weight in model.parameters())
+    backbone = sum(weight.numel() for weight in model.student.parameters())
+    return {"backbone": backbone, "heads": total - backbone}
+
+
+def _start_records(run: TrainingRun, start: int, parameters: Mapping[str, int]) -> None:
     for leftover in run.folder.path.glob(f"*{TEMPORARY}"):
         leftover.unlink()  # of a process that was killed while it wrote; no other one writes here now
     write_json(run.folder.identity, identity_with_changes(run.folder, run.identity, start))
-    about = {"recipe": run.recipe.name, "student": run.recipe.student, "teachers": teacher_facts(run.source)}
+    about = {
+        "recipe": run.recipe.name,
+        "student": run.recipe.student,
+        "parameters": parameters,
+        "teachers": teacher_facts(run.source),
+    }
     start_metrics(run.folder, about, start)
 
 

@@ -1,6 +1,5 @@
 """The loss history: one CSV file, which a resumed run continues."""
 
-import csv
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, final
 from lightning.pytorch.loggers.logger import Logger
 
 from storage_schemas.objects.publish import write_whole
+from trainer.run.history_rows import read_history
 
 
 @final
@@ -45,15 +45,6 @@ class HistoryLogger(Logger):
         """Append a row."""
         with self._path.open("ab") as file:
             file.write(_lines([{"step": step, **metrics}], self._columns))
-
-
-def read_history(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a history, each by column. A value that was not logged is an empty text."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        # a killed process may leave a part of a row at the end
-        return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:

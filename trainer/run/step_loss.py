@@ -21,7 +21,7 @@ def require_finite(loss: float, step: int) -> float:
     if loss - loss != 0:
         fix = (
             "lower optimiser.lr, increase optimiser.warmup, or set optimiser.gradient_clip, and resume from the last "
-            "checkpoint with --running.accept-optimiser True"
+            "checkpoint with --running.accept-changes True"
         )
         raise ContractError("training", [Problem(place=f"step {step}", found=f"the loss is {loss}", fix=fix)])
     return loss

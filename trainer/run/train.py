@@ -55,7 +55,7 @@ def train(
         say(line)
     if rejected := rejected_count(view_set.commits for view_set in source.sets.values()):
         say(f"train: {rejected_line(source.cache.store.uri, rejected)}")
-    if run.folder.card.exists():
+    if run.folder.is_finished(recipe.steps):
         say(f"train: {folder} is finished, nothing to do ({recipe.steps} steps)")
         return run.folder
     from trainer.run.fit import fit  # torch and Lightning take seconds to import; a finished run needs neither

@@ -39,7 +39,7 @@ class TrainingRun:
     @property
     def accepted(self) -> frozenset[str]:
         """Settings that may differ from those that the run began with."""
-        return MAY_CHANGE if self.recipe.running.accept_optimiser else frozenset()
+        return MAY_CHANGE if self.recipe.running.accept_changes else frozenset()
 
     def describe(self) -> Iterator[str]:
         """Yield lines for the user: the student, the view sets, and which teachers have random weights."""

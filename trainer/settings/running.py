@@ -68,10 +68,10 @@ class RunningSettings:
     keep: int = 1
     """Checkpoints to keep: `last.ckpt`, and those before it as `step-….ckpt`. To go back to one of them, give it the
     name `last.ckpt`, and repeat the command."""
-    accept_optimiser: bool = False
+    accept_changes: bool = False
     """Whether a run may resume with other settings `optimiser.…` than it began with, except `optimiser.kind`: after a
-    divergence, with a lower learning rate. They hold from the last checkpoint on, and the change is written into
-    `run.json` and the student's card."""
+    divergence, with a lower learning rate; and whether it may go on with more `steps`, after its last one too. They
+    hold from the last checkpoint on, and the change is written into `run.json` and the student's card."""
     stop_signals: tuple[SignalName, ...] = ("USR1", "USR2")
     """Signals that stop a run as SIGTERM and Ctrl-C do: at the end of a step, with a checkpoint. The exit status is 128
     plus the signal's number."""
