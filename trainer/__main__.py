@@ -55,7 +55,8 @@ def list_runs(arguments: Sequence[str]) -> None:
     options = runs_options(arguments)
     from trainer.report.run_list import runs_text
 
-    say(runs_text(options.runs, json_wanted=options.json))
+    for line in runs_text(options.runs, json_wanted=options.json).split("\n"):
+        say(line)
 
 
 def export(arguments: Sequence[str]) -> None:

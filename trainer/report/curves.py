@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from storage_schemas.format.views import ViewSet
-from trainer.report.plots import Axis, Line, Plot, Points, log_axis, make_plot
+from trainer.report.plots import Axis, Line, Plot, Points, log_axis, make_plot, spaced_ticks
 from trainer.report.results import RunResult
 
 _UNITS = {
@@ -27,7 +27,7 @@ def run_plots(result: RunResult, colours: Mapping[str, int]) -> list[Plot]:
         result: the run.
         colours: number of each teacher's colour.
     """
-    loss = _points(result.history, "loss")
+    loss = points_of(result.history, "loss")
     plots = [make_plot("Loss", "weighted sum", [Line(label="loss", colour=-1, points=loss)], log=True)] if loss else []
     for kind in ("spatial", "summary"):
         if lines := _parts(result, kind, colours):
@@ -46,15 +46,15 @@ def _teacher_plots(result: RunResult, colours: Mapping[str, int]) -> list[Plot]:
         return [Line(label=name, colour=colours[name], points=found) for name, found in scored.items() if found]
 
     plots = []
-    if fidelity := lines(lambda name: _scores(result, name, "fidelity")):
+    if fidelity := lines(lambda name: score_points(result, name, "fidelity")):
         plots.append(make_plot("Held-out fidelity", "F", fidelity, reference=1.0))
-    if by_size := lines(lambda name: _resolutions(result, name)):
+    if by_size := lines(lambda name: resolution_points(result, name)):
         sizes = sorted({size for line in by_size for size, _ in line.points})
         if len(sizes) > 1:
-            x = Axis(low=sizes[0], high=sizes[-1], ticks=_spaced(sizes))
+            x = Axis(low=sizes[0], high=sizes[-1], ticks=spaced_ticks(sizes))
             title, step = "Fidelity by resolution", result.evaluations[-1]["step"]
             plots.append(make_plot(title, f"F, step {step}", by_size, reference=1.0, over="px", x=x))
-    if angle := lines(lambda name: _scores(result, name, "angle")):
+    if angle := lines(lambda name: score_points(result, name, "angle")):
         plots.append(make_plot("Summary angle", "angle² / dispersion", angle, reference=1.0, log=True))
     return plots
 
@@ -66,9 +66,9 @@ def _own_plots(result: RunResult) -> list[Plot]:
         return [Line(label=result.name, colour=-1, points=points)]
 
     plots = []
-    if scale := _own(result, "scale"):
+    if scale := own_points(result, "scale"):
         plots.append(make_plot("Scale variance", "σ², 0 is perfect", line(scale)))
-    if rank := _own(result, "effective_rank"):
+    if rank := own_points(result, "effective_rank"):
         plots.append(make_plot("Effective rank", "directions", line(rank)))
     if result.evaluations:
         last = result.evaluations[-1]
@@ -86,11 +86,12 @@ def _parts(result: RunResult, kind: str, colours: Mapping[str, int]) -> list[Lin
         Line(label=name, colour=colours[name], dashed=partition == "high", points=points)
         for name in result.teachers
         for partition in PARTITIONS
-        if (points := _points(result.history, f"{partition}/{name}/{kind}"))
+        if (points := points_of(result.history, f"{partition}/{name}/{kind}"))
     ]
 
 
-def _points(history: Sequence[Mapping[str, str]], column: str) -> Points:
+def points_of(history: Sequence[Mapping[str, str]], column: str) -> Points:
+    """Return a column of a history by step, without steps that have no value."""
     return [(int(row["step"]), float(row[column])) for row in history if row.get(column)]
 
 
@@ -98,33 +99,26 @@ def _partitions(result: RunResult, kind: str) -> list[Line]:
     return [
         Line(label=kind, colour=-1, dashed=partition == "high", points=points)
         for partition in PARTITIONS
-        if (points := _points(result.history, f"{partition}/{kind}"))
+        if (points := points_of(result.history, f"{partition}/{kind}"))
     ]
 
 
-def _scores(result: RunResult, teacher: str, kind: str) -> Points:
+def score_points(result: RunResult, teacher: str, kind: str) -> Points:
+    """Return a score of a teacher by step: `fidelity` or `angle`."""
     return _finite([(evaluation["step"], evaluation["teachers"][teacher][kind]) for evaluation in result.evaluations])
 
 
-def _resolutions(result: RunResult, teacher: str) -> Points:
+def resolution_points(result: RunResult, teacher: str) -> Points:
     """Return the fidelity to a teacher at each resolution, at the last evaluation."""
     sets = result.evaluations[-1]["teachers"][teacher]["sets"] if result.evaluations else {}
     return sorted(_finite([(ViewSet.parse(name).resolution, fidelity) for name, fidelity in sets.items()]))
 
 
-def _own(result: RunResult, kind: str) -> Points:
+def own_points(result: RunResult, kind: str) -> Points:
+    """Return a statistic of the student's own features by step: `scale` or `effective_rank`."""
     return _finite([(evaluation["step"], evaluation["student"][kind]) for evaluation in result.evaluations])
 
 
 def _finite(points: Sequence[tuple[int, float | None]]) -> Points:
     # the fidelity of a perfect match is infinite and has no place on an axis; and some scores are None
     return [(place, value) for place, value in points if value is not None and math.isfinite(value)]
-
-
-def _spaced(sizes: Sequence[float]) -> tuple[float, ...]:
-    """Return the sizes that can be labelled on an axis without overlap, always with the smallest and the largest."""
-    room, spaced = (sizes[-1] - sizes[0]) / 8, [sizes[0]]
-    for size in sizes[1:-1]:
-        if min(size - spaced[-1], sizes[-1] - size) >= room:
-            spaced.append(size)
-    return (*spaced, sizes[-1])

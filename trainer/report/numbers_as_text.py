@@ -29,3 +29,13 @@ def number_text(value: float | None, decimals: int = 3) -> str:
 def signed_text(value: float, decimals: int = 3) -> str:
     """Return a number that always shows its sign."""
     return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in the two largest units that it has: `2 h 5 min`, `41 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((place for place, (count, _) in enumerate(parts) if count), len(parts) - 1)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count) or "0 s"

@@ -13,10 +13,12 @@ from trainer.data.set_source import SetSource
 from trainer.data.source import Source
 from trainer.report import numbers_as_text as text
 from trainer.report.closing_table import RANDOM, ClosingRow
+from trainer.report.comparison import compare
 from trainer.report.pictures import ViewPictures
 from trainer.report.plots import Plot
 from trainer.report.png import ERROR_COLOUR, ERROR_FULL
 from trainer.report.results import RunResult
+from trainer.report.run_list import changed_text
 
 
 @final
@@ -82,6 +84,8 @@ def render_page(
     )
     environment.filters |= {
         "bytes": text.bytes_text,
+        "changed": changed_text,
+        "zip": zip,
         "count": text.count_text,
         "number": text.number_text,
         "signed": text.signed_text,
@@ -93,6 +97,7 @@ def render_page(
         source=source,
         rows=rows,
         students=students,
+        comparison=compare([student.result for student in students], list(source.teachers)) if students else None,
         pictures=_by_set(source, pictures),
         residuals=_residuals(source),
         tolerance=TOLERANCE,

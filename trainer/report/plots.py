@@ -10,6 +10,8 @@ MOST_POINTS = 240
 """Largest number of points of a line. If there are more, groups of neighbours are averaged."""
 _TICKS = 5
 """Approximate number of ticks of an axis."""
+_ROUNDING = 1e-6
+"""Part of a tick's distance by which rounding may move a value."""
 
 
 @final
@@ -34,6 +36,15 @@ class Axis:
     high: float
     ticks: tuple[float, ...]
     log: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The text of each tick, with as many digits as it takes to tell the ticks apart."""
+        for digits in range(3, 16):
+            texts = tuple(f"{tick:.{digits}g}".replace("-", "−") for tick in self.ticks)
+            if len(set(texts)) == len(texts):
+                break
+        return texts
 
     def place(self, value: float) -> float:
         """Return the position of a value: 0 at the low end, 1 at the high end."""
@@ -103,7 +114,8 @@ def linear_axis(values: Iterable[float]) -> Axis:
     """Return a linear axis around the values that begins and ends at a tick."""
     low, high = _apart(*_ends(values))
     step = _nice_step((high - low) / _TICKS)
-    first, last = math.floor(low / step), math.ceil(high / step)
+    # an end that rounding has moved past a tick needs no further one: shares end at 1, not at 1.2
+    first, last = math.floor(low / step + _ROUNDING), math.ceil(high / step - _ROUNDING)
     ticks = tuple(number * step for number in range(first, last + 1))
     return Axis(low=ticks[0], high=ticks[-1], ticks=ticks)
 
@@ -117,6 +129,15 @@ def log_axis(values: Iterable[float]) -> Axis:
     marks = (factor * 10.0**power for power in powers for factor in factors)
     ticks = tuple(mark for mark in marks if low <= mark <= high)
     return Axis(low=low, high=high, ticks=ticks if len(ticks) > 1 else (low, high), log=True)
+
+
+def spaced_ticks(sizes: Sequence[float]) -> tuple[float, ...]:
+    """Return the sizes that can be labelled on an axis without overlap, always with the smallest and the largest."""
+    room, spaced = (sizes[-1] - sizes[0]) / 8, [sizes[0]]
+    for size in sizes[1:-1]:
+        if min(size - spaced[-1], sizes[-1] - size) >= room:
+            spaced.append(size)
+    return (*spaced, sizes[-1])
 
 
 def _ends(values: Iterable[float]) -> tuple[float, float]:

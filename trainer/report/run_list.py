@@ -128,7 +128,7 @@ def list_text(facts: Sequence[RunFacts]) -> str:
 
 def best_first(facts: Iterable[RunFacts]) -> list[RunFacts]:
     """Return runs in order of their best fidelity; those without a score come last, in order of name."""
-    return sorted(facts, key=lambda run: (-math.inf if run.fidelity is None else -run.fidelity, run.name))
+    return sorted(facts, key=lambda run: (math.inf if run.fidelity is None else -run.fidelity, run.name))
 
 
 def changed_text(changed: Mapping[str, Any]) -> str:
