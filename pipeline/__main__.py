@@ -134,11 +134,12 @@ def gc(arguments: Sequence[str]) -> None:
 
 
 def teachers(arguments: Sequence[str]) -> None:
-    """Print the catalogue of teachers."""
-    parse("teachers", TeachersOptions(), arguments)
-    from teachers.table import terminal_table
+    """Print the catalogue of teachers, or what is known of one."""
+    options = parse("teachers", TeachersOptions(), arguments)
+    from teachers.table import described_teacher, terminal_table
 
-    for line in terminal_table().split("\n"):
+    described = described_teacher(options.name, options.summary, options.size_rule) if options.name else ()
+    for line in described or terminal_table().split("\n"):
         say(line)
 
 

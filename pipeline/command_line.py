@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar, final
 import tyro
 
 from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.teacher import SizeRule, SummaryKind
 
 Options = TypeVar("Options")
 
@@ -19,7 +20,14 @@ CacheUri = Annotated[
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeachersOptions:
-    """Prints the catalogue of teachers. It has no settings."""
+    """Prints the catalogue of teachers, or all that is known of one teacher before its weights are read."""
+
+    name: str = ""
+    """Describe this teacher alone (NAME): a name of the catalogue, `timm:<model.tag>`, or `module:Class`."""
+    summary: SummaryKind = "own"
+    """For a model of timm: its summary, as `--choice.summary`."""
+    size_rule: SizeRule | None = None
+    """For a model of timm: which sizes it gets, as `--choice.size-rule`."""
 
 
 def parse(command: str, default: Options, arguments: Sequence[str]) -> Options:
@@ -60,7 +68,7 @@ COMMAND_HELP: dict[str, str] = {
     "verify": "check that a cache holds exactly what was committed",
     "export": "copy a subset of a cache, re-sharded or re-encoded, to a cache of its own",
     "gc": "what can be deleted: leftovers of killed runs, details that no teacher needs; --delete deletes it",
-    "teachers": "the catalogue of teachers",
+    "teachers": "the catalogue of teachers; with --name, what is known of one teacher",
     "photographs": "copy the demo's photographs to a folder",
 }
 """Every command, with what it does."""

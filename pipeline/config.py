@@ -13,7 +13,7 @@ from typing import Any, Literal, final, get_args
 from storage_schemas.format.encodings import Encoding
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.shard_format import Compression
-from storage_schemas.format.teacher import Precision
+from storage_schemas.format.teacher import Precision, SizeRule, SummaryKind
 from storage_schemas.format.views import Partition, ShiftDistribution, Shifts
 
 ImageRules = Literal["strict", "lenient", "0.1"]
@@ -125,13 +125,21 @@ class TeacherChoice:
     name: str
     """Short name: `TEACHER=` for make, `teachers/<name>` in the cache."""
     source: str
-    """A name in `teachers.catalogue`, or `module:Class` for a class of your own; see docs/adding_a_teacher.md."""
+    """A name in `teachers.catalogue`; `timm:<model.tag>` for any model of timm that gives a map; or `module:Class` for
+    a class of your own. See docs/teachers.md and docs/adding_a_teacher.md."""
     weights: str = "hub"
     """`hub`, a local file or folder, or `random:<seed>` for demonstrations. A class of your own brings its weights
     (`own`), or takes a path."""
+    summary: SummaryKind = "own"
+    """For a model of timm: its summary. `own` for the model's own pooling, `class-token`, `mean` for the mean of
+    the map's tokens, or `none`."""
+    size_rule: SizeRule | None = None
+    """For a model of timm: which sizes it gets. None for the model's own rule; `fixed` for its own size only;
+    `canvas` to lay several small views out on one input of its own size, which needs `summary none`; `any` for a vision
+    transformer of fixed size, whose table of positions is then interpolated for each other size."""
     precision: Precision | None = None
     """Arithmetic of the forward pass. None takes the catalogue's choice: bfloat16 weights for the 7B model, float32
-    weights under bfloat16 autocast for the others; `fp32` for a class of your own."""
+    weights under bfloat16 autocast for the others; `fp32` for a source outside the catalogue."""
     layers: tuple[int, ...] = ()
     """Blocks, counted from 0, whose maps are cached too, besides the last block's; each becomes a teacher of its own,
     `<name>-block<n>`. One forward pass computes all of them."""
@@ -236,7 +244,10 @@ class Recipe:
             if choice.name == name:
                 return choice
         names = ", ".join(choice.name for choice in self.teachers) or "none"
-        found, fix = f"recipe {self.name} has no teacher {name!r}", f"it has {names}; or give module:Class"
+        found, fix = (
+            f"recipe {self.name} has no teacher {name!r}",
+            f"it has {names}; or give timm:<model.tag> or module:Class",
+        )
         raise SettingError("TEACHER", [Problem(place=name, found=found, fix=fix)])
 
 

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from storage_schemas.format.errors import ContractError, Problem, SettingError
-from storage_schemas.format.teacher import Precision
+from storage_schemas.format.teacher import Precision, SizeRule, SummaryKind
 from teachers.base import AbstractTeacher
 from teachers.entry import CatalogueEntry
 from teachers.family import ModelFamily
 from teachers.hub import fetch_weights
+from teachers.kinds import LIBRARIES, kind_of
 from teachers.layers import refuse_layers
 from teachers.layout import shapes_of
+from teachers.library import library_model, library_teacher
 from teachers.own import build_own
 from teachers.random_weights import random_weights, seed_of
 from teachers.reading import read_network
@@ -33,11 +35,13 @@ def build_teacher(
     device: str = "cpu",
     layers: tuple[int, ...] = (),
     compiled: bool = False,
+    summary: SummaryKind = "own",
+    size_rule: SizeRule | None = None,
 ) -> AbstractTeacher:
     """Build a teacher and load its weights.
 
     Args:
-        source: a name in the catalogue, or `module:Class` for a teacher of your own.
+        source: a name in the catalogue, `timm:<model.tag>`, or `module:Class` for a teacher of your own.
         name: its name in the cache; None keeps the source's name.
         weights: `hub`; the path of a file or folder; `random:<seed>`. For a class of your own: `own` (it brings its
             weights) or a path.
@@ -45,14 +49,28 @@ def build_teacher(
         device: where it runs.
         layers: blocks whose maps are wanted too, besides the last block's.
         compiled: run through `torch.compile`; no effect on a CPU.
+        summary: where the summary of a library's model comes from.
+        size_rule: which sizes a library's model gets; None for its own rule.
 
     Raises:
         SettingError: an unknown source, or a setting that it does not take.
         MissingError: the weights, or a package, cannot be found.
-        ContractError: the weights are not this model's.
+        ContractError: the weights are not this model's, or a library's model gives no map.
     """
-    spec = spec_of(source, name=name, random_weights=weights.startswith("random:"))
+    random = weights.startswith("random:")
+    spec = spec_of(source, name=name, random_weights=random, summary=summary, size_rule=size_rule)
     precision = precision_of(source, precision)
+    if kind_of(source) in LIBRARIES:
+        return library_teacher(
+            source,
+            library_model(source, summary, size_rule),
+            spec,
+            weights=weights,
+            precision=precision,
+            device=device,
+            layers=layers,
+            compiled=compiled,
+        )
     if is_own(source):
         optional: dict[str, Any] = {"layers": layers} if layers else {}
         optional |= {"compiled": compiled} if compiled else {}

@@ -3,8 +3,9 @@
 import functools
 
 from teachers.entry import CatalogueEntry
+from teachers.kinds import LIBRARIES, kind_of
 from teachers.sizes import token_grid
-from teachers.source import entry_of, is_own, spec_of
+from teachers.source import entry_of, spec_of
 
 COLOURS = 3
 """Channels of an input."""
@@ -16,18 +17,23 @@ def tflop_per_input(source: str, side: int, weights: str = "own") -> float:
 
     Matrix products, convolutions and attention are counted, as PyTorch's `FlopCounterMode` does. The cost of a model of
     the catalogue is computed by `multiply_adds`, and equals what that counter finds. A class of the user's own is
-    built and run once on the CPU under the counter.
+    built and run once on the CPU under the counter, and a library's model on the meta device, without weights.
 
     Args:
-        source: a name in the catalogue, or `module:Class`.
+        source: a name in the catalogue, `timm:<model.tag>`, or `module:Class`.
         side: of the input (pixels).
         weights: what a class of the user's own is built with. A model of the catalogue costs the same with any.
 
     Raises:
         SettingError: a size that the teacher does not accept, or no such source.
     """
+    kind = kind_of(source)
+    if kind in LIBRARIES:
+        from teachers.library import library_flop  # imports torch
+
+        return library_flop(source, side) / 1e12
     rows, cols = token_grid(spec_of(source), side, side)
-    if not is_own(source):
+    if kind == "catalogue":
         return 2 * multiply_adds(entry_of(source), rows * cols) / 1e12
     from teachers.counted_cost import counted_flop  # imports torch, as the class itself does
 

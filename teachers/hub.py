@@ -7,8 +7,9 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from storage_schemas.format.errors import MissingError, Problem, SettingError
 from teachers.entry import CatalogueEntry
+from teachers.publication import Publication
+from teachers.weight_files import WEIGHT_FILES
 
-_FILES = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"]
 LOCAL_COPY = "WEIGHTS=/path/to/file-or-folder with make, or --choice.weights; --weights for plan and verify"
 
 
@@ -19,30 +20,49 @@ def fetch_weights(entry: CatalogueEntry) -> Path:
         SettingError: the model has no published weights.
         MissingError: the weights are not cached, and the hub refuses or cannot be reached.
     """
-    name = entry.spec.name
-    if entry.hub is None:
-        problem = Problem(
-            place="hub", found="this model has no published weights", fix="WEIGHTS=random:<seed>, or a path"
+    spec = entry.spec
+    return fetch(
+        Publication(
+            name=spec.name,
+            model=spec.model,
+            licence=spec.licence,
+            hub=entry.hub,
+            gated=entry.gated,
+            also=entry.also,
         )
-        raise SettingError(f"weights 'hub' for {name}", [problem])
+    )
+
+
+def fetch(publication: Publication) -> Path:
+    """Return the folder of a model's weights in the hub's cache; files that are not there are downloaded.
+
+    Raises:
+        SettingError: the model has no weights on the hub.
+        MissingError: the weights are not cached, and the hub refuses or cannot be reached.
+    """
+    if publication.hub is None:
+        found, also = "this model has no published weights", publication.also
+        found = f"its weights are not on the hub, but at {also}" if also else found
+        problem = Problem(place="hub", found=found, fix="WEIGHTS=random:<seed>, or a path")
+        raise SettingError(f"weights 'hub' for {publication.name}", [problem])
     try:
-        folder = Path(snapshot_download(entry.hub, allow_patterns=_FILES))
+        folder = Path(snapshot_download(publication.hub, allow_patterns=list(publication.files)))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise _not_found(entry, _reason(error)) from error
-    if not any(folder.glob("*.safetensors")):
-        raise _not_found(entry, "the cached copy contains no weights")
+        raise _not_found(publication, _reason(error)) from error
+    if not any(file.suffix in WEIGHT_FILES for file in folder.iterdir()):
+        raise _not_found(publication, "the cached copy contains no weights")
     return folder
 
 
-def _not_found(entry: CatalogueEntry, reason: str) -> MissingError:
-    gate = "; accept its licence on that page first, and use a token (HF_TOKEN)" if entry.gated else ""
+def _not_found(publication: Publication, reason: str) -> MissingError:
+    gate = "; accept its licence on that page first, and use a token (HF_TOKEN)" if publication.gated else ""
     problems = [
-        Problem(place=f"https://huggingface.co/{entry.hub}", found=reason + gate),
-        Problem(place="also published as", found=entry.also or "nothing else"),
-        Problem(place="licence", found=entry.spec.licence),
+        Problem(place=f"https://huggingface.co/{publication.hub}", found=reason + gate),
+        Problem(place="also published as", found=publication.also or "nothing else"),
+        Problem(place="licence", found=publication.licence),
         Problem(place="local copy", found="none was given", fix=LOCAL_COPY),
     ]
-    return MissingError(f"a copy of the weights of {entry.spec.name} ({entry.spec.model})", problems)
+    return MissingError(f"a copy of the weights of {publication.name} ({publication.model})", problems)
 
 
 def _reason(error: Exception) -> str:

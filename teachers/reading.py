@@ -13,7 +13,7 @@ from storage_schemas.format.errors import ContractError, Problem, first_problems
 from teachers.layout import Check, Layout, Origin, UnfitTensorError
 from teachers.weight_files import StoredTensor
 
-_FLOATS = ("float32", "bfloat16", "float16")
+FLOATS = ("float32", "bfloat16", "float16")
 
 Stored = Mapping[str, StoredTensor]
 
@@ -100,8 +100,8 @@ def _wrong_shapes(plan: _Plan, stored: Stored) -> Iterator[Problem]:
             continue
         if stored[name].shape != shape:
             yield Problem(place=name, found=f"shape {stored[name].shape}, expected {shape}")
-        if stored[name].dtype not in _FLOATS:
-            yield Problem(place=name, found=f"dtype {stored[name].dtype}, expected one of {', '.join(_FLOATS)}")
+        if stored[name].dtype not in FLOATS:
+            yield Problem(place=name, found=f"dtype {stored[name].dtype}, expected one of {', '.join(FLOATS)}")
 
 
 def _made(origin: Origin, stored: Stored, subject: str) -> Tensor:

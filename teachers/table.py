@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from storage_schemas.format.teacher import SizeRule, SummaryKind, TeacherSpec
 from teachers.catalogue import CATALOGUE
 from teachers.cost import tflop_per_input
 from teachers.entry import CatalogueEntry
+from teachers.kinds import LIBRARIES, kind_of
+from teachers.source import precision_of, spec_of
 
 SIDES = (256, 432, 1152)
 """Sides of the inputs (pixels) for which the cost of a teacher of any size is shown."""
@@ -23,6 +26,54 @@ def terminal_table() -> str:
     rows = [[*shape, *cost[1:]] for shape, cost in zip(shape_rows(), cost_rows(), strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def described_teacher(source: str, summary: SummaryKind, size_rule: SizeRule | None) -> list[str]:
+    """Return what is known of a teacher before its weights are read, as lines of a name and a value.
+
+    Args:
+        source: a name in the catalogue, `timm:<model.tag>`, or `module:Class`.
+        summary: where the summary of a library's model comes from.
+        size_rule: which sizes a library's model gets; None for its own rule.
+
+    Raises:
+        SettingError, ContractError: as `spec_of`.
+    """
+    spec = spec_of(source, summary=summary, size_rule=size_rule)
+    facts = {
+        "teacher": source,
+        "name in a cache": spec.name,
+        "model": spec.model,
+        "channels": str(spec.dim),
+        "summary": "none" if spec.summary_dim is None else f"{spec.summary_dim} channels",
+        "patch": f"{spec.patch} px",
+        "sizes": _sizes(spec),
+        "tokens": f"{spec.native_tokens} × {spec.native_tokens} at {spec.native} px",
+        "mean": ", ".join(map(str, spec.mean)),
+        "std": ", ".join(map(str, spec.std)),
+        "licence": spec.licence,
+        "precision": precision_of(source, None),
+    }
+    if kind_of(source) in LIBRARIES:
+        facts |= _library_facts(source, summary, size_rule, facts["summary"])
+    width = max(map(len, facts))
+    return [f"{name:<{width}}  {value}" for name, value in facts.items()]
+
+
+def _library_facts(source: str, summary: SummaryKind, size_rule: SizeRule | None, channels: str) -> dict[str, str]:
+    from teachers.library import library_model  # imports torch
+
+    model = library_model(source, summary, size_rule)
+    published = model.publication
+    return {
+        "summary": channels if summary == "none" else f"{channels}, {model.pooling}",
+        "prefix tokens": str(model.prefix_tokens),
+        "final norm": "applied to maps" if model.normed else "not applied to maps",
+        "layers": ", ".join(str(block) for block, alike in enumerate(model.alike) if alike),
+        "parameters": f"{model.parameters / 1e6:,.1f} M",
+        "TFLOP": f"{tflop_per_input(source, model.spec.native):.3g} at {model.spec.native} px",
+        "weights": f"https://huggingface.co/{published.hub}" if published.hub else published.also or "none published",
+    }
 
 
 def shape_rows() -> list[Row]:
@@ -85,7 +136,6 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def _shape_row(entry: CatalogueEntry) -> Row:
     spec = entry.spec
-    sizes = f"multiples of {spec.patch}" if spec.size_rule == "any" else f"only {spec.native} ({spec.size_rule})"
     summary = "none" if spec.summary_dim is None else str(spec.summary_dim)
     return (
         spec.name,
@@ -93,10 +143,14 @@ def _shape_row(entry: CatalogueEntry) -> Row:
         summary,
         str(spec.patch),
         str(entry.prefix_tokens),
-        sizes,
+        _sizes(spec),
         entry.precision,
         spec.licence,
     )
+
+
+def _sizes(spec: TeacherSpec) -> str:
+    return f"multiples of {spec.patch}" if spec.size_rule == "any" else f"only {spec.native} ({spec.size_rule})"
 
 
 def _cost_row(entry: CatalogueEntry) -> Row:

@@ -20,6 +20,8 @@ from torch import Tensor
 from storage_schemas.format.errors import MALFORMED, ContractError, MissingError, Problem
 
 _PICKLED = (".pth", ".pt", ".bin")
+WEIGHT_FILES = (".safetensors", *_PICKLED)
+"""Endings of the names of files with weights."""
 _STANDARD = ("model.safetensors", "pytorch_model.bin")
 _SAFETENSORS_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -68,7 +70,7 @@ def _open_folder(folder: Path) -> Mapping[str, StoredTensor]:
             return open_weights(file)
         if index.exists():
             return _open_shards(index)
-    others = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", *_PICKLED))
+    others = sorted(file for file in folder.iterdir() if file.suffix in WEIGHT_FILES)
     if not others:
         raise MissingError(f"weights {folder}", [Problem(place=str(folder), found="no weight file in this folder")])
     if len(others) > 1:

@@ -114,6 +114,7 @@ class Extraction:
             "weights_sha256": weights_sha256,
             "precision": self.precision,
             "batch": self.choice.batch,
+            **({} if self.choice.summary == "own" else {"summary": self.choice.summary}),
         }
 
     def identity(self, spec: TeacherSpec, weights_sha256: str, phi_s: PhiS) -> dict[str, Any]:

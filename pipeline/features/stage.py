@@ -254,7 +254,8 @@ def _write_features(
 def _tflop_per_input(extraction: Extraction, tasks: Sequence[FeatureTask]) -> Mapping[ViewSet, float]:
     """Return the cost of one input of each set (10¹² operations).
 
-    There is none for a user's own class: the class would have to run for that.
+    There is none for a user's own class: the class would have to run for that. A library's model runs once on the meta
+    device, without numbers.
     """
     source, spec = extraction.choice.source, extraction.maps[0]
     if is_own(source):

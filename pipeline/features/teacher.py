@@ -92,6 +92,8 @@ def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -
             device=place,
             layers=choice.layers,
             compiled=compiled,
+            summary=choice.summary,
+            size_rule=choice.size_rule,
         )
     source, upsampler = maps[0].upsampler, None
     if source is not None:

@@ -24,7 +24,8 @@ class PreviewOptions:
     sheet: str = ""
     """The picture to write, a PNG file (SHEET). An existing file is replaced."""
     teacher: str = ""
-    """Draw only this teacher's windows (TEACHER): one of the recipe's short names, or `module:Class`."""
+    """Draw only this teacher's windows (TEACHER): one of the recipe's short names, `timm:<model.tag>` or
+    `module:Class`."""
     canvases: int = 5
     """How many canvases of each view set to show."""
     views: ViewsConfig = field(default_factory=ViewsConfig)

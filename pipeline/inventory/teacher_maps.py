@@ -1,4 +1,4 @@
-"""The specs of a teacher's maps, by its recipe's choice. No model is built."""
+"""The specs of a teacher's maps, by its recipe's choice. No weights are read."""
 
 from pipeline.config import TeacherChoice
 from storage_schemas.format.teacher import TeacherSpec
@@ -9,7 +9,8 @@ def map_specs(choice: TeacherChoice) -> tuple[TeacherSpec, ...]:
     """Return the specs of the maps of a recipe's teacher: the last block's first, then those of `choice.layers`.
 
     Raises:
-        SettingError: there is no such source, no such block in it, or tiles are set for a teacher that is not fixed.
+        SettingError: there is no such source, no such block in it, or it does not take one of the settings.
+        ContractError: a library's model gives no map, or not the map that it declares.
     """
     return specs_of(
         choice.source,
@@ -18,6 +19,8 @@ def map_specs(choice: TeacherChoice) -> tuple[TeacherSpec, ...]:
         layers=choice.layers,
         tiles=choice.tiles,
         upsampler=choice.upsampler if choice.tiles > 1 else None,
+        summary=choice.summary,
+        size_rule=choice.size_rule,
     )
 
 

@@ -91,6 +91,7 @@ def choice_of(spec: TeacherSpec, identity: Mapping[str, Any]) -> TeacherChoice:
     """Return the choice by which a teacher's features were stored, from the identity in its manifest."""
     names = ("precision", "batch", "encoding", "compression")
     stored: dict[str, Any] = {name: identity[name] for name in names} | {"tiles": spec.tiles}
+    stored |= {"summary": identity.get("summary", "own"), "size_rule": spec.size_rule}
     if spec.upsampler is not None:
         stored["upsampler"] = spec.upsampler
     return TeacherChoice(name=spec.forward_of, source="", **stored)

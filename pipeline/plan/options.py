@@ -28,7 +28,8 @@ class PlanOptions:
     images: int = 0
     """Plan for this number of images, without a list of them: each view set gets its expected share of views."""
     teacher: str = ""
-    """Plan only this teacher (TEACHER): one of the recipe's short names, or `module:Class`. All teachers when empty."""
+    """Plan only this teacher (TEACHER): one of the recipe's short names, `timm:<model.tag>` or `module:Class`.
+    All teachers when empty."""
     tflops: float = 300.0
     """What one GPU sustains in the teachers' forwards (TFLOP/s). The default is about 30 % of the 989 TFLOP/s in the
     data sheets of H100 and H200 for dense bfloat16. It is not measured: give the number of your GPU, or use `probe`."""

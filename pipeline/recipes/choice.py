@@ -1,12 +1,12 @@
-"""The teacher that a user names: a teacher of the recipe, or a class of the user's own."""
+"""The teacher that a user names: a teacher of the recipe, a model of a library, or a class of the user's own."""
 
 from pipeline.config import Recipe, TeacherChoice
 from storage_schemas.format.errors import MissingError, Problem
-from teachers.source import spec_of
+from teachers.source import is_own, name_in_cache
 
 
 def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
-    """Return the recipe's teacher of that name, or a choice for a class of the user's own (`module:Class`).
+    """Return the recipe's teacher of that name, or a choice for `timm:<model.tag>` or `module:Class`.
 
     Raises:
         MissingError: no teacher is named.
@@ -15,8 +15,10 @@ def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
     if not teacher:
         names = ", ".join(choice.name for choice in recipe.teachers)
         raise MissingError(
-            "TEACHER", [Problem(place="--teacher", found="is not given", fix=f"{names}, or module:Class")]
+            "TEACHER",
+            [Problem(place="--teacher", found="is not given", fix=f"{names}, timm:<model.tag>, or module:Class")],
         )
     if ":" not in teacher:
         return recipe.teacher(teacher)
-    return TeacherChoice(name=spec_of(teacher).name, source=teacher, weights="own")
+    weights = "own" if is_own(teacher) else "hub"
+    return TeacherChoice(name=name_in_cache(teacher), source=teacher, weights=weights)

@@ -15,7 +15,8 @@ class VerifyOptions:
 
     cache: CacheUri = ""
     teacher: str = ""
-    """Check only this teacher's features and details (TEACHER): its name in the cache, or `module:Class`."""
+    """Check only this teacher's features and details (TEACHER): its name in the cache, `timm:<model.tag>` or
+    `module:Class`."""
     quick: bool = False
     """Do not read the bytes of arrays. Records, manifests and tables are read, and the sizes of array shards compared:
     this finds shards that are lost or cut short, but not bytes that were changed in place."""
@@ -27,8 +28,8 @@ class VerifyOptions:
     weights: str = ""
     """For `recompute`: the weights of `teacher`, where they are not those of its recipe (WEIGHTS)."""
     source: str = ""
-    """For `recompute`: the source of `teacher`, `module:Class` or a name of the catalogue, where its recipe does not
-    name it."""
+    """For `recompute`: the source of `teacher`, a name of the catalogue, `timm:<model.tag>` or `module:Class`, where
+    its recipe does not name it."""
     run: RunConfig = field(default_factory=lambda: RunConfig(executor="local"))
 
 

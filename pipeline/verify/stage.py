@@ -21,6 +21,7 @@ from storage_schemas.commits import record_path
 from storage_schemas.format.errors import Problem
 from storage_schemas.format.layout import FEATURES, features_unit, views_unit
 from storage_schemas.rejected import rejected_count
+from teachers.source import name_in_cache
 
 Checked = Sequence[tuple[CheckTask, CheckReport]]
 """Every committed shard, with the result of its check."""
@@ -77,12 +78,8 @@ def _require_no_links(cache: Cache) -> None:
 
 
 def _name_in_cache(teacher: str) -> str:
-    """Return a teacher's name in the cache, where the user may have given its class."""
-    if ":" not in teacher:
-        return teacher
-    from teachers.own import own_class  # here, so that torch is loaded only where a class is given
-
-    return own_class(teacher).declared.name
+    """Return a teacher's name in the cache, where the user may have given its source."""
+    return name_in_cache(teacher) if ":" in teacher else teacher
 
 
 def _recompute(

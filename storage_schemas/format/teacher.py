@@ -11,6 +11,8 @@ from storage_schemas.format.errors import Problem, SettingError, require_fields
 SizeRule = Literal["any", "fixed", "canvas"]
 Resample = Literal["bilinear", "bicubic"]
 Precision = Literal["fp32", "bf16-autocast", "bf16"]
+SummaryKind = Literal["own", "class-token", "mean", "none"]
+"""Where the summary of a library's model comes from: its own pooling, its class token, the mean of its map, or none."""
 _BLOCK = re.compile(r"-block(0|[1-9][0-9]*)$")
 
 

@@ -52,7 +52,7 @@ def test_a_class_of_the_users_own_is_a_teacher_by_the_name_it_declares() -> None
 
 
 def test_no_teacher_is_not_the_first_one() -> None:
-    with pytest.raises(MissingError, match="dinov3, siglip2, sam3, or module:Class"):
+    with pytest.raises(MissingError, match=r"dinov3, siglip2, sam3, timm:<model\.tag>, or module:Class"):
         choose(recipe_of("demo"), "")
 
 

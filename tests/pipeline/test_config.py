@@ -124,5 +124,6 @@ def test_a_teacher_that_a_recipe_lacks_is_answered_with_those_it_has() -> None:
         Recipe(name="mine", teachers=recipe_of("demo").teachers).teacher("dinov2")
     assert str(caught.value) == (
         "TEACHER cannot be used:\n"
-        "  dinov2: recipe mine has no teacher 'dinov2' (it has dinov3, siglip2, sam3; or give module:Class)"
+        "  dinov2: recipe mine has no teacher 'dinov2' "
+        "(it has dinov3, siglip2, sam3; or give timm:<model.tag> or module:Class)"
     )

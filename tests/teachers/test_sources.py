@@ -81,7 +81,7 @@ def refusal_of(source, **settings):
 def test_an_unknown_name_is_refused_with_similar_names(source, near):
     assert refusal_of(source) == (
         f"teacher {source!r} cannot be used:\n  source: no such teacher{near} "
-        "(`python -m pipeline teachers` lists them; for a class of your own give module:Class)"
+        "(`python -m pipeline teachers` lists them; or give timm:<model.tag>, or module:Class for a class of your own)"
     )
 
 

@@ -410,14 +410,15 @@ def test_a_file_in_the_place_of_the_cache_is_named(refused: Refused, tmp_path: P
 def test_a_teacher_that_is_not_named_is_asked_for(refused: Refused, tmp_path: Path) -> None:
     assert refused("extract", "--cache", str(tmp_path)) == [
         "TEACHER is missing:",
-        "  --teacher: is not given (dinov3, siglip2, sam3, or module:Class)",
+        "  --teacher: is not given (dinov3, siglip2, sam3, timm:<model.tag>, or module:Class)",
     ]
 
 
 def test_an_unknown_teacher_is_answered_with_the_recipes(refused: Refused, tmp_path: Path) -> None:
     assert refused("extract", "--cache", str(tmp_path), "--teacher", "dinov2") == [
         "TEACHER cannot be used:",
-        "  dinov2: recipe demo has no teacher 'dinov2' (it has dinov3, siglip2, sam3; or give module:Class)",
+        "  dinov2: recipe demo has no teacher 'dinov2' "
+        "(it has dinov3, siglip2, sam3; or give timm:<model.tag> or module:Class)",
     ]
 
 
