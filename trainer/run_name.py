@@ -43,6 +43,8 @@ def default_name(recipe: TrainRecipe, base: TrainRecipe) -> str:
         base: the recipe without any change.
     """
     changed = changed_settings(recipe.identity(), base.identity())
+    if recipe.student_weights != base.student_weights:  # the identity knows them by their digest
+        changed["student.weights"] = recipe.student_weights
     last = [place.rpartition(".")[2] for place in changed]
     labels = [short if last.count(short) == 1 else place for short, place in zip(last, changed, strict=True)]
     values = [_value_text(value) for value in changed.values()]
