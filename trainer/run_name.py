@@ -75,7 +75,8 @@ def choose_folder(runs: Path, name: str, recipe: TrainRecipe, base: TrainRecipe)
     folder, old = runs / default_name(recipe, base), RunFolder(path=runs / recipe.student)
     if folder.exists():
         return folder
-    if old.identity.exists() and not differences(read_json(old.identity)["recipe"], recipe.identity()):
+    same = old.identity.exists() and not differences(read_json(old.identity)["recipe"], recipe.identity())
+    if same and not recipe.student_weights:
         return old.path
     if recipe.running.accept_changes:
         found = "settings are to change, and they are part of the name that a run has by default"
