@@ -12,7 +12,7 @@ REFUSED = 2
 """Exit status of a command that is refused."""
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "PIL": ("pipeline", "trainer"),
-    "huggingface_hub": ("pipeline",),
+    "huggingface_hub": ("pipeline", "trainer"),
     "jinja2": ("trainer",),
     "lightning": ("trainer",),
     "ray": ("pipeline",),

@@ -82,10 +82,11 @@ PLAN = {
         options: recipes run_name settings storage_schemas storage_schemas.format
         objective: data settings student storage_schemas.format
         trainer: data export objective settings student
+        weights: export run_folder student storage_schemas.format
         portable: export student storage_schemas.format storage_schemas.objects
         evaluation: data objective student storage_schemas.format
         learning: data objective settings student storage_schemas.format
-        run: data evaluation export learning objective run_folder settings stopping student storage_schemas
+        run: data evaluation export learning objective run_folder settings stopping student weights storage_schemas
             storage_schemas.format storage_schemas.objects
         report: data export objective recipes run run_folder run_name settings student storage_schemas
             storage_schemas.format storage_schemas.objects

@@ -111,6 +111,23 @@ def fold(last: nn.Linear, phi_s: PhiS) -> tuple[Float32[Tensor, "channels width"
     return (back @ weight).float(), (back @ bias + mean).float()
 
 
+def unfold(folded: nn.Linear, phi_s: PhiS) -> tuple[Float32[Tensor, "channels width"], Float32[Tensor, " channels"]]:
+    """Undo `fold`: return a last layer whose output is in PHI-S units, from one whose output is raw.
+
+        W = φ⁻¹ R W',   b = φ⁻¹ R (b' − μ)
+
+    Args:
+        folded: the layer; its output is in raw teacher units.
+        phi_s: the teacher's map. It may be another than the one that was folded in.
+
+    Returns:
+        W and b, computed in float64.
+    """
+    onward, mean = torch.from_numpy(phi_s.rotation / phi_s.scale), torch.from_numpy(phi_s.mean)
+    weight, bias = folded.weight.detach().cpu().double(), folded.bias.detach().cpu().double()
+    return (onward @ weight).float(), (onward @ (bias - mean)).float()
+
+
 def export_student(
     model: DistilledModel, shape: StudentShape, phi_s: Mapping[str, PhiS], about: Mapping[str, Any], run: RunFolder
 ) -> None:

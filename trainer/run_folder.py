@@ -11,6 +11,8 @@ from storage_schemas.format.identity import Identity, differences
 from storage_schemas.objects.publish import write_whole
 
 STEPS = "recipe.steps"
+BESIDE = ("changes", "start")
+"""What `run.json` holds beside the identity: changes of settings, and what the starting weights gave."""
 MAY_CHANGE = frozenset(
     f"recipe.optimiser.{name}"
     for name in ("lr", "weight_decay", "beta1", "beta2", "warmup", "frozen_trunk", "gradient_clip")
@@ -103,7 +105,7 @@ def require_run(run: RunFolder, identity: Identity, accepted: Collection[str] = 
     """
     if not run.identity.exists():
         return
-    stored = {name: value for name, value in read_json(run.identity).items() if name != "changes"}
+    stored = {name: value for name, value in read_json(run.identity).items() if name not in BESIDE}
     found = differences(stored, json.loads(json.dumps(identity)), holder="the run there")
     fewer = identity["recipe"].get("steps", 0) < stored.get("recipe", {}).get("steps", 0)
     may_change = MAY_CHANGE - {STEPS} if fewer else MAY_CHANGE
@@ -124,6 +126,7 @@ def identity_with_changes(run: RunFolder, identity: Identity, step: int) -> dict
     """
     stored = read_json(run.identity) if run.identity.exists() else {}
     changes = list(stored.get("changes", []))
+    identity = {**identity, **({"start": stored["start"]} if "start" in stored and step else {})}
     if stored and (changed := differences(stored["recipe"], json.loads(json.dumps(identity["recipe"])), "before")):
         changes.append({"after_step": step, "settings": [str(problem) for problem in changed]})
     return {**identity, "changes": changes} if changes else dict(identity)

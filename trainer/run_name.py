@@ -43,6 +43,8 @@ def default_name(recipe: TrainRecipe, base: TrainRecipe) -> str:
         base: the recipe without any change.
     """
     changed = changed_settings(recipe.identity(), base.identity())
+    if recipe.student_weights != base.student_weights:  # the identity knows them by their digest
+        changed["student.weights"] = recipe.student_weights
     last = [place.rpartition(".")[2] for place in changed]
     labels = [short if last.count(short) == 1 else place for short, place in zip(last, changed, strict=True)]
     values = [_value_text(value) for value in changed.values()]
@@ -73,7 +75,8 @@ def choose_folder(runs: Path, name: str, recipe: TrainRecipe, base: TrainRecipe)
     folder, old = runs / default_name(recipe, base), RunFolder(path=runs / recipe.student)
     if folder.exists():
         return folder
-    if old.identity.exists() and not differences(read_json(old.identity)["recipe"], recipe.identity()):
+    same = old.identity.exists() and not differences(read_json(old.identity)["recipe"], recipe.identity())
+    if same and not recipe.student_weights:
         return old.path
     if recipe.running.accept_changes:
         found = "settings are to change, and they are part of the name that a run has by default"

@@ -92,7 +92,7 @@ def flags(kind: type, prefix: str = "--") -> list[str]:
             assert is_dataclass(field.default_factory)
             found += flags(field.default_factory, f"{prefix}{name}.")  # type: ignore[arg-type]
         elif name not in ("name", "stages"):  # stages are listed one by one, for recipes that have them
-            found.append(f"{prefix}{name} ")
+            found.append(f"{prefix}{'student.weights' if name == 'student-weights' else name} ")
     return found
 
 

@@ -28,6 +28,7 @@ def named(*arguments: str) -> str:
         (["--seed", "3", "--student", "tiny", "--precision", "bf16"], "tiny-precision=bf16-seed=3"),
         (["--optimiser.weight-decay", "1e-05"], "vit_tiny_patch16_224-weight_decay=1e-05"),
         (["--data.proportions", "low-128", "2", "low-192", "1"], "vit_tiny_patch16_224-low-128=2.0-low-192=1.0"),
+        (["--student.weights", "timm"], "vit_tiny_patch16_224-weights=timm"),
         (["--name", "mine"], "mine"),
     ],
 )

@@ -18,7 +18,8 @@ def radio_v2_5() -> TrainRecipe:
     """Return the paper's three stages: ViT-L/16, 1024 views a step, and 128 of high resolution in the last.
 
     Source: v2.5 sections 2.2 and 4.2, table A9. The paper does not name the optimiser; PHI-S (table 10), by the same
-    authors, uses LAMB. The students of the paper start from weights that were trained on ImageNet; ours do not.
+    authors, uses LAMB. The students of the paper start from weights that were trained on ImageNet; ours start from
+    random weights, unless `--student.weights` names others.
     """
     return TrainRecipe(
         name="radio_v2_5",

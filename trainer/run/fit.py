@@ -10,6 +10,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from storage_schemas.format.phi_s import PhiS
 from storage_schemas.objects.file_lock import locked
 from storage_schemas.objects.publish import TEMPORARY
 from trainer.data.datamodule import CachedViews
@@ -35,6 +36,7 @@ from trainer.stopping import Stopped, StopRequest
 from trainer.student.model import DistilledModel, TeacherShape, summarised
 from trainer.student.shape import StudentShape, measure_student
 from trainer.student.student import Student
+from trainer.weights.start import StartedStudent, start_from
 
 
 def fit(
@@ -79,14 +81,19 @@ def _fit(
     request: StopRequest,
 ) -> None:
     start = steps_in_checkpoint(run.folder.checkpoint)
+    started = None
     if start:
         say(f"train: resuming after step {start} of {run.recipe.steps}")
+    elif run.weights is not None:
+        started = start_from(model, run.weights, _phi_s(run.source))
+        for line in started.lines:
+            say(f"train: weights: {line}")
     module = Distillation(run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source))
     if start:
         require_checkpoint_of(run.folder.checkpoint, module)
     trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, request), *callbacks])
     if is_first():
-        _start_records(run, start, _parameters(model))
+        _start_records(run, start, _parameters(model), started)
         trainer.loggers = make_loggers(run, start)
     if not has_stalled(run.folder, run.recipe.patience):
         device = trainer.strategy.root_device.type
@@ -136,10 +143,16 @@ def _parameters(model: DistilledModel) -> dict[str, int]:
     return {"backbone": backbone, "heads": total - backbone}
 
 
-def _start_records(run: TrainingRun, start: int, parameters: Mapping[str, int]) -> None:
+def _start_records(
+    run: TrainingRun, start: int, parameters: Mapping[str, int], started: StartedStudent | None
+) -> None:
     for leftover in run.folder.path.glob(f"*{TEMPORARY}"):
         leftover.unlink()  # of a process that was killed while it wrote; no other one writes here now
-    write_json(run.folder.identity, identity_with_changes(run.folder, run.identity, start))
+    records = identity_with_changes(run.folder, run.identity, start)
+    if started is not None and run.weights is not None:
+        given = {"weights": run.weights.setting, "sha256": run.weights.sha256}
+        records["start"] = {**given, "lines": started.lines, "new": started.new}
+    write_json(run.folder.identity, records)
     about = {
         "recipe": run.recipe.name,
         "student": run.recipe.student,
@@ -183,8 +196,11 @@ def _export(run: TrainingRun, shape: StudentShape) -> None:
         "teachers": teacher_facts(run.source),
         "scores": next(reversed(read_json(run.folder.metrics)["evaluations"]), None),
     }
-    phi_s = {name: teacher.phi_s for name, teacher in run.source.teachers.items()}
-    export_student(_finished_model(run), shape, phi_s, about, run.folder)
+    export_student(_finished_model(run), shape, _phi_s(run.source), about, run.folder)
+
+
+def _phi_s(source: Source) -> dict[str, PhiS]:
+    return {name: teacher.phi_s for name, teacher in source.teachers.items()}
 
 
 def _finished_model(run: TrainingRun) -> DistilledModel:

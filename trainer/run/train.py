@@ -16,6 +16,7 @@ from trainer.settings.config import TrainRecipe
 from trainer.settings.running import RunningSettings
 from trainer.settings.stages import sets_of
 from trainer.stopping import StopRequest
+from trainer.weights.origin import find_weights
 
 Say = Callable[[str], None]
 
@@ -36,7 +37,7 @@ def train(
         The run's folder, with the exported student.
 
     Raises:
-        MissingError: the cache lacks something that an earlier stage makes.
+        MissingError: the cache lacks something that an earlier stage makes, or the starting weights are not there.
         SettingError: a setting, a student or a view set that cannot be used.
         IdentityError: the folder holds a run with other settings, or of another cache.
         BusyError: another process trains in the folder.
@@ -44,9 +45,10 @@ def train(
     """
     require_launcher(recipe.running.devices * recipe.running.nodes)
     place = RunFolder(path=folder)
-    begun = read_json(place.identity).get("cache") if place.identity.exists() else None
-    source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun)
-    run = TrainingRun(recipe=recipe, source=source, folder=place)
+    begun = read_json(place.identity) if place.identity.exists() else {}
+    source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun.get("cache"))
+    weights = find_weights(recipe.student_weights, recipe.student, begun if place.checkpoint.exists() else None)
+    run = TrainingRun(recipe=recipe, source=source, folder=place, weights=weights)
     _require_weighted_teachers(run)
     _require_heldout_views(run)
     require_run(run.folder, run.identity, run.accepted)

@@ -8,6 +8,7 @@ from storage_schemas.format.identity import Identity
 from trainer.data.source import Source
 from trainer.run_folder import MAY_CHANGE, RunFolder
 from trainer.settings.config import TrainRecipe
+from trainer.weights.origin import Origin
 
 
 @final
@@ -19,11 +20,14 @@ class TrainingRun:
     source: Source
     """The cache, checked to be complete."""
     folder: RunFolder
+    weights: Origin | None = None
+    """Where the student's starting weights come from; None for random weights."""
 
     @property
     def identity(self) -> Identity:
-        """Everything that the trained weights depend on: the recipe, and digests of the cache."""
-        return {"recipe": self.recipe.identity(), "cache": self.source.identity}
+        """Everything that the trained weights depend on: the recipe, and digests of the cache and starting weights."""
+        start = {} if self.weights is None else {"starting_weights": self.weights.sha256}
+        return {"recipe": self.recipe.identity(), "cache": self.source.identity, **start}
 
     @property
     def is_scored(self) -> bool:

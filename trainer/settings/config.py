@@ -24,9 +24,14 @@ class TrainRecipe:
     name: Annotated[str, tyro.conf.Suppress]
     """Name of the recipe."""
     student: str
-    """Backbone of the student. It starts from random weights. `tiny`, `small`, `base`, `large`, `so400m` and `huge` are
+    """Backbone of the student. `tiny`, `small`, `base`, `large`, `so400m` and `huge` are
     vision transformers with RADIO's additions. The name of a timm model gives that model as timm builds it. `radio_`
     before the name of a timm vision transformer gives that model with RADIO's additions."""
+    student_weights: Annotated[str, tyro.conf.arg(name="student.weights")] = ""
+    """Weights that the student starts from. Empty: random weights. `timm`: those that timm publishes for the student's
+    model. A tag of that model, or another timm model with its tag: `vit_small_patch16_224.augreg_in21k`. A file or
+    folder: weights of timm or of C-RADIO (NVlabs' or transformers' names). The folder of a finished run: its student,
+    with the heads of the teachers that both runs have. A resumed run does not load them again."""
     image_size: int | None = None
     """Image side (pixels) that the backbone's position table is made for; None: timm's default. For windows of another
     size the table is resampled. Students with RADIO's additions do not take this setting: they have a position grid."""
@@ -67,7 +72,7 @@ class TrainRecipe:
         Settings that version 0.1.0 did not have are left out where they change nothing, so that its runs can resume.
         """
         values = asdict(self)
-        del values["running"]
+        del values["running"], values["student_weights"]  # they are known by their digest, not by their path
         for place, unused in LATER_SETTINGS.items():
             *groups, name = place.split(".")
             group = values
