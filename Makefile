@@ -40,7 +40,7 @@ NAME_ARGS = $(if $(NAME),--name "$(NAME)")
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc teachers demo-images
+.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc drop teachers demo-images
 
 help: ## list the commands and variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -140,6 +140,9 @@ export: $(INSTALLED) ## copy a subset of the cache to TO, with other shards or a
 
 gc: $(INSTALLED) ## list what can be deleted; ARGS="--details --delete" deletes it
 	@$(PIPELINE) gc --recipe "$(RECIPE)" --cache "$(CACHE)" $(ARGS)
+
+drop: $(INSTALLED) ## list what the cache holds of one TEACHER; ARGS=--delete takes it out (ARGS="--sets low-128": only that)
+	@$(PIPELINE) drop --cache "$(CACHE)" $(TEACHER_ARGS) $(ARGS)
 
 verify: $(INSTALLED) ## check that the cache holds what was committed
 	@$(PIPELINE) verify --cache "$(CACHE)" $(TEACHER_ARGS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTOR_ARGS) $(ARGS)

@@ -133,6 +133,16 @@ def gc(arguments: Sequence[str]) -> None:
     collect_garbage(_cache(options.cache), options, say)
 
 
+def drop(arguments: Sequence[str]) -> None:
+    """List what a cache holds of one teacher; delete it when asked to."""
+    from pipeline.verify.options import drop_options
+
+    options = drop_options(arguments)
+    from pipeline.verify.drop import drop_teacher
+
+    drop_teacher(_cache(options.cache), options, say)
+
+
 def teachers(arguments: Sequence[str]) -> None:
     """Print the catalogue of teachers, or what is known of one."""
     options = parse("teachers", TeachersOptions(), arguments)
@@ -165,11 +175,12 @@ COMMANDS: Mapping[str, Command] = {
     "verify": verify,
     "export": export,
     "gc": gc,
+    "drop": drop,
     "teachers": teachers,
     "photographs": photographs,
 }
 
-RESUMABLE = ("views", "extract", "stats", "export", "train", "gc")
+RESUMABLE = ("views", "extract", "stats", "export", "train", "gc", "drop")
 """Commands that write, and that do the rest when they are run again."""
 RESUMED = ": what is committed is kept, and the same command does the rest"
 

@@ -68,6 +68,7 @@ COMMAND_HELP: dict[str, str] = {
     "verify": "check that a cache holds exactly what was committed",
     "export": "copy a subset of a cache, re-sharded or re-encoded, to a cache of its own",
     "gc": "what can be deleted: leftovers of killed runs, details that no teacher needs; --delete deletes it",
+    "drop": "what a cache holds of one teacher, or of view sets of it; --delete deletes it",
     "teachers": "the catalogue of teachers; with --name, what is known of one teacher",
     "photographs": "copy the demo's photographs to a folder",
 }

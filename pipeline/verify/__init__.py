@@ -1,4 +1,4 @@
-"""The commands `verify` and `gc`: whether a cache is still what was committed, and which objects nothing names.
+"""The commands `verify`, `gc` and `drop`: is a cache still what was committed, what is left over, take a teacher out.
 
-Door: stage, gc, text, options.
+Door: stage, gc, drop, text, options.
 """

@@ -23,7 +23,6 @@ from storage_schemas.format.errors import CorruptionError, IdentityError, Proble
 from storage_schemas.format.layout import FEATURES, detail_array, detail_unit, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.object_names import is_ours
-from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.pending_uploads import PendingUpload, pending_uploads
 from storage_schemas.objects.publish import require_claim
@@ -107,7 +106,7 @@ def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherC
         name
         for spec in spent
         if spec.size_rule == "fixed"
-        for folders in zip(*(_detail_folders(view_set, spec) for view_set in views.sets), strict=True)
+        for folders in zip(*(detail_folders(view_set, spec.name) for view_set in views.sets), strict=True)
         for folder in folders
         for name in cache.store.listing(folder)
         if is_ours(name)
@@ -142,5 +141,6 @@ def delete(cache: Cache, leftovers: Iterable[Leftover]) -> None:
         cache.store.remove(leftover.name)
 
 
-def _detail_folders(view_set: ViewSet, spec: TeacherSpec) -> tuple[str, str]:
-    return f"tables/shards/{detail_unit(view_set, spec.name)}", f"{FEATURES}/{detail_array(view_set, spec.name)}"
+def detail_folders(view_set: ViewSet, teacher: str) -> tuple[str, str]:
+    """Return the folders of a fixed teacher's details of a set: of their commit records, and of their array."""
+    return f"tables/shards/{detail_unit(view_set, teacher)}", f"{FEATURES}/{detail_array(view_set, teacher)}"

@@ -1,4 +1,4 @@
-"""The command lines of `verify` and `gc`."""
+"""The command lines of `verify`, `gc` and `drop`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,6 +52,23 @@ class GcOptions:
     """Delete what was found. Refused while a run writes to the cache: nothing names yet what that run is writing."""
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropOptions:
+    """Settings of `drop`. It names what of a teacher can be deleted, and deletes it only with `delete`."""
+
+    cache: CacheUri = ""
+    teacher: str = ""
+    """The teacher (TEACHER): its name in the cache, or `module:Class`. The map of a block is a teacher of its own."""
+    sets: tuple[str, ...] = ()
+    """Only these view sets, such as `low-128`. The teacher then is unfinished, and its PHI-S map stays. Not given: the
+    whole teacher."""
+    details: bool = False
+    """Also the windows that a fixed teacher saw at its own scale. To run it again, the images are needed."""
+    delete: bool = False
+    """Delete what was found. Refused while a run writes to the cache."""
+
+
 def verify_options(arguments: Sequence[str]) -> VerifyOptions:
     """Read the command line of `verify`."""
     options = parse("verify", VerifyOptions(), arguments)
@@ -68,4 +85,12 @@ def gc_options(arguments: Sequence[str]) -> GcOptions:
     options = parse("gc", GcOptions(), arguments)
     require("CACHE", options.cache)
     require_at_least("uploads-older-than", options.uploads_older_than, least=0)
+    return options
+
+
+def drop_options(arguments: Sequence[str]) -> DropOptions:
+    """Read the command line of `drop`."""
+    options = parse("drop", DropOptions(), arguments)
+    require("CACHE", options.cache)
+    require("TEACHER", options.teacher)
     return options

@@ -43,7 +43,7 @@ def verify_cache(cache: Cache, options: VerifyOptions) -> Verdict:
         StorageError: the store fails, or the system refuses; or there is a link in the cache. Nothing is called damaged
             for that.
     """
-    findings, teacher = Findings(), _name_in_cache(options.teacher)
+    findings, teacher = Findings(), cache_name(options.teacher)
     _require_no_links(cache)
     if options.independent:
         require_zarr()  # before hours of reading
@@ -77,8 +77,8 @@ def _require_no_links(cache: Cache) -> None:
         cache.store.listing(folder)
 
 
-def _name_in_cache(teacher: str) -> str:
-    """Return a teacher's name in the cache, where the user may have given its source."""
+def cache_name(teacher: str) -> str:
+    """Return a teacher's name in the cache, where the user may have given its source instead."""
     return name_in_cache(teacher) if ":" in teacher else teacher
 
 

@@ -50,6 +50,7 @@ def run_without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["verify", "--quick", "--independent", "2"], "independent: zarr-python "),
         (["gc"], "gc: 0 objects"),
         (["gc", "--details"], "gc: "),
+        (["drop", "--teacher", "dinov3"], "  features.zarr/teachers/dinov3/stats: "),
         (["plan", "--images", "40", *RECIPE], "TFLOP"),
         (["plan", "--data", "DATA", "--extend", "--teacher", "sam3", *RECIPE], "total: "),
         (["export", "--to", "TO", "--run.executor", "local"], "export: wrote "),

@@ -41,6 +41,7 @@ def test_no_command_sends_escapes_or_newlines_of_names_to_the_terminal(
         (["extract", "--recipe", "demo", *cache, "--teacher", NASTY, *VIEWS], 2),
         (["verify", *cache, "--run.executor", "local", "--quick"], 0),
         (["gc", "--recipe", "demo", *cache], 0),
+        (["drop", "--teacher", NASTY, *cache], 2),
     ]
     assert [main(command) for command, _ in expected] == [status for _, status in expected]
     said = "".join(capsys.readouterr())
