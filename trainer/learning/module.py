@@ -108,8 +108,9 @@ class Distillation(LightningModule):
         step = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.average is not None:
-            assert self.recipe.average.decay is not None
-            update_average(self.average, self.model, decay_at(step, self.recipe.average.decay))
+            settings = self.recipe.average
+            assert settings.decay is not None
+            update_average(self.average, self.model, decay_at(step, settings.decay, ramp=settings.ramp))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the recipe's optimiser and learning rate schedule."""

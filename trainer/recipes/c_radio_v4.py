@@ -20,7 +20,7 @@ def c_radio_v4() -> TrainRecipe:
         steps=600_000,
         precision="bf16",
         vit=VitSettings(registers=7, spare_class_tokens=1, windows=(6, 7, 8, 9, 12, 16, 18, 24, 32)),
-        average=AverageSettings(decay=0.9998, mesa_weight=0.3),
+        average=AverageSettings(decay=0.9996, ramp=False, mesa_weight=0.3),
         damp=0.1,
         data=DataSettings(batch_low=1024, batch_high=128),
         optimiser=OptimiserSettings(lr=1e-3, weight_decay=2e-2),

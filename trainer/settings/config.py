@@ -1,7 +1,7 @@
 """All settings of a training run, with meaning and unit. A recipe is a function that returns a `TrainRecipe`."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, final
 
 import tyro
@@ -10,6 +10,7 @@ from storage_schemas.format.errors import Problem, SettingError
 from trainer.settings.learning import AverageSettings, LossSettings, OptimiserSettings, StageSettings
 from trainer.settings.running import DataSettings, RunningSettings
 from trainer.settings.student import HeadSettings, VitSettings, student_problems
+from trainer.settings.unrecorded import unrecorded
 
 Precision = Literal["fp32", "bf16"]
 LATER_SETTINGS: Mapping[str, Any] = {"vit.spare_class_tokens": 0}
@@ -76,6 +77,20 @@ class TrainRecipe:
             if group[name] == unused:
                 del group[name]
         return values
+
+
+def under_rules_of(stored: Mapping[str, Any], recipe: TrainRecipe) -> TrainRecipe:
+    """Return a recipe with the old values of the settings that a stored recipe does not record.
+
+    Args:
+        stored: the recipe in the identity of a run.
+        recipe: the recipe that the user names.
+    """
+    for name, value in unrecorded(stored).items():
+        part, _, setting = name.rpartition(".")
+        changes: dict[str, Any] = {setting: value}
+        recipe = replace(recipe, **({part: replace(getattr(recipe, part), **changes)} if part else changes))
+    return recipe
 
 
 def _counts_too_small(recipe: TrainRecipe) -> Iterator[Problem]:
