@@ -110,7 +110,12 @@ def test_a_run_that_an_earlier_version_began_goes_on_as_it_began_and_says_so(
     assert resumed.recipe.data.student_shifts == "uniform"
     assert resumed.source.student_shifts == UNIFORM
     assert resumed.recipe.average.ramp
-    assert any("goes on as it began: data.student_shifts uniform, average.ramp True" in line for line in said)
+    assert resumed.recipe.damp_layers == "all-linear"
+    assert resumed.recipe.heads.attention_bias
+    assert any(
+        "goes on as it began: data.student_shifts uniform, average.ramp True, damp_layers all-linear" in line
+        for line in said
+    )
     assert "changes" not in identity_with_changes(resumed.folder, resumed.identity, 3)
 
 

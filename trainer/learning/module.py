@@ -134,7 +134,7 @@ class Distillation(LightningModule):
             return self.model(pixels, part.targets, **settings)
         # the same noise on every rank, so that a run does not depend on the number of ranks
         seed = torch_seed(self.recipe.seed, f"noise on {part.view_set.name}", self.global_step)
-        damped = damped_weights(self.model, self.recipe.damp, seed)
+        damped = damped_weights(self.model, self.recipe.damp, seed, self.recipe.damp_layers)
         return functional_call(self.model, damped, (pixels, part.targets), settings)
 
     def _mesa(self, output: ModelOutput, part: ViewBatch, second: SecondView) -> Float[Tensor, ""]:

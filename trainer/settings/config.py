@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, final
 import tyro
 
 from storage_schemas.format.errors import Problem, SettingError
-from trainer.settings.learning import AverageSettings, LossSettings, OptimiserSettings, StageSettings
+from trainer.settings.learning import AverageSettings, DampedLayers, LossSettings, OptimiserSettings, StageSettings
 from trainer.settings.running import DataSettings, RunningSettings
 from trainer.settings.student import HeadSettings, VitSettings, student_problems
 from trainer.settings.unrecorded import unrecorded
@@ -45,8 +45,12 @@ class TrainRecipe:
     stages: tuple[StageSettings, ...] = ()
     """Stages of the run. Their steps must add up to `steps`. None named: the run is one stage."""
     damp: float = 0.0
-    """DAMP (v4 section 2.4): σ of the multiplicative noise on the weights of every linear layer in training. 0: no
-    noise. Not published for C-RADIOv4; the authors of DAMP use 0.1 for ViT-S and ResNet-50."""
+    """DAMP (v4 section 2.4): σ of the multiplicative noise on weights in training. 0: no noise. Not published for
+    C-RADIOv4; the authors of DAMP use 0.1 for ViT-S and ResNet-50."""
+    damp_layers: DampedLayers = "backbone"
+    """Layers whose weights get the noise of DAMP. `backbone`: every linear layer of the backbone and its patch
+    embedding, but not the heads, as in NVlabs/RADIO. `all-linear`: every linear layer of backbone and heads, but not
+    the patch embedding; runs that began before this setting existed keep it."""
     data: DataSettings = field(default_factory=DataSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     average: AverageSettings = field(default_factory=AverageSettings)

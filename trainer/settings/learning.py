@@ -6,6 +6,7 @@ from typing import Literal, final
 SpatialLoss = Literal["mse", "cosine", "smooth"]
 SummaryLoss = Literal["angle", "cosine"]
 OptimiserName = Literal["adamw", "lamb"]
+DampedLayers = Literal["backbone", "all-linear"]
 
 
 @final
@@ -57,7 +58,7 @@ class OptimiserSettings:
     """The optimiser. In every stage, its learning rate rises linearly and then falls along a cosine to zero."""
 
     kind: OptimiserName = "adamw"
-    """`adamw`, or `lamb` from timm, which PHI-S (table 10) uses. Not published for C-RADIOv4."""
+    """`adamw`, or `lamb` from timm, which PHI-S (table 10) uses. Not published for RADIOv2.5 and C-RADIOv4."""
     lr: float = 1e-3
     """Highest learning rate. v2.5 table A9: 1e-3."""
     weight_decay: float = 2e-2

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-UNRECORDED: Mapping[str, Any] = MappingProxyType({"data.student_shifts": "uniform", "average.ramp": True})
+UNRECORDED: Mapping[str, Any] = MappingProxyType(
+    {"data.student_shifts": "uniform", "average.ramp": True, "damp_layers": "all-linear", "heads.attention_bias": True}
+)
 """Name of a setting of `TrainRecipe` → its value in runs that do not record it."""
 
 
