@@ -49,15 +49,16 @@ class ViewsConfig:
     patch: int = 16
     """Side of a student patch (pixels). Windows move by whole patches, and every resolution is a multiple of it."""
     margin: int = 2
-    """Patches by which the canvas is larger than the window, so that windows can shift. The distribution of shifts in
-    v4 is not published; the public trainer shifts a teacher by at most two patches."""
+    """Patches by which the canvas is larger than the window, so that windows can shift. 2 leaves room for one patch to
+    each side of the middle, 4 for two. C-RADIOv4 names no bound (NVlabs/RADIO#181); it rarely shifts by more than 1."""
     shifts: ShiftDistribution = "uniform"
-    """Distribution of the teachers' window offsets in the margin: `uniform`, or `rounded-normal`: a normal distribution
-    about the middle, rounded to whole patches and clipped, as in the public trainer. Not published for v4. Offsets of
-    the student are always uniform."""
+    """Distribution of window offsets in the margin: `uniform`, or `rounded-normal`: a normal distribution about the
+    middle, rounded to whole patches and clipped. C-RADIOv4: `rounded-normal` of 0.5 patches, for the student and the
+    teachers alike (NVlabs/RADIO#181). The teachers' offsets are drawn from it once. The student's are drawn from it in
+    training, unless a run says otherwise (`data.student_shifts`)."""
     shift_sd: float = 0.5
-    """Standard deviation of `rounded-normal` before rounding (patches). 0.5 in the public trainer: along each axis two
-    thirds of the offsets stay in the middle."""
+    """Standard deviation of `rounded-normal` before rounding (patches). C-RADIOv4: 0.5 (NVlabs/RADIO#181): along each
+    axis two thirds of the offsets stay in the middle."""
     crop: Literal["random", "centre"] = "random"
     """Which part of an image becomes a canvas: `random` for a random box within `area` and `aspect`, `centre` for the
     largest centred square."""
@@ -106,7 +107,7 @@ class ViewsConfig:
 
     @property
     def teacher_shifts(self) -> Shifts:
-        """Distribution of the teachers' window offsets."""
+        """Distribution of the teachers' window offsets, which is also the student's unless a run says otherwise."""
         return Shifts(distribution=self.shifts, sd=self.shift_sd)
 
     def proportions(self, partition: Partition) -> dict[int, float]:

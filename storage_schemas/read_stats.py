@@ -17,12 +17,16 @@ STATS_ARRAYS = ("mean", "variance", "spectrum", "rounding")
 """Arrays of a teacher's statistics, over all view sets and over each."""
 SUMMARY_STATS_ARRAYS = ("dispersion", "mean_direction")
 """Further arrays, of a teacher with a summary."""
+HELDOUT_DISPERSION = "heldout_dispersion"
+"""One more, where there are held-out views."""
 SET_MERGE_ARRAYS = ("covariance",)
 """What else the statistics of a set's new shards are merged into."""
 SUMMARY_MERGE_ARRAYS = ("summary_sum", "summary_length")
 """What else the statistics of new summaries are merged into: Σy and Σ|y|, raw teacher units."""
 STATS_ATTRIBUTES = frozenset({"identity", "views", "tokens", "sets", "shards", "summarised", "arrays"})
 """Attributes of the group of a teacher's statistics."""
+TRAINING_VIEWS = frozenset({"training_views"})
+"""One more, of a teacher with a summary; statistics of earlier versions do not have it."""
 
 
 def read_stats(store: Store, teacher: str) -> TeacherStats | None:
@@ -37,15 +41,18 @@ def read_stats(store: Store, teacher: str) -> TeacherStats | None:
     attributes = read_attributes(store, group)
     if attributes is None:
         return None
-    require_fields("statistics", group, attributes, STATS_ATTRIBUTES)
+    require_fields("statistics", group, attributes.keys() - TRAINING_VIEWS, STATS_ATTRIBUTES)
     require("statistics", attributes, document_schemas.STATS, group)
     digests = attributes["arrays"]
     sets = {
         ViewSet.parse(name): _channels(store, group, f"{name}/", tokens, digests)
         for name, tokens in attributes["sets"].items()
     }
-    dispersion, direction = None, None
+    dispersion, direction, heldout = None, None, None
     if attributes["summarised"]:
+        if HELDOUT_DISPERSION in digests:
+            [heldout] = _arrays(store, group, [HELDOUT_DISPERSION], digests)
+            require_shape(f"{group}/{HELDOUT_DISPERSION}", heldout, ())
         dispersion, direction = _arrays(store, group, SUMMARY_STATS_ARRAYS, digests)
         require_shape(f"{group}/dispersion", dispersion, ())
         require_shape(f"{group}/mean_direction", direction, (max(1, direction.size),))
@@ -57,6 +64,8 @@ def read_stats(store: Store, teacher: str) -> TeacherStats | None:
         sets=sets,
         dispersion=None if dispersion is None else float(dispersion),
         mean_direction=direction,
+        training_views=attributes.get("training_views"),
+        heldout_dispersion=None if heldout is None else float(heldout),
         arrays=digests,
     )
 

@@ -74,7 +74,7 @@ PLAN = {
         stopping:
         settings: storage_schemas.format
         recipes: settings
-        run_folder: storage_schemas.format storage_schemas.objects
+        run_folder: settings storage_schemas.format storage_schemas.objects
         run_name: run_folder settings storage_schemas.format
         student: settings storage_schemas.format
         data: settings stopping storage_schemas storage_schemas.format

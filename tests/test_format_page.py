@@ -25,11 +25,13 @@ from storage_schemas.format.views import Split, ViewSet
 from storage_schemas.objects.store import Store
 from storage_schemas.read_phi_s import PHI_S_ARRAYS
 from storage_schemas.read_stats import (
+    HELDOUT_DISPERSION,
     SET_MERGE_ARRAYS,
     STATS_ARRAYS,
     STATS_ATTRIBUTES,
     SUMMARY_MERGE_ARRAYS,
     SUMMARY_STATS_ARRAYS,
+    TRAINING_VIEWS,
 )
 from storage_schemas.small_arrays import write_small_arrays
 
@@ -107,7 +109,8 @@ def test_the_page_has_every_array_and_every_unit_by_its_path() -> None:
 
 def test_the_page_has_every_small_array() -> None:
     expected = [f"phi_s/{name}" for name in PHI_S_ARRAYS]
-    expected += [f"stats/{name}" for name in (*STATS_ARRAYS, *SUMMARY_STATS_ARRAYS, *SUMMARY_MERGE_ARRAYS)]
+    of_summaries = (*SUMMARY_STATS_ARRAYS, HELDOUT_DISPERSION, *SUMMARY_MERGE_ARRAYS)
+    expected += [f"stats/{name}" for name in (*STATS_ARRAYS, *of_summaries)]
     expected += [f"stats/<set>/{name}" for name in (*STATS_ARRAYS, *SET_MERGE_ARRAYS)]
     assert sorted(names_after("## Small arrays")) == sorted(expected)
 
@@ -122,7 +125,7 @@ TEACHER = TeacherManifest(spec=SPEC, identity={}, tokens={LOW: 2}, computed_by=(
         ("views", ViewsManifest(identity={}, sets={LOW: SHAPE}).attributes()),
         ("teachers/<teacher>", TEACHER.attributes()),
         ("teachers/<teacher>/phi_s", {"sha256", "identity", "tokens", "computed_by"}),
-        ("teachers/<teacher>/stats", STATS_ATTRIBUTES),
+        ("teachers/<teacher>/stats", STATS_ATTRIBUTES | TRAINING_VIEWS),
     ],
 )
 def test_the_page_has_every_attribute_of_every_group(group: str, attributes: Collection[str]) -> None:

@@ -35,7 +35,8 @@ def test_the_drawn_windows_meet_where_they_are_drawn() -> None:
 
 
 def test_the_shares_of_offsets_are_right() -> None:
-    shares = [float(share) for share in re.findall(r"\| (0\.\d\d), (0\.\d\d), (0\.\d\d) \|$", PAGE, re.M)[0]]
+    *shares, together = map(float, re.findall(r"\| (0\.\d\d), (0\.\d\d), (0\.\d\d) \| (0\.\d+) \|$", PAGE, re.M)[0])
     geometry = CanvasGeometry(resolution=128, patch=16, margin=2)
     drawn = [draw_offset(geometry, Shifts(distribution="rounded-normal"), (number,)).row for number in range(20_000)]
     np.testing.assert_allclose(np.bincount(drawn) / len(drawn), shares, atol=0.015)
+    assert abs(float(np.sum(np.square(np.bincount(drawn) / len(drawn)))) ** 2 - together) < 0.01

@@ -14,7 +14,7 @@ from storage_schemas.format.errors import ContractError, CorruptionError, Missin
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.objects.publish import write_whole
 from trainer.run_folder import RunFolder, read_json, write_json
-from trainer.settings.student import HeadSettings, read_vit_settings
+from trainer.settings.student import read_head_settings, read_vit_settings
 from trainer.student.model import DistilledModel, ModelOutput, TeacherShape, feature_head, spatial_head, summarised
 from trainer.student.shape import StudentShape
 from trainer.student.student import Student
@@ -197,7 +197,7 @@ def _build(card: Mapping[str, Any]) -> DistilledModel:
     }
     vit = read_vit_settings(card["vit"])
     student = Student(card["student"], card["image_size"], vit, summarised(teachers))
-    return DistilledModel(student, shape, teachers, HeadSettings(**card["heads"]))
+    return DistilledModel(student, shape, teachers, read_head_settings(card["heads"]))
 
 
 def _pixels(student: Student) -> dict[str, Any]:

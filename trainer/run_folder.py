@@ -9,6 +9,7 @@ from typing import Any, final
 from storage_schemas.format.errors import CorruptionError, IdentityError, Problem
 from storage_schemas.format.identity import Identity, differences
 from storage_schemas.objects.publish import write_whole
+from trainer.settings.unrecorded import completed
 
 STEPS = "recipe.steps"
 BESIDE = ("changes", "start")
@@ -106,7 +107,7 @@ def require_run(run: RunFolder, identity: Identity, accepted: Collection[str] = 
     if not run.identity.exists():
         return
     stored = {name: value for name, value in read_json(run.identity).items() if name not in BESIDE}
-    found = differences(stored, json.loads(json.dumps(identity)), holder="the run there")
+    found = differences(_completed(stored), _completed(identity), holder="the run there")
     fewer = identity["recipe"].get("steps", 0) < stored.get("recipe", {}).get("steps", 0)
     may_change = MAY_CHANGE - {STEPS} if fewer else MAY_CHANGE
     if problems := [problem for problem in found if problem.place not in may_change.intersection(accepted)]:
@@ -127,9 +128,15 @@ def identity_with_changes(run: RunFolder, identity: Identity, step: int) -> dict
     stored = read_json(run.identity) if run.identity.exists() else {}
     changes = list(stored.get("changes", []))
     identity = {**identity, **({"start": stored["start"]} if "start" in stored and step else {})}
-    if stored and (changed := differences(stored["recipe"], json.loads(json.dumps(identity["recipe"])), "before")):
+    changed = differences(_completed(stored)["recipe"], _completed(identity)["recipe"], "before")
+    if stored and changed:
         changes.append({"after_step": step, "settings": [str(problem) for problem in changed]})
     return {**identity, "changes": changes} if changes else dict(identity)
+
+
+def _completed(identity: Identity) -> dict[str, Any]:
+    as_stored = json.loads(json.dumps(identity))
+    return {**as_stored, "recipe": completed(as_stored.get("recipe", {}))}
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.identity import differences, digest
 from trainer.run_folder import RunFolder, read_json
-from trainer.settings.config import TrainRecipe
+from trainer.settings.config import TrainRecipe, under_rules_of
+from trainer.settings.unrecorded import completed
 
 UNNAMED = frozenset({"name", "student", "steps"})
 """Settings that are not part of a name: a run that goes on with more steps keeps its own."""
@@ -83,6 +84,12 @@ def choose_folder(runs: Path, name: str, recipe: TrainRecipe, base: TrainRecipe)
         fix = "name the run: make train NAME=…; `make runs` lists those that there are"
         raise SettingError("NAME", [Problem(place="--name", found=found, fix=fix)])
     return folder
+
+
+def _is_of(stored: Mapping[str, Any], recipe: TrainRecipe) -> bool:
+    """Return whether a stored recipe is this one, where it records less."""
+    asked = under_rules_of(stored, recipe).identity()
+    return not differences(completed(stored), completed(asked))
 
 
 def _at(settings: Mapping[str, Any], place: str) -> Any:

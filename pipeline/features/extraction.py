@@ -9,6 +9,7 @@ from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.features.worker import FeatureExtractor, FeatureTask
 from pipeline.inventory.commit_log import committed_below
 from pipeline.inventory.teacher_maps import map_specs
+from pipeline.views.extension import stored_config
 from pipeline.views.shard_task import details_of
 from pipeline.views.stage import read_manifests
 from pipeline.views.tasks import CommittedViews, read_committed
@@ -100,7 +101,7 @@ class Extraction:
             store=self.cache.store,
             choice=self.choice,
             seed=self.recipe.views.seed,
-            shifts=self.recipe.views.teacher_shifts,
+            shifts=stored_config(self.views.generations[-1].views).teacher_shifts,
             device=run.device,
             compiled=run.compiled,
             threads=run.threads,

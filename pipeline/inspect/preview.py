@@ -20,7 +20,7 @@ from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.mosaic import MosaicLayout
 from storage_schemas.format.seeds import Key
 from storage_schemas.format.teacher import Resample, TeacherSpec
-from storage_schemas.format.views import UNIFORM, Shifts, ViewSet, draw_offset
+from storage_schemas.format.views import Shifts, ViewSet, draw_offset
 from storage_schemas.sharded_array import ShardedArray
 
 STUDENT = "a student"
@@ -100,7 +100,7 @@ def canvas_pictures(views: ShownViews, drawing: Drawing, count: int) -> list[Pic
         keys = [offset_key(drawing.seed, row["image"], row["draw"], spec.name) for spec in drawing.specs]
         offsets = [draw_offset(geometry, drawing.shifts, key) for key in keys]
         key: Key = (drawing.seed, row["image"], row["draw"], STUDENT)
-        student = draw_offset(geometry, UNIFORM, key)
+        student = draw_offset(geometry, drawing.shifts, key)
         picture = with_windows(Image.fromarray(canvas), geometry, [*offsets, student])
         pictures.append(Picture(label=f"{views.view_set.name} row {row['row']}", image=picture))
     return pictures

@@ -69,10 +69,11 @@ def draw_sheet(cache: Cache, options: PreviewOptions, recipe: Recipe) -> str:
     from pipeline.inspect.contact_sheet import lay_out, write_sheet  # imports PIL, which `inspect` does not need
     from pipeline.inspect.preview import Drawing, sheet_rows
     from pipeline.inventory.teacher_maps import teacher_spec
+    from pipeline.views.extension import under_rules_of
     from pipeline.views.stage import require_recipe
 
     specs = tuple(teacher_spec(choice) for choice in recipe.teachers)
-    require_recipe(cache, recipe)
+    recipe = under_rules_of(require_recipe(cache, recipe), recipe)
     drawing = Drawing(seed=recipe.views.seed, shifts=recipe.views.teacher_shifts, specs=specs)
     sheet = lay_out(sheet_rows(cache, drawing, options.canvases), [spec.name for spec in specs])
     write_sheet(sheet, Path(options.sheet))

@@ -81,8 +81,13 @@ def _stats(stats: StatsFacts | None) -> str:
     measured = f"{stats.views:,} views" + _staleness(stats)
     if stats.dispersion is None:
         return measured
-    paper = f" (the report has {stats.paper_dispersion:.3f} for {stats.paper_model})" if stats.paper_model else ""
-    return f"{measured}, dispersion of summaries {stats.dispersion:.4g} rad²{paper}"
+    notes = []
+    if stats.heldout_dispersion is not None:
+        notes.append(f"of held-out views {stats.heldout_dispersion:.4g}")
+    if stats.paper_model:
+        notes.append(f"the report has {stats.paper_dispersion:.3f} for {stats.paper_model}")
+    beside = f" ({'; '.join(notes)})" if notes else ""
+    return f"{measured}, dispersion of summaries {stats.dispersion:.4g} rad²{beside}"
 
 
 def _staleness(stats: StatsFacts) -> str:

@@ -51,6 +51,12 @@ class CommittedFeatures:
         return self.stats is not None and not any(self.new_shards.values())
 
     @property
+    def kept_apart(self) -> bool:
+        """Whether the dispersion is that of the training views; not where new shards join statistics over all views."""
+        stats = self.stats
+        return stats is None or stats.identity != self.manifest.digest or stats.training_views is not None
+
+    @property
     def first_pass(self) -> list[MeasureTask]:
         """Tasks over the new shards."""
         return self._tasks(self.new_shards)
@@ -65,7 +71,7 @@ class CommittedFeatures:
         for view_set, numbers in shards.items():
             # a shard holds no view where every one of its images was rejected
             rows = [(shard, count) for shard, count in self.rows[view_set].items() if shard in numbers and count]
-            tasks += branches(self.name, view_set, rows, summarised)
+            tasks += branches(self.name, view_set, rows, summarised, self.kept_apart)
         return tasks
 
 

@@ -7,6 +7,9 @@ In the second pass, μ_y is for each vector the mean direction of all the others
 contains the vector itself points towards it, so the dispersion of few vectors in many channels would be too small:
 2.167 rad² instead of (π/2)² = 2.467 for 100 uniform directions in 1024 channels. For many vectors both are the same.
 
+The mean direction and the dispersion are those of the training views, since the loss divides by the dispersion. Beside
+it stands the mean squared angle of held-out summaries to the same mean direction.
+
 Both passes produce sums that can be merged in any order.
 """
 
@@ -85,6 +88,8 @@ def mean_direction(directions: DirectionSum) -> Float64[np.ndarray, " channels"]
     length = float(np.linalg.norm(directions.total))
     if length <= LEAST_RESULTANT * directions.length:
         found = f"the sum of {directions.count} vectors is zero: it has no direction"
+        if not directions.count:
+            found = "no training view has a summary: cut views with a smaller held-out share"
         raise ContractError("DirectionSum", [Problem(place="total", found=found)])
     return directions.total / length
 
@@ -109,6 +114,22 @@ def observe_angles(summaries: Float[np.ndarray, "rows channels"], directions: Di
     return AngleSum(count=len(summaries), squares=float(np.square(angles).sum()))
 
 
+def observe_angles_to(
+    summaries: Float[np.ndarray, "rows channels"], direction: Float64[np.ndarray, " channels"]
+) -> AngleSum:
+    """Second pass over vectors that the mean direction does not contain: sum their squared angles to it.
+
+    Args:
+        summaries: raw teacher units.
+        direction: μ_y, of unit length.
+
+    Raises:
+        ContractError: rows of length zero, or with NaN or infinity; they are named by number.
+    """
+    angles = angles_between(summaries / _lengths(summaries)[:, None], direction)
+    return AngleSum(count=len(summaries), squares=float(np.square(angles).sum()))
+
+
 def angles_between(
     units: Float[np.ndarray, "rows channels"], directions: Float[np.ndarray, "... channels"]
 ) -> Float64[np.ndarray, " rows"]:
@@ -120,6 +141,23 @@ def angles_between(
     """
     apart, along = np.linalg.norm(units - directions, axis=1), np.linalg.norm(units + directions, axis=1)
     return 2 * np.arctan2(apart, along)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitAngles:
+    """Result of the second pass, of training and of held-out views."""
+
+    train: AngleSum
+    """Angles to the mean direction of all other training views."""
+    heldout: AngleSum
+    """Angles to the mean direction of all training views. None are counted where the splits are not kept apart."""
+
+
+def merge_splits(left: SplitAngles, right: SplitAngles) -> SplitAngles:
+    """Return the sums of two second passes together."""
+    train = merge_angles(left.train, right.train)
+    return SplitAngles(train=train, heldout=merge_angles(left.heldout, right.heldout))
 
 
 def merge_angles(left: AngleSum, right: AngleSum) -> AngleSum:

@@ -94,7 +94,11 @@ class StatsFacts:
     advice: tuple[str, ...]
     """Which sets are off, and what to do about it; empty where none is."""
     dispersion: float | None
-    """Disp(Θ_y) (rad²); null for a teacher without a summary."""
+    """Disp(Θ_y) (rad²) of the training views; null for a teacher without a summary."""
+    heldout_dispersion: float | None
+    """The same of held-out views, about the mean direction of the training views; null where there is none."""
+    over_all_views: bool
+    """Whether an earlier version measured `dispersion`, over training and held-out views together."""
     paper_model: str | None
     """The teacher's name in Table 3 of the C-RADIOv4 report; null where it is not in the table."""
     paper_dispersion: float | None
@@ -144,6 +148,8 @@ def facts_of(
         fidelities=tuple(_fidelities(sets, manifest.identity["encoding"])),
         advice=tuple(residual_advice(residuals, tolerance, fit_again)),
         dispersion=stats.dispersion,
+        heldout_dispersion=stats.heldout_dispersion,
+        over_all_views=stats.dispersion is not None and stats.training_views is None,
         paper_model=paper,
         paper_dispersion=None if paper is None else PAPER_DISPERSIONS[paper],
     )

@@ -18,7 +18,7 @@ class SetSums:
     rounding: RoundingSums
     """The error of each encoding on these tokens."""
     directions: DirectionSum | None
-    """Sum of raw summaries; None for a teacher that has none."""
+    """Sum of raw summaries, of the training views where the splits are kept apart; None for a teacher that has none."""
 
 
 def merge_set_sums(left: SetSums, right: SetSums) -> SetSums:

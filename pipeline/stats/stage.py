@@ -9,7 +9,7 @@ from functools import partial, reduce
 from pipeline.config import RunConfig
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.stats.committed import CommittedFeatures, read_features
-from pipeline.stats.dispersion import AngleSum, DirectionSum, merge_angles
+from pipeline.stats.dispersion import DirectionSum, SplitAngles, merge_splits
 from pipeline.stats.set_sums import SetSums, merge_set_sums
 from pipeline.stats.stored import add_shards, read_sums, write_stats
 from pipeline.stats.task import MeasureTask
@@ -92,6 +92,6 @@ def observe_branches(tasks: Sequence[MeasureTask], pool: MeasurerPool, bar: Prog
     return {view_set: tree.result() for view_set, tree in trees.items()}
 
 
-def observe_all_angles(tasks: Sequence[MeasureTask], directions: DirectionSum, pool: MeasurerPool) -> AngleSum:
+def observe_all_angles(tasks: Sequence[MeasureTask], directions: DirectionSum, pool: MeasurerPool) -> SplitAngles:
     """Second pass: each summary's angle to the mean direction of the others. Summaries are small beside features."""
-    return reduce(merge_angles, in_order(pool.run(FeatureMeasurer.angles, [(task, directions) for task in tasks])))
+    return reduce(merge_splits, in_order(pool.run(FeatureMeasurer.angles, [(task, directions) for task in tasks])))

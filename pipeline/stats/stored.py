@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.phi_s.moments import Moments, covariance, merge, merge_all, variance
 from pipeline.phi_s.spectrum import spectrum
-from pipeline.stats.dispersion import AngleSum, DirectionSum, dispersion, mean_direction, merge_directions
+from pipeline.stats.dispersion import DirectionSum, SplitAngles, dispersion, mean_direction, merge_directions
 from pipeline.stats.quantization import RoundingSums, mean_rounding, merge_rounding, rounding_sums
 from pipeline.stats.set_sums import SetSums
 from storage_schemas.cache import Cache
@@ -34,7 +34,10 @@ class TeacherSums:
     rounding: Mapping[ViewSet, RoundingSums]
     """The error of each encoding on these tokens, of each set with views."""
     directions: DirectionSum | None
-    """Sum of raw summaries; None for a teacher that has none, and before there is a view."""
+    """Sum of raw summaries, of the training views where the splits are kept apart. None for a teacher that has none,
+    and before there is a view."""
+    kept_apart: bool = True
+    """Whether the sum of summaries is that of the training views alone; see `MeasureTask`."""
 
 
 NO_SUMS = TeacherSums(views=0, shards={}, sets={}, rounding={}, directions=None)
@@ -64,8 +67,16 @@ def read_sums(cache: Cache, manifest: TeacherManifest, stats: TeacherStats | Non
     directions = None
     if stats.dispersion is not None:
         total, length = map(array, ("summary_sum", "summary_length"))
-        directions = DirectionSum(count=stats.views, total=total, length=float(length))
-    return TeacherSums(views=stats.views, shards=stats.shards, sets=sets, rounding=rounding, directions=directions)
+        count = stats.views if stats.training_views is None else stats.training_views
+        directions = DirectionSum(count=count, total=total, length=float(length))
+    return TeacherSums(
+        views=stats.views,
+        shards=stats.shards,
+        sets=sets,
+        rounding=rounding,
+        directions=directions,
+        kept_apart=stats.dispersion is None or stats.training_views is not None,
+    )
 
 
 def add_shards(
@@ -92,10 +103,11 @@ def add_shards(
         sets=dict(sorted(sets.items())),
         rounding=dict(sorted(rounding.items())),
         directions=directions,
+        kept_apart=sums.kept_apart,
     )
 
 
-def write_stats(cache: Cache, manifest: TeacherManifest, sums: TeacherSums, angles: AngleSum | None) -> None:
+def write_stats(cache: Cache, manifest: TeacherManifest, sums: TeacherSums, angles: SplitAngles | None) -> None:
     """Write a teacher's statistics in the place of those that are there.
 
     The group's attributes are taken away while its arrays change. A run that is killed in between leaves no statistics,
@@ -130,6 +142,8 @@ def write_stats(cache: Cache, manifest: TeacherManifest, sums: TeacherSums, angl
         "summarised": sums.directions is not None,
         "arrays": {name: array_digest(values) for name, values in arrays.items()},
     }
+    if sums.kept_apart and sums.directions is not None:
+        attributes["training_views"] = sums.directions.count
     publish_group(cache.store, group, attributes)
 
 
@@ -144,12 +158,15 @@ def _channels(prefix: str, moments: Moments, rounding: RoundingSums) -> dict[str
     return {f"{prefix}{name}": values for name, values in arrays.items()}
 
 
-def _summary(directions: DirectionSum | None, angles: AngleSum | None) -> dict[str, np.ndarray]:
+def _summary(directions: DirectionSum | None, angles: SplitAngles | None) -> dict[str, np.ndarray]:
     if directions is None or angles is None:
         return {}
-    return {
-        "dispersion": np.array(dispersion(angles)),
+    arrays = {
+        "dispersion": np.array(dispersion(angles.train)),
         "mean_direction": mean_direction(directions),
         "summary_sum": directions.total,
         "summary_length": np.array(directions.length),
     }
+    if angles.heldout.count:
+        arrays["heldout_dispersion"] = np.array(angles.heldout.squares / angles.heldout.count)
+    return arrays

@@ -25,9 +25,14 @@ class MeasureTask:
     """Views in these shards."""
     summarised: bool
     """Whether the teacher has summaries."""
+    kept_apart: bool = True
+    """Whether the mean direction and the dispersion are those of the training views alone. Statistics that an earlier
+    version began are over all views."""
 
 
-def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], summarised: bool) -> list[MeasureTask]:
+def branches(
+    teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], summarised: bool, kept_apart: bool = True
+) -> list[MeasureTask]:
     """Divide shards into tasks of consecutive shards. The tasks depend on the number of shards alone, not on workers.
 
     Args:
@@ -35,6 +40,7 @@ def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], 
         view_set: their set.
         views: number of each shard and of the views in it, in order; without shards that hold no view.
         summarised: whether the teacher has summaries.
+        kept_apart: see `MeasureTask`.
     """
     count = min(BRANCHES, len(views))
     cuts = [len(views) * branch // count for branch in range(count + 1)] if count else []
@@ -45,6 +51,7 @@ def branches(teacher: str, view_set: ViewSet, views: Sequence[tuple[int, int]], 
             shards=tuple(shard for shard, _ in views[start:stop]),
             views=sum(count for _, count in views[start:stop]),
             summarised=summarised,
+            kept_apart=kept_apart,
         )
         for start, stop in pairwise(cuts)
     ]

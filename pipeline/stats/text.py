@@ -24,7 +24,7 @@ def stats_lines(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) ->
         rows += [[name, residual.view_set, *residual_cells(residual)] for residual in stats.residuals]
     yield from aligned(rows, left=2)
     yield ""
-    head = ["teacher", "name in report", "φ", "views", "dispersion", "report's dispersion"]
+    head = ["teacher", "name in report", "φ", "views", "dispersion", "of held-out views", "report's dispersion"]
     yield from aligned([head, *_dispersions(facts, scales)], left=2)
     yield ""
     yield from aligned(list(_fidelity_rows(facts)), left=3)
@@ -68,6 +68,8 @@ def _dispersions(facts: Mapping[str, StatsFacts], scales: Mapping[str, float]) -
     for name, stats in facts.items():
         ours = "no summary" if stats.dispersion is None else f"{stats.dispersion:.3f} rad²"
         report = "" if stats.paper_dispersion is None else f"{stats.paper_dispersion:.3f} rad²"
-        yield [name, stats.paper_model or "", f"{scales[name]:.4g}", f"{stats.views:,}", ours, report]
+        heldout = "" if stats.heldout_dispersion is None else f"{stats.heldout_dispersion:.3f} rad²"
+        heldout = "measured with them" if stats.over_all_views else heldout
+        yield [name, stats.paper_model or "", f"{scales[name]:.4g}", f"{stats.views:,}", ours, heldout, report]
     for model in sorted(PAPER_DISPERSIONS.keys() - {stats.paper_model for stats in facts.values()}):
-        yield ["", model, "", "", "", f"{PAPER_DISPERSIONS[model]:.3f} rad²"]
+        yield ["", model, "", "", "", "", f"{PAPER_DISPERSIONS[model]:.3f} rad²"]

@@ -9,11 +9,13 @@ import torch
 
 from pipeline.phi_s.observe import Observer
 from pipeline.stats.dispersion import (
-    AngleSum,
     DirectionSum,
-    merge_angles,
+    SplitAngles,
+    mean_direction,
     merge_directions,
+    merge_splits,
     observe_angles,
+    observe_angles_to,
     observe_direction,
 )
 from pipeline.stats.quantization import RoundingSums, merge_rounding, observe_rounding
@@ -46,13 +48,22 @@ class FeatureMeasurer:
             rounding = merge_rounding(rounding, observe_rounding(tokens))
         directions = None
         if task.summarised:
-            directions = reduce(merge_directions, map(observe_direction, self._summaries(task)))
+            training = (summaries[is_training] for summaries, is_training in self._summaries(task))
+            directions = reduce(merge_directions, map(observe_direction, training))
         return SetSums(moments=observer.moments(), rounding=rounding, directions=directions)
 
-    def angles(self, task_and_directions: tuple[MeasureTask, DirectionSum]) -> AngleSum:
-        """Second pass: squared angles between each summary and the mean direction of all the others."""
+    def angles(self, task_and_directions: tuple[MeasureTask, DirectionSum]) -> SplitAngles:
+        """Second pass: squared angles between each summary and the mean direction of all the (other) training views."""
         task, directions = task_and_directions
-        return reduce(merge_angles, (observe_angles(summaries, directions) for summaries in self._summaries(task)))
+        direction = mean_direction(directions)
+        by_shard = (
+            SplitAngles(
+                train=observe_angles(summaries[is_training], directions),
+                heldout=observe_angles_to(summaries[~is_training], direction),
+            )
+            for summaries, is_training in self._summaries(task)
+        )
+        return reduce(merge_splits, by_shard)
 
     def _tokens(self, task: MeasureTask) -> Iterator[np.ndarray]:
         for shard in task.shards:
@@ -62,10 +73,16 @@ class FeatureMeasurer:
                 tokens = spatial.read(rows[first : first + step])
                 yield tokens.reshape(-1, tokens.shape[-1])
 
-    def _summaries(self, task: MeasureTask) -> Iterator[np.ndarray]:
+    def _summaries(self, task: MeasureTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield each shard's summaries, and which of them are of training views: all, if they are not kept apart."""
         for shard in task.shards:
             summary, rows = self._open(task, shard, summary_array(task.view_set, task.teacher))
-            yield summary.read(rows)
+            summaries = summary.read(rows)
+            is_training = np.ones(len(summaries), dtype=bool)
+            if task.kept_apart:
+                splits = self._cache.shard_views(task.view_set, shard)["split"]
+                is_training = np.array(splits.to_pylist()) == "train"
+            yield summaries, is_training
 
     def _open(self, task: MeasureTask, shard: int, array: str) -> tuple[ShardedArray, range]:
         commits = read_commit(self._cache.store, features_unit(task.view_set, task.teacher), shard)

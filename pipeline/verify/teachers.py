@@ -33,7 +33,7 @@ STATS_AXES = {"mean": 1, "variance": 1, "spectrum": 1, "rounding": 1}
 """Arrays of statistics, over all sets and over each."""
 SET_AXES = {**STATS_AXES, "covariance": 2}
 """Arrays of statistics over one set."""
-SUMMARY_AXES = {"dispersion": 0, "mean_direction": 1, "summary_sum": 1, "summary_length": 0}
+SUMMARY_AXES = {"dispersion": 0, "heldout_dispersion": 0, "mean_direction": 1, "summary_sum": 1, "summary_length": 0}
 """Arrays of statistics of summaries."""
 
 

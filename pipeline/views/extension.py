@@ -87,7 +87,9 @@ def stored_config(settings: Identity) -> ViewsConfig:
 
 
 def under_rules_of(manifest: ViewsManifest | None, recipe: Recipe) -> Recipe:
-    """Return a recipe with the image rules of a cache, where the cache was made before rules were recorded.
+    """Return a recipe with the rules of a cache, where the cache was made before rules for images were recorded.
+
+    Such a cache also keeps its shifts: `c_radio_v4` had uniform ones before the report's author published his.
 
     Args:
         manifest: of the cache's views; None before any view was cut.
@@ -95,7 +97,9 @@ def under_rules_of(manifest: ViewsManifest | None, recipe: Recipe) -> Recipe:
     """
     if manifest is None or "rules" in manifest.generations[-1].views:
         return recipe
-    return replace(recipe, views=replace(recipe.views, rules=OLD_RULES))
+    stored = stored_config(manifest.generations[-1].views)
+    views = replace(recipe.views, rules=OLD_RULES, shifts=stored.shifts, shift_sd=stored.shift_sd)
+    return replace(recipe, views=views)
 
 
 def require_settings(manifest: ViewsManifest, recipe: Recipe, *, extend: bool) -> None:

@@ -109,5 +109,6 @@ STATS = open_fields(
         "shards": ObjectOf(kind=ListOf(kind=_RUN), names=SET_NAMES, most=1000),
         "summarised": Flag(),
         "arrays": ObjectOf(kind=DIGEST, names=f"({SET_NAMES}/)?[a-z_]+"),
-    }
+    },
+    training_views=_COUNT,
 )

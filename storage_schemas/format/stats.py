@@ -135,9 +135,15 @@ class TeacherStats:
     sets: Mapping[ViewSet, ChannelStats]
     """Over each view set that holds views."""
     dispersion: float | None
-    """Disp(Θ_y) of v4 eq 6 (rad²) over raw summaries; None for a teacher without a summary."""
+    """Disp(Θ_y) of v4 eq 6 (rad²) over raw summaries of the training views; None for a teacher without a summary."""
     mean_direction: Float64[np.ndarray, " summary_channels"] | None
     """μ_y of v4 eq 5, unit length; None for a teacher without a summary."""
+    training_views: int | None = None
+    """Views that `dispersion` and `mean_direction` are over: the training views. None for a teacher without a summary,
+    and for statistics of earlier versions: theirs are over all views, and new shards join them so."""
+    heldout_dispersion: float | None = None
+    """Mean squared angle of held-out summaries to `mean_direction` (rad²). None without a summary, without held-out
+    views, and for statistics of earlier versions."""
     arrays: Mapping[str, str]
     """Path of each array in the group of the statistics → its SHA-256."""
 

@@ -51,7 +51,7 @@ class ViewSet:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shifts:
-    """How the offsets of teachers' windows are distributed over the margin."""
+    """How the offsets of windows are distributed over the margin."""
 
     distribution: ShiftDistribution = "uniform"
     """`uniform`: every offset is equally likely. `rounded-normal`: a normal draw about the middle of the margin,
@@ -78,13 +78,14 @@ def draw_offset(geometry: CanvasGeometry, shifts: Shifts, key: Key) -> Offset:
     With m the margin and z normal with mean 0 and the given deviation, a rounded-normal offset is m/2 + z, rounded and
     clipped to 0 … m. For an even m it is the middle, moved by whole patches.
 
-    Source: v4 section 2.3 gives no distribution. The public trainer shifts a teacher by a rounded normal draw of 0.5
-    patches about a crop that it shares with the student.
+    Source: v4 section 2.3 shifts windows by whole patches; its author gives the distribution in NVlabs/RADIO#181
+    (2026-05-20): patch × N(0, 0.5), rounded, for the student and the teachers alike. There a shift has no bound; here
+    draws beyond the margin are clipped to its edge, which at a margin of 2 are 3 in 1,000 along each axis.
 
     Args:
         geometry: the canvas.
         shifts: distribution of the offsets.
-        key: `(recipe seed, image key, draw, "offset", participant)`, so that every teacher has its own offset.
+        key: for a teacher `(recipe seed, image key, draw, "offset", teacher)`, so that each has its own offset.
 
     Returns:
         The offset: 0 to margin along each axis (patches).

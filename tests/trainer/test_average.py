@@ -89,8 +89,9 @@ def first_batch(source: Source, recipe: TrainRecipe) -> ViewBatch:
 
 
 def test_the_decay_rises_to_that_of_the_recipe() -> None:
-    assert [decay_at(step, 0.5) for step in (0, 2, 7, 8, 9)] == [0.1, 0.25, 8 / 17, 0.5, 0.5]
-    assert decay_at(10**6, 0.9998) == 0.9998
+    assert [decay_at(step, 0.5, ramp=True) for step in (0, 2, 7, 8, 9)] == [0.1, 0.25, 8 / 17, 0.5, 0.5]
+    assert decay_at(10**6, 0.9996, ramp=True) == 0.9996
+    assert [decay_at(step, 0.9996, ramp=False) for step in (0, 1, 10**6)] == [0.9996] * 3
 
 
 def test_an_average_moves_towards_the_weights_and_copies_what_counts() -> None:

@@ -14,17 +14,37 @@ from trainer.run.fit import build_model
 from trainer.run.history import read_history
 from trainer.run.train import train
 from trainer.settings.config import TrainRecipe
+from trainer.settings.learning import DampedLayers
 
 Recipes = Callable[..., TrainRecipe]
 
 
-def test_noise_is_on_the_weights_of_linear_layers_and_nowhere_else(full_cache: Cache, recipe_of: Recipes) -> None:
+PATCHES = "student.backbone.patch_embed.proj.weight"
+
+
+@pytest.mark.parametrize("student", ["radio_test_vit", "test_vit"])
+def test_noise_is_on_the_linear_layers_of_the_backbone_and_its_patch_embedding_and_on_no_head(
+    full_cache: Cache, recipe_of: Recipes, student: str
+) -> None:
+    model, _ = build_model(recipe_of(student=student), open_source(full_cache))
+    damped = damped_weights(model, 0.1, 0, "backbone")
+    modules = model.student.backbone.named_modules()
+    linear = {f"student.backbone.{name}.weight" for name, module in modules if isinstance(module, torch.nn.Linear)}
+    assert "student.backbone.blocks.0.attn.qkv.weight" in linear
+    assert set(damped) == {*linear, PATCHES}
+    noise = damped[PATCHES] / model.get_parameter(PATCHES) - 1
+    assert abs(float(noise.detach().std()) - 0.1) < 0.01
+
+
+def test_the_first_versions_put_noise_on_every_linear_layer_and_not_on_the_patch_embedding(
+    full_cache: Cache, recipe_of: Recipes
+) -> None:
     model, _ = build_model(recipe_of(student="radio_test_vit"), open_source(full_cache))
-    damped = damped_weights(model, 0.1, seed=0)
+    damped = damped_weights(model, 0.1, 0, "all-linear")
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert set(damped) == linear
     assert {"student.backbone.blocks.0.attn.qkv.weight", "heads.any_spatial.adaptor.last.weight"} <= linear
-    assert "student.backbone.patch_embed.proj.weight" not in linear
+    assert PATCHES not in linear
 
 
 def test_noise_is_normal_of_the_asked_width_around_the_weights() -> None:
@@ -83,9 +103,10 @@ def test_every_step_and_view_set_has_noise_of_its_own(
 ) -> None:
     seeds: list[int] = []
 
-    def noting(model: torch.nn.Module, sigma: float, seed: int) -> dict[str, torch.Tensor]:
+    def noting(model: torch.nn.Module, sigma: float, seed: int, layers: DampedLayers) -> dict[str, torch.Tensor]:
         seeds.append(seed)
-        return damped_weights(model, sigma, seed)
+        assert layers == "backbone"
+        return damped_weights(model, sigma, seed, layers)
 
     monkeypatch.setattr("trainer.learning.module.damped_weights", noting)
     train(recipe_of(steps=3, damp=0.1), full_cache.store.uri, tmp_path / "run", lambda _: None)

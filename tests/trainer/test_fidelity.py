@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from storage_schemas.format.errors import ContractError
-from trainer.evaluation.fidelity import fidelity, observe_fidelity
+from trainer.evaluation.fidelity import fidelity, observe_fidelity, phi_fidelity
 
 
 def drawn(seed: int, views: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,6 +24,23 @@ def test_fidelity_is_equation_8_over_the_common_tokens(seed: int) -> None:
     f, t = student[common].numpy().astype(np.float64), teacher[common].numpy().astype(np.float64)
     expected = np.mean(np.var(t, axis=0)) / np.mean((f - t) ** 2)
     assert fidelity(observe_fidelity(student, teacher, common), "a") == pytest.approx(expected, rel=1e-9)
+
+
+@given(seed=st.integers(0, 2**16))
+def test_the_form_of_the_papers_tables_is_phi_squared_over_the_error_in_raw_units(seed: int) -> None:
+    student, teacher, common = drawn(seed)
+    phi = 3.0
+    f, t = phi * student[common].numpy().astype(np.float64), phi * teacher[common].numpy().astype(np.float64)
+    expected = phi**2 / np.mean((f - t) ** 2)
+    assert phi_fidelity(observe_fidelity(student, teacher, common), "a") == pytest.approx(expected, rel=1e-9)
+
+
+def test_resampled_tokens_have_less_variance_so_the_form_of_the_tables_is_larger() -> None:
+    student, teacher, common = drawn(3)
+    sums = observe_fidelity(0.5 * student, 0.5 * teacher, common)  # half of the deviation, as after averaging cells
+    variance = np.mean(np.var(0.5 * teacher[common].numpy().astype(np.float64), axis=0))
+    assert fidelity(sums, "a") == pytest.approx(variance * phi_fidelity(sums, "a"), rel=1e-9)
+    assert phi_fidelity(sums, "a") > 2 * fidelity(sums, "a")
 
 
 def test_sums_over_batches_add_up_to_the_sum_over_all() -> None:
@@ -42,6 +59,7 @@ def test_a_student_that_says_the_teachers_mean_has_fidelity_one() -> None:
 def test_a_perfect_match_is_infinite() -> None:
     _, teacher, common = drawn(2)
     assert fidelity(observe_fidelity(teacher, teacher, common), "a") == float("inf")
+    assert phi_fidelity(observe_fidelity(teacher, teacher, common), "a") == float("inf")
 
 
 @pytest.mark.parametrize(

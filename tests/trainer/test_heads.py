@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from storage_schemas.format.errors import SettingError
-from trainer.settings.student import HeadSettings, VitSettings
+from trainer.settings.student import HeadSettings, VitSettings, read_head_settings
 from trainer.student.heads import AdaptorHead, TokenHead
 from trainer.student.model import DistilledModel, TeacherShape, summarised
 from trainer.student.shape import StudentShape
@@ -13,7 +13,7 @@ from trainer.student.student import Student
 
 
 def linear(layer: nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    return x @ layer.weight.T + layer.bias
+    return x @ layer.weight.T + (0 if layer.bias is None else layer.bias)
 
 
 def normed(layer: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
@@ -110,3 +110,15 @@ def test_blocks_whose_attention_heads_do_not_divide_the_students_channels_are_re
         "heads cannot be used:\n  heads.transformer_blocks: 16 attention heads do not divide the student's 40 channels "
         "(set it to 0)"
     )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_queries_keys_and_values_have_biases_only_if_the_settings_say_so(bias: bool) -> None:
+    head = TokenHead(32, 3, HeadSettings(width=8, transformer_blocks=1, attention_bias=bias))
+    assert ("blocks.0.attn.qkv.bias" in dict(head.named_parameters())) == bias
+
+
+def test_the_heads_of_a_student_that_an_earlier_version_exported_have_biases() -> None:
+    assert not HeadSettings().attention_bias
+    assert read_head_settings({"width": 8, "inner_blocks": 0, "transformer_blocks": 2}).attention_bias
+    assert not read_head_settings({"width": 8, "attention_bias": False}).attention_bias

@@ -1,6 +1,7 @@
 """Every loss against a loop that reads like its equation."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -122,11 +123,21 @@ def test_a_student_equal_to_its_teacher_has_no_loss() -> None:
     assert float(balanced_angle(student[0, 0], student[0, 0], 1.0)) == 0
 
 
-def test_what_lies_outside_the_common_positions_changes_nothing_not_even_by_nan() -> None:
+@pytest.mark.parametrize("loss", [spatial_mse, spatial_cosine, spatial_smooth])
+def test_what_lies_outside_the_common_positions_changes_nothing_not_even_by_nan(loss: Any) -> None:
     student, teacher, common = drawn(1)
+    assert not common.all()
+    sound = student.clone().requires_grad_()
+    expected = loss(sound, teacher, common)
+    expected.backward()
     spoiled = torch.where(common[..., None], student, torch.nan).requires_grad_()
-    loss = spatial_mse(spoiled, teacher, common)
-    assert torch.equal(loss.detach(), spatial_mse(student, teacher, common))
+    found = loss(spoiled, torch.where(common[..., None], teacher, torch.nan), common)
+    found.backward()
+    assert torch.equal(found.detach(), expected.detach())
+    assert sound.grad is not None
+    assert spoiled.grad is not None
+    assert torch.equal(spoiled.grad, sound.grad)
+    assert not spoiled.grad[~common].any()
 
 
 @pytest.mark.parametrize("loss", [spatial_mse, spatial_cosine, spatial_smooth])

@@ -115,8 +115,8 @@ def test_metrics_keep_scores_by_step_and_drop_those_that_will_come_again(tmp_pat
     run = RunFolder(path=tmp_path)
     own = StudentScore(effective_rank=3.5, shares={"1": 0.5, "2": 1.0}, scale_variance=None)
     said = {"effective_rank": 3.5, "shares": {"1": 0.5, "2": 1.0}, "scale": None}
-    teacher = TeacherScore(fidelity=1.5, sets={"low-32": 1.25}, angle=None)
-    other = TeacherScore(fidelity=2.5, sets={"low-32": 2.5}, angle=0.5)
+    teacher = TeacherScore(fidelity=1.5, phi_fidelity=2.0, sets={"low-32": 1.25}, angle=None)
+    other = TeacherScore(fidelity=2.5, phi_fidelity=3.0, sets={"low-32": 2.5}, angle=0.5)
     start_metrics(run, {"student": "a"}, start=0)
     for step in (0, 2, 4):
         add_scores(run, step, Scores(teachers={"dinov3": teacher}, student=own))
@@ -128,12 +128,12 @@ def test_metrics_keep_scores_by_step_and_drop_those_that_will_come_again(tmp_pat
         "evaluations": [
             {
                 "step": 0,
-                "teachers": {"dinov3": {"fidelity": 1.5, "sets": {"low-32": 1.25}, "angle": None}},
+                "teachers": {"dinov3": {"fidelity": 1.5, "phi_fidelity": 2.0, "sets": {"low-32": 1.25}, "angle": None}},
                 "student": said,
             },
             {
                 "step": 2,
-                "teachers": {"dinov3": {"fidelity": 2.5, "sets": {"low-32": 2.5}, "angle": 0.5}},
+                "teachers": {"dinov3": {"fidelity": 2.5, "phi_fidelity": 3.0, "sets": {"low-32": 2.5}, "angle": 0.5}},
                 "student": said,
             },
         ],
@@ -171,7 +171,7 @@ def test_a_run_has_stalled_when_as_many_evaluations_as_it_has_patience_for_were_
     for step, fidelity in enumerate(fidelities):
         # what one teacher gains and another loses by the same factor is no gain
         pair = {
-            name: TeacherScore(fidelity=fidelity * factor, sets={}, angle=None)
+            name: TeacherScore(fidelity=fidelity * factor, phi_fidelity=1.0, sets={}, angle=None)
             for name, factor in (("a", 1 + step), ("b", 1 / (1 + step)))
         }
         add_scores(run, step, Scores(teachers=pair, student=own))

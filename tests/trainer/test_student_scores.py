@@ -23,14 +23,14 @@ def test_the_scale_variance_is_that_of_a_loop_over_equations_10_to_14(seed: int)
         for channel in range(4):
             cells = small[view, :, :, channel].flatten().tolist()
             mean = sum(cells) / 6
-            width = math.sqrt(sum((cell - mean) ** 2 for cell in cells) / 6)
+            width = math.sqrt(sum((cell - mean) ** 2 for cell in cells) / 5)
             for row in range(2):
                 for col in range(3):
                     # halving by bilinear interpolation takes the mean of each two by two
                     block = large[view, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2, channel].flatten().tolist()
                     pair = [(float(small[view, row, col, channel]) - mean) / width, (sum(block) / 4 - mean) / width]
                     middle = sum(pair) / 2
-                    total += sum((value - middle) ** 2 for value in pair) / 2
+                    total += sum((value - middle) ** 2 for value in pair)
         assert float(scale_variance([large, small])[view]) == pytest.approx(total / 24, rel=1e-3)
 
 
@@ -41,6 +41,17 @@ def test_features_that_do_not_mind_the_scale_have_no_variance_over_it() -> None:
     assert scale_variance([small, large + 1]).min() > 0.01
     constant = torch.ones(1, 2, 2, 5)
     assert scale_variance([constant, constant]).tolist() == [0]
+    assert scale_variance([constant[:, :1, :1], constant]).tolist() == [0]
+
+
+def test_the_variance_over_scales_is_the_unbiased_one_of_the_listing() -> None:
+    # listing A.5.1 of RADIOv2.5 calls `torch.var`, which divides by the number of scales less 1
+    steps = torch.arange(4.0).reshape(1, 2, 2, 1)
+    width = float(steps.std())
+    for scales in (2, 10):
+        moved = [steps + width * scale for scale in range(scales)]
+        expected = sum((scale - (scales - 1) / 2) ** 2 for scale in range(scales)) / (scales - 1)
+        assert float(scale_variance(moved)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_pictures_are_shown_at_every_size() -> None:

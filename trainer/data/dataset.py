@@ -14,7 +14,7 @@ from storage_schemas.format import layout
 from storage_schemas.format.encodings import as_numbers
 from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.seeds import Key, uniforms
-from storage_schemas.format.views import UNIFORM, Partition, ViewSet, draw_offset
+from storage_schemas.format.views import Partition, Shifts, ViewSet, draw_offset
 from storage_schemas.sharded_array import ShardedArray
 from trainer.data.batch import SecondView, TeacherTargets, ViewBatch
 from trainer.data.order import StepPart
@@ -102,10 +102,11 @@ class CachedBatches(Dataset[list[ViewBatch]]):
     def _read(self, request: BatchRequest) -> ViewBatch:
         set_source, view_set = self.source.sets[request.view_set], request.view_set
         canvases = self._rows(layout.pixels_array(view_set), set_source.commits, request.rows)
-        pixels, start, numbers = _cut(canvases, set_source.geometry, request.window_keys)
+        shifts = self.source.student_shifts
+        pixels, start, numbers = _cut(canvases, set_source.geometry, shifts, request.window_keys)
         second = None
         if request.second_keys is not None:
-            cut = _cut(canvases, set_source.geometry, request.second_keys)
+            cut = _cut(canvases, set_source.geometry, shifts, request.second_keys)
             second = SecondView(pixels=cut[0], start=cut[1], uniforms=cut[2])
         targets = {
             teacher: self._targets(view_set, teacher, features, request.rows)
@@ -131,9 +132,9 @@ class CachedBatches(Dataset[list[ViewBatch]]):
         return self.arrays[path].read(rows.tolist())
 
 
-def window_starts(geometry: CanvasGeometry, keys: tuple[Key, ...]) -> Int64[np.ndarray, "batch 2"]:
-    """Draw the start of each student window (row, column; patches), uniformly over the margin."""
-    offsets = [draw_offset(geometry, UNIFORM, key) for key in keys]
+def window_starts(geometry: CanvasGeometry, shifts: Shifts, keys: tuple[Key, ...]) -> Int64[np.ndarray, "batch 2"]:
+    """Draw the start of each student window (row, column; patches) from a distribution over the margin."""
+    offsets = [draw_offset(geometry, shifts, key) for key in keys]
     return np.array([(offset.row, offset.col) for offset in offsets], dtype=np.int64).reshape(-1, 2)
 
 
@@ -143,10 +144,10 @@ def view_uniforms(keys: tuple[Key, ...]) -> Float32[np.ndarray, "batch 5"]:
 
 
 def _cut(
-    canvases: UInt8[np.ndarray, "batch side side 3"], geometry: CanvasGeometry, keys: tuple[Key, ...]
+    canvases: UInt8[np.ndarray, "batch side side 3"], geometry: CanvasGeometry, shifts: Shifts, keys: tuple[Key, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return windows, their starts and the views' uniforms, all drawn from the keys."""
-    starts = window_starts(geometry, keys)
+    starts = window_starts(geometry, shifts, keys)
     windows = cut_windows(canvases, geometry, starts, channels_first=True)
     return torch.from_numpy(windows), torch.from_numpy(starts), torch.from_numpy(view_uniforms(keys))
 

@@ -9,7 +9,7 @@ from storage_schemas.format.errors import ContractError, MissingError, Problem, 
 from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.format.stats import TeacherStats
-from storage_schemas.format.views import ViewSet
+from storage_schemas.format.views import UNIFORM, Shifts, ViewSet
 from trainer.data.set_source import SetSource, open_set
 
 
@@ -39,6 +39,8 @@ class Source:
     PHI-S map, and its dispersion. A cache that was extended since has other numbers of views."""
     no_heldout_asked: bool = False
     """Whether the views were cut with a held-out share of 0."""
+    student_shifts: Shifts = UNIFORM
+    """Distribution of the student's window offsets: that of the teachers, as the views' identity records it."""
     left_out: tuple[str, ...] = ()
     """Teachers of the cache that a run does not learn from though it names none: they were not measured yet, or they
     joined the cache after the run began."""
@@ -87,12 +89,17 @@ def open_source(
         teachers=opened,
         identity=_identity(views, set_sources, opened),
         no_heldout_asked=all(settings.get("heldout") == 0 for settings in _view_settings(views)),
+        student_shifts=_shifts(_view_settings(views)[0]),
         left_out=() if asked else tuple(sorted(set(cached) - opened.keys())),
     )
 
 
 def _view_settings(views: ViewsManifest) -> list[Mapping[str, Any]]:
     return [views.identity.get("views", {}), *(generation.views for generation in views.extensions)]
+
+
+def _shifts(settings: Mapping[str, Any]) -> Shifts:
+    return Shifts(distribution=settings.get("shifts", UNIFORM.distribution), sd=settings.get("shift_sd", UNIFORM.sd))
 
 
 def _views(cache: Cache, manifests: CacheManifests) -> ViewsManifest:

@@ -15,7 +15,7 @@ from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.stats import effective_rank
 from trainer.data.batch import ViewBatch, unit_pixels
 from trainer.evaluation.feature_spectrum import FeatureSums, first_shares, observe_features, variances
-from trainer.evaluation.fidelity import FidelitySums, fidelity, observe_fidelity
+from trainer.evaluation.fidelity import FidelitySums, fidelity, observe_fidelity, phi_fidelity
 from trainer.evaluation.scale_variance import at_sizes, scale_variance
 from trainer.objective.losses import angles
 from trainer.objective.token_maps import TokenMaps
@@ -28,7 +28,10 @@ class TeacherScore:
     """How well a student matches one teacher."""
 
     fidelity: float
-    """F of v2.5 eq 8 over all view sets together. Above 1, the student predicts better than the teacher's mean does."""
+    """F of v2.5 eq 8 over all view sets together, as Var / MSE over Ω. Above 1, the student predicts better than the
+    teacher's mean does."""
+    phi_fidelity: float
+    """The same as φ² / MSE, the form of the papers' tables."""
     sets: Mapping[str, float]
     """F for each view set with held-out views."""
     angle: float | None
@@ -37,7 +40,8 @@ class TeacherScore:
 
     def attributes(self) -> dict[str, Any]:
         """Return the score as JSON-ready values."""
-        return {"fidelity": self.fidelity, "sets": dict(self.sets), "angle": self.angle}
+        fidelities = {"fidelity": self.fidelity, "phi_fidelity": self.phi_fidelity, "sets": dict(self.sets)}
+        return {**fidelities, "angle": self.angle}
 
 
 @final
@@ -141,6 +145,7 @@ def _score(name: str, observations: Sequence[Observations], dispersion: float | 
     squares = [square for observed in observations for square in observed.squares.get(name, [])]
     return TeacherScore(
         fidelity=fidelity(reduce(add, by_set.values()), name),
+        phi_fidelity=phi_fidelity(reduce(add, by_set.values()), name),
         sets={set_name: fidelity(sums, f"{name} on {set_name}") for set_name, sums in by_set.items()},
         angle=None if dispersion is None else float(torch.cat(squares).mean()) / dispersion,
     )

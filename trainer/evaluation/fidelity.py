@@ -59,7 +59,8 @@ def fidelity(sums: FidelitySums, place: str) -> float:
         F[X] = Var[t(X)] / MSE(f(X), t(X))
 
     Both are means over channels. At 1 or below, the student predicts no better than the teacher's mean does; infinity
-    is a perfect match. Source: v2.5 eq 8, in PHI-S units, where φ = 1 over the whole cache.
+    is a perfect match. Source: v2.5 eq 8, in PHI-S units, in its first form. Tokens that were resampled to a coarser
+    grid have less variance than φ², so the second form, `phi_fidelity`, is larger there.
 
     Args:
         sums: sums over the tokens.
@@ -68,12 +69,44 @@ def fidelity(sums: FidelitySums, place: str) -> float:
     Raises:
         ContractError: there are fewer than two tokens, the teacher has no variance, or the student's error is NaN.
     """
-    tokens, channels = float(sums.tokens), len(sums.target)
-    if tokens < 2:
-        raise ContractError("fidelity", [Problem(place=place, found=f"{tokens:.0f} held-out tokens are too few")])
-    variance = float(sums.target_squares - sums.target.square().sum() / tokens) / (tokens * channels)
-    error = float(sums.error_squares) / (tokens * channels)
-    if not (variance > 0 and error >= 0):
+    error, variance = _error(sums, place), _variance(sums)
+    if not variance > 0:
         found = f"variance {variance} over error {error} is not a fidelity"
         raise ContractError("fidelity", [Problem(place=place, found=found)])
     return variance / error if error > 0 else float("inf")
+
+
+def phi_fidelity(sums: FidelitySums, place: str) -> float:
+    """Return φ² over the student's mean squared error.
+
+        F[X] = φ² / MSE(f(X), t(X)),   which in PHI-S units is 1 / MSE
+
+    Source: v2.5 eq 8, in its second form: the one of its table 3 and of the tables of PHI-S (arXiv:2410.01680). φ² is
+    the teacher's mean variance over the sample that PHI-S was fitted on.
+
+    Args:
+        sums: sums over the tokens.
+        place: teacher and view sets, for the error message.
+
+    Raises:
+        ContractError: there are fewer than two tokens, or the student's error is NaN.
+    """
+    error = _error(sums, place)
+    return 1 / error if error > 0 else float("inf")
+
+
+def _variance(sums: FidelitySums) -> float:
+    tokens, channels = float(sums.tokens), len(sums.target)
+    return float(sums.target_squares - sums.target.square().sum() / tokens) / (tokens * channels)
+
+
+def _error(sums: FidelitySums, place: str) -> float:
+    """Return the mean squared error, a mean over channels."""
+    tokens, channels = float(sums.tokens), len(sums.target)
+    if tokens < 2:
+        raise ContractError("fidelity", [Problem(place=place, found=f"{tokens:.0f} held-out tokens are too few")])
+    error = float(sums.error_squares) / (tokens * channels)
+    if not error >= 0:
+        found = f"variance {_variance(sums)} over error {error} is not a fidelity"
+        raise ContractError("fidelity", [Problem(place=place, found=found)])
+    return error

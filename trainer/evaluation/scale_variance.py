@@ -18,18 +18,20 @@ def scale_variance(features: Sequence[Float[Tensor, "batch _ _ channels"]]) -> F
         σ²_scale = mean_{h,w,c} Var_i F̂_i(h, w, c)
 
     μ_c and σ_c are mean and standard deviation over the smallest grid, for each image and channel. 0 is perfect
-    equivariance. Source: v2.5 eqs 10 to 14, with the mean over channels of its listing.
+    equivariance. Source: v2.5 eqs 10 to 14, with the mean over channels and the unbiased variances of its listing A.5.1
+    (`torch.var` and `torch.std`): over 2 scales the population's variance would be half of it, over 10 nine tenths.
 
     Args:
         features: features of the same images, for each of two or more scales.
     """
     smallest = min(features, key=lambda grid: grid.shape[1] * grid.shape[2])
     mean = smallest.mean(dim=(1, 2), keepdim=True)
-    width = smallest.std(dim=(1, 2), keepdim=True, correction=0) + TINY
+    alone = smallest.shape[1] * smallest.shape[2] == 1  # a single token has no unbiased variance: it is constant
+    width = smallest.std(dim=(1, 2), keepdim=True, correction=0 if alone else 1) + TINY
     size = tuple(smallest.shape[1:3])
     normal = [((grid - mean) / width).permute(0, 3, 1, 2) for grid in features]
     resized = torch.stack([interpolate(grid, size=size, mode="bilinear", align_corners=False) for grid in normal])
-    return resized.var(dim=0, correction=0).mean(dim=(1, 2, 3))
+    return resized.var(dim=0).mean(dim=(1, 2, 3))
 
 
 def at_sizes(pixels: Float[Tensor, "batch 3 height width"], sizes: Sequence[int]) -> list[Float[Tensor, "batch 3 _ _"]]:

@@ -4,19 +4,22 @@ import torch
 from torch import nn
 
 
-def decay_at(step: int, decay: float) -> float:
-    """Return the decay of the moving average at a step; it is smaller near the start.
+def decay_at(step: int, decay: float, *, ramp: bool) -> float:
+    """Return the decay of the moving average at a step: d, or with a ramp less near the start.
 
-        min(d, (1 + t) / (10 + t))
+        d                              without a ramp
+        min(d, (1 + t) / (10 + t))     with a ramp
 
-    The ramp makes the average forget the random weights that a run begins with. Source: the decay is that of MESA
-    (arXiv:2205.14083); the papers give no ramp, this one is that of TensorFlow and timm.
+    The ramp makes the average forget the random weights that a run begins with. Source: C-RADIOv4 has an average of
+    decay 0.9996 for the whole of training, and its author names no ramp (NVlabs/RADIO#181, 2026-05-20); this one is
+    that of TensorFlow and timm.
 
     Args:
         step: t, updates of the average before this one.
         decay: d.
+        ramp: whether the decay rises at the start.
     """
-    return min(decay, (1 + step) / (10 + step))
+    return min(decay, (1 + step) / (10 + step)) if ramp else decay
 
 
 @torch.no_grad()

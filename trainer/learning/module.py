@@ -108,8 +108,9 @@ class Distillation(LightningModule):
         step = self.global_step
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.average is not None:
-            assert self.recipe.average.decay is not None
-            update_average(self.average, self.model, decay_at(step, self.recipe.average.decay))
+            settings = self.recipe.average
+            assert settings.decay is not None
+            update_average(self.average, self.model, decay_at(step, settings.decay, ramp=settings.ramp))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the recipe's optimiser and learning rate schedule."""
@@ -133,7 +134,7 @@ class Distillation(LightningModule):
             return self.model(pixels, part.targets, **settings)
         # the same noise on every rank, so that a run does not depend on the number of ranks
         seed = torch_seed(self.recipe.seed, f"noise on {part.view_set.name}", self.global_step)
-        damped = damped_weights(self.model, self.recipe.damp, seed)
+        damped = damped_weights(self.model, self.recipe.damp, seed, self.recipe.damp_layers)
         return functional_call(self.model, damped, (pixels, part.targets), settings)
 
     def _mesa(self, output: ModelOutput, part: ViewBatch, second: SecondView) -> Float[Tensor, ""]:

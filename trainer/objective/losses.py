@@ -34,7 +34,9 @@ def spatial_mse(
         teacher: ŷ (PHI-S units).
         common: Ω; every view has at least one common position.
     """
-    return mean_over_common((student.float() - teacher.float()).square().mean(dim=3), common)
+    # masked before it is squared: outside Ω, a NaN would otherwise have the gradient 0 · NaN
+    apart = torch.where(common[..., None], student.float() - teacher.float(), 0.0)
+    return mean_over_common(apart.square().mean(dim=3), common)
 
 
 def spatial_cosine(
@@ -51,7 +53,8 @@ def spatial_cosine(
         teacher: ŷ (PHI-S units).
         common: Ω; every view has at least one common position.
     """
-    return mean_over_common(1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=3), common)
+    alike = nn.functional.cosine_similarity(_masked(student, common), _masked(teacher, common), dim=3)
+    return mean_over_common(1 - alike, common)
 
 
 SMOOTH_SHARE = 0.1
@@ -74,8 +77,8 @@ def spatial_smooth(
         teacher: ŷ (PHI-S units).
         common: Ω; every view has at least one common position.
     """
-    apart = nn.functional.smooth_l1_loss(student.float(), teacher.float(), reduction="none").mean(dim=3)
-    smooth = mean_over_common(apart, common)
+    apart = nn.functional.smooth_l1_loss(_masked(student, common), _masked(teacher, common), reduction="none")
+    smooth = mean_over_common(apart.mean(dim=3), common)
     return (1 - SMOOTH_SHARE) * spatial_cosine(student, teacher, common) + SMOOTH_SHARE * smooth
 
 
@@ -129,3 +132,8 @@ def cosine_distance(
         teacher: y (raw teacher units).
     """
     return (1 - nn.functional.cosine_similarity(student.float(), teacher.float(), dim=1)).mean()
+
+
+def _masked(tokens: Float[Tensor, "batch rows cols channels"], common: Bool[Tensor, "batch rows cols"]) -> Tensor:
+    """Return tokens in float32, with ones outside Ω: whatever is there has no gradient, not even NaN."""
+    return torch.where(common[..., None], tokens.float(), 1.0)

@@ -13,6 +13,7 @@ from trainer.recipes import RECIPES
 from trainer.report.numbers_as_text import NONE, bytes_text, count_text, number_text
 from trainer.report.results import RunResult, read_runs
 from trainer.run_name import changed_settings
+from trainer.settings.unrecorded import completed
 
 
 @final
@@ -67,7 +68,7 @@ def run_facts(result: RunResult) -> RunFacts:
     return RunFacts(
         name=result.name,
         student=recipe["student"],
-        changed=changed_settings(recipe, base),
+        changed=changed_settings(completed(recipe), completed(base)),
         recipe=recipe["name"],
         step=_steps_behind(result),
         steps=result.steps,

@@ -143,9 +143,7 @@ def _parameters(model: DistilledModel) -> dict[str, int]:
     return {"backbone": backbone, "heads": total - backbone}
 
 
-def _start_records(
-    run: TrainingRun, start: int, parameters: Mapping[str, int], started: StartedStudent | None
-) -> None:
+def _start_records(run: TrainingRun, start: int, parameters: Mapping[str, int], started: StartedStudent | None) -> None:
     for leftover in run.folder.path.glob(f"*{TEMPORARY}"):
         leftover.unlink()  # of a process that was killed while it wrote; no other one writes here now
     records = identity_with_changes(run.folder, run.identity, start)

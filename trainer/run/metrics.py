@@ -69,7 +69,7 @@ def score_values(scores: Scores) -> dict[str, float]:
     if scores.student.scale_variance is not None:
         values["scale_variance"] = scores.student.scale_variance
     for name, teacher in scores.teachers.items():
-        values |= {f"fidelity/{name}": teacher.fidelity}
+        values |= {f"fidelity/{name}": teacher.fidelity, f"phi_fidelity/{name}": teacher.phi_fidelity}
         values |= {f"fidelity/{name}/{set_name}": fidelity for set_name, fidelity in teacher.sets.items()}
         if teacher.angle is not None:
             values |= {f"angle/{name}": teacher.angle}
@@ -93,7 +93,8 @@ def history_columns(recipe: TrainRecipe, source: Source) -> list[str]:
     by_set = sorted(f"fidelity/{name}/{view_set.name}" for view_set, name, _ in stored)
     specs = {name: teacher.manifest.spec for name, teacher in source.teachers.items()}
     angles = [f"angle/{name}" for name, spec in specs.items() if spec.summary_dim is not None]
-    scores = [*(f"fidelity/{name}" for name in source.teachers), *by_set, *angles, "effective_rank", "scale_variance"]
+    fidelities = [f"{kind}/{name}" for name in source.teachers for kind in ("fidelity", "phi_fidelity")]
+    scores = [*fidelities, *by_set, *angles, "effective_rank", "scale_variance"]
     return ["loss", "lr", "views_per_second", "wait_share", *sorted(parts), *scores]
 
 

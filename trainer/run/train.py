@@ -1,10 +1,12 @@
 """`train`: open the cache, check the run, fit the student. A finished run is not trained again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MissingError, Problem, SettingError
+from storage_schemas.format.views import UNIFORM
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
 from storage_schemas.rejected import rejected_count, rejected_line
@@ -12,9 +14,10 @@ from trainer.data.source import open_source
 from trainer.run.processes import is_first, require_launcher
 from trainer.run.training_run import TrainingRun
 from trainer.run_folder import RunFolder, read_json, require_run
-from trainer.settings.config import TrainRecipe
+from trainer.settings.config import TrainRecipe, under_rules_of
 from trainer.settings.running import RunningSettings
 from trainer.settings.stages import sets_of
+from trainer.settings.unrecorded import unrecorded
 from trainer.stopping import StopRequest
 from trainer.weights.origin import find_weights
 
@@ -45,9 +48,13 @@ def train(
     """
     require_launcher(recipe.running.devices * recipe.running.nodes)
     place = RunFolder(path=folder)
-    begun = read_json(place.identity) if place.identity.exists() else {}
-    source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun.get("cache"))
-    weights = find_weights(recipe.student_weights, recipe.student, begun if place.checkpoint.exists() else None)
+    stored = read_json(place.identity) if place.identity.exists() else {}
+    began_with = stored.get("recipe", recipe.identity())
+    recipe, begun = under_rules_of(began_with, recipe), stored.get("cache")
+    source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun)
+    if recipe.data.student_shifts == "uniform":
+        source = replace(source, student_shifts=UNIFORM)
+    weights = find_weights(recipe.student_weights, recipe.student, stored if place.checkpoint.exists() else None)
     run = TrainingRun(recipe=recipe, source=source, folder=place, weights=weights)
     _require_weighted_teachers(run)
     _require_heldout_views(run)
@@ -55,6 +62,9 @@ def train(
     say = say if is_first() else _silent
     for line in run.describe():
         say(line)
+    if old := unrecorded(began_with):
+        kept = ", ".join(f"{name} {value}" for name, value in old.items())
+        say(f"train: this run began before some settings existed, and goes on as it began: {kept}")
     if rejected := rejected_count(view_set.commits for view_set in source.sets.values()):
         say(f"train: {rejected_line(source.cache.store.uri, rejected)}")
     if run.folder.is_finished(recipe.steps):

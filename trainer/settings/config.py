@@ -1,15 +1,16 @@
 """All settings of a training run, with meaning and unit. A recipe is a function that returns a `TrainRecipe`."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, final
 
 import tyro
 
 from storage_schemas.format.errors import Problem, SettingError
-from trainer.settings.learning import AverageSettings, LossSettings, OptimiserSettings, StageSettings
+from trainer.settings.learning import AverageSettings, DampedLayers, LossSettings, OptimiserSettings, StageSettings
 from trainer.settings.running import DataSettings, RunningSettings
 from trainer.settings.student import HeadSettings, VitSettings, student_problems
+from trainer.settings.unrecorded import unrecorded
 
 Precision = Literal["fp32", "bf16"]
 LATER_SETTINGS: Mapping[str, Any] = {"vit.spare_class_tokens": 0}
@@ -49,8 +50,12 @@ class TrainRecipe:
     stages: tuple[StageSettings, ...] = ()
     """Stages of the run. Their steps must add up to `steps`. None named: the run is one stage."""
     damp: float = 0.0
-    """DAMP (v4 section 2.4): σ of the multiplicative noise on the weights of every linear layer in training. 0: no
-    noise. Not published for C-RADIOv4; the authors of DAMP use 0.1 for ViT-S and ResNet-50."""
+    """DAMP (v4 section 2.4): σ of the multiplicative noise on weights in training. 0: no noise. Not published for
+    C-RADIOv4; the authors of DAMP use 0.1 for ViT-S and ResNet-50."""
+    damp_layers: DampedLayers = "backbone"
+    """Layers whose weights get the noise of DAMP. `backbone`: every linear layer of the backbone and its patch
+    embedding, but not the heads, as in NVlabs/RADIO. `all-linear`: every linear layer of backbone and heads, but not
+    the patch embedding; runs that began before this setting existed keep it."""
     data: DataSettings = field(default_factory=DataSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     average: AverageSettings = field(default_factory=AverageSettings)
@@ -81,6 +86,20 @@ class TrainRecipe:
             if group[name] == unused:
                 del group[name]
         return values
+
+
+def under_rules_of(stored: Mapping[str, Any], recipe: TrainRecipe) -> TrainRecipe:
+    """Return a recipe with the old values of the settings that a stored recipe does not record.
+
+    Args:
+        stored: the recipe in the identity of a run.
+        recipe: the recipe that the user names.
+    """
+    for name, value in unrecorded(stored).items():
+        part, _, setting = name.rpartition(".")
+        changes: dict[str, Any] = {setting: value}
+        recipe = replace(recipe, **({part: replace(getattr(recipe, part), **changes)} if part else changes))
+    return recipe
 
 
 def _counts_too_small(recipe: TrainRecipe) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from typing import Literal, final
 SpatialLoss = Literal["mse", "cosine", "smooth"]
 SummaryLoss = Literal["angle", "cosine"]
 OptimiserName = Literal["adamw", "lamb"]
+DampedLayers = Literal["backbone", "all-linear"]
 
 
 @final
@@ -20,11 +21,12 @@ class LossSettings:
     """Loss between summaries in raw units. `angle` is v4 eq 7: squared angle over dispersion. `cosine` is the loss of
     v2.5."""
     spatial_weight: float = 1.0
-    """Weight of every spatial term. Not published for C-RADIOv4; 1 is the default of NVIDIA TAO."""
+    """Weight of every spatial term. C-RADIOv4: 1 (NVlabs/RADIO#181)."""
     summary_weight: float = 1.0
-    """Weight of every summary term. Not published for C-RADIOv4; 1 is the default of NVIDIA TAO."""
+    """Weight of every summary term. C-RADIOv4: 1, and 0 for SAM3 (NVlabs/RADIO#181), which has no summary here."""
     teacher_weights: dict[str, float] = field(default_factory=dict)
-    """Factor on all terms of a teacher, by teacher name; 1 for teachers that are not named. Not published."""
+    """Factor on all terms of a teacher, by teacher name; 1 for teachers that are not named, as in C-RADIOv4
+    (NVlabs/RADIO#181)."""
     low_weight: float = 1.0
     """Weight of the low partition's loss, which is a mean over its views. Not published."""
     high_weight: float = 1.0
@@ -38,13 +40,16 @@ class AverageSettings:
 
     decay: float | None = None
     """Decay of the average per step. None: the run keeps no average. If there is an average, it is what evaluation
-    scores and what the run exports. Not published for C-RADIOv4, whose exported weights are an average; the authors of
-    MESA use 0.9998."""
+    scores and what the run exports. C-RADIOv4: 0.9996, during the whole of training (NVlabs/RADIO#181)."""
+    ramp: bool = True
+    """Whether the decay rises at the start: at step t it is at most (1 + t) / (10 + t), as in timm, so that the average
+    of a short run forgets the random weights that the run began with. The author of C-RADIOv4 names no ramp."""
     mesa_weight: float = 0.0
     """Weight of MESA (v4 eq 2), which compares the student with its average in another window. 0: no MESA. Not
     published for C-RADIOv4; the default of MESA's authors is 0.3."""
     mesa_start: int = 0
-    """Steps before MESA begins. Not published for C-RADIOv4; the authors of MESA begin after 5 epochs."""
+    """Steps before MESA begins. Not published for C-RADIOv4, which keeps its average from the first step on
+    (NVlabs/RADIO#181); the authors of MESA begin after 5 epochs."""
 
 
 @final
@@ -53,7 +58,7 @@ class OptimiserSettings:
     """The optimiser. In every stage, its learning rate rises linearly and then falls along a cosine to zero."""
 
     kind: OptimiserName = "adamw"
-    """`adamw`, or `lamb` from timm, which PHI-S (table 10) uses. Not published for C-RADIOv4."""
+    """`adamw`, or `lamb` from timm, which PHI-S (table 10) uses. Not published for RADIOv2.5 and C-RADIOv4."""
     lr: float = 1e-3
     """Highest learning rate. v2.5 table A9: 1e-3."""
     weight_decay: float = 2e-2

@@ -7,6 +7,7 @@ LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 StrategyName = Literal["ddp", "fsdp"]
 SignalName = Literal["USR1", "USR2"]
+StudentShifts = Literal["as-teachers", "uniform"]
 
 
 @final
@@ -27,6 +28,10 @@ class DataSettings:
     shifts: bool = True
     """Whether the student's windows are shifted at random, as in v4 section 2.3. Shifts need views that were cut with a
     margin. Without shifts the views must have no margin, because a margin has already shifted the teachers' windows."""
+    student_shifts: StudentShifts = "as-teachers"
+    """Distribution of the shifts of the student's windows. `as-teachers`: that of the teachers' windows in this cache,
+    as in C-RADIOv4 (NVlabs/RADIO#181). `uniform`: every offset in the margin is equally likely; runs that began before
+    this setting existed keep it."""
     window_shards: int = 8
     """Number of shards whose views are shuffled together; the shards themselves are shuffled over the whole set. Not
     published."""

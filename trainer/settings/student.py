@@ -51,11 +51,19 @@ class HeadSettings:
     transformer_blocks: int = 0
     """Transformer blocks (16 attention heads) before each head for tokens. Not in the papers; NVIDIA TAO uses 2 and
     attributes them to C-RADIOv4."""
+    attention_bias: bool = False
+    """Whether queries, keys and values of these blocks have biases. NVlabs/RADIO and NVIDIA TAO: no. Runs and students
+    of earlier versions have them."""
 
 
 def read_vit_settings(values: Mapping[str, Any]) -> VitSettings:
     """Return settings from their JSON values."""
     return VitSettings(**{**values, "windows": tuple(values["windows"])})
+
+
+def read_head_settings(values: Mapping[str, Any]) -> HeadSettings:
+    """Return settings from their JSON values, which students of earlier versions wrote without `attention_bias`."""
+    return HeadSettings(**{"attention_bias": True, **values})
 
 
 def student_problems(vit: VitSettings, heads: HeadSettings) -> Iterator[Problem]:

@@ -79,7 +79,7 @@ class TokenHead(nn.Module):
             found = f"{ATTENTION_HEADS} attention heads do not divide the student's {inputs} channels"
             raise SettingError("heads", [Problem(place="heads.transformer_blocks", found=found, fix="set it to 0")])
         blocks = (
-            Block(inputs, ATTENTION_HEADS, qkv_bias=True, init_values=LAYER_SCALE)
+            Block(inputs, ATTENTION_HEADS, qkv_bias=settings.attention_bias, init_values=LAYER_SCALE)
             for _ in range(settings.transformer_blocks)
         )
         self.blocks = nn.Sequential(*blocks)

@@ -160,7 +160,8 @@ def test_the_text_of_a_teacher_says_the_json_s_facts(facts: CacheFacts, text: li
         f"  computed by {libraries}",
         f"  stored   {sized(written['bytes'])} in float16, identity {written['identity'][:12]}",
         f"  PHI-S    φ = {written['phi_s']['scale']:.4g}, fitted on {written['phi_s']['tokens']:,} tokens",
-        f"  stats    16 views, dispersion of summaries {written['stats']['dispersion']:.4g} rad²",
+        f"  stats    16 views, dispersion of summaries {written['stats']['dispersion']:.4g} rad² "
+        f"(of held-out views {written['stats']['heldout_dispersion']:.4g})",
     ]
     for row, features, residual in zip(
         text[start + 9 : start + 11], written["sets"], written["stats"]["residuals"], strict=False
@@ -270,10 +271,15 @@ def test_the_report_s_dispersion_stands_beside_ours(facts: CacheFacts) -> None:
     teacher = facts.teachers[0]
     assert teacher.stats is not None
     stats = replace(
-        teacher.stats, paper_model="DINOv3-7B", paper_dispersion=PAPER_DISPERSIONS["DINOv3-7B"], dispersion=2.2
+        teacher.stats,
+        paper_model="DINOv3-7B",
+        paper_dispersion=PAPER_DISPERSIONS["DINOv3-7B"],
+        dispersion=2.2,
+        heldout_dispersion=2.1,
     )
     lines = list(cache_lines(replace(facts, teachers=(replace(teacher, stats=stats),))))
-    assert "  stats    16 views, dispersion of summaries 2.2 rad² (the report has 2.186 for DINOv3-7B)" in lines
+    beside = "(of held-out views 2.1; the report has 2.186 for DINOv3-7B)"
+    assert f"  stats    16 views, dispersion of summaries 2.2 rad² {beside}" in lines
 
 
 def test_a_cache_before_its_first_view_says_what_comes_next(tmp_path: Path) -> None:

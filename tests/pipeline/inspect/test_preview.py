@@ -38,7 +38,7 @@ from storage_schemas.format.errors import StorageError
 from storage_schemas.format.geometry import CanvasGeometry, Offset, cut_windows
 from storage_schemas.format.mosaic import MosaicLayout
 from storage_schemas.format.teacher import TeacherSpec
-from storage_schemas.format.views import UNIFORM, draw_offset
+from storage_schemas.format.views import draw_offset
 from storage_schemas.objects.store import Store
 from teachers.base import normalise
 
@@ -157,7 +157,7 @@ def test_windows_are_drawn_where_extract_recorded_them(small_run: Any) -> None:
         for position, (row, canvas, picture) in enumerate(zip(rows, views.canvases(3), pictures, strict=True)):
             places = [table.to_pylist()[position] for table in recorded]
             offsets = [Offset(row=place["offset_row"], col=place["offset_col"]) for place in places]
-            student = draw_offset(views.geometry, UNIFORM, (drawing.seed, row["image"], row["draw"], STUDENT))
+            student = draw_offset(views.geometry, drawing.shifts, (drawing.seed, row["image"], row["draw"], STUDENT))
             expected = with_windows(Image.fromarray(canvas), views.geometry, [*offsets, student])
             assert picture.label == f"{views.view_set.name} row {row['row']}"
             assert picture.image.tobytes() == expected.tobytes()

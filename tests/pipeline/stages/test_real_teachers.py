@@ -148,8 +148,9 @@ def test_stats_are_the_moments_of_all_that_is_stored(tiny_run: StageRun, teacher
 
 @pytest.mark.parametrize("teacher", ["dinov3", "siglip2"])
 def test_dispersion_is_the_mean_squared_angle_to_the_mean_of_the_others(tiny_run: StageRun, teacher: str) -> None:
-    summaries = np.concatenate([tiny_run.arrays[f"teachers/{teacher}/{name}/summary"][...] for name in SETS])
-    summaries = summaries.astype(np.float64)
+    rows = {name: [view["row"] for view in tiny_run.table("views", name) if view["split"] == "train"] for name in SETS}
+    stored = [tiny_run.arrays[f"teachers/{teacher}/{name}/summary"][...][rows[name]] for name in SETS]
+    summaries = np.concatenate(stored).astype(np.float64)
     centre = summaries.sum(axis=0)
     others = centre - summaries
     lengths = np.linalg.norm(summaries, axis=1) * np.linalg.norm(others, axis=1)

@@ -31,7 +31,8 @@ def test_every_group_and_array_has_the_name_that_the_design_gives_it(root: zarr.
     for teacher in ("dinov3", "siglip2", "sam3", "dinov3-block0", "siglip2-block0", "sam3-block0"):
         summarised = teacher in ("dinov3", "siglip2")
         stored = ("spatial", "summary") if summarised else ("spatial",)
-        of_summaries = ("dispersion", "mean_direction", "summary_sum", "summary_length") if summarised else ()
+        names = ("dispersion", "heldout_dispersion", "mean_direction", "summary_sum", "summary_length")
+        of_summaries = names if summarised else ()
         measured = ("mean", "variance", "spectrum", "rounding", *of_summaries)
         above = f"teachers/{teacher}"
         expected |= {above: "group", f"{above}/phi_s": "group", f"{above}/stats": "group"}

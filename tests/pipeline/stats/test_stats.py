@@ -3,11 +3,13 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import zarr
 from hypothesis import given
@@ -16,9 +18,11 @@ from hypothesis import strategies as st
 from pipeline.__main__ import main
 from pipeline.config import RunConfig
 from pipeline.stats.committed import read_features
+from pipeline.stats.facts import measured_facts
 from pipeline.stats.stage import measure_teachers, observe_all_angles, observe_branches
 from pipeline.stats.stored import NO_SUMS, TeacherSums, add_shards, read_sums, write_stats
 from pipeline.stats.task import BRANCHES, branches
+from pipeline.stats.text import stats_lines
 from pipeline.stats.worker import FeatureMeasurer
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.stage import verify_cache
@@ -84,9 +88,8 @@ def test_moments_and_spectra_are_those_of_numpy_over_all_tokens(small_run: Any, 
 
 
 def test_the_mean_direction_and_the_dispersion_are_those_of_loops_over_raw_summaries(small_run: Any) -> None:
-    group = zarr.open_group(small_run.cache / f"features.zarr/teachers/{TEACHER}", mode="r")
-    summaries = np.concatenate([group[f"{name}/summary"][...] for name in sets_of(small_run.cache, TEACHER)])
-    rows = summaries.astype(np.float64)
+    rows, heldout = split_summaries(small_run.cache)
+    assert min(len(rows), len(heldout)) > 1
     total = sum(rows)
     direction = total / np.linalg.norm(total)
     angles = [np.arccos(row @ (total - row) / np.linalg.norm(row) / np.linalg.norm(total - row)) for row in rows]
@@ -95,6 +98,34 @@ def test_the_mean_direction_and_the_dispersion_are_those_of_loops_over_raw_summa
     np.testing.assert_allclose(found["summary_sum"], total, rtol=1e-12)
     assert found["summary_length"] == pytest.approx(sum(map(np.linalg.norm, rows)), rel=1e-12)
     assert found["dispersion"] == pytest.approx(np.mean(np.square(angles)), rel=1e-6)
+    apart = [np.arccos(row @ direction / np.linalg.norm(row)) for row in heldout]
+    assert found["heldout_dispersion"] == pytest.approx(np.mean(np.square(apart)), rel=1e-6)
+    stats = opened(small_run.cache).stats(TEACHER)
+    assert stats is not None
+    assert (stats.training_views, stats.heldout_dispersion) == (len(rows), found["heldout_dispersion"])
+
+
+def split_summaries(where: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The summaries of training views and those of held-out views, as the tables of views name them."""
+    group = zarr.open_group(where / f"features.zarr/teachers/{TEACHER}", mode="r")
+    tables = {name: pq.read_table(where / "tables/views" / name) for name in sets_of(where, TEACHER)}
+    training = np.concatenate([np.array(table["split"].to_pylist()) == "train" for table in tables.values()])
+    stored = [group[f"{name}/summary"][...][table["row"].to_numpy()] for name, table in tables.items()]
+    summaries = np.concatenate(stored).astype(np.float64)
+    return summaries[training], summaries[~training]
+
+
+def test_statistics_over_all_views_stay_so_when_shards_join_them(copied: Path, pool: MeasurerPool) -> None:
+    cache = opened(copied)
+    measure(cache, replace(NO_SUMS, kept_apart=False), first_shards(cache), pool)
+    assert cache.stats(TEACHER).training_views is None
+    measure_teachers(cache, [TEACHER], LOCAL, str)
+    stats, everything = cache.stats(TEACHER), np.concatenate(split_summaries(copied))
+    assert (stats.views, stats.training_views, stats.heldout_dispersion) == (16, None, None)
+    np.testing.assert_allclose(arrays_of(copied)["summary_sum"], everything.sum(axis=0), rtol=1e-9)
+    facts, scales = measured_facts(cache, read_features(cache, [TEACHER]).values(), 0.2)
+    assert facts[TEACHER].over_all_views
+    assert any("measured with them" in line for line in stats_lines(facts, scales))
 
 
 @pytest.fixture
@@ -108,7 +139,8 @@ def measure(cache: Cache, before: TeacherSums, shards: Mapping[ViewSet, frozense
     features, tasks = read_features(cache, [TEACHER])[TEACHER], []
     for view_set, numbers in shards.items():
         rows = features.rows[view_set]
-        tasks += branches(TEACHER, view_set, [(shard, rows[shard]) for shard in sorted(numbers)], True)
+        held = [(shard, rows[shard]) for shard in sorted(numbers)]
+        tasks += branches(TEACHER, view_set, held, True, before.kept_apart)
     with progress("stats", done=0, total=0) as bar:
         sums = add_shards(before, sum(task.views for task in tasks), shards, observe_branches(tasks, pool, bar))
     assert sums.directions is not None
@@ -189,12 +221,12 @@ def test_a_run_killed_while_it_writes_counts_no_shard_twice(
 ) -> None:
     cache = opened(copied)
     measure(cache, NO_SUMS, first_shards(cache), pool)
-    replace, left = os.replace, iter(range(moment))
+    rename, left = os.replace, iter(range(moment))
 
     def dying(*paths: Any) -> None:
         if next(left, None) is None:
             raise KilledError
-        replace(*paths)
+        rename(*paths)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", dying)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import UNRECORDED, Recipe, RunConfig, ViewsConfig, views_settings
-from pipeline.views.extension import stored_config
+from pipeline.config import UNRECORDED, Recipe, RunConfig, TeacherChoice, ViewsConfig, views_settings
+from pipeline.features.extraction import Extraction, StoredFeatures
+from pipeline.views.extension import stored_config, under_rules_of
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError
 from storage_schemas.format.identity import digest
+from storage_schemas.format.views import UNIFORM
 from storage_schemas.objects.store import Store
 
 DEFAULTS_OF_0_1 = "6fd4ca59f3f0a9860bbd7b74815256c4788c9df0180ef2b0f16361e6ad6cb704"
@@ -67,6 +69,29 @@ def test_the_identity_of_settings_of_version_0_1_is_theirs() -> None:
     assert digest(settings) == DEFAULTS_OF_0_1
     assert stored_config(settings) == ViewsConfig(**UNRECORDED)
     assert stored_config(views_settings(ViewsConfig())) == ViewsConfig()
+
+
+def test_a_cache_of_version_0_1_keeps_its_shifts_though_its_recipe_has_others_today(tmp_path: Path, data: Path) -> None:
+    cut(tmp_path / "cache", data, rules="0.1")
+    cut(tmp_path / "new", data, rules="lenient")
+    today = replace(RECIPE, views=replace(RECIPE.views, shifts="rounded-normal", shift_sd=0.7))
+    old, new = (Cache(store=Store(uri=str(tmp_path / name))).manifests([]).views for name in ("cache", "new"))
+    assert old is not None
+    kept = under_rules_of(old, today).views
+    assert (kept.shifts, kept.shift_sd) == ("uniform", 0.5)
+    assert under_rules_of(new, today) == today
+    extraction = Extraction(
+        cache=Cache(store=Store(uri=str(tmp_path / "cache"))),
+        recipe=today,
+        choice=TeacherChoice(name="t", source="dinov3-tiny", weights="random:1"),
+        maps=(),
+        views=old,
+        tokens={},
+        stored=StoredFeatures(manifests={}, committed={}),
+    )
+    assert extraction.worker(RunConfig()).keywords["shifts"] == UNIFORM
+    with pytest.raises(IdentityError, match="shifts"):
+        cut(tmp_path / "new", data, rules="lenient", shifts="rounded-normal")
 
 
 def test_a_cache_of_version_0_1_is_finished_to_the_same_bytes_by_a_recipe_of_today(tmp_path: Path, data: Path) -> None:
