@@ -84,7 +84,7 @@ class TeacherReader:
 
     def read(self, row: int) -> TeacherFeatures:
         """Read the features of one view; see `ViewReader.read`."""
-        stored = as_numbers(self.spatial.read([row])[0])
+        stored = as_numbers(self.spatial.read([row])[0], self.spatial.spec.coding)
         placement = table_row(self.placements, row)
         if placement is None:
             found = f"the view in row {row} has no placement"

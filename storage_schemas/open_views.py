@@ -8,7 +8,9 @@ from storage_schemas.commits import Commits, committed_shards, read_records
 from storage_schemas.contents import did_you_mean
 from storage_schemas.format import layout
 from storage_schemas.format.errors import MissingError, Problem, SettingError, first_few
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.shard_format import require_coding
 from storage_schemas.format.tables import PLACEMENTS, VIEWS
 from storage_schemas.format.teacher import forward_of
 from storage_schemas.format.views import ViewSet
@@ -120,8 +122,10 @@ def _teacher_reader(
     commits = _whole(store, layout.features_unit(view_set, name), manifest.digest, shards, _extract(name))
     if manifest.spec.summary_dim is not None:
         summary = open_array(store, layout.summary_array(view_set, name), commits, kept)
+    spatial = open_array(store, layout.spatial_array(view_set, name), commits, kept)
+    require_coding(spatial.spec, FeatureStorage.of_identity(manifest.identity).coding)
     return TeacherReader(
-        spatial=open_array(store, layout.spatial_array(view_set, name), commits, kept),
+        spatial=spatial,
         summary=summary,
         placements=read_table(store, "placements", f"{name}/{view_set.name}", PLACEMENTS, commits),
         phi_s=require_phi_s(store, name)[0] if units == "raw" else None,

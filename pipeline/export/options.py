@@ -35,8 +35,15 @@ class ExportOptions:
     `views`."""
     encoding: Literal["keep", "float16", "float32", "int8"] = "keep"
     """Stored type of spatial features; never more precise than what is stored."""
+    step: float | None = None
+    """Step of `int8` (PHI-S units); as stored, or 8/127, when neither it nor `fidelity` is given. A coarser step than
+    the stored one rounds again."""
+    fidelity: float | None = None
+    """In place of `step`: the fidelity that rounding to `int8` leaves; the step is √(12 / fidelity)."""
     compression: Literal["keep", "none", "zstd"] = "keep"
     """Codec of spatial chunks."""
+    compression_level: int | None = None
+    """Level of zstd, 1 to 19; as stored, or 1 where the source is not compressed, when not given."""
     details: bool = False
     """Also export the details of the fixed teachers among `teachers`. Only running such a teacher again reads them."""
     run: RunConfig = field(default_factory=RunConfig)

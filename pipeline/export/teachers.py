@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from pipeline.config import NEW_LEVEL, chosen_step, level_problems, step_problems
 from pipeline.export.options import ExportOptions
 from pipeline.export.selection import chosen_names
 from storage_schemas.cache import Cache
+from storage_schemas.format.encodings import INT8_STEP
 from storage_schemas.format.errors import MissingError, Problem, SettingError
+from storage_schemas.format.feature_storage import STORAGE_FIELDS, FeatureStorage
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.views import teacher_tokens
 from storage_schemas.objects.publish import publish_group
@@ -73,19 +76,45 @@ def _stored_manifest(source: Cache, teacher: str) -> TeacherManifest:
 
 
 def _exported_manifest(manifest: TeacherManifest, views: ViewsManifest, options: ExportOptions) -> TeacherManifest:
-    stored = manifest.identity
-    chosen = {"encoding": options.encoding, "compression": options.compression}
-    storage: dict[str, Any] = {name: stored[name] if value == "keep" else value for name, value in chosen.items()}
-    identity = {**stored, "views": views.digest, **storage, "source": dict(stored)}
+    stored, storage = manifest.identity, exported_storage(FeatureStorage.of_identity(manifest.identity), options)
+    kept = {name: value for name, value in stored.items() if name not in STORAGE_FIELDS}
+    identity = {**kept, "views": views.digest, **storage.identity(), "source": dict(stored)}
     tokens = {
         view_set: teacher_tokens(manifest.spec, view_set, shape.geometry) for view_set, shape in views.sets.items()
     }
     return TeacherManifest(spec=manifest.spec, identity=identity, tokens=tokens)
 
 
+def exported_storage(stored: FeatureStorage, options: ExportOptions) -> FeatureStorage:
+    """Return how features are stored in an export.
+
+    Args:
+        stored: how they are stored in the source.
+        options: what is exported.
+    """
+    encoding = stored.encoding if options.encoding == "keep" else options.encoding
+    compression = stored.compression if options.compression == "keep" else options.compression
+    before = stored.step if encoding == stored.encoding else INT8_STEP
+    level = stored.level if compression == stored.compression else NEW_LEVEL
+    return FeatureStorage(
+        encoding=encoding,
+        compression=compression,
+        step=chosen_step(options.step, options.fidelity) or before,
+        level=options.compression_level or level,
+    )
+
+
 def _encoding_problems(manifest: TeacherManifest, options: ExportOptions) -> Iterator[Problem]:
-    stored = manifest.identity["encoding"]
-    if options.encoding != "keep" and np.dtype(options.encoding).itemsize > np.dtype(stored).itemsize:
-        found = f"is stored as {stored}: {options.encoding} would add bytes and no precision"
-        fix = "export it with --encoding keep; --teachers names the others, which can be added to the export later"
-        yield Problem(place=manifest.spec.name, found=found, fix=fix)
+    stored = FeatureStorage.of_identity(manifest.identity)
+    target, name = exported_storage(stored, options), manifest.spec.name
+    fix = "export it with --encoding keep; --teachers names the others, which can be added to the export later"
+    if np.dtype(target.encoding).itemsize > np.dtype(stored.encoding).itemsize:
+        found = f"is stored as {stored.encoding}: {target.encoding} would add bytes and no precision"
+        yield Problem(place=name, found=found, fix=fix)
+    elif target.encoding == stored.encoding == "int8" and target.step < stored.step:
+        found = f"is stored in steps of {stored.step:.3g}: steps of {target.step:.3g} would add bytes and no precision"
+        yield Problem(place=name, found=found, fix="leave --step and --fidelity out for it, or give a coarser step")
+    for problem in step_problems(target.encoding, options.step, options.fidelity):
+        yield Problem(place=f"{name}, {problem.place}", found=problem.found, fix=problem.fix)
+    for problem in level_problems(target.compression, options.compression_level):
+        yield Problem(place=f"{name}, {problem.place}", found=problem.found, fix=problem.fix)

@@ -15,6 +15,7 @@ from storage_schemas.commits import ShardRecord
 from storage_schemas.format.encodings import INT8_LARGEST, as_numbers, as_stored
 from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.layout import table_part
+from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.objects.store import Store
 from storage_schemas.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 from storage_schemas.sharded_array import ShardedArray
@@ -121,7 +122,13 @@ def take_rows(table: pa.Table, positions: Sequence[int], first: int) -> pa.Table
 
 
 def _is_same(array: ShardedArray, writer: ShardWriter) -> bool:
-    return (array.spec.dtype, array.spec.compression) == (writer.spec.dtype, writer.spec.compression)
+    return _bytes_of(array.spec) == _bytes_of(writer.spec)
+
+
+def _bytes_of(spec: ArraySpec) -> tuple[object, ...]:
+    """Return what decides into which bytes an array encodes the same numbers."""
+    step = spec.step if spec.dtype == "int8" else None
+    return spec.dtype, step, spec.compression, spec.level if spec.compression == "zstd" else None
 
 
 def _copy(array: ShardedArray, writer: ShardWriter, rows: Sequence[int]) -> int:
@@ -135,15 +142,15 @@ def _copy(array: ShardedArray, writer: ShardWriter, rows: Sequence[int]) -> int:
         return 0
     for entries in ahead(array.read, blocks):
         for entry in entries:
-            stored = _encoded(entry, writer)
-            saturated += int((np.abs(stored) == INT8_LARGEST).sum()) if stored.dtype != entry.dtype else 0
+            stored = _encoded(entry, array.spec, writer.spec)
+            if stored.dtype == np.int8 and entry.dtype != np.int8:
+                saturated += int((np.abs(stored) == INT8_LARGEST).sum())
             writer.append(stored)
     return saturated
 
 
-def _encoded(entry: np.ndarray, writer: ShardWriter) -> np.ndarray:
-    dtype = writer.spec.dtype
-    if dtype == entry.dtype or dtype == "uint8":
+def _encoded(entry: np.ndarray, source: ArraySpec, target: ArraySpec) -> np.ndarray:
+    if source.dtype == target.dtype and (source.dtype != "int8" or source.step == target.step):
         return entry
     with np.errstate(over="ignore"):  # a number too large for float16 becomes infinite, and the writer refuses that
-        return as_stored(as_numbers(entry), dtype)
+        return as_stored(as_numbers(entry, source.coding), target.coding)

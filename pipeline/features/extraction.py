@@ -16,6 +16,7 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.compressor import zstd_codec
 from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.layout import features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS, phi_s_digest
@@ -118,7 +119,7 @@ class Extraction:
 
     def identity(self, spec: TeacherSpec, weights_sha256: str, phi_s: PhiS) -> dict[str, Any]:
         """Return everything that a map's stored features depend on."""
-        stored = {"encoding": self.choice.encoding, "compression": self.choice.compression}
+        stored = self.choice.storage.identity()
         return self.base_identity(spec, weights_sha256) | stored | {"phi_s_sha256": phi_s_digest(phi_s)}
 
     def task(
@@ -184,12 +185,21 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice, inputs:
     return Extraction(
         cache=cache,
         recipe=recipe,
-        choice=choice,
+        choice=_with_stored_level(choice, inputs.features),
         maps=maps,
         views=views,
         tokens=_tokens_of_windows(maps[0], views),
         stored=inputs.features,
     )
+
+
+def _with_stored_level(choice: TeacherChoice, features: StoredFeatures) -> TeacherChoice:
+    """Return a choice with the level of compression that its stored features have, where the user gives none."""
+    if choice.compression == "none" or choice.compression_level is not None:
+        return choice
+    stored = [FeatureStorage.of_identity(manifest.identity) for manifest in features.manifests.values()]
+    levels = [storage.level for storage in stored if storage.compression == choice.compression]
+    return replace(choice, compression_level=levels[0]) if levels else choice
 
 
 def _tokens_of_windows(spec: TeacherSpec, views: ViewsManifest) -> dict[ViewSet, int]:

@@ -222,7 +222,7 @@ def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: Phi
 
 def _arrays(extraction: Extraction, spec: TeacherSpec) -> list[ArraySpec]:
     sets = extraction.views.sets.items()
-    arrays = [spatial_spec(view_set, shape, spec, extraction.choice) for view_set, shape in sets]
+    arrays = [spatial_spec(view_set, shape, spec, extraction.choice.storage) for view_set, shape in sets]
     if spec.summary_dim is not None:
         arrays += [summary_spec(view_set, shape, spec) for view_set, shape in sets]
     return arrays

@@ -27,7 +27,7 @@ from pipeline.workers.prefetch import behind
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
 from storage_schemas.format.computed_by import ComputedBy
-from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, Encoding
+from storage_schemas.format.encodings import INT8_LARGEST, Coding
 from storage_schemas.format.errors import IdentityError, Problem
 from storage_schemas.format.identity import differences
 from storage_schemas.format.layout import (
@@ -190,7 +190,7 @@ class FeatureExtractor:
 
     def _open(self, stack: ExitStack, task: FeatureTask, spec: TeacherSpec) -> FeatureWriters:
         store, shape = self._cache.store, (task.view_set, task.manifest)
-        spatial = stack.enter_context(open_shard(store, spatial_spec(*shape, spec, self._choice), task.shard))
+        spatial = stack.enter_context(open_shard(store, spatial_spec(*shape, spec, self._choice.storage), task.shard))
         if spec.summary_dim is None:
             return spatial, None
         return spatial, stack.enter_context(open_shard(store, summary_spec(*shape, spec), task.shard))
@@ -198,7 +198,7 @@ class FeatureExtractor:
     def _stored(self, spec: TeacherSpec, features: ViewFeatures) -> Stored:
         """Return a map's features as they are stored. They leave the teacher's device in their final size."""
         mean, weight = self._frozen(spec.name)
-        spatial = encoded((features.maps[spec.layer] - mean) @ weight.T, self._choice.encoding)
+        spatial = encoded((features.maps[spec.layer] - mean) @ weight.T, self._choice.storage.coding)
         if spec.summary_dim is None or features.summary is None:
             return spatial.cpu().numpy(), None
         return spatial.cpu().numpy(), features.summary.cpu().numpy()
@@ -239,11 +239,11 @@ class FeatureExtractor:
         return inputs * inputs_per_view(spec, task.view_set)
 
 
-def encoded(numbers: Float[Tensor, "*entry"], encoding: Encoding) -> Shaped[Tensor, "*entry"]:
+def encoded(numbers: Float[Tensor, "*entry"], coding: Coding) -> Shaped[Tensor, "*entry"]:
     """Return numbers in PHI-S units as they are stored, on the same device; see `encodings.as_stored`."""
-    if encoding == "int8":
-        return (numbers / INT8_STEP).round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)
-    return numbers.to(torch.float16 if encoding == "float16" else torch.float32)
+    if coding.encoding == "int8":
+        return (numbers / coding.step).round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)
+    return numbers.to(torch.float16 if coding.encoding == "float16" else torch.float32)
 
 
 def saturated_count(spatial: Shaped[np.ndarray, "*entry"]) -> int:

@@ -112,7 +112,7 @@ def _write(store: Store, task: ProbeTask) -> tuple[int, float]:
     """Write a shard under a name that no cache uses, delete it, and return its size and the seconds of writing."""
     draws = np.random.default_rng(0)
     shape = (ENTRIES, *task.array.entry_shape)
-    entries = as_stored(draws.standard_normal(shape, dtype=np.float32), task.choice.encoding)
+    entries = as_stored(draws.standard_normal(shape, dtype=np.float32), task.choice.storage.coding)
     with _deleted_after(store, f"tables/probe-{uuid.uuid4().hex}{TEMPORARY}") as name:
         began = time.perf_counter()
         with publish(store, name) as sink:

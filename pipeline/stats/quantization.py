@@ -20,7 +20,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Shaped
 
-from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, as_numbers
+from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, Coding, as_numbers
 from storage_schemas.format.stats import RoundingStats
 
 EVERY = 11
@@ -50,16 +50,22 @@ class RoundingSums:
     """Numbers at or beyond the largest value of `int8`."""
 
 
-def observe_rounding(stored: Shaped[np.ndarray, "tokens channels"]) -> RoundingSums:
-    """Sum the rounding errors over a sample of stored tokens, of any encoding. The first token is in the sample."""
+def observe_rounding(stored: Shaped[np.ndarray, "tokens channels"], coding: Coding) -> RoundingSums:
+    """Sum the rounding errors over a sample of stored tokens. The first token is in the sample.
+
+    Args:
+        stored: as they are stored.
+        coding: what they stand for. The step of `int8` is that of `int8` features, else the finest.
+    """
+    step = coding.step if coding.encoding == "int8" else INT8_STEP
     flat = stored[::EVERY].reshape(-1)
     float16, int8, saturated = 0.0, 0.0, 0
     for start in range(0, flat.size, AT_ONCE):
         part = flat[start : start + AT_ONCE]
-        numbers = as_numbers(part).astype(np.float32, copy=False)
+        numbers = as_numbers(part, coding).astype(np.float32, copy=False)
         float16 += _measured_half(numbers) if part.dtype == np.float32 else _expected_half(numbers)
-        error, beyond = _int8(numbers)
-        int8 += error if part.dtype != np.int8 else part.size * INT8_STEP**2 / 12
+        error, beyond = _int8(numbers, step)
+        int8 += error if part.dtype != np.int8 else part.size * step**2 / 12
         saturated += beyond
     return RoundingSums(count=flat.size, float16=float16, int8=int8, saturated=saturated)
 
@@ -107,11 +113,11 @@ def _expected_half(numbers: np.ndarray) -> float:
     return float(np.dot(power, power)) * _HALF_SPACING
 
 
-def _int8(numbers: np.ndarray) -> tuple[float, int]:
-    steps = np.divide(numbers, np.float32(INT8_STEP))
+def _int8(numbers: np.ndarray, step: float) -> tuple[float, int]:
+    steps = np.divide(numbers, np.float32(step))
     np.rint(steps, out=steps)
     np.clip(steps, -INT8_LARGEST, INT8_LARGEST, out=steps)
     beyond = np.count_nonzero(steps == INT8_LARGEST) + np.count_nonzero(steps == -INT8_LARGEST)
-    steps *= np.float32(INT8_STEP)
+    steps *= np.float32(step)
     steps -= numbers
     return float(np.dot(steps, steps)), int(beyond)

@@ -21,7 +21,7 @@ from pipeline.stats.set_sums import SetSums
 from pipeline.stats.task import MeasureTask
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
-from storage_schemas.format.encodings import as_numbers
+from storage_schemas.format.encodings import Coding, as_numbers
 from storage_schemas.format.layout import features_unit, spatial_array, summary_array
 from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray
@@ -41,9 +41,9 @@ class FeatureMeasurer:
     def measure(self, task: MeasureTask) -> SetSums:
         """First pass: moments of the spatial tokens, their rounding errors, the sum of the summaries."""
         observer, rounding = Observer(), RoundingSums(count=0, float16=0.0, int8=0.0, saturated=0)
-        for tokens in self._tokens(task):
-            observer.add(torch.from_numpy(as_numbers(tokens)))
-            rounding = merge_rounding(rounding, observe_rounding(tokens))
+        for tokens, coding in self._tokens(task):
+            observer.add(torch.from_numpy(as_numbers(tokens, coding)))
+            rounding = merge_rounding(rounding, observe_rounding(tokens, coding))
         directions = None
         if task.summarised:
             directions = reduce(merge_directions, map(observe_direction, self._summaries(task)))
@@ -54,13 +54,13 @@ class FeatureMeasurer:
         task, directions = task_and_directions
         return reduce(merge_angles, (observe_angles(summaries, directions) for summaries in self._summaries(task)))
 
-    def _tokens(self, task: MeasureTask) -> Iterator[np.ndarray]:
+    def _tokens(self, task: MeasureTask) -> Iterator[tuple[np.ndarray, Coding]]:
         for shard in task.shards:
             spatial, rows = self._open(task, shard, spatial_array(task.view_set, task.teacher))
             step = max(1, TOKENS_AT_ONCE // int(np.prod(spatial.spec.entry_shape[:-1])))
             for first in range(0, len(rows), step):
                 tokens = spatial.read(rows[first : first + step])
-                yield tokens.reshape(-1, tokens.shape[-1])
+                yield tokens.reshape(-1, tokens.shape[-1]), spatial.spec.coding
 
     def _summaries(self, task: MeasureTask) -> Iterator[np.ndarray]:
         for shard in task.shards:

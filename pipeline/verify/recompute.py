@@ -22,7 +22,7 @@ from pipeline.verify.verdict import Recomputed
 from pipeline.views.placements import Placement, placements_of
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, committed_shards, read_commit, record_path
-from storage_schemas.format.encodings import as_numbers, as_stored
+from storage_schemas.format.encodings import INT8_LARGEST, Coding, as_numbers, as_stored
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import require_same
 from storage_schemas.format.layout import detail_unit, summary_array
@@ -38,8 +38,8 @@ TOLERANCE: Mapping[Precision, float] = {"fp32": 2**-9, "bf16-autocast": 2**-4, "
 rms length of the view's tokens. Both are compared in the stored encoding.
 
 Another machine sums in another order. float32 hardly shows that; bfloat16 has 8 bits, and carries the difference
-through every layer; and either can round a number to the next one of its encoding. The token of another view has an
-error of about 1."""
+through every layer; and either can round a number to the next float16. Numbers of `int8` are compared up to half a
+step. The token of another view has an error of about 1."""
 
 
 def recompute_teachers(
@@ -185,12 +185,33 @@ def relative_error(cache: Cache, running: RunningTeacher, manifest: TeacherManif
     source = teacher_pixels(cache, manifest.spec, view_set, shard)
     features = next(view_features(running, view_set, source, unit.shape.geometry, batch))
     raw = features.maps[manifest.spec.layer][position].float().cpu().numpy()
-    expected = as_numbers(as_stored(to_stored(phi_s, raw), manifest.identity["encoding"]))
-    errors = [largest_token_error(as_numbers(_entry(cache, unit.arrays[0].path, commits, row)), expected)]
+    coding, numbers = unit.arrays[0].coding, to_stored(phi_s, raw)
+    stored = as_numbers(_entry(cache, unit.arrays[0].path, commits, row), coding)
+    errors = [largest_token_error(stored, nearest_that_rounds(numbers, stored, coding))]
     if features.summary is not None and manifest.spec.summary_dim is not None:
         summary = features.summary[position].float().cpu().numpy()
         errors.append(largest_token_error(_entry(cache, summary_array(view_set, name), commits, row), summary))
     return max(errors)
+
+
+def nearest_that_rounds(
+    numbers: Float[np.ndarray, "*entry"], stored: Float[np.ndarray, "*entry"], coding: Coding
+) -> Float[np.ndarray, "*entry"]:
+    """Return what stored numbers are compared with: what is stored of the computed ones.
+
+    A computed number between two steps of `int8` may be rounded to either, by a difference in its last digit. So an
+    `int8` number counts as equal where the computed one lies within half a step of it, and else as that half step off.
+
+    Args:
+        numbers: computed (PHI-S units).
+        stored: stored (PHI-S units).
+        coding: how they are stored.
+    """
+    if coding.encoding != "int8":
+        return as_numbers(as_stored(numbers, coding), coding)
+    reach, half = INT8_LARGEST * coding.step, coding.step / 2
+    off = np.clip(numbers.astype(np.float64), -reach, reach) - stored
+    return stored + np.sign(off) * np.maximum(np.abs(off) - half, 0)
 
 
 def largest_token_error(

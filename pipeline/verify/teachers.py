@@ -19,13 +19,14 @@ from pipeline.verify.zarr_metadata import (
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.format.computed_by import history_of
+from storage_schemas.format.feature_storage import STORAGE_FIELDS
 from storage_schemas.format.identity import differences
 from storage_schemas.format.layout import FEATURES, features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.views import ViewSet, teacher_tokens
 
-CHOSEN_AFTER_FITTING = frozenset({"encoding", "compression", "phi_s_sha256"})
+CHOSEN_AFTER_FITTING = STORAGE_FIELDS | {"phi_s_sha256"}
 """Fields of the features' identity that PHI-S does not depend on."""
 PHI_S_AXES = {"mean": 1, "rotation": 2, "scale": 0}
 """Arrays of a PHI-S map, with their number of axes."""

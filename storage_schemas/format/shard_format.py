@@ -20,9 +20,10 @@ import pyarrow as pa
 from jaxtyping import UInt8, UInt64
 
 from storage_schemas.format.compressor import zstd_codec
-from storage_schemas.format.encodings import INT8_NOTHING, INT8_STEP
+from storage_schemas.format.encodings import INT8_NOTHING, INT8_STEP, Coding
 from storage_schemas.format.errors import ContractError, CorruptionError, Problem
 from storage_schemas.format.layout import ATTRIBUTE
+from storage_schemas.format.seal import sealed
 
 Compression = Literal["none", "zstd"]
 StoredType = Literal["uint8", "int8", "float16", "float32"]
@@ -34,7 +35,10 @@ NO_CHUNK = 2**64 - 1
 CHECKSUM_BYTES = 4
 MOST_ENTRY_BYTES = 2**30
 """Size of one view's entry: 25 times that of the largest known teacher at 1152 pixels."""
-ZSTD_LEVEL = 3
+OLD_LEVEL = 3
+"""The zstd level of caches that do not record one."""
+LEVELS = range(1, 20)
+"""The zstd levels that an array may have."""
 _ZSTD = pa.Codec("zstd")
 
 
@@ -53,6 +57,10 @@ class ArraySpec:
     """Row slots in one shard (views)."""
     compression: Compression = "none"
     """Codec of each chunk. Features are close to noise: on float16, zstd saves a few percent."""
+    level: int = OLD_LEVEL
+    """Level of zstd; no effect without compression. A reader needs it for nothing."""
+    step: float = INT8_STEP
+    """What a stored 1 stands for (PHI-S units); no effect on types other than `int8`."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -63,6 +71,17 @@ class ArraySpec:
     def entry_shape(self) -> tuple[int, ...]:
         """Shape of one view's entry."""
         return self.shape[1:]
+
+    @property
+    def coding(self) -> Coding:
+        """What the entries of an array of features stand for.
+
+        Raises:
+            ContractError: it holds pixels.
+        """
+        if self.dtype == "uint8":
+            raise ContractError("array", [Problem(place=self.path, found="holds pixels, not features")])
+        return Coding(encoding=self.dtype, step=self.step if self.dtype == "int8" else 0.0)
 
     @property
     def entry_bytes(self) -> int:
@@ -101,7 +120,7 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> Chunk:
     little = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
     body = little.reshape(-1).view(np.uint8)
     if spec.compression == "zstd":
-        body = np.frombuffer(zstd_codec()(level=ZSTD_LEVEL).encode(little), dtype=np.uint8)
+        body = np.frombuffer(zstd_codec()(level=spec.level).encode(little), dtype=np.uint8)
     return body.data, _checksum(body)
 
 
@@ -211,7 +230,7 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
     """Return the `zarr.json` of an array, as the Zarr v3 specification has it."""
     byte_order = {"name": "bytes", "configuration": {"endian": "little"}}
     one_byte = {"name": "bytes"}  # single bytes have no byte order
-    zstd = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
+    zstd = {"name": "zstd", "configuration": {"level": spec.level, "checksum": False}}
     sharding = {
         "chunk_shape": [1, *spec.entry_shape],
         "codecs": [
@@ -231,9 +250,25 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": FILL[spec.dtype],
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "attributes": {ATTRIBUTE: {"step": INT8_STEP}} if spec.dtype == "int8" else {},
+        "attributes": _attributes(spec),
         "storage_transformers": [],
     }
+
+
+def require_coding(spec: ArraySpec, coding: Coding) -> None:
+    """Refuse an array whose entries stand for other numbers than the manifest of its teacher says.
+
+    Args:
+        spec: the array, as its own metadata describes it.
+        coding: by the manifest.
+
+    Raises:
+        CorruptionError: the two differ.
+    """
+    if spec.coding != coding:
+        found = f"is {spec.coding.text}, the manifest of its teacher says {coding.text}"
+        fix = "another array's metadata is in its place: run `make verify`"
+        raise CorruptionError("array", [Problem(place=f"{spec.path}/zarr.json", found=found, fix=fix)])
 
 
 def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
@@ -253,7 +288,7 @@ def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
             shape=tuple(metadata["shape"]),
             dtype=metadata["data_type"],
             rows_per_shard=metadata["chunk_grid"]["configuration"]["chunk_shape"][0],
-            compression="zstd" if len(chunk_codecs) == 3 else "none",
+            **_chosen(metadata["data_type"], metadata["attributes"], chunk_codecs),
         )
         understood = _as_json(array_metadata(spec)) == _as_json(metadata)
     except (KeyError, IndexError, TypeError, ContractError):
@@ -264,6 +299,22 @@ def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
     return spec
 
 
+def _attributes(spec: ArraySpec) -> dict[str, Any]:
+    """Return what an array says of itself. A step that was chosen is sealed, with the array that it belongs to."""
+    if spec.dtype != "int8":
+        return {}
+    step = {"step": spec.step}
+    return {ATTRIBUTE: step if spec.step == INT8_STEP else sealed({"array": spec.path, **step})}
+
+
+def _chosen(dtype: StoredType, attributes: dict[str, Any], chunk_codecs: list[Any]) -> dict[str, Any]:
+    """Return the settings of an array that its type does not imply."""
+    chosen: dict[str, Any] = {"step": attributes[ATTRIBUTE]["step"]} if dtype == "int8" else {}
+    if len(chunk_codecs) == 3:
+        chosen |= {"compression": "zstd", "level": chunk_codecs[1]["configuration"]["level"]}
+    return chosen
+
+
 def _problems(spec: ArraySpec) -> Iterator[Problem]:
     # exactly int: 4.0 and true from JSON, and NumPy integers, would fail later and elsewhere
     if len(spec.shape) < 2 or not all(type(length) is int and length > 0 for length in spec.shape):
@@ -272,6 +323,10 @@ def _problems(spec: ArraySpec) -> Iterator[Problem]:
         yield Problem(place="shape", found=f"an entry of {spec.shape[1:]} takes more than {MOST_ENTRY_BYTES} bytes")
     if type(spec.rows_per_shard) is not int or spec.rows_per_shard < 1:
         yield Problem(place="rows_per_shard", found=f"{spec.rows_per_shard!r} is not a positive whole number")
+    if type(spec.level) is not int or spec.level not in LEVELS:
+        yield Problem(place="level", found=f"{spec.level!r} is not a whole number from 1 to {LEVELS[-1]}")
+    if type(spec.step) is not float or not 0 < spec.step < math.inf:
+        yield Problem(place="step", found=f"{spec.step!r} is not a positive number")
     for field, allowed in (("dtype", get_args(StoredType)), ("compression", get_args(Compression))):
         if getattr(spec, field) not in allowed:
             yield Problem(place=field, found=f"{getattr(spec, field)!r} is none of {', '.join(allowed)}")

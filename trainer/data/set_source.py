@@ -10,7 +10,9 @@ from jaxtyping import Int64
 
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
+from storage_schemas.format.encodings import Coding
 from storage_schemas.format.errors import ContractError, MissingError, Problem, first_few
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.layout import ShardGrid, features_unit, views_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
@@ -31,6 +33,8 @@ class Features:
     offsets: Int64[np.ndarray, "slots 2"]
     """Start of the teacher's window in the canvas of each row slot (row, column; patches); -1 for a slot without a
     view."""
+    coding: Coding
+    """What the stored entries stand for, by the manifest."""
 
 
 @final
@@ -118,6 +122,7 @@ def _features(
         tokens=manifest.tokens[view_set],
         has_summary=manifest.spec.summary_dim is not None,
         offsets=offsets,
+        coding=FeatureStorage.of_identity(manifest.identity).coding,
     )
 
 

@@ -16,8 +16,9 @@ from pipeline.stats.facts import measured_facts
 from pipeline.stats.quantization import EVERY, observe_rounding
 from pipeline.stats.text import stats_lines
 from pipeline.verify.options import VerifyOptions
+from pipeline.verify.recompute import nearest_that_rounds
 from pipeline.verify.stage import verify_cache
-from storage_schemas.format.encodings import INT8_STEP, as_numbers, as_stored
+from storage_schemas.format.encodings import INT8_STEP, Coding, as_numbers, as_stored
 from storage_schemas.format.phi_s import to_stored
 from storage_schemas.format.stats import ChannelStats
 from trainer.data.dataset import CachedBatches, heldout_requests
@@ -25,6 +26,7 @@ from trainer.data.source import open_source
 
 SOURCE = "teachers.quarter_mean:QuarterMean"
 ENCODINGS = ("float16", "float32", "int8")
+CODINGS = {name: Coding(encoding=name, step=INT8_STEP if name == "int8" else 0.0) for name in ENCODINGS}
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,7 @@ def encoded_run(tmp_path_factory: pytest.TempPathFactory) -> StageRun:
         teachers=(
             *(own(SOURCE, name=encoding, encoding=encoding, batch=4) for encoding in ENCODINGS),
             own(SOURCE, name="int8-zstd", encoding="int8", compression="zstd", batch=4),
+            own(SOURCE, name="int8-coarse", encoding="int8", fidelity=100.0, compression="zstd", batch=4),
         ),
         calibration=CalibrationConfig(views=20),
     )
@@ -50,11 +53,15 @@ def numbers_of(run: StageRun, teacher: str) -> np.ndarray:
     return to_stored(phi_s_of(run, teacher), raw)
 
 
-@pytest.mark.parametrize("teacher", ["int8", "int8-zstd"])
+STEPS = {"int8": 8 / 127, "int8-zstd": 8 / 127, "int8-coarse": 0.12**0.5}
+"""Each `int8` teacher of the run → its step."""
+
+
+@pytest.mark.parametrize("teacher", STEPS)
 def test_int8_is_the_nearest_step_and_says_its_length(encoded_run: StageRun, teacher: str) -> None:
     array = encoded_run.arrays[f"teachers/{teacher}/low-128/spatial"]
     step = array.attrs["stillhouse"]["step"]
-    assert (array.dtype, array.fill_value, step) == (np.int8, -128, 8 / 127)
+    assert (array.dtype, array.fill_value, step) == (np.int8, -128, STEPS[teacher])
     stored = array[...][[row["row"] for row in encoded_run.table("placements", f"{teacher}/low-128")]]
     off = np.abs(stored.astype(np.float64) * step - numbers_of(encoded_run, teacher))
     assert off.max() <= step / 2 + 1e-4
@@ -62,12 +69,12 @@ def test_int8_is_the_nearest_step_and_says_its_length(encoded_run: StageRun, tea
 
 
 def test_numbers_that_saturate_int8_are_counted_and_reported(encoded_run: StageRun) -> None:
-    largest = [np.abs(encoded_run.arrays[f"teachers/{name}/low-128/spatial"][:40]) for name in ("int8", "int8-zstd")]
+    largest = [np.abs(encoded_run.arrays[f"teachers/{name}/low-128/spatial"][:40]) for name in STEPS]
     counts = [int((numbers == 127).sum()) for numbers in largest]
     said = [line for line in encoded_run.said if ": int8: " in line]
     assert said == [
         f"extract {name}: int8: {count} numbers saturated (at or beyond its largest value)"
-        for name, count in zip(("int8", "int8-zstd"), counts, strict=True)
+        for name, count in zip(STEPS, counts, strict=True)
     ]
 
 
@@ -84,7 +91,7 @@ def test_the_trainer_reads_numbers_in_phi_s_units_whatever_the_encoding(encoded_
     requests = heldout_requests(source, {"low": 100, "high": 1}, seed=0)
     [batch] = CachedBatches(source=source)[tuple(requests)]
     assert len(requests[0].rows) > 5
-    bounds = {"float32": 1e-4, "float16": 0.01, "int8": INT8_STEP / 2 + 1e-4, "int8-zstd": INT8_STEP / 2 + 1e-4}
+    bounds = {"float32": 1e-4, "float16": 0.01} | {name: step / 2 + 1e-4 for name, step in STEPS.items()}
     for name, bound in bounds.items():
         found = batch.targets[name].spatial.numpy()
         assert found.dtype == (np.float16 if name == "float16" else np.float32)
@@ -92,7 +99,7 @@ def test_the_trainer_reads_numbers_in_phi_s_units_whatever_the_encoding(encoded_
 
 
 def test_statistics_are_of_numbers_not_of_steps(encoded_run: StageRun) -> None:
-    for teacher in ENCODINGS:
+    for teacher in (*ENCODINGS, "int8-coarse"):
         stats = encoded_run.cache.stats(teacher)
         assert stats is not None
         assert abs(float(stats.pooled.variance.mean()) - 1) < 0.1
@@ -116,13 +123,15 @@ def squared(error: np.ndarray) -> float:
 
 def test_expected_rounding_errors_are_the_actual_ones(encoded_run: StageRun) -> None:
     stored = {
-        name: sampled(as_numbers(encoded_run.arrays[f"teachers/{name}/low-128/spatial"][:40])) for name in ENCODINGS
+        name: sampled(as_numbers(encoded_run.arrays[f"teachers/{name}/low-128/spatial"][:40], CODINGS[name]))
+        for name in ENCODINGS
     }
     exact = {name: sampled(numbers_of(encoded_run, name)) for name in ENCODINGS}
     said = {name: channels_of(encoded_run, name).rounding for name in ENCODINGS}
     # measured: fewer bits than are stored
     for held, encoding in (("float32", "float16"), ("float32", "int8"), ("float16", "int8")):
-        error = as_numbers(as_stored(stored[held], encoding)).astype(np.float64) - stored[held]
+        rounded = as_numbers(as_stored(stored[held], CODINGS[encoding]), CODINGS[encoding])
+        error = rounded.astype(np.float64) - stored[held]
         assert getattr(said[held], encoding) == pytest.approx(squared(error), rel=1e-3)
     # expected: the error of rounding before storage, which only a run without rounding tells
     for encoding in ("float16", "int8"):
@@ -131,22 +140,43 @@ def test_expected_rounding_errors_are_the_actual_ones(encoded_run: StageRun) -> 
     assert said["int8"].float16 == pytest.approx(said["float32"].float16, rel=0.1)
 
 
+def test_the_step_of_stored_features_is_the_one_whose_error_is_told(encoded_run: StageRun) -> None:
+    rounding = channels_of(encoded_run, "int8-coarse").rounding
+    assert rounding.int8 == pytest.approx(1 / 100, rel=1e-9)
+    exact = sampled(numbers_of(encoded_run, "int8-coarse"))
+    coding = encoded_run.cache.array("teachers/int8-coarse/low-128/spatial", {}).spec.coding
+    stored = sampled(as_numbers(encoded_run.arrays["teachers/int8-coarse/low-128/spatial"][:40], coding))
+    assert rounding.int8 == pytest.approx(squared(stored - exact), rel=0.15)
+
+
+def test_features_are_recomputed_up_to_half_a_step_and_no_further() -> None:
+    coding = Coding(encoding="int8", step=0.5)
+    stored = np.array([[1.0, -0.5, 63.5, 0.0]], np.float32)
+    numbers = np.array([[1.25, -0.75, 1e4, 0.3]], np.float32)
+    np.testing.assert_allclose(nearest_that_rounds(numbers, stored, coding), [[1.0, -0.5, 63.5, 0.05]], atol=1e-6)
+    halves = Coding(encoding="float16")
+    np.testing.assert_array_equal(nearest_that_rounds(numbers, stored, halves), numbers.astype(np.float16))
+
+
 def test_saturation_is_measured_where_it_can_be_and_counted_everywhere() -> None:
     rng = np.random.default_rng(5)
     numbers = rng.standard_normal((11 * 2000, 24)).astype(np.float32) * 4
-    seen = observe_rounding(numbers)
+    int8, float16 = CODINGS["int8"], CODINGS["float16"]
+    seen = observe_rounding(numbers, CODINGS["float32"])
     kept = numbers[::EVERY]
-    error = as_numbers(as_stored(kept, "int8")).astype(np.float64) - kept
+    error = as_numbers(as_stored(kept, int8), int8).astype(np.float64) - kept
     assert seen.count == kept.size
     assert seen.int8 == pytest.approx((error**2).sum(), rel=1e-4)
-    assert seen.saturated == (np.abs(as_stored(kept, "int8")) == 127).sum() > 1000
-    assert observe_rounding(as_stored(numbers, "int8")).saturated == seen.saturated
+    assert seen.saturated == (np.abs(as_stored(kept, int8)) == 127).sum() > 1000
+    assert observe_rounding(as_stored(numbers, int8), int8).saturated == seen.saturated
     halves = kept.astype(np.float16)
     spacing = np.spacing(np.abs(halves)).astype(np.float64)
-    assert observe_rounding(as_stored(numbers, "float16")).float16 == pytest.approx((spacing**2 / 12).sum(), rel=1e-4)
+    assert observe_rounding(as_stored(numbers, float16), float16).float16 == pytest.approx(
+        (spacing**2 / 12).sum(), rel=1e-4
+    )
     assert seen.float16 == pytest.approx((spacing**2 / 12).sum(), rel=0.02)
     tiny = np.full((11, 4), 2.0**-20, dtype=np.float16)
-    assert observe_rounding(tiny).float16 == pytest.approx(4 * 2.0**-48 / 12), "below the smallest normal half"
+    assert observe_rounding(tiny, float16).float16 == pytest.approx(4 * 2.0**-48 / 12), "below the smallest normal half"
 
 
 def test_stats_show_the_fidelity_of_each_encoding(encoded_run: StageRun) -> None:
