@@ -21,6 +21,10 @@ ImageRules = Literal["strict", "lenient", "0.1"]
 """Rules by which images are found and decoded."""
 NEW_LEVEL = 1
 """The zstd level of new features, where none is chosen."""
+PCA_FIDELITY = 100.0
+"""The fidelity at which `pca8` stores features, where none is chosen."""
+QUANTIZED: Mapping[str, tuple[Encoding, ...]] = MappingProxyType({"step": ("int8",), "fidelity": ("int8", "pca8")})
+"""Settings of encodings → the encodings that they have an effect on."""
 LEAST_FIDELITY = 2
 """The smallest fidelity of an encoding that may be asked for."""
 OLD_RULES: ImageRules = "0.1"
@@ -148,13 +152,14 @@ class TeacherChoice:
     whole window; `module:Class` is a trained upsampler (FeatSharp) that uses both. No effect where `tiles` is 1."""
     encoding: Encoding = "float16"
     """Stored type of spatial features (PHI-S units). `int8` needs half the bytes of `float16`. It holds numbers up to
-    127 steps; docs/storage.md says which encoding and which step to choose."""
+    127 steps. `pca8` stores latents along the principal axes, in an eighth of the bytes. docs/storage.md says which to
+    choose."""
     step: float | None = None
     """Step of `int8` (PHI-S units, standard deviations of a channel), at least 8/127 = 0.063, which is also the step
     where neither it nor `fidelity` is given."""
     fidelity: float | None = None
-    """In place of `step`: the fidelity that rounding to `int8` leaves, variance over mean squared error. The step is
-    √(12 / fidelity): 0.35 for 100, which leaves students as good as float16 does and compresses well."""
+    """The fidelity at which features are stored, variance over mean squared error. With `int8`, in place of `step`,
+    which is then √(12 / fidelity): 0.35 for 100. With `pca8`, 100 where it is not given."""
     compression: Compression = "none"
     """Compression of spatial features."""
     compression_level: int | None = None
@@ -170,11 +175,11 @@ class TeacherChoice:
 
     @property
     def storage(self) -> FeatureStorage:
-        """How its features are stored, in a cache that holds none of them yet."""
+        """How its features are stored, in a cache that holds none of them yet, but for the latents of `pca8`."""
         return FeatureStorage(
             encoding=self.encoding,
             compression=self.compression,
-            step=chosen_step(self.step, self.fidelity) or INT8_STEP,
+            step=(chosen_step(self.step, self.fidelity) if self.encoding == "int8" else None) or INT8_STEP,
             level=self.compression_level or NEW_LEVEL,
         )
 
@@ -283,11 +288,12 @@ def step_problems(encoding: str, step: float | None, fidelity: float | None) -> 
         yield Problem(place="step, fidelity", found="both choose the step", fix="give only one of them")
         return
     for name, value in given.items():
-        if encoding != "int8":
-            yield Problem(place=name, found=f"has no effect on {encoding}", fix="give it with int8")
+        if encoding not in QUANTIZED[name]:
+            fix = f"give it with {' or '.join(QUANTIZED[name])}"
+            yield Problem(place=name, found=f"has no effect on {encoding}", fix=fix)
         elif not 0 < value < math.inf:
             yield Problem(place=name, found=f"{value} is not a positive number")
-        elif (chosen_step(step, fidelity) or 0) < INT8_STEP:
+        elif encoding == "int8" and (chosen_step(step, fidelity) or 0) < INT8_STEP:
             most = 12 / INT8_STEP**2
             found = f"{value:g} is too fine: int8 would saturate numbers within {INT8_REACH:g} standard deviations"
             fix = f"give a step of at least {INT8_STEP:.3g}, a fidelity of at most {most:,.0f}; or float16"

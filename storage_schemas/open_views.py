@@ -8,15 +8,15 @@ from storage_schemas.commits import Commits, committed_shards, read_records
 from storage_schemas.contents import did_you_mean
 from storage_schemas.format import layout
 from storage_schemas.format.errors import MissingError, Problem, SettingError, first_few
-from storage_schemas.format.feature_storage import FeatureStorage
+from storage_schemas.format.feature_storage import require_storage
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
-from storage_schemas.format.shard_format import require_coding
 from storage_schemas.format.tables import PLACEMENTS, VIEWS
 from storage_schemas.format.teacher import forward_of
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import ReadCache
 from storage_schemas.read_groups import read_manifests, read_teacher_manifest, teacher_names
+from storage_schemas.read_latents import read_coding
 from storage_schemas.read_phi_s import require_phi_s
 from storage_schemas.read_tables import read_table
 from storage_schemas.sharded_array import open_array
@@ -123,9 +123,10 @@ def _teacher_reader(
     if manifest.spec.summary_dim is not None:
         summary = open_array(store, layout.summary_array(view_set, name), commits, kept)
     spatial = open_array(store, layout.spatial_array(view_set, name), commits, kept)
-    require_coding(spatial.spec, FeatureStorage.of_identity(manifest.identity).coding)
+    require_storage(spatial.spec, manifest.identity)
     return TeacherReader(
         spatial=spatial,
+        coding=read_coding(store, spatial.spec),
         summary=summary,
         placements=read_table(store, "placements", f"{name}/{view_set.name}", PLACEMENTS, commits),
         phi_s=require_phi_s(store, name)[0] if units == "raw" else None,

@@ -198,7 +198,7 @@ def _teacher(contents: _Contents, manifest: TeacherManifest, tolerance: float) -
     return TeacherFacts(
         **{name: getattr(spec, name) for name in _SPEC_FIELDS},
         **{name: identity[name] for name in _IDENTITY_FIELDS},
-        step=storage.coding.step or None,
+        step=storage.step if storage.encoding == "int8" else None,
         storage=storage.text,
         identity=manifest.digest,
         computed_by=manifest.computed_by,

@@ -42,12 +42,13 @@ def spatial_spec(view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, s
     tokens, grid = teacher_tokens(spec, view_set, shape.geometry), shape.grid
     return ArraySpec(
         path=spatial_array(view_set, spec.name),
-        shape=(grid.rows, tokens, tokens, spec.dim),
-        dtype=storage.encoding,
+        shape=(grid.rows, tokens, tokens, storage.channels(spec.dim)),
+        dtype=storage.dtype,
         rows_per_shard=grid.rows_per_shard,
         compression=storage.compression,
         level=storage.level,
         step=storage.step,
+        latents="" if storage.latents is None else storage.latents.sha256,
     )
 
 

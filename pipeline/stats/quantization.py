@@ -25,6 +25,7 @@ from storage_schemas.format.stats import RoundingStats
 
 EVERY = 11
 """One token in 11 is sampled. 11 is coprime to every grid side in use, so all columns are covered."""
+_FLOATS = Coding(encoding="float32")
 AT_ONCE = 2**16
 """Numbers processed together: intermediate results stay in the processor's cache."""
 _EXPONENT = np.int32(0x7F800000)
@@ -58,12 +59,20 @@ def observe_rounding(stored: Shaped[np.ndarray, "tokens channels"], coding: Codi
         coding: what they stand for. The step of `int8` is that of `int8` features, else the finest.
     """
     step = coding.step if coding.encoding == "int8" else INT8_STEP
-    flat = stored[::EVERY].reshape(-1)
+    sampled = stored[::EVERY]
+    if coding.latents is not None:  # these are numbers of all channels together
+        sampled, coding = as_numbers(sampled, coding), _FLOATS
+        return _sums(sampled.reshape(-1), coding, step, expected=True)
+    return _sums(sampled.reshape(-1), coding, step, expected=sampled.dtype != np.float32)
+
+
+def _sums(flat: np.ndarray, coding: Coding, step: float, *, expected: bool) -> RoundingSums:
+    """Sum the rounding errors over numbers; `expected` where the error of `float16` cannot be measured."""
     float16, int8, saturated = 0.0, 0.0, 0
     for start in range(0, flat.size, AT_ONCE):
         part = flat[start : start + AT_ONCE]
         numbers = as_numbers(part, coding).astype(np.float32, copy=False)
-        float16 += _measured_half(numbers) if part.dtype == np.float32 else _expected_half(numbers)
+        float16 += _expected_half(numbers) if expected else _measured_half(numbers)
         error, beyond = _int8(numbers, step)
         int8 += error if part.dtype != np.int8 else part.size * step**2 / 12
         saturated += beyond

@@ -23,6 +23,7 @@ from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.format.encodings import Coding, as_numbers
 from storage_schemas.format.layout import features_unit, spatial_array, summary_array
+from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray
 
@@ -37,6 +38,7 @@ class FeatureMeasurer:
     def __init__(self, *, store: Store, threads: int) -> None:
         torch.set_num_threads(threads)
         self._cache = Cache(store=store)
+        self._codings: dict[str, Coding] = {}
 
     def measure(self, task: MeasureTask) -> SetSums:
         """First pass: moments of the spatial tokens, their rounding errors, the sum of the summaries."""
@@ -57,10 +59,17 @@ class FeatureMeasurer:
     def _tokens(self, task: MeasureTask) -> Iterator[tuple[np.ndarray, Coding]]:
         for shard in task.shards:
             spatial, rows = self._open(task, shard, spatial_array(task.view_set, task.teacher))
+            coding = self._coding(spatial.spec)
             step = max(1, TOKENS_AT_ONCE // int(np.prod(spatial.spec.entry_shape[:-1])))
             for first in range(0, len(rows), step):
                 tokens = spatial.read(rows[first : first + step])
-                yield tokens.reshape(-1, tokens.shape[-1]), spatial.spec.coding
+                yield tokens.reshape(-1, tokens.shape[-1]), coding
+
+    def _coding(self, spec: ArraySpec) -> Coding:
+        """Return what the entries of an array stand for. The latents of a teacher are read once."""
+        if spec.path not in self._codings:
+            self._codings[spec.path] = self._cache.coding(spec)
+        return self._codings[spec.path]
 
     def _summaries(self, task: MeasureTask) -> Iterator[np.ndarray]:
         for shard in task.shards:

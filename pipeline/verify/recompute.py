@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from pipeline.config import RunConfig, TeacherChoice
 from pipeline.features.forward import view_features
@@ -25,6 +25,7 @@ from storage_schemas.commits import ShardRecord, committed_shards, read_commit, 
 from storage_schemas.format.encodings import INT8_LARGEST, Coding, as_numbers, as_stored
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import require_same
+from storage_schemas.format.latents import LARGEST, Latents, latents_in_steps
 from storage_schemas.format.layout import detail_unit, summary_array
 from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.phi_s import to_stored
@@ -185,32 +186,50 @@ def relative_error(cache: Cache, running: RunningTeacher, manifest: TeacherManif
     source = teacher_pixels(cache, manifest.spec, view_set, shard)
     features = next(view_features(running, view_set, source, unit.shape.geometry, batch))
     raw = features.maps[manifest.spec.layer][position].float().cpu().numpy()
-    coding, numbers = unit.arrays[0].coding, to_stored(phi_s, raw)
-    stored = as_numbers(_entry(cache, unit.arrays[0].path, commits, row), coding)
-    errors = [largest_token_error(stored, nearest_that_rounds(numbers, stored, coding))]
+    entries, coding = _entry(cache, unit.arrays[0].path, commits, row), cache.coding(unit.arrays[0])
+    errors = [largest_token_error(*comparable(entries, to_stored(phi_s, raw), coding))]
     if features.summary is not None and manifest.spec.summary_dim is not None:
         summary = features.summary[position].float().cpu().numpy()
         errors.append(largest_token_error(_entry(cache, summary_array(view_set, name), commits, row), summary))
     return max(errors)
 
 
-def nearest_that_rounds(
-    numbers: Float[np.ndarray, "*entry"], stored: Float[np.ndarray, "*entry"], coding: Coding
-) -> Float[np.ndarray, "*entry"]:
-    """Return what stored numbers are compared with: what is stored of the computed ones.
+def comparable(
+    entries: Shaped[np.ndarray, "*tokens stored"], numbers: Float[np.ndarray, "*tokens channels"], coding: Coding
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return stored numbers, and the numbers of the same kind that they are compared with.
 
-    A computed number between two steps of `int8` may be rounded to either, by a difference in its last digit. So an
-    `int8` number counts as equal where the computed one lies within half a step of it, and else as that half step off.
+    A computed number between two steps may be rounded to either, by a difference in its last digit. So a number that is
+    stored in whole steps counts as equal where the computed one lies within half a step of it, and else as that half
+    step nearer. Latents are compared along the axes that are stored, in PHI-S units: distances are the same there.
 
     Args:
+        entries: as stored.
         numbers: computed (PHI-S units).
-        stored: stored (PHI-S units).
-        coding: how they are stored.
+        coding: what the entries stand for.
     """
+    if coding.latents is not None:
+        return _comparable_latents(entries, numbers, coding.latents)
+    stored = as_numbers(entries, coding)
     if coding.encoding != "int8":
-        return as_numbers(as_stored(numbers, coding), coding)
-    reach, half = INT8_LARGEST * coding.step, coding.step / 2
-    off = np.clip(numbers.astype(np.float64), -reach, reach) - stored
+        return stored, as_numbers(as_stored(numbers, coding), coding)
+    reach = INT8_LARGEST * coding.step
+    return stored, _nearer(np.clip(numbers.astype(np.float64), -reach, reach), stored, coding.step / 2)
+
+
+def _comparable_latents(entries: np.ndarray, numbers: np.ndarray, latents: Latents) -> tuple[np.ndarray, np.ndarray]:
+    computed, stored = numbers.astype(np.float64) @ latents.analysis, latents_in_steps(entries).astype(np.float64)
+    # a token's steps are no coarser than its numbers need, give or take their last digits
+    largest = 1.01 * np.abs(computed).max(axis=-1, keepdims=True)
+    needed = np.maximum(np.frexp(largest / (LARGEST + 0.5))[1], 0)
+    half = np.ldexp(0.5, np.minimum(entries[..., :1].astype(np.int64), needed))
+    units = latents.steps * np.sqrt(latents.channels)
+    return stored * units, _nearer(computed, stored, half) * units
+
+
+def _nearer(computed: np.ndarray, stored: np.ndarray, half: np.ndarray | float) -> np.ndarray:
+    """Return computed numbers, moved towards the stored ones by at most half a step."""
+    off = computed - stored
     return stored + np.sign(off) * np.maximum(np.abs(off) - half, 0)
 
 

@@ -14,7 +14,6 @@ from storage_schemas.format import layout
 from storage_schemas.format.encodings import as_numbers
 from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.seeds import Key, uniforms
-from storage_schemas.format.shard_format import require_coding
 from storage_schemas.format.views import UNIFORM, Partition, ViewSet, draw_offset
 from storage_schemas.sharded_array import ShardedArray
 from trainer.data.batch import SecondView, TeacherTargets, ViewBatch
@@ -119,9 +118,7 @@ class CachedBatches(Dataset[list[ViewBatch]]):
     def _targets(
         self, view_set: ViewSet, teacher: str, features: Features, rows: Int64[np.ndarray, " batch"]
     ) -> TeacherTargets:
-        path = layout.spatial_array(view_set, teacher)
-        entries = self._rows(path, features.commits, rows)
-        require_coding(self.arrays[path].spec, features.coding)
+        entries = self._rows(layout.spatial_array(view_set, teacher), features.commits, rows)
         spatial = as_numbers(entries, features.coding)
         summary = None
         if features.has_summary:

@@ -253,6 +253,38 @@ def test_an_export_of_int8_may_take_coarser_steps_and_no_finer_ones(part: StageR
     assert contents(kept.where / array) == contents(run.where / array)
 
 
+def test_an_export_to_latents_is_small_verified_and_as_near_as_was_asked_for(
+    grown_run: StageRun, tmp_path: Path
+) -> None:
+    chosen = {"teachers": ("quarter-mean",), "encoding": "pca8", "fidelity": 30.0, "compression": "zstd"}
+    run, again = export(grown_run, tmp_path / "export", **chosen), export(grown_run, tmp_path / "again", **chosen)
+    assert verified(run).problems == ()
+    assert contents(again.where) == contents(run.where)
+    errors = []
+    for name in grown_run.sets:
+        rows = list(zip(rows_of(grown_run, name).values(), rows_of(run, name).values(), strict=True))
+        exact = np.stack([grown_run.arrays[f"teachers/quarter-mean/{name}/spatial"][before] for before, _ in rows])
+        coding = run.cache.coding(run.cache.array(f"teachers/quarter-mean/{name}/spatial", {}).spec)
+        read = run.arrays[f"teachers/quarter-mean/{name}/spatial"][...][[after for _, after in rows]]
+        errors.append(((as_numbers(read, coding) - exact) ** 2, exact**2))
+    error, power = (np.concatenate([part.ravel() for part in parts]).mean() for parts in zip(*errors, strict=True))
+    assert 28 < power / error < 60
+    kept = export(run, tmp_path / "kept")
+    assert verified(kept).problems == ()
+    for place in ("teachers/quarter-mean/low-128/spatial/c", "teachers/quarter-mean/latents"):
+        assert contents(kept.where / "features.zarr" / place) == contents(run.where / "features.zarr" / place)
+    for options, said in (
+        ({"encoding": "int8"}, "quarter-mean: is stored as pca8: int8 would add bytes and no precision"),
+        ({"fidelity": 10.0}, "quarter-mean: is stored as pca8 at fidelity 30, and latents are not rounded twice"),
+    ):
+        [_, line, *_] = refusal(SettingError, lambda options=options: export(run, tmp_path / "other", **options))
+        assert line.startswith(said)
+    unmeasured = replace(run, where=Path(shutil.copytree(grown_run.where, tmp_path / "unmeasured")))
+    shutil.rmtree(unmeasured.where / "features.zarr/teachers/quarter-mean/stats")
+    [_, line] = refusal(MissingError, lambda: export(unmeasured, tmp_path / "other", **chosen))
+    assert line.startswith("teachers/quarter-mean/stats: latents are chosen from the statistics of these features")
+
+
 @pytest.mark.slow
 def test_an_export_of_an_export_is_the_export_of_both_selections(
     grown_run: StageRun, part: StageRun, tmp_path: Path
