@@ -10,14 +10,23 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, final, get_args
 
-from storage_schemas.format.encodings import Encoding
+from storage_schemas.format.encodings import INT8_REACH, INT8_STEP, Encoding, step_of_fidelity
 from storage_schemas.format.errors import Problem, SettingError
-from storage_schemas.format.shard_format import Compression
+from storage_schemas.format.feature_storage import FeatureStorage
+from storage_schemas.format.shard_format import LEVELS, Compression
 from storage_schemas.format.teacher import Precision, SizeRule, SummaryKind
 from storage_schemas.format.views import Partition, ShiftDistribution, Shifts
 
 ImageRules = Literal["strict", "lenient", "0.1"]
 """Rules by which images are found and decoded."""
+NEW_LEVEL = 1
+"""The zstd level of new features, where none is chosen."""
+PCA_FIDELITY = 100.0
+"""The fidelity at which `pca8` stores features, where none is chosen."""
+QUANTIZED: Mapping[str, tuple[Encoding, ...]] = MappingProxyType({"step": ("int8",), "fidelity": ("int8", "pca8")})
+"""Settings of encodings → the encodings that they have an effect on."""
+LEAST_FIDELITY = 2
+"""The smallest fidelity of an encoding that may be asked for."""
 OLD_RULES: ImageRules = "0.1"
 """The rules of caches that record none."""
 UNRECORDED: Mapping[str, Any] = MappingProxyType(
@@ -151,16 +160,37 @@ class TeacherChoice:
     """How the tokens of a tiled window are made: `tiles` takes those of each tile; `bilinear` interpolates those of the
     whole window; `module:Class` is a trained upsampler (FeatSharp) that uses both. No effect where `tiles` is 1."""
     encoding: Encoding = "float16"
-    """Stored type of spatial features (PHI-S units). `int8` needs half the bytes of `float16`. It holds numbers up to 8
-    standard deviations in steps of 0.063; this rounding alone limits the fidelity of a student to about 3,000."""
+    """Stored type of spatial features (PHI-S units). `int8` needs half the bytes of `float16`. It holds numbers up to
+    127 steps. `pca8` stores latents along the principal axes, in an eighth of the bytes. docs/storage.md says which to
+    choose."""
+    step: float | None = None
+    """Step of `int8` (PHI-S units, standard deviations of a channel), at least 8/127 = 0.063, which is also the step
+    where neither it nor `fidelity` is given."""
+    fidelity: float | None = None
+    """The fidelity at which features are stored, variance over mean squared error. With `int8`, in place of `step`,
+    which is then √(12 / fidelity): 0.35 for 100. With `pca8`, 100 where it is not given."""
     compression: Compression = "none"
     """Compression of spatial features."""
+    compression_level: int | None = None
+    """Level of zstd, 1 to 19. None takes the level of the features that the cache holds of this teacher, and 1 where it
+    holds none: on features, 1 is smaller than 3 as well as faster."""
     batch: int = 16
     """Inputs (images, or mosaics) in one forward pass. Part of the cache's identity, because GPU kernels may round
     differently at another batch size."""
 
     def __post_init__(self) -> None:
-        _refuse(f"choice of teacher {self.name!r}", _too_small(self, batch=1, tiles=1))
+        problems = [*_too_small(self, batch=1, tiles=1), *_storage_problems(self)]
+        _refuse(f"choice of teacher {self.name!r}", problems)
+
+    @property
+    def storage(self) -> FeatureStorage:
+        """How its features are stored, in a cache that holds none of them yet, but for the latents of `pca8`."""
+        return FeatureStorage(
+            encoding=self.encoding,
+            compression=self.compression,
+            step=(chosen_step(self.step, self.fidelity) if self.encoding == "int8" else None) or INT8_STEP,
+            level=self.compression_level or NEW_LEVEL,
+        )
 
 
 @final
@@ -252,6 +282,48 @@ class Recipe:
         raise SettingError("TEACHER", [Problem(place=name, found=found, fix=fix)])
 
 
+def chosen_step(step: float | None, fidelity: float | None) -> float | None:
+    """Return the step that a user chose by one of two settings; None where both are None."""
+    return step if fidelity is None else step_of_fidelity(fidelity)
+
+
+def step_problems(encoding: str, step: float | None, fidelity: float | None) -> Iterator[Problem]:
+    """Yield what is wrong with the choice of a step.
+
+    Args:
+        encoding: that it is for.
+        step: the step that was asked for, or None.
+        fidelity: the fidelity that was asked for, or None.
+    """
+    given = {name: value for name, value in (("step", step), ("fidelity", fidelity)) if value is not None}
+    if len(given) > 1:
+        yield Problem(place="step, fidelity", found="both choose the step", fix="give only one of them")
+        return
+    for name, value in given.items():
+        if encoding not in QUANTIZED[name]:
+            fix = f"give it with {' or '.join(QUANTIZED[name])}"
+            yield Problem(place=name, found=f"has no effect on {encoding}", fix=fix)
+        elif not 0 < value < math.inf:
+            yield Problem(place=name, found=f"{value} is not a positive number")
+        elif encoding == "int8" and (chosen_step(step, fidelity) or 0) < INT8_STEP:
+            most = 12 / INT8_STEP**2
+            found = f"{value:g} is too fine: int8 would saturate numbers within {INT8_REACH:g} standard deviations"
+            fix = f"give a step of at least {INT8_STEP:.3g}, a fidelity of at most {most:,.0f}; or float16"
+            yield Problem(place=name, found=found, fix=fix)
+        elif name == "fidelity" and value < LEAST_FIDELITY:
+            yield Problem(place=name, found=f"{value} is less than {LEAST_FIDELITY}: hardly anything would be stored")
+
+
+def level_problems(compression: str, level: int | None) -> Iterator[Problem]:
+    """Yield what is wrong with the choice of a level of compression."""
+    if level is None:
+        return
+    if compression != "zstd":
+        yield Problem(place="compression_level", found="has no effect without compression", fix="give zstd too")
+    elif level not in LEVELS:
+        yield Problem(place="compression_level", found=f"{level} is not from {LEVELS[0]} to {LEVELS[-1]}")
+
+
 def views_settings(config: ViewsConfig) -> dict[str, Any]:
     """Return the settings as JSON values, for the identity. Those of `UNRECORDED` are left out at their old values."""
     values = asdict(config)
@@ -272,6 +344,11 @@ def _too_small(config: object, **least: float) -> Iterator[Problem]:
         value = getattr(config, name)
         if not value >= smallest:
             yield Problem(place=name, found=f"{value} is less than {smallest}")
+
+
+def _storage_problems(choice: TeacherChoice) -> Iterator[Problem]:
+    yield from step_problems(choice.encoding, choice.step, choice.fidelity)
+    yield from level_problems(choice.compression, choice.compression_level)
 
 
 def _not_shares(config: object, *names: str) -> Iterator[Problem]:

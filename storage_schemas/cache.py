@@ -10,8 +10,10 @@ from storage_schemas.cached_views import CachedView, Units, ViewReader
 from storage_schemas.commits import Commits, read_records
 from storage_schemas.contents import CacheContents, read_contents
 from storage_schemas.format import layout
+from storage_schemas.format.encodings import Coding
 from storage_schemas.format.manifest import CacheManifests, TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS
+from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
 from storage_schemas.format.views import ViewSet
@@ -26,6 +28,7 @@ from storage_schemas.read_groups import (
     require_cache,
     teacher_names,
 )
+from storage_schemas.read_latents import read_coding
 from storage_schemas.read_phi_s import phi_s_of, read_phi_s, require_phi_s
 from storage_schemas.read_stats import read_stats
 from storage_schemas.read_tables import read_table
@@ -131,6 +134,19 @@ class Cache:
             CorruptionError: its metadata is damaged, or its seal does not match.
         """
         return read_attributes(self.store, group)
+
+    def coding(self, spec: ArraySpec) -> Coding:
+        """Return what the entries of an array of features stand for; `as_numbers` makes numbers of them.
+
+        Args:
+            spec: the array.
+
+        Raises:
+            MissingError: it holds latents, and these are gone.
+            CorruptionError: the latents are damaged, or others than the array was stored in.
+            ContractError: it holds pixels.
+        """
+        return read_coding(self.store, spec)
 
     def manifests(self, teachers: Iterable[str] = ()) -> CacheManifests:
         """Read the manifests of the views and of some teachers, each object once.

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float32, Int64, UInt8
 
-from storage_schemas.format.encodings import as_numbers
+from storage_schemas.format.encodings import Coding, as_numbers
 from storage_schemas.format.errors import ContractError, MissingError, Problem
 from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.phi_s import PhiS, to_raw
@@ -79,12 +79,14 @@ class TeacherReader:
     summary: ShardedArray | None
     placements: pa.Table
     """Rows of the `placements` table, in order of row."""
+    coding: Coding
+    """What the stored spatial entries stand for."""
     phi_s: PhiS | None
     """The map that leads back to raw units; None to read PHI-S units."""
 
     def read(self, row: int) -> TeacherFeatures:
         """Read the features of one view; see `ViewReader.read`."""
-        stored = as_numbers(self.spatial.read([row])[0])
+        stored = as_numbers(self.spatial.read([row])[0], self.coding)
         placement = table_row(self.placements, row)
         if placement is None:
             found = f"the view in row {row} has no placement"

@@ -8,6 +8,7 @@ from storage_schemas.commits import Commits, committed_shards, read_records
 from storage_schemas.contents import did_you_mean
 from storage_schemas.format import layout
 from storage_schemas.format.errors import MissingError, Problem, SettingError, first_few
+from storage_schemas.format.feature_storage import require_storage
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.tables import PLACEMENTS, VIEWS
 from storage_schemas.format.teacher import forward_of
@@ -15,6 +16,7 @@ from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import ReadCache
 from storage_schemas.read_groups import read_manifests, read_teacher_manifest, teacher_names
+from storage_schemas.read_latents import read_coding
 from storage_schemas.read_phi_s import require_phi_s
 from storage_schemas.read_tables import read_table
 from storage_schemas.sharded_array import open_array
@@ -120,8 +122,11 @@ def _teacher_reader(
     commits = _whole(store, layout.features_unit(view_set, name), manifest.digest, shards, _extract(name))
     if manifest.spec.summary_dim is not None:
         summary = open_array(store, layout.summary_array(view_set, name), commits, kept)
+    spatial = open_array(store, layout.spatial_array(view_set, name), commits, kept)
+    require_storage(spatial.spec, manifest.identity)
     return TeacherReader(
-        spatial=open_array(store, layout.spatial_array(view_set, name), commits, kept),
+        spatial=spatial,
+        coding=read_coding(store, spatial.spec),
         summary=summary,
         placements=read_table(store, "placements", f"{name}/{view_set.name}", PLACEMENTS, commits),
         phi_s=require_phi_s(store, name)[0] if units == "raw" else None,

@@ -80,7 +80,7 @@ class ShardedArray:
         """
         shape = (len(rows), *self.spec.entry_shape)
         if out is None:
-            out = np.empty(shape, dtype=self.spec.dtype)
+            out = self._new(len(rows))
         if out.shape != shape or out.dtype != np.dtype(self.spec.dtype):
             found = f"is {out.dtype} {out.shape}, the entries are {self.spec.dtype} {shape}"
             raise ContractError("buffer", [Problem(place=self.spec.path, found=found)])
@@ -92,6 +92,13 @@ class ShardedArray:
         else:
             all_at_once(reads)
         return out
+
+    def _new(self, count: int) -> np.ndarray:
+        """Return a buffer for entries. Its memory has latents as chunks have them, channels first."""
+        shape = self.spec.entry_shape
+        if not self.spec.latents:
+            return np.empty((count, *shape), dtype=self.spec.dtype)
+        return np.moveaxis(np.empty((count, shape[-1], *shape[:-1]), dtype=self.spec.dtype), 1, -1)
 
     def read_chunks(self, rows: Sequence[int]) -> list[bytes]:
         """Return the chunks of the given rows as they are stored, with their checksums, in their order.

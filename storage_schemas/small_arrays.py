@@ -1,4 +1,4 @@
-"""The small arrays (PHI-S, statistics): plain Zarr, float64, one chunk with CRC32C each."""
+"""The small arrays (PHI-S, latents, statistics): plain Zarr, float64 or int8, one chunk with CRC32C each."""
 
 import hashlib
 import json
@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.format.groups import group_metadata
@@ -21,6 +20,8 @@ MOST_BYTES = 2**31
 """Size of a small array: a rotation of 16,384 channels."""
 
 
+TYPES = (np.float64, np.int8)
+"""Types of small arrays."""
 SMALL = 2**20
 """A chunk of so many bytes is read whatever its metadata says, and then compared with it."""
 
@@ -31,21 +32,21 @@ def write_small_arrays(store: Store, group: str, arrays: Mapping[str, np.ndarray
     Args:
         store: the cache.
         group: path of the group inside `features.zarr`.
-        arrays: path inside the group → values, finite float64 of any shape.
+        arrays: path inside the group → values, int8 or finite float64, of any shape.
 
     Raises:
-        ContractError: an array is not float64, or holds NaN or infinity.
+        ContractError: an array is of another type, or holds NaN or infinity.
         StorageError: the store fails.
     """
     for name, values in arrays.items():
-        if values.dtype != np.float64 or not np.isfinite(values).all():
-            found = f"is {values.dtype}, or holds NaN or infinity; expected finite float64"
+        if values.dtype not in TYPES or not np.isfinite(values).all():
+            found = f"is {values.dtype}, or holds NaN or infinity; expected finite float64, or int8"
             raise ContractError("array", [Problem(place=f"{group}/{name}", found=found)])
     for name, values in arrays.items():
         place = f"{FEATURES}/{group}/{name}"
-        body = np.asarray(values, dtype="<f8").tobytes()
+        body = _little(values).tobytes()
         publish_bytes(store, f"{place}/c" + "/0" * values.ndim, with_checksum(body))
-        _publish_document(store, f"{place}/zarr.json", small_array_metadata(values.shape))
+        _publish_document(store, f"{place}/zarr.json", small_array_metadata(values.shape, values.dtype.name))
     for above in sorted({above for name in arrays for above in groups_above(f"{group}/{name}")}):
         if not store.exists(f"{FEATURES}/{above}/zarr.json"):
             _publish_document(store, f"{FEATURES}/{above}/zarr.json", group_metadata())
@@ -63,8 +64,12 @@ def groups_above(path: str) -> list[str]:
 
 
 def array_digest(values: np.ndarray | np.float64) -> str:
-    """Return the SHA-256 (hexadecimal) of a small array's float64 bytes."""
-    return hashlib.sha256(np.asarray(values, dtype="<f8").tobytes()).hexdigest()
+    """Return the SHA-256 (hexadecimal) of a small array's bytes."""
+    return hashlib.sha256(_little(values).tobytes()).hexdigest()
+
+
+def _little(values: np.ndarray | np.float64) -> np.ndarray:
+    return np.asarray(values, dtype=values.dtype.newbyteorder("<"))
 
 
 def read_small_arrays(store: Store, wanted: Mapping[str, str | None]) -> list[np.ndarray]:
@@ -80,8 +85,8 @@ def read_small_arrays(store: Store, wanted: Mapping[str, str | None]) -> list[np
     return [store.checked(partial(read_small_array, store, path, sha256)) for path, sha256 in wanted.items()]
 
 
-def read_small_array(store: Store, path: str, sha256: str | None = None) -> Float64[np.ndarray, "..."]:
-    """Read one whole small array.
+def read_small_array(store: Store, path: str, sha256: str | None = None) -> np.ndarray:
+    """Read one whole small array, of float64 or int8.
 
     Args:
         store: the cache.
@@ -97,18 +102,19 @@ def read_small_array(store: Store, path: str, sha256: str | None = None) -> Floa
         metadata = store.read(f"{place}/zarr.json")
     except MissingError:
         raise MissingError("array", [Problem(place=path, found="is not there")]) from None
-    shape = _parse_shape(metadata, path)
+    shape, dtype = _parse(metadata, path)
+    size = dtype.itemsize * math.prod(shape)
     try:
-        chunk = store.read(f"{place}/c" + "/0" * len(shape), most=max(SMALL, 8 * math.prod(shape) + CHECKSUM_BYTES))
+        chunk = store.read(f"{place}/c" + "/0" * len(shape), most=max(SMALL, size + CHECKSUM_BYTES))
     except MissingError:
         raise CorruptionError("array", [Problem(place=path, found="its chunk was never written")]) from None
     body = checked_body(memoryview(chunk), path)
-    if len(body) != 8 * math.prod(shape):
+    if len(body) != size:
         found = f"{len(body)} bytes do not fill the shape {shape}"
         raise CorruptionError("array", [Problem(place=path, found=found)])
     if sha256 not in (None, hashlib.sha256(body).hexdigest()):
         raise CorruptionError("array", [Problem(place=path, found="is sound, but not the array that its group names")])
-    values = np.frombuffer(body, dtype="<f8").reshape(shape).astype(np.float64)
+    values = np.frombuffer(body, dtype=dtype.newbyteorder("<")).reshape(shape).astype(dtype)
     if not np.isfinite(values).all():
         raise CorruptionError("array", [Problem(place=path, found="holds NaN or infinity, which is never written")])
     return values
@@ -125,32 +131,37 @@ def require_shape(path: str, values: np.ndarray, shape: tuple[int, ...]) -> None
         raise CorruptionError("array", [Problem(place=path, found=found)])
 
 
-def small_array_metadata(shape: tuple[int, ...]) -> dict[str, Any]:
+def small_array_metadata(shape: tuple[int, ...], dtype: str = "float64") -> dict[str, Any]:
     """Return the `zarr.json` of a small array, as the Zarr v3 specification has it."""
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
-        "data_type": "float64",
+        "data_type": dtype,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shape)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": "NaN",
-        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "fill_value": "NaN" if dtype == "float64" else 0,
+        "codecs": [
+            {"name": "bytes", "configuration": {"endian": "little"}} if dtype == "float64" else {"name": "bytes"},
+            {"name": "crc32c"},
+        ],
         "attributes": {},
         "storage_transformers": [],
     }
 
 
-def _parse_shape(metadata: bytes, path: str) -> tuple[int, ...]:
+def _parse(metadata: bytes, path: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     try:
         found = json.loads(metadata)
-        shape = tuple(found["shape"])
-        understood = found == small_array_metadata(shape) and all(type(length) is int for length in shape)
-        understood = understood and all(length >= 0 for length in shape) and 8 * math.prod(shape) <= MOST_BYTES
+        shape, dtype = tuple(found["shape"]), np.dtype(np.float64 if found["data_type"] == "float64" else np.int8)
+        understood = found == small_array_metadata(shape, dtype.name) and all(type(length) is int for length in shape)
+        understood = (
+            understood and all(length >= 0 for length in shape) and dtype.itemsize * math.prod(shape) <= MOST_BYTES
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         understood = False
     if not understood:
         raise CorruptionError(
             "array", [Problem(place=f"{path}/zarr.json", found="is not the metadata of a small array")]
         )
-    return shape
+    return shape, dtype

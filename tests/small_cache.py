@@ -9,7 +9,7 @@ import pyarrow as pa
 from identities import features_identity, views_identity
 
 from storage_schemas.format import layout
-from storage_schemas.format.encodings import Encoding, as_stored
+from storage_schemas.format.encodings import INT8_STEP, Coding, Encoding, as_stored
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.layout import ShardGrid
 from storage_schemas.format.manifest import TeacherManifest, ViewSetManifest, ViewsManifest
@@ -125,7 +125,9 @@ class SmallCache:
         """Write what a teacher's group says, and its PHI-S."""
         shapes = self.manifest.sets.items()
         tokens = {view_set: teacher_tokens(spec, view_set, shape.geometry) for view_set, shape in shapes}
-        manifest = TeacherManifest(spec=spec, identity=features_identity(spec, self.manifest.digest), tokens=tokens)
+        encoding = self.encodings.get(spec.name, "float16")
+        identity = features_identity(spec, self.manifest.digest, encoding=encoding)
+        manifest = TeacherManifest(spec=spec, identity=identity, tokens=tokens)
         phi_s, group = self.phi_s(spec), f"teachers/{spec.name}"
         publish_group(self.store, group, manifest.attributes())
         arrays = {"mean": phi_s.mean, "rotation": phi_s.rotation, "scale": np.array(phi_s.scale)}
@@ -137,9 +139,10 @@ class SmallCache:
         """Write and commit a shard of a teacher's features."""
         rows, spec, none = self.rows(view_set, shard), manifest.spec, {"mosaic": None, "cell": None}
         encoding = self.encodings.get(spec.name, "float16")
+        coding = Coding(encoding=encoding, step=INT8_STEP if encoding == "int8" else 0.0)
         stored = [to_stored(self.phi_s(spec), self.raw(spec, view_set, row)) for row in rows]
         arrays: dict[str, tuple[StoredType, list[np.ndarray]]] = {
-            layout.spatial_array(view_set, spec.name): (encoding, [as_stored(entry, encoding) for entry in stored])
+            layout.spatial_array(view_set, spec.name): (encoding, [as_stored(entry, coding) for entry in stored])
         }
         if spec.summary_dim is not None:
             summaries = [self.summary(spec, view_set, row) for row in rows]

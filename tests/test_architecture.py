@@ -57,7 +57,7 @@ PLAN = {
             storage_schemas.objects teachers
         views: command_line config images inventory leases recipes workers storage_schemas storage_schemas.format
             storage_schemas.objects
-        export: command_line config inventory leases views workers storage_schemas storage_schemas.format
+        export: command_line config inventory leases phi_s stats views workers storage_schemas storage_schemas.format
             storage_schemas.objects
         features: command_line config inventory leases phi_s recipes views workers storage_schemas
             storage_schemas.format storage_schemas.objects teachers

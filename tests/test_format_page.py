@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from storage_schemas.format import layout, tables
+from storage_schemas.format import document_schemas, layout, tables
 from storage_schemas.format.computed_by import NOT_RECORDED
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import digest
@@ -23,6 +23,7 @@ from storage_schemas.format.shard_format import ArraySpec, Compression, StoredTy
 from storage_schemas.format.teacher import Resample, SizeRule, TeacherSpec
 from storage_schemas.format.views import Split, ViewSet
 from storage_schemas.objects.store import Store
+from storage_schemas.read_latents import LATENT_ARRAYS
 from storage_schemas.read_phi_s import PHI_S_ARRAYS
 from storage_schemas.read_stats import (
     HELDOUT_DISPERSION,
@@ -98,6 +99,7 @@ def test_the_page_has_every_array_and_every_unit_by_its_path() -> None:
         (layout.spatial_array(LOW, "t"), tree),
         (layout.summary_array(LOW, "t"), tree),
         (f"teachers/t/phi_s/{{{','.join(PHI_S_ARRAYS)}}}", tree),
+        (f"teachers/t/latents/{{{','.join(LATENT_ARRAYS)}}}", tree),
         (layout.views_unit(LOW), str(units)),
         (layout.detail_unit(LOW, "t"), str(units)),
         (layout.features_unit(LOW, "t"), str(units)),
@@ -108,7 +110,7 @@ def test_the_page_has_every_array_and_every_unit_by_its_path() -> None:
 
 
 def test_the_page_has_every_small_array() -> None:
-    expected = [f"phi_s/{name}" for name in PHI_S_ARRAYS]
+    expected = [f"phi_s/{name}" for name in PHI_S_ARRAYS] + [f"latents/{name}" for name in LATENT_ARRAYS]
     of_summaries = (*SUMMARY_STATS_ARRAYS, HELDOUT_DISPERSION, *SUMMARY_MERGE_ARRAYS)
     expected += [f"stats/{name}" for name in (*STATS_ARRAYS, *of_summaries)]
     expected += [f"stats/<set>/{name}" for name in (*STATS_ARRAYS, *SET_MERGE_ARRAYS)]
@@ -125,6 +127,7 @@ TEACHER = TeacherManifest(spec=SPEC, identity={}, tokens={LOW: 2}, computed_by=(
         ("views", ViewsManifest(identity={}, sets={LOW: SHAPE}).attributes()),
         ("teachers/<teacher>", TEACHER.attributes()),
         ("teachers/<teacher>/phi_s", {"sha256", "identity", "tokens", "computed_by"}),
+        ("teachers/<teacher>/latents", document_schemas.LATENTS.kinds),
         ("teachers/<teacher>/stats", STATS_ATTRIBUTES | TRAINING_VIEWS),
     ],
 )
@@ -168,7 +171,9 @@ def test_the_page_has_every_codec_fill_value_and_type() -> None:
         metadata = array_metadata(spec)
         assert f"`{dtype}`" in told
         assert f"`{json.dumps(metadata['fill_value'])}`" in told
-        for codec in metadata["codecs"][0]["configuration"]["codecs"]:
+        latents = ArraySpec(path="a", shape=(4, 3, 3, 9), dtype="int8", rows_per_shard=2, latents="0" * 64)
+        of_latents = array_metadata(latents)["codecs"][0]["configuration"]["codecs"]
+        for codec in [*metadata["codecs"][0]["configuration"]["codecs"], *of_latents]:
             assert codec["name"] in told
             assert "configuration" not in codec or json.dumps(codec["configuration"]) in told
 

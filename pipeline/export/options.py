@@ -33,10 +33,17 @@ class ExportOptions:
     tokens_per_shard: int = 0
     """Student tokens of a shard, in place of `rows_per_shard`: they give the row slots of each set as they do in
     `views`."""
-    encoding: Literal["keep", "float16", "float32", "int8"] = "keep"
-    """Stored type of spatial features; never more precise than what is stored."""
+    encoding: Literal["keep", "float16", "float32", "int8", "pca8"] = "keep"
+    """Encoding of spatial features; never more precise than what is stored. `pca8` needs statistics of the source."""
+    step: float | None = None
+    """Step of `int8` (PHI-S units); as stored, or 8/127, when neither it nor `fidelity` is given. A coarser step than
+    the stored one rounds again."""
+    fidelity: float | None = None
+    """The fidelity at which features are stored: with `int8` in place of `step`, with `pca8` 100 when not given."""
     compression: Literal["keep", "none", "zstd"] = "keep"
     """Codec of spatial chunks."""
+    compression_level: int | None = None
+    """Level of zstd, 1 to 19; as stored, or 1 where the source is not compressed, when not given."""
     details: bool = False
     """Also export the details of the fixed teachers among `teachers`. Only running such a teacher again reads them."""
     run: RunConfig = field(default_factory=RunConfig)

@@ -22,6 +22,7 @@ from pipeline.workers.progress import Say, progress
 from storage_schemas.cache import Cache
 from storage_schemas.format.compressor import zstd_codec
 from storage_schemas.format.errors import MissingError, Problem
+from storage_schemas.format.latents import Latents
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.rejected import rejected_count, rejected_line
 
@@ -38,6 +39,8 @@ class Export:
     exported: ExportedViews
     teachers: Mapping[str, TeacherManifest]
     """The teachers' manifests in the target, by name."""
+    latents: Mapping[str, Latents | None]
+    """The latents that each teacher is stored in there, by name; None where it is stored in none."""
     pairs: tuple[UnitPair, ...]
     """Units to be written: views before features of them."""
 
@@ -57,7 +60,8 @@ def plan_export(source: Cache, target: Cache, options: ExportOptions) -> Export:
         problem = Problem(place=source.store.uri, found="no view was cut yet", fix="run `make views`")
         raise MissingError("views", [problem])
     exported = select_views(source, views, options)
-    chosen = exported_teachers(source, exported.manifest, options)
+    chosen = exported_teachers(source, target, exported.manifest, options)
+    latents = {name: teacher.latents for name, teacher in chosen.items()}
     teachers = {name: teacher.manifest for name, teacher in chosen.items()}
     if any(manifest.identity["compression"] == "zstd" for manifest in teachers.values()):
         zstd_codec()  # refused now, and not at the first chunk
@@ -65,7 +69,15 @@ def plan_export(source: Cache, target: Cache, options: ExportOptions) -> Export:
     names = [pair.source.name for pair in pairs]
     require_complete(source, pairs, {name: f"run `{unit_command(source, recipe, name)}`" for name in names})
     require_same_export(target, exported.manifest, teachers)
-    return Export(source=source, views=views, target=target, exported=exported, teachers=teachers, pairs=tuple(pairs))
+    return Export(
+        source=source,
+        views=views,
+        target=target,
+        exported=exported,
+        teachers=teachers,
+        latents=latents,
+        pairs=tuple(pairs),
+    )
 
 
 def export_cache(export: Export, run: RunConfig, say: Say) -> None:
@@ -94,7 +106,7 @@ def _tasks(export: Export) -> list[ExportTask]:
 
 
 def _export(export: Export, tasks: Sequence[ExportTask], what: str, run: RunConfig, say: Say) -> None:
-    write_declarations(export.source, export.target, export.exported, export.teachers, export.pairs)
+    write_declarations(export.source, export.target, export.exported, export.teachers, export.latents, export.pairs)
     copy_accepted(export.source, export.target)
     total = sum(pair.target.grid.views for pair in export.pairs)
     missing = sum(len(task.target.grid.slots(task.shard)) for task in tasks)

@@ -9,7 +9,9 @@ from pipeline.export.teachers import export_phi_s
 from pipeline.leases.names import LEASES
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError, Problem, SettingError
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.identity import require_same
+from storage_schemas.format.latents import Latents
 from storage_schemas.format.layout import FORMAT_VERSION, images_part
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.tables import to_parquet
@@ -63,6 +65,7 @@ def write_declarations(
     target: Cache,
     exported: ExportedViews,
     teachers: Mapping[str, TeacherManifest],
+    latents: Mapping[str, Latents | None],
     pairs: Sequence[UnitPair],
 ) -> None:
     """Write everything but shards: groups, manifests, the image list, PHI-S, and the metadata of arrays.
@@ -74,6 +77,7 @@ def write_declarations(
         target: where the export goes.
         exported: its views.
         teachers: manifests of its teachers, by name.
+        latents: the latents that each is stored in, by name.
         pairs: its units.
     """
     store, views = target.store, exported.manifest
@@ -85,7 +89,8 @@ def write_declarations(
     if teachers:
         publish_group(store, "teachers")
     for name, manifest in teachers.items():
-        export_phi_s(source, target, name)
+        key = FeatureStorage.of_identity(manifest.identity).latents
+        export_phi_s(source, target, name, latents[name], 0.0 if key is None else key.fidelity)
         _create_arrays(target, [pair for pair in pairs if pair.target.teacher == manifest.spec])
         publish_group(store, f"teachers/{name}", manifest.attributes())
 

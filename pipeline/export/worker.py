@@ -1,8 +1,10 @@
 """The worker of the export stage: it gathers the views of one shard from the shards of the source that hold them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import repeat
 from typing import final
 
 import numpy as np
@@ -12,13 +14,16 @@ from pipeline.inventory.units import Unit
 from pipeline.workers.prefetch import ahead
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
-from storage_schemas.format.encodings import INT8_LARGEST, as_numbers, as_stored
+from storage_schemas.format.encodings import INT8_LARGEST, Coding, as_numbers, as_stored
 from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.layout import table_part
+from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.objects.store import Store
 from storage_schemas.shard_writer import ShardKey, ShardWriter, array_record, commit, open_shard, write_table_part
 from storage_schemas.sharded_array import ShardedArray
 
+Change = Callable[[np.ndarray], np.ndarray]
+"""A function from an entry of the source to that of the target."""
 BLOCK = 16 * 2**20
 """Bytes of an array that are read at a time, at least one view. A few such blocks are in memory at once."""
 
@@ -75,7 +80,8 @@ class ShardExporter:
         with ExitStack() as stack:
             writers = [stack.enter_context(open_shard(self.target, spec, task.shard)) for spec in unit.arrays]
             arrays = [cache.array(spec.path, commits) for spec in task.source.arrays]
-            saturated = sum(_copy(array, writer, task.rows) for array, writer in zip(arrays, writers, strict=True))
+            changes = [self._change(array.spec, writer.spec) for array, writer in zip(arrays, writers, strict=True)]
+            saturated = sum(map(_copy, arrays, writers, repeat(task.rows), changes))
         key = ShardKey(unit=unit.name, shard=task.shard, identity=unit.identity)
         records = [array_record(writer, key) for writer in writers]
         commit(self.target, key, [*records, *self._write_tables(task, commits, key)])
@@ -87,6 +93,13 @@ class ShardExporter:
             ),
             saturated=saturated,
         )
+
+    def _change(self, source: ArraySpec, target: ArraySpec) -> Change:
+        """Return what becomes of the entries of an array."""
+        if _means_the_same(source, target):
+            return _as_they_are
+        before, after = Cache(store=self.source).coding(source), Cache(store=self.target).coding(target)
+        return partial(_encoded, before, after)
 
     def _write_tables(
         self, task: ExportTask, commits: dict[int, list[ShardRecord]], key: ShardKey
@@ -121,10 +134,21 @@ def take_rows(table: pa.Table, positions: Sequence[int], first: int) -> pa.Table
 
 
 def _is_same(array: ShardedArray, writer: ShardWriter) -> bool:
-    return (array.spec.dtype, array.spec.compression) == (writer.spec.dtype, writer.spec.compression)
+    return _bytes_of(array.spec) == _bytes_of(writer.spec)
 
 
-def _copy(array: ShardedArray, writer: ShardWriter, rows: Sequence[int]) -> int:
+def _bytes_of(spec: ArraySpec) -> tuple[object, ...]:
+    """Return what decides into which bytes an array encodes the same numbers."""
+    step = spec.step if spec.dtype == "int8" else None
+    return spec.dtype, step, spec.latents, spec.compression, spec.level if spec.compression == "zstd" else None
+
+
+def _means_the_same(source: ArraySpec, target: ArraySpec) -> bool:
+    """Say whether entries of two arrays stand for the same numbers, so that they need not be rounded again."""
+    return _bytes_of(replace(source, compression="none")) == _bytes_of(replace(target, compression="none"))
+
+
+def _copy(array: ShardedArray, writer: ShardWriter, rows: Sequence[int], change: Change) -> int:
     """Copy views from one array to another, and return how many numbers saturated."""
     step, saturated = max(1, BLOCK // array.spec.entry_bytes), 0
     blocks = [rows[first : first + step] for first in range(0, len(rows), step)]
@@ -135,15 +159,17 @@ def _copy(array: ShardedArray, writer: ShardWriter, rows: Sequence[int]) -> int:
         return 0
     for entries in ahead(array.read, blocks):
         for entry in entries:
-            stored = _encoded(entry, writer)
-            saturated += int((np.abs(stored) == INT8_LARGEST).sum()) if stored.dtype != entry.dtype else 0
+            stored = change(entry)
+            if stored.dtype == np.int8 and entry.dtype != np.int8 and not writer.spec.latents:
+                saturated += int((np.abs(stored) == INT8_LARGEST).sum())
             writer.append(stored)
     return saturated
 
 
-def _encoded(entry: np.ndarray, writer: ShardWriter) -> np.ndarray:
-    dtype = writer.spec.dtype
-    if dtype == entry.dtype or dtype == "uint8":
-        return entry
+def _as_they_are(entry: np.ndarray) -> np.ndarray:
+    return entry
+
+
+def _encoded(source: Coding, target: Coding, entry: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # a number too large for float16 becomes infinite, and the writer refuses that
-        return as_stored(as_numbers(entry), dtype)
+        return as_stored(as_numbers(entry, source), target)

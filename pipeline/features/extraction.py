@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
 
-from pipeline.config import Recipe, RunConfig, TeacherChoice
+from pipeline.config import PCA_FIDELITY, Recipe, RunConfig, TeacherChoice
 from pipeline.features.worker import FeatureExtractor, FeatureTask
 from pipeline.inventory.commit_log import committed_below
 from pipeline.inventory.teacher_maps import map_specs
@@ -17,11 +17,14 @@ from storage_schemas.cache import Cache
 from storage_schemas.format.compressor import zstd_codec
 from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
+from storage_schemas.format.feature_storage import FeatureStorage, LatentsKey
+from storage_schemas.format.identity import require_same
 from storage_schemas.format.layout import features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.format.teacher import Precision, TeacherSpec
 from storage_schemas.format.views import ViewSet, teacher_tokens
+from storage_schemas.read_latents import read_latents
 from teachers.source import precision_of
 
 Lacking = Mapping[tuple[ViewSet, int], Sequence[str]]
@@ -118,9 +121,34 @@ class Extraction:
             **({} if self.choice.summary == "own" else {"summary": self.choice.summary}),
         }
 
+    @property
+    def latent_fidelity(self) -> float | None:
+        """The fidelity of the latents that features are stored in; None where they are stored in none."""
+        return (self.choice.fidelity or PCA_FIDELITY) if self.choice.encoding == "pca8" else None
+
+    def storage(self, name: str) -> FeatureStorage:
+        """Return how the features of a map are stored. The latents of `pca8` are read: PHI-S is fitted before.
+
+        Raises:
+            MissingError: there are no latents: PHI-S was fitted for another encoding.
+            IdentityError: the latents were chosen for another fidelity.
+        """
+        if self.latent_fidelity is None:
+            return self.choice.storage
+        read = read_latents(self.cache.store, name)
+        if read is None:
+            found = "was fitted for another encoding, and no latents were chosen with it"
+            fix = "extract in that encoding, and make pca8 of it with `make export`"
+            raise MissingError(f"teacher {name}", [Problem(place=f"teachers/{name}/phi_s", found=found, fix=fix)])
+        latents, attributes = read
+        chosen, fix = {"fidelity": self.latent_fidelity}, "use the fidelity that this teacher was begun with"
+        require_same(f"latents of teacher {name}", {"fidelity": attributes["fidelity"]}, chosen, fix)
+        key = LatentsKey(sha256=attributes["sha256"], kept=latents.kept, fidelity=attributes["fidelity"])
+        return replace(self.choice.storage, latents=key)
+
     def identity(self, spec: TeacherSpec, weights_sha256: str, phi_s: PhiS) -> dict[str, Any]:
         """Return everything that a map's stored features depend on."""
-        stored = {"encoding": self.choice.encoding, "compression": self.choice.compression}
+        stored = self.storage(spec.name).identity()
         return self.base_identity(spec, weights_sha256) | stored | {"phi_s_sha256": phi_s_digest(phi_s)}
 
     def task(
@@ -129,6 +157,7 @@ class Extraction:
         shard: int,
         identities: Mapping[str, str],
         computed_by: ComputedBy,
+        storages: Mapping[str, FeatureStorage],
         *,
         first: int = 0,
     ) -> FeatureTask:
@@ -139,6 +168,7 @@ class Extraction:
             shard=shard,
             identities=identities,
             computed_by=computed_by,
+            storages=storages,
             first=first,
         )
 
@@ -186,12 +216,21 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice, inputs:
     return Extraction(
         cache=cache,
         recipe=recipe,
-        choice=choice,
+        choice=_with_stored_level(choice, inputs.features),
         maps=maps,
         views=views,
         tokens=_tokens_of_windows(maps[0], views),
         stored=inputs.features,
     )
+
+
+def _with_stored_level(choice: TeacherChoice, features: StoredFeatures) -> TeacherChoice:
+    """Return a choice with the level of compression that its stored features have, where the user gives none."""
+    if choice.compression == "none" or choice.compression_level is not None:
+        return choice
+    stored = [FeatureStorage.of_identity(manifest.identity) for manifest in features.manifests.values()]
+    levels = [storage.level for storage in stored if storage.compression == choice.compression]
+    return replace(choice, compression_level=levels[0]) if levels else choice
 
 
 def _tokens_of_windows(spec: TeacherSpec, views: ViewsManifest) -> dict[ViewSet, int]:

@@ -26,6 +26,7 @@ from pipeline.workers.pool import AbstractPool
 from pipeline.workers.progress import Say, progress
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError, MissingError, Problem
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.layout import features_unit
 from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.phi_s import PhiS
@@ -98,15 +99,27 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
         histories = _histories(extraction, running, run.accept_change, say)
         if unfitted := [spec for spec in extraction.maps if spec.name not in phi_s]:
             phi_s |= _fit_phi_s(extraction, unfitted, running, pool, say)
-        digests = {
+        manifests = {
             spec.name: _declare(extraction, spec, running.weights_sha256, phi_s[spec.name], histories[spec.name])
             for spec in extraction.maps
         }
         tasks = [
-            extraction.task(view_set, shard, {name: digests[name] for name in names}, running.computed_by)
+            _task(extraction, view_set, shard, {name: manifests[name] for name in names}, running)
             for (view_set, shard), names in lacking.items()
         ]
         _write_features(extraction, tasks, pool, run, say)
+
+
+def _task(
+    extraction: Extraction,
+    view_set: ViewSet,
+    shard: int,
+    manifests: Mapping[str, TeacherManifest],
+    running: RunningIdentity,
+) -> FeatureTask:
+    digests = {name: manifest.digest for name, manifest in manifests.items()}
+    storages = {name: FeatureStorage.of_identity(manifest.identity) for name, manifest in manifests.items()}
+    return extraction.task(view_set, shard, digests, running.computed_by, storages)
 
 
 def _require_own(extraction: Extraction) -> None:
@@ -178,7 +191,7 @@ def _fit_phi_s(
     """Run the teacher over the calibration sample, fit PHI-S of some maps, and freeze it."""
     sample, wanted = _calibration_views(extraction), {spec.name: "" for spec in maps}
     tasks = [
-        extraction.task(part.view_set, part.shard, wanted, running.computed_by, first=part.views) for part in sample
+        extraction.task(part.view_set, part.shard, wanted, running.computed_by, {}, first=part.views) for part in sample
     ]
     moments = merge_each(in_order(pool.run(FeatureExtractor.observe, tasks)))
     require_varying(moments, sample)
@@ -186,7 +199,8 @@ def _fit_phi_s(
     for spec in maps:
         name, tokens = spec.name, moments[spec.name].count
         identity = extraction.base_identity(spec, running.weights_sha256)
-        frozen[name] = freeze_phi_s(extraction.cache, name, identity, moments[name], (running.computed_by,))
+        history, fidelity = (running.computed_by,), extraction.latent_fidelity
+        frozen[name] = freeze_phi_s(extraction.cache, name, identity, moments[name], history, fidelity)
         say(f"extract {name}: PHI-S fitted on {tokens} tokens and frozen; φ = {frozen[name].scale:.4g}")
     return frozen
 
@@ -202,8 +216,8 @@ def _calibration_views(extraction: Extraction) -> list[CalibrationShard]:
     return sample
 
 
-def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS, history: History) -> str:
-    """Write a map's arrays and manifest, unless the cache holds just these. Return the manifest's digest."""
+def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: PhiS, history: History) -> TeacherManifest:
+    """Write a map's arrays and manifest, unless the cache holds just these. Return the manifest."""
     cache, identity, arrays = extraction.cache, extraction.identity(spec, weights, phi_s), _arrays(extraction, spec)
     manifest = TeacherManifest(spec=spec, identity=identity, tokens=extraction.tokens, computed_by=history)
     stored = extraction.stored.manifests.get(spec.name)
@@ -212,17 +226,17 @@ def _declare(extraction: Extraction, spec: TeacherSpec, weights: str, phi_s: Phi
         # views may have been added since: then arrays become longer, or there are more of them
         known = dict(stored.tokens) == dict(manifest.tokens) and stored.computed_by == history
         if known and all(cache.array(array.path, {}).spec == array for array in arrays):
-            return stored.digest
+            return stored
     publish_group(cache.store, "teachers")
     for array in arrays:
         create_array(cache.store, array)
     publish_group(cache.store, f"teachers/{spec.name}", manifest.attributes())
-    return manifest.digest
+    return manifest
 
 
 def _arrays(extraction: Extraction, spec: TeacherSpec) -> list[ArraySpec]:
-    sets = extraction.views.sets.items()
-    arrays = [spatial_spec(view_set, shape, spec, extraction.choice) for view_set, shape in sets]
+    sets, storage = extraction.views.sets.items(), extraction.storage(spec.name)
+    arrays = [spatial_spec(view_set, shape, spec, storage) for view_set, shape in sets]
     if spec.summary_dim is not None:
         arrays += [summary_spec(view_set, shape, spec) for view_set, shape in sets]
     return arrays
@@ -249,6 +263,8 @@ def _write_features(
     if extraction.choice.encoding == "int8":
         saturated = sum(report.saturated for report in reports)
         say(f"extract {name}: int8: {saturated} numbers saturated (at or beyond its largest value)")
+    if coarser := sum(report.coarser for report in reports):
+        say(f"extract {name}: pca8: {coarser} tokens have coarser steps, because they are too large for a byte")
 
 
 def _tflop_per_input(extraction: Extraction, tasks: Sequence[FeatureTask]) -> Mapping[ViewSet, float]:

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import pyarrow as pa
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int8, Shaped
 from torch import Tensor
 
 from pipeline.config import TeacherChoice
@@ -27,9 +27,11 @@ from pipeline.workers.prefetch import behind
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit
 from storage_schemas.format.computed_by import ComputedBy
-from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, Encoding
+from storage_schemas.format.encodings import INT8_LARGEST, Coding
 from storage_schemas.format.errors import IdentityError, Problem
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.identity import differences
+from storage_schemas.format.latents import LARGEST
 from storage_schemas.format.layout import (
     detail_array,
     detail_unit,
@@ -64,6 +66,8 @@ class FeatureTask:
     """These maps, by their names in the cache, each with the digest of its features; an empty one for calibration."""
     computed_by: ComputedBy
     """Code and libraries of the teacher that the task is for: on another node they may be others."""
+    storages: Mapping[str, FeatureStorage]
+    """How these maps are stored, by their names; empty for calibration."""
     first: int = 0
     """Calibration only: how many of the shard's first views are observed."""
 
@@ -80,6 +84,8 @@ class FeatureReport:
     """Bytes of the arrays that were written."""
     saturated: int
     """Numbers at or beyond the largest value of `int8`; 0 for other encodings."""
+    coarser: int
+    """Tokens of `pca8` whose steps are coarser, because a number of theirs is too large for a byte."""
     device: Device
     """The device that the teacher ran on."""
 
@@ -93,6 +99,17 @@ class RunningIdentity:
     """SHA-256 of its weights."""
     computed_by: ComputedBy
     """Its code and its libraries."""
+
+
+@final
+class StoredMap(NamedTuple):
+    """The way from a map's raw tokens to what is stored of them."""
+
+    mean: Float[Tensor, " channels"]
+    """Mean of raw tokens, which is subtracted."""
+    weight: Float[Tensor, "channels stored"]
+    """What they are multiplied by: PHI-S, and then the analysis of latents where these are stored."""
+    coding: Coding
 
 
 @final
@@ -117,7 +134,7 @@ class FeatureExtractor:
         self._shifts = shifts
         self._device = device
         self._compiled = compiled
-        self._phi_s: dict[str, tuple[Tensor, Tensor]] = {}
+        self._maps: dict[str, StoredMap] = {}
 
     @cached_property
     def _running(self) -> RunningTeacher:
@@ -157,15 +174,17 @@ class FeatureExtractor:
         """
         self._require_same_code(task)
         views = self._cache.shard_views(task.view_set, task.shard)
-        placements, wanted, saturated = self._placements(task, views), self._wanted(task), 0
+        placements, wanted = self._placements(task, views), self._wanted(task)
+        saturated, coarser = 0, 0
         with ExitStack() as stack:
             writers = {spec: self._open(stack, task, spec) for spec in wanted}
             with behind() as later:
                 for features in self._features(task, placements):
                     for spec in wanted:
-                        stored = self._stored(spec, features)
+                        stored, of_latents = self._stored(task, spec, features), writers[spec][0].spec.latents
                         later(_append, writers[spec], stored)
-                        saturated += saturated_count(stored[0])
+                        saturated += 0 if of_latents else saturated_count(stored[0])
+                        coarser += int(np.count_nonzero(stored[0][..., 0])) if of_latents else 0
         for spec in wanted:
             self._commit(task, spec, placements, [writer for writer in writers[spec] if writer is not None])
         return FeatureReport(
@@ -173,6 +192,7 @@ class FeatureExtractor:
             forwards=self._forwards(len(placements), task),
             bytes=sum(writer.sink.size for pair in writers.values() for writer in pair if writer is not None),
             saturated=saturated,
+            coarser=coarser,
             device=device_of(self._running.teacher.device),
         )
 
@@ -190,26 +210,33 @@ class FeatureExtractor:
 
     def _open(self, stack: ExitStack, task: FeatureTask, spec: TeacherSpec) -> FeatureWriters:
         store, shape = self._cache.store, (task.view_set, task.manifest)
-        spatial = stack.enter_context(open_shard(store, spatial_spec(*shape, spec, self._choice), task.shard))
+        array = spatial_spec(*shape, spec, task.storages[spec.name])
+        spatial = stack.enter_context(open_shard(store, array, task.shard))
         if spec.summary_dim is None:
             return spatial, None
         return spatial, stack.enter_context(open_shard(store, summary_spec(*shape, spec), task.shard))
 
-    def _stored(self, spec: TeacherSpec, features: ViewFeatures) -> Stored:
+    def _stored(self, task: FeatureTask, spec: TeacherSpec, features: ViewFeatures) -> Stored:
         """Return a map's features as they are stored. They leave the teacher's device in their final size."""
-        mean, weight = self._frozen(spec.name)
-        spatial = encoded((features.maps[spec.layer] - mean) @ weight.T, self._choice.encoding)
+        stored_map = self._stored_map(task, spec)
+        spatial = encoded((features.maps[spec.layer] - stored_map.mean) @ stored_map.weight, stored_map.coding)
         if spec.summary_dim is None or features.summary is None:
             return spatial.cpu().numpy(), None
         return spatial.cpu().numpy(), features.summary.cpu().numpy()
 
-    def _frozen(self, name: str) -> tuple[Tensor, Tensor]:
-        """Return the mean and the matrix of a map's PHI-S, on the teacher's device."""
-        if name not in self._phi_s:
+    def _stored_map(self, task: FeatureTask, spec: TeacherSpec) -> StoredMap:
+        """Return the way from raw tokens of a map to what is stored of them, on the teacher's device."""
+        name, device = spec.name, self._running.teacher.device
+        if name not in self._maps:
             phi_s, _ = self._cache.require_phi_s(name)
-            mean, weight = torch.from_numpy(phi_s.mean.astype(np.float32)), torch.from_numpy(phi_s.forward_weight)
-            self._phi_s[name] = mean.to(self._running.teacher.device), weight.to(self._running.teacher.device)
-        return self._phi_s[name]
+            coding = self._cache.coding(spatial_spec(task.view_set, task.manifest, spec, task.storages[name]))
+            weight = phi_s.forward_weight.T
+            if coding.latents is not None:
+                weight = (phi_s.rotation.T / phi_s.scale @ coding.latents.analysis).astype(np.float32)
+            mean, weight = phi_s.mean.astype(np.float32), np.ascontiguousarray(weight)
+            on_device = [torch.from_numpy(values).to(device) for values in (mean, weight)]
+            self._maps[name] = StoredMap(mean=on_device[0], weight=on_device[1], coding=coding)
+        return self._maps[name]
 
     def _commit(
         self, task: FeatureTask, spec: TeacherSpec, placements: list[Placement], writers: Sequence[ShardWriter]
@@ -239,11 +266,30 @@ class FeatureExtractor:
         return inputs * inputs_per_view(spec, task.view_set)
 
 
-def encoded(numbers: Float[Tensor, "*entry"], encoding: Encoding) -> Shaped[Tensor, "*entry"]:
-    """Return numbers in PHI-S units as they are stored, on the same device; see `encodings.as_stored`."""
-    if encoding == "int8":
-        return (numbers / INT8_STEP).round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)
-    return numbers.to(torch.float16 if encoding == "float16" else torch.float32)
+def encoded(numbers: Float[Tensor, "*tokens channels"], coding: Coding) -> Shaped[Tensor, "*tokens stored"]:
+    """Return numbers as they are stored, on the same device; see `encodings.as_stored`.
+
+    Args:
+        numbers: PHI-S units; for `pca8` latents in steps.
+        coding: how they are stored.
+    """
+    if coding.encoding == "pca8":
+        return encoded_latents(numbers)
+    if coding.encoding == "int8":
+        return (numbers / coding.step).round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)
+    return numbers.to(torch.float16 if coding.encoding == "float16" else torch.float32)
+
+
+def encoded_latents(in_steps: Float[Tensor, "*tokens kept"]) -> Int8[Tensor, "*tokens stored"]:
+    """Return latents as they are stored, on the same device, in memory with channels before tokens.
+
+    It computes what `storage_schemas.format.latents.rounded_latents` does.
+    """
+    largest = in_steps.abs().amax(dim=-1, keepdim=True)
+    exponents = torch.frexp(largest / (LARGEST + 0.5)).exponent.clamp(min=0)
+    steps = torch.ldexp(in_steps, -exponents).round()
+    stored = torch.cat([exponents.to(torch.int8), steps.to(torch.int8)], dim=-1)
+    return stored.movedim(-1, 1).contiguous().movedim(1, -1)
 
 
 def saturated_count(spatial: Shaped[np.ndarray, "*entry"]) -> int:

@@ -33,6 +33,7 @@ from pipeline.leases.lease import list_claims
 from pipeline.stats.facts import stats_facts
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.identity import digest
 from storage_schemas.format.layout import FORMAT_VERSION, features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
@@ -192,10 +193,13 @@ def _detail(contents: _Contents, unit: Unit) -> DetailFacts:
 
 def _teacher(contents: _Contents, manifest: TeacherManifest, tolerance: float) -> TeacherFacts:
     spec, identity = manifest.spec, manifest.identity
+    storage = FeatureStorage.of_identity(identity)
     sets = tuple(_features(contents, unit, manifest) for unit in feature_units(contents.views, manifest))
     return TeacherFacts(
         **{name: getattr(spec, name) for name in _SPEC_FIELDS},
         **{name: identity[name] for name in _IDENTITY_FIELDS},
+        step=storage.step if storage.encoding == "int8" else None,
+        storage=storage.text,
         identity=manifest.digest,
         computed_by=manifest.computed_by,
         exported_from=digest(manifest.identity["source"]) if manifest.exported else None,

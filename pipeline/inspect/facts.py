@@ -114,7 +114,11 @@ class TeacherFacts:
     """Inputs in one forward."""
     encoding: str
     """Stored type of spatial features."""
+    step: float | None
+    """What a stored 1 of `int8` stands for (PHI-S units); null for floats."""
     compression: str
+    storage: str
+    """Encoding, step and compression in words."""
     identity: str
     """Digest in every commit record of the features."""
     computed_by: tuple[ComputedBy, ...]

@@ -51,14 +51,13 @@ def _teacher(teacher: TeacherFacts) -> Iterator[str]:
     noise = ": RANDOM WEIGHTS, a demonstration, not a teacher" if teacher.random_weights else ""
     summary = "no summary" if teacher.summary_dim is None else f"summaries of {teacher.summary_dim}"
     sizes = "any size" if teacher.size_rule == "any" else f"{teacher.native} px alone ({teacher.size_rule})"
-    encoding = teacher.encoding if teacher.compression == "none" else f"{teacher.encoding}, {teacher.compression}"
     yield f"teacher {teacher.name}{noise}"
     yield f"  model    {teacher.model}: {teacher.dim} channels, {summary}, patch {teacher.patch}, {sizes}"
     yield f"  licence  {teacher.licence}"
     yield f"  weights  {teacher.weights_sha256[:DIGITS]}, run in {teacher.precision}, {teacher.batch} inputs a forward"
     yield from _computed_by(teacher.computed_by)
     source = "" if teacher.exported_from is None else f", exported from {teacher.exported_from[:DIGITS]}"
-    yield f"  stored   {sized(teacher.bytes)} in {encoding}, identity {teacher.identity[:DIGITS]}{source}"
+    yield f"  stored   {sized(teacher.bytes)} in {teacher.storage}, identity {teacher.identity[:DIGITS]}{source}"
     yield f"  PHI-S    φ = {teacher.phi_s.scale:.4g}, fitted on {teacher.phi_s.tokens:,} tokens"
     yield f"  stats    {_stats(teacher.stats)}"
     yield from (f"  {line}" for line in aligned(list(_set_rows(teacher))))

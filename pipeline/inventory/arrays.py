@@ -1,7 +1,7 @@
 """The arrays that a cache's manifests imply: their shapes, types and shards, and the identity of details."""
 
-from pipeline.config import TeacherChoice
 from storage_schemas.format.errors import MissingError, Problem
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.identity import digest
 from storage_schemas.format.layout import detail_array, pixels_array, spatial_array, summary_array
 from storage_schemas.format.manifest import ViewSetManifest, ViewsManifest
@@ -37,15 +37,18 @@ def _pixels(path: str, manifest: ViewSetManifest, side: int) -> ArraySpec:
     return ArraySpec(path=path, shape=(grid.rows, side, side, 3), dtype="uint8", rows_per_shard=grid.rows_per_shard)
 
 
-def spatial_spec(view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, choice: TeacherChoice) -> ArraySpec:
+def spatial_spec(view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, storage: FeatureStorage) -> ArraySpec:
     """Return the array of a teacher's spatial features of a set."""
     tokens, grid = teacher_tokens(spec, view_set, shape.geometry), shape.grid
     return ArraySpec(
         path=spatial_array(view_set, spec.name),
-        shape=(grid.rows, tokens, tokens, spec.dim),
-        dtype=choice.encoding,
+        shape=(grid.rows, tokens, tokens, storage.channels(spec.dim)),
+        dtype=storage.dtype,
         rows_per_shard=grid.rows_per_shard,
-        compression=choice.compression,
+        compression=storage.compression,
+        level=storage.level,
+        step=storage.step,
+        latents="" if storage.latents is None else storage.latents.sha256,
     )
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from pipeline.inventory.arrays import detail_identity
-from pipeline.inventory.units import Unit, canvas_unit, choice_of, detail_unit_of, feature_unit
+from pipeline.inventory.units import Unit, canvas_unit, detail_unit_of, feature_unit
 from storage_schemas.cache import Cache
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.layout import FEATURES, detail_array
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.teacher import TeacherSpec
@@ -22,9 +23,9 @@ def feature_units(views: ViewsManifest, manifest: TeacherManifest) -> list[Unit]
     Raises:
         ContractError: the manifest's teacher cannot see a set.
     """
-    choice = choice_of(manifest.spec, manifest.identity)
+    storage = FeatureStorage.of_identity(manifest.identity)
     return [
-        feature_unit(view_set, shape, manifest.spec, choice, manifest.digest) for view_set, shape in views.sets.items()
+        feature_unit(view_set, shape, manifest.spec, storage, manifest.digest) for view_set, shape in views.sets.items()
     ]
 
 

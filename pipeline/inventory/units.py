@@ -6,6 +6,7 @@ from typing import Any, final
 
 from pipeline.config import TeacherChoice
 from pipeline.inventory.arrays import detail_spec, pixels_spec, spatial_spec, summary_spec
+from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.layout import ShardGrid, array_object, detail_unit, features_unit, table_part, views_unit
 from storage_schemas.format.manifest import ViewSetManifest
 from storage_schemas.format.shard_format import CHECKSUM_BYTES, ArraySpec, index_bytes
@@ -68,9 +69,9 @@ def detail_unit_of(view_set: ViewSet, shape: ViewSetManifest, teacher: str, side
 
 
 def feature_unit(
-    view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, choice: TeacherChoice, identity: str = ""
+    view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, storage: FeatureStorage, identity: str = ""
 ) -> Unit:
-    """Return the unit of a teacher's features of a set, with the encoding and the compression of `choice`.
+    """Return the unit of a teacher's features of a set.
 
     Raises:
         ContractError: this resolution is not a whole number of the teacher's tokens.
@@ -80,7 +81,7 @@ def feature_unit(
         name=features_unit(view_set, spec.name),
         view_set=view_set,
         shape=shape,
-        arrays=(spatial_spec(view_set, shape, spec, choice), *summaries),
+        arrays=(spatial_spec(view_set, shape, spec, storage), *summaries),
         tables=(("placements", f"{spec.name}/{view_set.name}"),),
         teacher=spec,
         identity=identity,
@@ -88,8 +89,11 @@ def feature_unit(
 
 
 def choice_of(spec: TeacherSpec, identity: Mapping[str, Any]) -> TeacherChoice:
-    """Return the choice by which a teacher's features were stored, from the identity in its manifest."""
-    names = ("precision", "batch", "encoding", "compression")
+    """Return the choice by which a teacher's features were computed, from the identity in its manifest.
+
+    How they are stored is not part of it; see `FeatureStorage.of_identity`.
+    """
+    names = ("precision", "batch")
     stored: dict[str, Any] = {name: identity[name] for name in names} | {"tiles": spec.tiles}
     stored |= {"summary": identity.get("summary", "own"), "size_rule": spec.size_rule}
     if spec.upsampler is not None:

@@ -144,9 +144,9 @@ def _refused(choice: TeacherChoice, maps: tuple[TeacherSpec, ...], refusals: lis
 def _features(
     choice: TeacherChoice, maps: Iterable[TeacherSpec], views: PlannedViews, encoding: Encoding
 ) -> tuple[Unit, ...]:
-    stored = replace(choice, encoding=encoding)
+    storage = replace(choice.storage, encoding=encoding)
     return tuple(
-        feature_unit(view_set, shape, spec, stored) for spec in maps for view_set, shape in views.shapes.items()
+        feature_unit(view_set, shape, spec, storage) for spec in maps for view_set, shape in views.shapes.items()
     )
 
 

@@ -111,8 +111,11 @@ def _seconds_per_input(running: RunningTeacher, side: int) -> float:
 def _write(store: Store, task: ProbeTask) -> tuple[int, float]:
     """Write a shard under a name that no cache uses, delete it, and return its size and the seconds of writing."""
     draws = np.random.default_rng(0)
-    shape = (ENTRIES, *task.array.entry_shape)
-    entries = as_stored(draws.standard_normal(shape, dtype=np.float32), task.choice.encoding)
+    numbers = draws.standard_normal((ENTRIES, *task.array.entry_shape), dtype=np.float32)
+    if task.choice.encoding == "pca8":  # latents are not chosen yet: numbers of a few steps each stand for them
+        entries = np.rint(2 * numbers).astype(np.int8)
+    else:
+        entries = as_stored(numbers, task.array.coding)
     with _deleted_after(store, f"tables/probe-{uuid.uuid4().hex}{TEMPORARY}") as name:
         began = time.perf_counter()
         with publish(store, name) as sink:

@@ -81,7 +81,7 @@ def _teacher_row(teacher: TeacherPlan, tflops: float, speeds: Speeds) -> Row:
     choice = teacher.choice
     return (
         choice.name,
-        choice.encoding if choice.compression == "none" else f"{choice.encoding}, {choice.compression}",
+        choice.storage.text,
         f"{sum(unit.grid.views for unit in teacher.features['float16']) // len(teacher.maps):,}",
         f"{teacher.forwards:,}",
         f"{teacher.calibration:,}",

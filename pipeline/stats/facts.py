@@ -4,12 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final, get_args
 
-import numpy as np
-
 from pipeline.inventory.commands import extract_command
 from pipeline.stats.committed import CommittedFeatures
 from storage_schemas.cache import Cache
-from storage_schemas.format.encodings import Encoding
+from storage_schemas.format.encodings import Encoding, MeasuredEncoding
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
@@ -85,6 +83,8 @@ class StatsFacts:
     """Shards that were added since they were measured; 0 where other features were measured."""
     views: int
     """Views measured."""
+    encoding: str
+    """Encoding of the features that were measured."""
     tolerance: float
     """Residual above which a view set is off."""
     residuals: tuple[ResidualFacts, ...]
@@ -143,6 +143,7 @@ def facts_of(
         current=same and not new,
         unmeasured=new,
         views=stats.views,
+        encoding=manifest.identity["encoding"],
         tolerance=tolerance,
         residuals=residuals,
         fidelities=tuple(_fidelities(sets, manifest.identity["encoding"])),
@@ -199,16 +200,20 @@ def _residuals(name: str, channels: ChannelStats, tolerance: float) -> ResidualF
     )
 
 
+_BYTES: Mapping[Encoding, int] = {"float32": 4, "float16": 2, "int8": 1, "pca8": 1}
+"""Bytes of a stored number. The error of an encoding with fewer bytes than the stored one can be measured."""
+
+
 def _fidelities(sets: Mapping[str, ChannelStats], stored: Encoding) -> Iterator[FidelityFacts]:
     for name, channels in sets.items():
-        for encoding in get_args(Encoding):
+        for encoding in get_args(MeasuredEncoding):
             fidelity = channels.fidelity(encoding)
             yield FidelityFacts(
                 view_set=name,
                 encoding=encoding,
                 stored=encoding == stored,
                 fidelity=fidelity,
-                expected=fidelity is not None and np.dtype(encoding).itemsize >= np.dtype(stored).itemsize,
+                expected=fidelity is not None and _BYTES[encoding] >= _BYTES[stored],
                 saturated=channels.rounding.saturated,
             )
 

@@ -20,11 +20,12 @@ from typing import final
 import numpy as np
 from jaxtyping import Shaped
 
-from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, as_numbers
+from storage_schemas.format.encodings import INT8_LARGEST, INT8_STEP, Coding, as_numbers
 from storage_schemas.format.stats import RoundingStats
 
 EVERY = 11
 """One token in 11 is sampled. 11 is coprime to every grid side in use, so all columns are covered."""
+_FLOATS = Coding(encoding="float32")
 AT_ONCE = 2**16
 """Numbers processed together: intermediate results stay in the processor's cache."""
 _EXPONENT = np.int32(0x7F800000)
@@ -50,16 +51,30 @@ class RoundingSums:
     """Numbers at or beyond the largest value of `int8`."""
 
 
-def observe_rounding(stored: Shaped[np.ndarray, "tokens channels"]) -> RoundingSums:
-    """Sum the rounding errors over a sample of stored tokens, of any encoding. The first token is in the sample."""
-    flat = stored[::EVERY].reshape(-1)
+def observe_rounding(stored: Shaped[np.ndarray, "tokens channels"], coding: Coding) -> RoundingSums:
+    """Sum the rounding errors over a sample of stored tokens. The first token is in the sample.
+
+    Args:
+        stored: as they are stored.
+        coding: what they stand for. The step of `int8` is that of `int8` features, else the finest.
+    """
+    step = coding.step if coding.encoding == "int8" else INT8_STEP
+    sampled = stored[::EVERY]
+    if coding.latents is not None:  # these are numbers of all channels together
+        sampled, coding = as_numbers(sampled, coding), _FLOATS
+        return _sums(sampled.reshape(-1), coding, step, expected=True)
+    return _sums(sampled.reshape(-1), coding, step, expected=sampled.dtype != np.float32)
+
+
+def _sums(flat: np.ndarray, coding: Coding, step: float, *, expected: bool) -> RoundingSums:
+    """Sum the rounding errors over numbers; `expected` where the error of `float16` cannot be measured."""
     float16, int8, saturated = 0.0, 0.0, 0
     for start in range(0, flat.size, AT_ONCE):
         part = flat[start : start + AT_ONCE]
-        numbers = as_numbers(part).astype(np.float32, copy=False)
-        float16 += _measured_half(numbers) if part.dtype == np.float32 else _expected_half(numbers)
-        error, beyond = _int8(numbers)
-        int8 += error if part.dtype != np.int8 else part.size * INT8_STEP**2 / 12
+        numbers = as_numbers(part, coding).astype(np.float32, copy=False)
+        float16 += _expected_half(numbers) if expected else _measured_half(numbers)
+        error, beyond = _int8(numbers, step)
+        int8 += error if part.dtype != np.int8 else part.size * step**2 / 12
         saturated += beyond
     return RoundingSums(count=flat.size, float16=float16, int8=int8, saturated=saturated)
 
@@ -107,11 +122,11 @@ def _expected_half(numbers: np.ndarray) -> float:
     return float(np.dot(power, power)) * _HALF_SPACING
 
 
-def _int8(numbers: np.ndarray) -> tuple[float, int]:
-    steps = np.divide(numbers, np.float32(INT8_STEP))
+def _int8(numbers: np.ndarray, step: float) -> tuple[float, int]:
+    steps = np.divide(numbers, np.float32(step))
     np.rint(steps, out=steps)
     np.clip(steps, -INT8_LARGEST, INT8_LARGEST, out=steps)
     beyond = np.count_nonzero(steps == INT8_LARGEST) + np.count_nonzero(steps == -INT8_LARGEST)
-    steps *= np.float32(INT8_STEP)
+    steps *= np.float32(step)
     steps -= numbers
     return float(np.dot(steps, steps)), int(beyond)

@@ -5,7 +5,7 @@ from typing import get_args
 
 from pipeline.stats.facts import FidelityFacts, ResidualFacts, StatsFacts
 from pipeline.text_table import aligned
-from storage_schemas.format.encodings import Encoding
+from storage_schemas.format.encodings import MeasuredEncoding
 from storage_schemas.format.stats import PAPER_DISPERSIONS
 
 RESIDUAL_HEAD = ("tokens measured", "rms of mean", "variance − 1", "rms of variance − 1", "effective rank")
@@ -48,13 +48,12 @@ def residual_cells(residual: ResidualFacts | None) -> list[str]:
 
 def _fidelity_rows(facts: Mapping[str, StatsFacts]) -> Iterator[list[str]]:
     """Yield a row for each teacher and view set, with the fidelity of each encoding."""
-    encodings = get_args(Encoding)
+    encodings = get_args(MeasuredEncoding)
     yield ["teacher", "view set", "stored as", *(f"F of {encoding}" for encoding in encodings), "beyond int8"]
     for name, stats in facts.items():
         for position in range(0, len(stats.fidelities), len(encodings)):
             of_set = stats.fidelities[position : position + len(encodings)]
-            stored = "".join(fidelity.encoding for fidelity in of_set if fidelity.stored)
-            yield [name, of_set[0].view_set, stored, *map(_fidelity, of_set), f"{of_set[0].saturated:.2g}"]
+            yield [name, of_set[0].view_set, stats.encoding, *map(_fidelity, of_set), f"{of_set[0].saturated:.2g}"]
 
 
 def _fidelity(facts: FidelityFacts) -> str:

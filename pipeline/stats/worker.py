@@ -23,8 +23,9 @@ from pipeline.stats.set_sums import SetSums
 from pipeline.stats.task import MeasureTask
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, read_commit
-from storage_schemas.format.encodings import as_numbers
+from storage_schemas.format.encodings import Coding, as_numbers
 from storage_schemas.format.layout import features_unit, spatial_array, summary_array
+from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray
 
@@ -39,13 +40,14 @@ class FeatureMeasurer:
     def __init__(self, *, store: Store, threads: int) -> None:
         torch.set_num_threads(threads)
         self._cache = Cache(store=store)
+        self._codings: dict[str, Coding] = {}
 
     def measure(self, task: MeasureTask) -> SetSums:
         """First pass: moments of the spatial tokens, their rounding errors, the sum of the summaries."""
         observer, rounding = Observer(), RoundingSums(count=0, float16=0.0, int8=0.0, saturated=0)
-        for tokens in self._tokens(task):
-            observer.add(torch.from_numpy(as_numbers(tokens)))
-            rounding = merge_rounding(rounding, observe_rounding(tokens))
+        for tokens, coding in self._tokens(task):
+            observer.add(torch.from_numpy(as_numbers(tokens, coding)))
+            rounding = merge_rounding(rounding, observe_rounding(tokens, coding))
         directions = None
         if task.summarised:
             training = (summaries[is_training] for summaries, is_training in self._summaries(task))
@@ -65,13 +67,20 @@ class FeatureMeasurer:
         )
         return reduce(merge_splits, by_shard)
 
-    def _tokens(self, task: MeasureTask) -> Iterator[np.ndarray]:
+    def _tokens(self, task: MeasureTask) -> Iterator[tuple[np.ndarray, Coding]]:
         for shard in task.shards:
             spatial, rows = self._open(task, shard, spatial_array(task.view_set, task.teacher))
+            coding = self._coding(spatial.spec)
             step = max(1, TOKENS_AT_ONCE // int(np.prod(spatial.spec.entry_shape[:-1])))
             for first in range(0, len(rows), step):
                 tokens = spatial.read(rows[first : first + step])
-                yield tokens.reshape(-1, tokens.shape[-1])
+                yield tokens.reshape(-1, tokens.shape[-1]), coding
+
+    def _coding(self, spec: ArraySpec) -> Coding:
+        """Return what the entries of an array stand for. The latents of a teacher are read once."""
+        if spec.path not in self._codings:
+            self._codings[spec.path] = self._cache.coding(spec)
+        return self._codings[spec.path]
 
     def _summaries(self, task: MeasureTask) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield each shard's summaries, and which of them are of training views: all, if they are not kept apart."""

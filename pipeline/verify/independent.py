@@ -33,6 +33,7 @@ from storage_schemas.format.seeds import generator
 from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.objects.refusals import is_of_the_system, refused
 from storage_schemas.objects.store import Store
+from storage_schemas.read_latents import LATENT_ARRAYS, latents_group
 from storage_schemas.read_phi_s import PHI_S_ARRAYS
 from storage_schemas.sharded_array import ShardedArray
 from storage_schemas.small_arrays import read_small_array
@@ -108,7 +109,7 @@ class ChunkComparer:
             return CompareReport(problems=(), chunks=0, bytes=0)
         problems: list[Problem] = []
         with collecting(problems, path, MEND):
-            theirs = self.store.checked(partial(_opened, self.store, path, "float64", values.shape, axis=0))
+            theirs = self.store.checked(partial(_opened, self.store, path, values.dtype.name, values.shape, axis=0))
             self.store.checked(partial(_require_equal, values, theirs, ..., path))
         return CompareReport(problems=tuple(problems), chunks=not problems, bytes=0 if problems else values.nbytes)
 
@@ -218,8 +219,11 @@ def drawn_rows(spec: ArraySpec, records: Mapping[int, ShardRecord], count: int) 
 
 def _small_arrays(cache: Cache, teachers: Iterable[TeacherManifest]) -> Iterator[str]:
     """Yield the paths of the small arrays: PHI-S, and what the statistics say that they consist of."""
-    for name in (manifest.spec.name for manifest in teachers):
+    for manifest in teachers:
+        name = manifest.spec.name
         yield from (f"teachers/{name}/phi_s/{array}" for array in PHI_S_ARRAYS)
+        if "latents" in manifest.identity:
+            yield from (f"{latents_group(name)}/{array}" for array in LATENT_ARRAYS)
         try:
             attributes = cache.attributes(f"teachers/{name}/stats") or {}
         except StorageError:

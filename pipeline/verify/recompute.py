@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from pipeline.config import RunConfig, TeacherChoice
 from pipeline.features.forward import view_features
@@ -22,9 +22,10 @@ from pipeline.verify.verdict import Recomputed
 from pipeline.views.placements import Placement, placements_of
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord, committed_shards, read_commit, record_path
-from storage_schemas.format.encodings import as_numbers, as_stored
+from storage_schemas.format.encodings import INT8_LARGEST, Coding, as_numbers, as_stored
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import require_same
+from storage_schemas.format.latents import LARGEST, Latents, latents_in_steps
 from storage_schemas.format.layout import detail_unit, summary_array
 from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.phi_s import to_stored
@@ -38,8 +39,8 @@ TOLERANCE: Mapping[Precision, float] = {"fp32": 2**-9, "bf16-autocast": 2**-4, "
 rms length of the view's tokens. Both are compared in the stored encoding.
 
 Another machine sums in another order. float32 hardly shows that; bfloat16 has 8 bits, and carries the difference
-through every layer; and either can round a number to the next one of its encoding. The token of another view has an
-error of about 1."""
+through every layer; and either can round a number to the next float16. Numbers of `int8` are compared up to half a
+step. The token of another view has an error of about 1."""
 
 
 def recompute_teachers(
@@ -185,12 +186,51 @@ def relative_error(cache: Cache, running: RunningTeacher, manifest: TeacherManif
     source = teacher_pixels(cache, manifest.spec, view_set, shard)
     features = next(view_features(running, view_set, source, unit.shape.geometry, batch))
     raw = features.maps[manifest.spec.layer][position].float().cpu().numpy()
-    expected = as_numbers(as_stored(to_stored(phi_s, raw), manifest.identity["encoding"]))
-    errors = [largest_token_error(as_numbers(_entry(cache, unit.arrays[0].path, commits, row)), expected)]
+    entries, coding = _entry(cache, unit.arrays[0].path, commits, row), cache.coding(unit.arrays[0])
+    errors = [largest_token_error(*comparable(entries, to_stored(phi_s, raw), coding))]
     if features.summary is not None and manifest.spec.summary_dim is not None:
         summary = features.summary[position].float().cpu().numpy()
         errors.append(largest_token_error(_entry(cache, summary_array(view_set, name), commits, row), summary))
     return max(errors)
+
+
+def comparable(
+    entries: Shaped[np.ndarray, "*tokens stored"], numbers: Float[np.ndarray, "*tokens channels"], coding: Coding
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return stored numbers, and the numbers of the same kind that they are compared with.
+
+    A computed number between two steps may be rounded to either, by a difference in its last digit. So a number that is
+    stored in whole steps counts as equal where the computed one lies within half a step of it, and else as that half
+    step nearer. Latents are compared along the axes that are stored, in PHI-S units: distances are the same there.
+
+    Args:
+        entries: as stored.
+        numbers: computed (PHI-S units).
+        coding: what the entries stand for.
+    """
+    if coding.latents is not None:
+        return _comparable_latents(entries, numbers, coding.latents)
+    stored = as_numbers(entries, coding)
+    if coding.encoding != "int8":
+        return stored, as_numbers(as_stored(numbers, coding), coding)
+    reach = INT8_LARGEST * coding.step
+    return stored, _nearer(np.clip(numbers.astype(np.float64), -reach, reach), stored, coding.step / 2)
+
+
+def _comparable_latents(entries: np.ndarray, numbers: np.ndarray, latents: Latents) -> tuple[np.ndarray, np.ndarray]:
+    computed, stored = numbers.astype(np.float64) @ latents.analysis, latents_in_steps(entries).astype(np.float64)
+    # a token's steps are no coarser than its numbers need, give or take their last digits
+    largest = 1.01 * np.abs(computed).max(axis=-1, keepdims=True)
+    needed = np.maximum(np.frexp(largest / (LARGEST + 0.5))[1], 0)
+    half = np.ldexp(0.5, np.minimum(entries[..., :1].astype(np.int64), needed))
+    units = latents.steps * np.sqrt(latents.channels)
+    return stored * units, _nearer(computed, stored, half) * units
+
+
+def _nearer(computed: np.ndarray, stored: np.ndarray, half: np.ndarray | float) -> np.ndarray:
+    """Return computed numbers, moved towards the stored ones by at most half a step."""
+    off = computed - stored
+    return stored + np.sign(off) * np.maximum(np.abs(off) - half, 0)
 
 
 def largest_token_error(

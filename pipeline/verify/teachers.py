@@ -19,16 +19,20 @@ from pipeline.verify.zarr_metadata import (
 from storage_schemas.cache import Cache
 from storage_schemas.commits import record_path
 from storage_schemas.format.computed_by import history_of
+from storage_schemas.format.feature_storage import STORAGE_FIELDS, FeatureStorage, LatentsKey
 from storage_schemas.format.identity import differences
 from storage_schemas.format.layout import FEATURES, features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.views import ViewSet, teacher_tokens
+from storage_schemas.read_latents import latents_group, read_latents
 
-CHOSEN_AFTER_FITTING = frozenset({"encoding", "compression", "phi_s_sha256"})
+CHOSEN_AFTER_FITTING = STORAGE_FIELDS | {"phi_s_sha256"}
 """Fields of the features' identity that PHI-S does not depend on."""
 PHI_S_AXES = {"mean": 1, "rotation": 2, "scale": 0}
 """Arrays of a PHI-S map, with their number of axes."""
+LATENT_AXES = {"basis": 2, "steps": 1}
+"""Arrays of latents, with their number of axes."""
 STATS_AXES = {"mean": 1, "variance": 1, "spectrum": 1, "rounding": 1}
 """Arrays of statistics, over all sets and over each."""
 SET_AXES = {**STATS_AXES, "covariance": 2}
@@ -68,6 +72,8 @@ def check_teacher(
         attributes = cache.attributes(group)
         manifest = None if attributes is None else TeacherManifest.from_attributes(attributes)
     _check_phi_s(cache, name, manifest, command, findings)
+    if manifest is not None:
+        _check_latents(cache, manifest, findings)
     if manifest is None:
         return None
     check_group(cache.store, group, has_attribute=True, fix=fix, findings=findings)
@@ -164,6 +170,24 @@ def _check_phi_s(cache: Cache, name: str, manifest: TeacherManifest | None, comm
     with collecting(findings.problems, place, fix):
         for problem in _phi_s_problems(attributes, manifest):
             findings.add(place, problem, fix)
+
+
+def _check_latents(cache: Cache, manifest: TeacherManifest, findings: Findings) -> None:
+    """Check the latents that features are stored in, where they are stored in some."""
+    key = FeatureStorage.of_identity(manifest.identity).latents
+    if key is None:
+        return
+    group = latents_group(manifest.spec.name)
+    place, fix = metadata_name(group), f"{restore_from_copy(cache)}; features cannot be read without them"
+    findings.referenced.update({place, *small_array_objects(group, LATENT_AXES)})
+    with collecting(findings.problems, place, fix):
+        read = read_latents(cache.store, manifest.spec.name)
+        found = None if read is None else LatentsKey(kept=read[0].kept, **read[1])
+        if found != key:
+            what = "are gone" if found is None else f"are {found.kept} of digest {found.sha256}"
+            findings.add(place, f"{what}; the features are stored in {key.kept} of digest {key.sha256}", fix)
+    if cache.store.exists(place):
+        check_group(cache.store, group, has_attribute=True, fix=fix, findings=findings)
 
 
 def _phi_s_problems(attributes: Mapping[str, Any], manifest: TeacherManifest | None) -> Iterator[str]:

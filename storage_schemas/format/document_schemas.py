@@ -16,7 +16,7 @@ from storage_schemas.format.schema import (
     fields,
     open_fields,
 )
-from storage_schemas.format.shard_format import Compression
+from storage_schemas.format.shard_format import LEVELS, Compression
 from storage_schemas.format.teacher import Precision, Resample, SizeRule
 
 MOST_SIDE = 2**14
@@ -81,6 +81,8 @@ SPEC = fields(
         "random_weights": Flag(),
     }
 )
+_FIDELITY = Number(least=1.0, most=1e9)
+LATENTS = fields({"sha256": DIGEST, "fidelity": _FIDELITY})
 FEATURES_IDENTITY = open_fields(
     {
         "views": DIGEST,
@@ -92,6 +94,9 @@ FEATURES_IDENTITY = open_fields(
         "compression": Choice(names=get_args(Compression)),
         "phi_s_sha256": DIGEST,
     },
+    step=Number(least=1e-6, most=1e6),
+    latents=fields({"sha256": DIGEST, "kept": Whole(least=1, most=MOST_CHANNELS), "fidelity": _FIDELITY}),
+    compression_level=Whole(least=LEVELS[0], most=LEVELS[-1]),
     source=ANY_OBJECT,
 )
 TEACHER = open_fields(

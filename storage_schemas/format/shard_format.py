@@ -5,11 +5,14 @@
 A chunk is a view's entry in C order, little-endian, compressed where the array is, then four bytes of CRC32C
 (Castagnoli, little-endian). A slot without a view has offset and length 2⁶⁴ − 1.
 
-Source: the Zarr v3 specification, codecs `sharding_indexed`, `bytes`, `crc32c`, `zstd`.
+Entries of latents have their channels first in a chunk: one latent of all tokens, then the next one.
+
+Source: the Zarr v3 specification, codecs `sharding_indexed`, `transpose`, `bytes`, `crc32c`, `zstd`.
 """
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
@@ -20,9 +23,10 @@ import pyarrow as pa
 from jaxtyping import UInt8, UInt64
 
 from storage_schemas.format.compressor import zstd_codec
-from storage_schemas.format.encodings import INT8_NOTHING, INT8_STEP
+from storage_schemas.format.encodings import INT8_NOTHING, INT8_STEP, Coding
 from storage_schemas.format.errors import ContractError, CorruptionError, Problem
 from storage_schemas.format.layout import ATTRIBUTE
+from storage_schemas.format.seal import sealed
 
 Compression = Literal["none", "zstd"]
 StoredType = Literal["uint8", "int8", "float16", "float32"]
@@ -34,7 +38,10 @@ NO_CHUNK = 2**64 - 1
 CHECKSUM_BYTES = 4
 MOST_ENTRY_BYTES = 2**30
 """Size of one view's entry: 25 times that of the largest known teacher at 1152 pixels."""
-ZSTD_LEVEL = 3
+OLD_LEVEL = 3
+"""The zstd level of caches that do not record one."""
+LEVELS = range(1, 20)
+"""The zstd levels that an array may have."""
 _ZSTD = pa.Codec("zstd")
 
 
@@ -53,6 +60,12 @@ class ArraySpec:
     """Row slots in one shard (views)."""
     compression: Compression = "none"
     """Codec of each chunk. Features are close to noise: on float16, zstd saves a few percent."""
+    level: int = OLD_LEVEL
+    """Level of zstd; no effect without compression. A reader needs it for nothing."""
+    step: float = INT8_STEP
+    """What a stored 1 stands for (PHI-S units); no effect on types other than `int8`, or on latents."""
+    latents: str = ""
+    """Digest of the latents that `pca8` entries are stored in; empty for other entries."""
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -63,6 +76,18 @@ class ArraySpec:
     def entry_shape(self) -> tuple[int, ...]:
         """Shape of one view's entry."""
         return self.shape[1:]
+
+    @property
+    def coding(self) -> Coding:
+        """What the entries of an array of features stand for, where no latents are needed; else see `Cache.coding`.
+
+        Raises:
+            ContractError: it holds pixels, or latents.
+        """
+        if self.dtype == "uint8" or self.latents:
+            found = f"holds {'latents' if self.latents else 'pixels'}, not features"
+            raise ContractError("array", [Problem(place=self.path, found=found)])
+        return Coding(encoding=self.dtype, step=self.step if self.dtype == "int8" else 0.0)
 
     @property
     def entry_bytes(self) -> int:
@@ -77,7 +102,11 @@ class ArraySpec:
     @property
     def is_plain(self) -> bool:
         """Whether a chunk holds an entry byte for byte as it is in this machine's memory."""
-        return self.compression == "none" and np.dtype(self.dtype) == np.dtype(self.dtype).newbyteorder("<")
+        return (
+            self.compression == "none"
+            and not self.latents
+            and np.dtype(self.dtype) == np.dtype(self.dtype).newbyteorder("<")
+        )
 
 
 def index_bytes(rows_per_shard: int) -> int:
@@ -98,10 +127,11 @@ def encode_chunk(entry: np.ndarray, spec: ArraySpec) -> Chunk:
     if entry.shape != spec.entry_shape or entry.dtype != np.dtype(spec.dtype):
         found = f"an entry is {entry.dtype} {entry.shape}, expected {spec.dtype} {spec.entry_shape}"
         raise ContractError("entry", [Problem(place=spec.path, found=found)])
-    little = np.ascontiguousarray(entry).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
+    stored = np.moveaxis(entry, -1, 0) if spec.latents else entry
+    little = np.ascontiguousarray(stored).astype(np.dtype(spec.dtype).newbyteorder("<"), copy=False)
     body = little.reshape(-1).view(np.uint8)
     if spec.compression == "zstd":
-        body = np.frombuffer(zstd_codec()(level=ZSTD_LEVEL).encode(little), dtype=np.uint8)
+        body = np.frombuffer(zstd_codec()(level=spec.level).encode(little), dtype=np.uint8)
     return body.data, _checksum(body)
 
 
@@ -158,7 +188,11 @@ def decode_chunk(chunk: memoryview, spec: ArraySpec, out: np.ndarray, place: str
     if len(body) != spec.entry_bytes:
         found = f"{len(body)} bytes, expected {spec.entry_bytes}"
         raise CorruptionError("chunk", [Problem(place=place, found=found)])
-    out[...] = np.frombuffer(body, dtype=np.dtype(spec.dtype).newbyteorder("<")).reshape(spec.entry_shape)
+    numbers, shape = np.frombuffer(body, dtype=np.dtype(spec.dtype).newbyteorder("<")), spec.entry_shape
+    if spec.latents:
+        out[...] = np.moveaxis(numbers.reshape(shape[-1], *shape[:-1]), 0, -1)
+    else:
+        out[...] = numbers.reshape(shape)
 
 
 def require_whole_chunk(chunk: memoryview, spec: ArraySpec, place: str) -> None:
@@ -211,10 +245,15 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
     """Return the `zarr.json` of an array, as the Zarr v3 specification has it."""
     byte_order = {"name": "bytes", "configuration": {"endian": "little"}}
     one_byte = {"name": "bytes"}  # single bytes have no byte order
-    zstd = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": False}}
+    zstd = {"name": "zstd", "configuration": {"level": spec.level, "checksum": False}}
+    channels_first = {
+        "name": "transpose",
+        "configuration": {"order": [0, len(spec.shape) - 1, *range(1, len(spec.shape) - 1)]},
+    }
     sharding = {
         "chunk_shape": [1, *spec.entry_shape],
         "codecs": [
+            *([channels_first] if spec.latents else []),
             one_byte if spec.dtype in ("uint8", "int8") else byte_order,
             *([zstd] if spec.compression == "zstd" else []),
             {"name": "crc32c"},
@@ -231,7 +270,7 @@ def array_metadata(spec: ArraySpec) -> dict[str, Any]:
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": FILL[spec.dtype],
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "attributes": {ATTRIBUTE: {"step": INT8_STEP}} if spec.dtype == "int8" else {},
+        "attributes": _attributes(spec),
         "storage_transformers": [],
     }
 
@@ -253,7 +292,7 @@ def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
             shape=tuple(metadata["shape"]),
             dtype=metadata["data_type"],
             rows_per_shard=metadata["chunk_grid"]["configuration"]["chunk_shape"][0],
-            compression="zstd" if len(chunk_codecs) == 3 else "none",
+            **_chosen(metadata["data_type"], metadata["attributes"], chunk_codecs),
         )
         understood = _as_json(array_metadata(spec)) == _as_json(metadata)
     except (KeyError, IndexError, TypeError, ContractError):
@@ -264,6 +303,28 @@ def parse_array_metadata(path: str, metadata: dict[str, Any]) -> ArraySpec:
     return spec
 
 
+def _attributes(spec: ArraySpec) -> dict[str, Any]:
+    """Return what an array says of itself. A step that was chosen is sealed, with the array that it belongs to."""
+    if spec.dtype != "int8":
+        return {}
+    if spec.latents:
+        return {ATTRIBUTE: sealed({"array": spec.path, "latents": spec.latents})}
+    step = {"step": spec.step}
+    return {ATTRIBUTE: step if spec.step == INT8_STEP else sealed({"array": spec.path, **step})}
+
+
+def _chosen(dtype: StoredType, attributes: dict[str, Any], chunk_codecs: list[Any]) -> dict[str, Any]:
+    """Return the settings of an array that its type does not imply."""
+    chosen: dict[str, Any] = {}
+    if dtype == "int8":
+        ours = attributes[ATTRIBUTE]
+        chosen |= {"latents": ours["latents"]} if "latents" in ours else {"step": ours["step"]}
+    for codec in chunk_codecs:
+        if codec["name"] == "zstd":
+            chosen |= {"compression": "zstd", "level": codec["configuration"]["level"]}
+    return chosen
+
+
 def _problems(spec: ArraySpec) -> Iterator[Problem]:
     # exactly int: 4.0 and true from JSON, and NumPy integers, would fail later and elsewhere
     if len(spec.shape) < 2 or not all(type(length) is int and length > 0 for length in spec.shape):
@@ -272,6 +333,12 @@ def _problems(spec: ArraySpec) -> Iterator[Problem]:
         yield Problem(place="shape", found=f"an entry of {spec.shape[1:]} takes more than {MOST_ENTRY_BYTES} bytes")
     if type(spec.rows_per_shard) is not int or spec.rows_per_shard < 1:
         yield Problem(place="rows_per_shard", found=f"{spec.rows_per_shard!r} is not a positive whole number")
+    if type(spec.level) is not int or spec.level not in LEVELS:
+        yield Problem(place="level", found=f"{spec.level!r} is not a whole number from 1 to {LEVELS[-1]}")
+    if type(spec.step) is not float or not 0 < spec.step < math.inf:
+        yield Problem(place="step", found=f"{spec.step!r} is not a positive number")
+    if spec.latents and (spec.dtype != "int8" or not re.fullmatch("[0-9a-f]{64}", str(spec.latents))):
+        yield Problem(place="latents", found=f"{spec.latents!r} is not the digest of latents of an array of int8")
     for field, allowed in (("dtype", get_args(StoredType)), ("compression", get_args(Compression))):
         if getattr(spec, field) not in allowed:
             yield Problem(place=field, found=f"{getattr(spec, field)!r} is none of {', '.join(allowed)}")

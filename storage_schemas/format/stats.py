@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-from storage_schemas.format.encodings import Encoding
+from storage_schemas.format.encodings import MeasuredEncoding
 from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.views import ViewSet
 
@@ -74,7 +74,7 @@ class ChannelStats:
     rounding: RoundingStats
     """What is lost by encodings."""
 
-    def fidelity(self, encoding: Encoding) -> float | None:
+    def fidelity(self, encoding: MeasuredEncoding) -> float | None:
         """Return the fidelity of an encoding: F = Var[t] / MSE, or None where it changes nothing.
 
         Source: v2.5 eq 8, with the encoded feature in place of the student's.

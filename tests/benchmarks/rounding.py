@@ -14,7 +14,7 @@ import torch
 
 from pipeline.phi_s.observe import observe
 from pipeline.stats.quantization import observe_rounding
-from storage_schemas.format.encodings import Encoding, as_numbers, as_stored
+from storage_schemas.format.encodings import INT8_STEP, Coding, Encoding, as_numbers, as_stored
 
 CHANNELS = (96, 384, 768, 1152, 4096)
 TOKENS = 8192
@@ -30,8 +30,9 @@ def seconds(call: Callable[[], object]) -> float:
 
 def measure(channels: int, encoding: Encoding) -> None:
     """Print both sides for a number, and their ratio."""
-    stored = as_stored(np.random.default_rng(0).standard_normal((TOKENS, channels), dtype=np.float32), encoding)
-    sides = (lambda: observe(torch.from_numpy(as_numbers(stored))), lambda: observe_rounding(stored))
+    coding = Coding(encoding=encoding, step=INT8_STEP if encoding == "int8" else 0.0)
+    stored = as_stored(np.random.default_rng(0).standard_normal((TOKENS, channels), dtype=np.float32), coding)
+    sides = (lambda: observe(torch.from_numpy(as_numbers(stored, coding))), lambda: observe_rounding(stored, coding))
     rounds = [[seconds(side) for side in sides] for _ in range(ROUNDS)]
     moments, rounding = (min(one) * 1e9 / stored.size for one in zip(*rounds, strict=True))
     print(f"{channels:>6}  {encoding:<8}  {moments:6.2f} ns  {rounding:5.2f} ns  {rounding / moments:.3f}")

@@ -1,8 +1,10 @@
 """A view is read in one call with what every teacher gave for it, or the call says what is missing."""
 
+import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from storage_schemas.format.encodings import INT8_STEP
 from storage_schemas.format.errors import AbstractStillhouseError, ContractError, CorruptionError, MissingError
 from storage_schemas.format.manifest import TeacherManifest
 from storage_schemas.format.phi_s import to_stored
+from storage_schemas.format.shard_format import array_metadata
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.publish import publish_group
@@ -277,3 +280,14 @@ def test_one_view_is_read_from_the_records_of_its_own_shard(cache: Cache, monkey
     parts = [name for name in read if name.endswith(".parquet")]
     assert len(parts) == 6
     assert {name.rpartition("/")[2] for name in parts} == {"00001.parquet"}
+
+
+def test_features_that_their_manifest_calls_something_else_are_refused(made: SmallCache, tmp_path: Path) -> None:
+    copy, path = Path(shutil.copytree(made.store.uri, tmp_path / "cache")), f"teachers/{PLAIN.name}/low-32/spatial"
+    cache = Cache.open(str(copy))
+    other = replace(cache.array(path, {}).spec, step=0.25)
+    (copy / "features.zarr" / path / "zarr.json").write_text(json.dumps(array_metadata(other)))
+    with pytest.raises(CorruptionError) as refusal:
+        cache.open_views("low-32")
+    said = "is int8 in steps of 0.25, the manifest of its teacher says int8 in steps of 0.063"
+    assert f"{path}/zarr.json: {said}" in str(refusal.value)

@@ -119,7 +119,8 @@ class CachedBatches(Dataset[list[ViewBatch]]):
     def _targets(
         self, view_set: ViewSet, teacher: str, features: Features, rows: Int64[np.ndarray, " batch"]
     ) -> TeacherTargets:
-        spatial = as_numbers(self._rows(layout.spatial_array(view_set, teacher), features.commits, rows))
+        entries = self._rows(layout.spatial_array(view_set, teacher), features.commits, rows)
+        spatial = as_numbers(entries, features.coding)
         summary = None
         if features.has_summary:
             summary = torch.from_numpy(self._rows(layout.summary_array(view_set, teacher), features.commits, rows))

@@ -10,9 +10,11 @@ from jaxtyping import Int64
 
 from storage_schemas.cache import Cache
 from storage_schemas.commits import ShardRecord
+from storage_schemas.format.encodings import Coding
 from storage_schemas.format.errors import ContractError, MissingError, Problem, first_few
+from storage_schemas.format.feature_storage import require_storage
 from storage_schemas.format.geometry import CanvasGeometry
-from storage_schemas.format.layout import ShardGrid, features_unit, views_unit
+from storage_schemas.format.layout import ShardGrid, features_unit, spatial_array, views_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.views import Split, ViewSet
 
@@ -31,6 +33,8 @@ class Features:
     offsets: Int64[np.ndarray, "slots 2"]
     """Start of the teacher's window in the canvas of each row slot (row, column; patches); -1 for a slot without a
     view."""
+    coding: Coding
+    """What the stored spatial entries stand for."""
 
 
 @final
@@ -118,7 +122,15 @@ def _features(
         tokens=manifest.tokens[view_set],
         has_summary=manifest.spec.summary_dim is not None,
         offsets=offsets,
+        coding=_coding(cache, manifest, view_set),
     )
+
+
+def _coding(cache: Cache, manifest: TeacherManifest, view_set: ViewSet) -> Coding:
+    """Return what a teacher's stored features stand for: the array and the manifest must say the same."""
+    spec = cache.array(spatial_array(view_set, manifest.spec.name), {}).spec
+    require_storage(spec, manifest.identity)
+    return cache.coding(spec)
 
 
 def _shards_of_first(table: pa.Table, counts: Mapping[Split, int], grid: ShardGrid) -> int:

@@ -364,7 +364,7 @@ def test_a_view_takes_what_the_shapes_of_the_paper_s_teachers_come_to(
     source: str, resolution: int, megabytes: float
 ) -> None:
     [(view_set, shape)] = expected_views(5000, ViewsConfig(low=(resolution,), high=())).shapes.items()
-    unit = feature_unit(view_set, shape, spec_of(source), TeacherChoice(name=source, source=source))
+    unit = feature_unit(view_set, shape, spec_of(source), TeacherChoice(name=source, source=source).storage)
     assert total_bytes([unit]) / 5000 / 1e6 == pytest.approx(megabytes, abs=0.05)
 
 

@@ -39,7 +39,7 @@ from pipeline.views.sampling import draw_split
 from pipeline.views.stage import make_views
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit, record_path, to_table
-from storage_schemas.format.encodings import as_numbers, as_stored
+from storage_schemas.format.encodings import INT8_STEP, Coding, as_numbers, as_stored, step_of_fidelity
 from storage_schemas.format.errors import (
     AbstractStillhouseError,
     CorruptionError,
@@ -177,7 +177,7 @@ def test_a_selection_has_each_view_s_numbers_in_the_nearest_steps(
     before, after = rows_of(grown_run, "low-128"), rows_of(part, "low-128")
     source, target = (run.arrays[f"teachers/{teacher}/low-128"] for run in (grown_run, part))
     for key, row in after.items():
-        expected = as_stored(as_numbers(source["spatial"][before[key]]), "int8")
+        expected = as_stored(source["spatial"][before[key]], Coding(encoding="int8", step=INT8_STEP))
         np.testing.assert_array_equal(target["spatial"][row], expected)
         pixels = [run.arrays["views/low-128/pixels"][of] for run, of in ((grown_run, before[key]), (part, row))]
         np.testing.assert_array_equal(pixels[0], pixels[1])
@@ -231,8 +231,58 @@ def test_an_export_in_fewer_bits_is_what_a_run_in_these_bits_stores(grown_run: S
     for name in grown_run.sets:
         source, target = (of_run.arrays[f"teachers/quarter-mean/{name}/spatial"] for of_run in (grown_run, run))
         rows = list(rows_of(grown_run, name).values())
-        np.testing.assert_array_equal(target[...][rows], as_stored(source[...][rows], "float16"))
+        np.testing.assert_array_equal(target[...][rows], as_stored(source[...][rows], Coding(encoding="float16")))
         assert target.dtype == np.float16
+
+
+def test_an_export_of_int8_may_take_coarser_steps_and_no_finer_ones(part: StageRun, tmp_path: Path) -> None:
+    chosen = {"teachers": ("quarter-mean",), "rows_per_shard": 5}
+    run = export(part, tmp_path / "export", fidelity=100.0, compression="zstd", **chosen)
+    assert verified(run).problems == ()
+    source, target = (of_run.arrays["teachers/quarter-mean/low-128/spatial"] for of_run in (part, run))
+    step = target.attrs["stillhouse"]["step"]
+    assert (step, target.dtype) == (step_of_fidelity(100), np.int8)
+    rows, before = list(rows_of(run, "low-128").values()), list(rows_of(part, "low-128").values())
+    numbers = as_numbers(source[...][before], Coding(encoding="int8", step=INT8_STEP))
+    np.testing.assert_array_equal(target[...][rows], as_stored(numbers, Coding(encoding="int8", step=step)))
+    assert run.cache.array("teachers/quarter-mean/low-128/spatial", {}).spec.level == 1
+    [_, line, *_] = refusal(SettingError, lambda: export(run, tmp_path / "finer", step=0.1))
+    assert line.startswith("quarter-mean: is stored in steps of 0.346: steps of 0.1 would add bytes and no precision")
+    kept = export(run, tmp_path / "kept")
+    array = "features.zarr/teachers/quarter-mean/low-128/spatial"
+    assert contents(kept.where / array) == contents(run.where / array)
+
+
+def test_an_export_to_latents_is_small_verified_and_as_near_as_was_asked_for(
+    grown_run: StageRun, tmp_path: Path
+) -> None:
+    chosen = {"teachers": ("quarter-mean",), "encoding": "pca8", "fidelity": 30.0, "compression": "zstd"}
+    run, again = export(grown_run, tmp_path / "export", **chosen), export(grown_run, tmp_path / "again", **chosen)
+    assert verified(run).problems == ()
+    assert contents(again.where) == contents(run.where)
+    errors = []
+    for name in grown_run.sets:
+        rows = list(zip(rows_of(grown_run, name).values(), rows_of(run, name).values(), strict=True))
+        exact = np.stack([grown_run.arrays[f"teachers/quarter-mean/{name}/spatial"][before] for before, _ in rows])
+        coding = run.cache.coding(run.cache.array(f"teachers/quarter-mean/{name}/spatial", {}).spec)
+        read = run.arrays[f"teachers/quarter-mean/{name}/spatial"][...][[after for _, after in rows]]
+        errors.append(((as_numbers(read, coding) - exact) ** 2, exact**2))
+    error, power = (np.concatenate([part.ravel() for part in parts]).mean() for parts in zip(*errors, strict=True))
+    assert 28 < power / error < 60
+    kept = export(run, tmp_path / "kept")
+    assert verified(kept).problems == ()
+    for place in ("teachers/quarter-mean/low-128/spatial/c", "teachers/quarter-mean/latents"):
+        assert contents(kept.where / "features.zarr" / place) == contents(run.where / "features.zarr" / place)
+    for options, said in (
+        ({"encoding": "int8"}, "quarter-mean: is stored as pca8: int8 would add bytes and no precision"),
+        ({"fidelity": 10.0}, "quarter-mean: is stored as pca8 at fidelity 30, and latents are not rounded twice"),
+    ):
+        [_, line, *_] = refusal(SettingError, lambda options=options: export(run, tmp_path / "other", **options))
+        assert line.startswith(said)
+    unmeasured = replace(run, where=Path(shutil.copytree(grown_run.where, tmp_path / "unmeasured")))
+    shutil.rmtree(unmeasured.where / "features.zarr/teachers/quarter-mean/stats")
+    [_, line] = refusal(MissingError, lambda: export(unmeasured, tmp_path / "other", **chosen))
+    assert line.startswith("teachers/quarter-mean/stats: latents are chosen from the statistics of these features")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import zarr
 from numcodecs.zstd import Zstd
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from storage_schemas.format import seal
 from storage_schemas.format.errors import ContractError, CorruptionError
 from storage_schemas.format.shard_format import (
     NO_CHUNK,
@@ -242,6 +243,8 @@ def refusal_of(metadata: Any) -> str:
     return str(refusal.value)
 
 
+COARSE = ArraySpec(path="a/b", shape=(8, 2), dtype="int8", rows_per_shard=4, compression="zstd", step=0.25, level=1)
+"""An array whose step and level were chosen."""
 FOREIGN = (
     "array breaks the storage contract:\n"
     "  a/b/zarr.json: describes a layout that this version does not read (another program or version wrote it)"
@@ -249,7 +252,7 @@ FOREIGN = (
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("spec", [SPECS[0], SPECS[3]], ids=["plain", "zstd"])
+@pytest.mark.parametrize("spec", [SPECS[0], SPECS[3], COARSE], ids=["plain", "zstd", "coarse"])
 @pytest.mark.parametrize("value", ["other", None, [], {}, 2.5, -1, 0, True])
 def test_metadata_with_any_one_value_changed_is_refused(spec: ArraySpec, value: Any) -> None:
     metadata = array_metadata(spec)
@@ -257,6 +260,30 @@ def test_metadata_with_any_one_value_changed_is_refused(spec: ArraySpec, value: 
         other = changed(metadata, place, value)
         if json.dumps(other) != json.dumps(metadata):
             assert refusal_of(other) == FOREIGN, place
+
+
+@pytest.mark.parametrize(("step", "level"), [(8 / 127, 3), (0.25, 1), (1e-3, 19)])
+def test_step_and_level_are_read_from_the_metadata(step: float, level: int) -> None:
+    spec = ArraySpec(
+        path="a", shape=(8, 50), dtype="int8", rows_per_shard=4, compression="zstd", step=step, level=level
+    )
+    metadata = json.loads(json.dumps(array_metadata(spec)))
+    said = metadata["attributes"]["stillhouse"]
+    assert said == ({"step": step} if step == 8 / 127 else seal.sealed({"array": "a", "step": step}))
+    assert metadata["codecs"][0]["configuration"]["codecs"][1]["configuration"]["level"] == level
+    read = parse_array_metadata("a", metadata)
+    assert (read, read.coding.step) == (spec, step)
+    if step != 8 / 127:
+        with pytest.raises(ContractError, match="describes a layout"):
+            parse_array_metadata("another", metadata)
+    entry = np.random.default_rng(0).integers(-9, 10, 50).astype(np.int8)
+    body, _ = encode_chunk(entry, spec)
+    assert bytes(body) == Zstd(level=level).encode(entry)
+
+
+def test_pixels_stand_for_no_features() -> None:
+    with pytest.raises(ContractError, match="holds pixels, not features"):
+        _ = ArraySpec(path="a", shape=(1, 9), dtype="uint8", rows_per_shard=1).coding
 
 
 SHARDING = ("codecs", 0, "configuration")
@@ -303,6 +330,9 @@ def test_what_is_no_array_metadata_at_all_is_refused(metadata: Any) -> None:
         ({"rows_per_shard": 0}, "rows_per_shard: 0 is not a positive whole number"),
         ({"rows_per_shard": True}, "rows_per_shard: True is not a positive whole number"),
         ({"dtype": "int16"}, "dtype: 'int16' is none of uint8, int8, float16, float32"),
+        ({"step": 0.0}, "step: 0.0 is not a positive number"),
+        ({"step": 1}, "step: 1 is not a positive number"),
+        ({"level": 0}, "level: 0 is not a whole number from 1 to 19"),
         ({"compression": "gzip"}, "compression: 'gzip' is none of none, zstd"),
     ],
 )
