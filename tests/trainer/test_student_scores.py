@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage_schemas.format.errors import ContractError
+from trainer.evaluation.evaluate import Observations, score
 from trainer.evaluation.feature_spectrum import FeatureSums, first_shares, observe_features, variances
 from trainer.evaluation.scale_variance import at_sizes, scale_variance
 
@@ -39,9 +40,38 @@ def test_features_that_do_not_mind_the_scale_have_no_variance_over_it() -> None:
     large = small.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     assert scale_variance([small, large]).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     assert scale_variance([small, large + 1]).min() > 0.01
+
+
+@pytest.mark.parametrize("dead", [0, 1, 4, 5])
+def test_a_channel_that_is_dead_at_the_smallest_size_counts_as_nothing(dead: int) -> None:
+    random = torch.Generator().manual_seed(dead)
+    small, large = torch.randn(2, 2, 2, 5, generator=random), torch.randn(2, 4, 4, 5, generator=random)
+    alone = torch.stack([scale_variance([small[..., [c]], large[..., [c]]]) for c in range(5)], dim=1)
+    small[0, :, :, :dead] = 0.0  # a ReLU that is off at this size, and on at the other
+    found = scale_variance([small, large])
+    assert float(found[1]) == pytest.approx(float(alone[1].mean()), rel=1e-5)
+    if dead == 5:
+        assert torch.isnan(found[0])
+    else:
+        assert float(found[0]) == pytest.approx(float(alone[0, dead:].mean()), rel=1e-5)
+
+
+def test_what_is_constant_but_for_rounding_is_dead() -> None:
+    random = torch.Generator().manual_seed(0)
+    small, large = torch.randn(1, 2, 2, 2, generator=random), torch.randn(1, 4, 4, 2, generator=random)
+    alone = float(scale_variance([small[..., :1], large[..., :1]]))
+    small[..., 1] = 3 + 1e-7 * torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+    assert float(scale_variance([small, large])) == pytest.approx(alone, rel=1e-5)
+
+
+def test_an_image_whose_tokens_are_all_alike_has_no_variance_over_scales() -> None:
     constant = torch.ones(1, 2, 2, 5)
-    assert scale_variance([constant, constant]).tolist() == [0]
-    assert scale_variance([constant[:, :1, :1], constant]).tolist() == [0]
+    assert torch.isnan(scale_variance([constant, constant])).all()
+    assert torch.isnan(scale_variance([constant[:, :1, :1], constant])).all()
+    varied = observe_features(torch.randn(1, 2, 2, 5))
+    for scales, expected in [([torch.nan], None), ([torch.nan, 0.5, 1.5], pytest.approx(1.0))]:
+        scores = score([Observations(features=[varied], scales=[torch.tensor(scales)])], [], {})
+        assert scores.student.scale_variance == expected
 
 
 def test_the_variance_over_scales_is_the_unbiased_one_of_the_listing() -> None:

@@ -55,7 +55,7 @@ class StudentScore:
     """Share of the variance in the first 1, 2, 4, … directions."""
     scale_variance: float | None
     """σ²_scale of v2.5 eq 14: 0 if the features do not depend on the size of the image. None for a run with a single
-    resolution, or without held-out views of the largest."""
+    resolution, without held-out views of the largest, or where no channel varies over an image."""
 
     def attributes(self) -> dict[str, Any]:
         """Return the score as JSON-ready values."""
@@ -153,11 +153,12 @@ def _score(name: str, observations: Sequence[Observations], dispersion: float | 
 
 def _own_score(observations: Sequence[Observations]) -> StudentScore:
     shares = variances(reduce(add, [sums for observed in observations for sums in observed.features]))
-    scales = [scale for observed in observations for scale in observed.scales]
+    scales = torch.cat([torch.empty(0), *(scale for observed in observations for scale in observed.scales)])
+    scales = scales[~scales.isnan()]  # images of which every channel is constant
     return StudentScore(
         effective_rank=effective_rank(shares.numpy()),
         shares=first_shares(shares),
-        scale_variance=float(torch.cat(scales).mean()) if scales else None,
+        scale_variance=float(scales.mean()) if len(scales) else None,
     )
 
 
