@@ -158,7 +158,10 @@ class TeacherChoice:
     `tiles` times as many tokens along each side. 3 for SigLIP2 at 384 px beside a student at 1152 px."""
     upsampler: str = "tiles"
     """How the tokens of a tiled window are made: `tiles` takes those of each tile; `bilinear` interpolates those of the
-    whole window; `module:Class` is a trained upsampler (FeatSharp) that uses both. No effect where `tiles` is 1."""
+    whole window; `module:Class` is a trained upsampler (AnyUp, JAFAR, FeatSharp) that uses the window, its tokens and
+    those of its tiles. No effect where `tiles` is 1."""
+    upsampler_weights: str = ""
+    """A file or folder with the weights of a trained upsampler, for a class whose constructor takes `weights`."""
     encoding: Encoding = "float16"
     """Stored type of spatial features (PHI-S units). `int8` needs half the bytes of `float16`. It holds numbers up to
     127 steps. `pca8` stores latents along the principal axes, in an eighth of the bytes. docs/storage.md says which to

@@ -93,11 +93,21 @@ def _siglip2(
 
 
 def _sam3(
-    name: str, dim: int, native: int, blocks: int, block: BlockShape, parameters: int, hub: str | None, **more: Any
+    name: str,
+    dim: int,
+    native: int,
+    blocks: int,
+    block: BlockShape,
+    parameters: int,
+    hub: str | None,
+    *,
+    model: str = "Sam3ViTModel",
+    also: str = "Meta's own sam3.pt, in the same repository",
+    **more: Any,
 ) -> CatalogueEntry:
     spec = TeacherSpec(
         name=name,
-        model="Sam3ViTModel",
+        model=model,
         dim=dim,
         summary_dim=None,
         patch=14,
@@ -115,7 +125,7 @@ def _sam3(
         parameters=parameters,
         hub=hub,
         gated=hub is not None,
-        also="Meta's own sam3.pt, in the same repository" if hub else "",
+        also=also if hub else "",
         published=_SAM3_RESIZES,
         **more,
     )
@@ -124,6 +134,7 @@ def _sam3(
 # a tiny model runs the code of a real model; only sizes differ
 _TINY_DINOV3 = {"embed_dim": 96, "depth": 2, "num_heads": 3}
 _TINY_SIGLIP2 = {"embed_dim": 80, "depth": 2, "num_heads": 5, "img_size": 192}
+_SAM3_BLOCK = BlockShape(hidden=4736, window=24, global_blocks=4)
 _TINY_SAM3 = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -190,7 +201,20 @@ _ENTRIES = (
     _siglip2(
         "siglip2-g-384", "vit_giantopt_patch16_siglip_384", 1536, 384, 40, 6144, 1_163_659_776, "giant-opt-patch16-384"
     ),
-    _sam3("sam3", 1024, 1008, 32, BlockShape(hidden=4736, window=24, global_blocks=4), 446_236_672, "facebook/sam3"),
+    _sam3("sam3", 1024, 1008, 32, _SAM3_BLOCK, 446_236_672, "facebook/sam3"),
+    # the trunk has the names and shapes of SAM 3's, and weights of its own
+    _sam3(
+        "sam3-1",
+        1024,
+        1008,
+        32,
+        _SAM3_BLOCK,
+        446_236_672,
+        "facebook/sam3.1",
+        model="Sam3ViTModel of SAM 3.1",
+        also="",
+        files=("sam3.1_multiplex.pt",),
+    ),
     _dinov3(
         "dinov3-tiny", "vit_small_patch16_dinov3_qkvb", 96, 2, 384, 298_368, "", options=_TINY_DINOV3, precision="fp32"
     ),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 from storage_schemas.format.teacher import Precision, Resample, TeacherSpec
+from teachers.publication import SAFETENSORS
 
 Family = Literal["dinov3", "siglip2", "sam3"]
 
@@ -62,6 +63,8 @@ class CatalogueEntry:
     """Repository on the Hugging Face hub that `weights=hub` reads; None for a model without published weights."""
     gated: bool = False
     """Whether that repository can be read only after accepting its licence."""
+    files: tuple[str, ...] = SAFETENSORS
+    """Patterns of the repository's files that hold the weights."""
     also: str = ""
     """Other places of the weights, in layouts that `WEIGHTS=` accepts."""
     published: tuple[PublishedResize, ...] = ()

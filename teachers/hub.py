@@ -29,6 +29,7 @@ def fetch_weights(entry: CatalogueEntry) -> Path:
             hub=entry.hub,
             gated=entry.gated,
             also=entry.also,
+            files=entry.files,
         )
     )
 

@@ -52,7 +52,7 @@ def build_own(
     given: dict[str, Any] = {"spec": spec, "device": device, "precision": precision, **optional}
     if weights != "own":
         given["weights"] = weights
-    problems = list(_mismatched_keywords(source, inspect.signature(teacher).parameters, given))
+    problems = list(mismatched_keywords(source, inspect.signature(teacher).parameters, given))
     if problems:
         raise SettingError(f"teacher {source!r}", problems)
     make: Any = teacher
@@ -60,9 +60,16 @@ def build_own(
     return built
 
 
-def _mismatched_keywords(
+def mismatched_keywords(
     source: str, taken: Mapping[str, inspect.Parameter], given: Mapping[str, Any]
 ) -> Iterator[Problem]:
+    """Name the keywords that a class of the user's own does not take, and those that it requires and does not get.
+
+    Args:
+        source: `module:Class`, for the messages.
+        taken: parameters of its constructor.
+        given: keywords that it would get.
+    """
     named = {name: parameter for name, parameter in taken.items() if parameter.kind is not parameter.VAR_KEYWORD}
     for keyword, value in given.items():
         if keyword not in named and len(named) == len(taken):

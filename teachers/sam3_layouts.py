@@ -1,7 +1,7 @@
 """The layouts in which SAM3 is published: for each, where in the file the tensors of transformers' trunk come from."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -40,17 +40,21 @@ def _meta_origin(name: str, shape: Shape) -> Origin:
 
 def _tables(network: nn.Module) -> Mapping[str, Check]:
     net: Any = network
-    return {
-        rf"blocks\.{index}\.attn\.freqs_cis": _rotation_check(block, net.config)
-        for index, block in enumerate(net.layers)
-    }
+    checks: dict[str, Check] = {}
+    for index, block in enumerate(net.layers):
+        table = rf"blocks\.{index}\.attn\.freqs_cis"
+        checks[table] = _rotation_check(block, net.config, lambda rotation: rotation)
+        # SAM 3.1 keeps both parts of the complex table apart
+        checks[rf"{table}_real"] = _rotation_check(block, net.config, lambda rotation: rotation.real)
+        checks[rf"{table}_imag"] = _rotation_check(block, net.config, lambda rotation: rotation.imag)
+    return checks
 
 
-def _rotation_check(block: Any, config: Any) -> Check:
+def _rotation_check(block: Any, config: Any, part: Callable[[Tensor], Tensor]) -> Check:
     positions = block.precompute_positions(config, block.window_size)
     frequencies, _ = block.rotary_emb.compute_axial_rope_parameters(config)
     angles = (positions[..., None] * frequencies).flatten(1)
-    expected = torch.polar(torch.ones_like(angles), angles)
+    expected = part(torch.polar(torch.ones_like(angles), angles))
 
     def rotations(tensor: Tensor) -> None:
         if tensor.shape != expected.shape or not torch.allclose(tensor, expected, rtol=0, atol=1e-4):
@@ -79,8 +83,17 @@ LAYOUTS = (
     Layout(
         name="Meta's sam3.pt",
         origins=_meta,
-        prefixes=("detector.backbone.vision_backbone.trunk.",),
-        beside=r"(?!detector\.backbone\.vision_backbone\.trunk\.)(detector|tracker)\.",
+        prefixes=("detector.backbone.vision_backbone.trunk.", "module.detector.backbone.vision_backbone.trunk."),
+        beside=r"(module\.)?(?!detector\.backbone\.vision_backbone\.trunk\.)(detector|tracker)\.",
+        unused=_tables,
+    ),
+    # what Meta's training code saves of its image model, also from a wrapper for several processes
+    Layout(
+        name="Meta's fine-tuned image model",
+        origins=_meta,
+        prefixes=("backbone.vision_backbone.trunk.", "module.backbone.vision_backbone.trunk."),
+        beside=r"(module\.)?(backbone\.(?!vision_backbone\.trunk\.)|(transformer|geometry_encoder|segmentation_head"
+        r"|dot_prod_scoring|class_embed|instance_dot_prod_scoring|instance_class_embed|inst_interactive_predictor)\.)",
         unused=_tables,
     ),
 )

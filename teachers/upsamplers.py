@@ -2,16 +2,21 @@
 
 import abc
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from pathlib import Path
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from storage_schemas.format.errors import ContractError, Problem, SettingError
+from storage_schemas.format.errors import ContractError, Problem, SettingError, first_problems
+from teachers.digest import weights_digest
+from teachers.own import mismatched_keywords
+from teachers.weight_files import open_weights
 
 
 @final
@@ -27,12 +32,23 @@ class SeenWindows:
     """Tokens of its tiles, each of them one input of native size, side by side; None for `bilinear`."""
     tiles: int
     """Number of tiles along each side of a window."""
+    mean: tuple[float, float, float]
+    """Mean by which the teacher's images are normalised (RGB, of pixels in [0, 1])."""
+    std: tuple[float, float, float]
+    """Standard deviation by which they are divided."""
+
+    @property
+    def pixels(self) -> Float[Tensor, "views 3 side side"]:
+        """The windows as they are without the teacher's normalisation: RGB in [0, 1]."""
+        mean, std = (self.images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return self.images * std + mean
 
 
 class AbstractUpsampler(abc.ABC):
     """Makes one fine grid from the tokens of a whole window and of its tiles.
 
-    A trained upsampler (FeatSharp, JAFAR) is a class of your own, named `module:Class`; its constructor takes `device`.
+    A trained upsampler (AnyUp, NAF, JAFAR, FeatSharp) is a class of your own, named `module:Class`. Its constructor
+    takes `device`, and `weights` where it reads them from a path; `docs/adding_a_teacher.md` has a complete example.
     """
 
     weights_sha256: str = ""
@@ -69,17 +85,21 @@ UPSAMPLERS: Mapping[str, type[AbstractUpsampler]] = {"tiles": Tiles, "bilinear":
 """The upsamplers that need no training, by their names in a recipe."""
 
 
-def build_upsampler(source: str, device: torch.device) -> AbstractUpsampler:
+def build_upsampler(source: str, device: torch.device, weights: str = "") -> AbstractUpsampler:
     """Build an upsampler.
 
     Args:
         source: `tiles`, `bilinear`, or `module:Class`.
         device: where it runs.
+        weights: the path of its weights; empty where it has none, or brings them.
 
     Raises:
-        SettingError: there is no such upsampler.
+        SettingError: there is no such upsampler; or it takes no weights and some are given, or the reverse.
     """
     if source in UPSAMPLERS:
+        if weights:
+            problem = Problem(place="weights", found=f"{weights!r}, but it has no parameters", fix="leave them out")
+            raise SettingError(f"upsampler {source!r}", [problem])
         return UPSAMPLERS[source]()
     module_name, _, class_name = source.partition(":")
     try:
@@ -90,8 +110,42 @@ def build_upsampler(source: str, device: torch.device) -> AbstractUpsampler:
     if not (isinstance(named, type) and issubclass(named, AbstractUpsampler)):
         fix = "derive it from teachers.upsamplers.AbstractUpsampler"
         raise SettingError(f"upsampler {source!r}", [Problem(place="class", found="is not an upsampler", fix=fix)])
-    own: AbstractUpsampler = named(device=device)  # type: ignore[call-arg]
+    given = {"device": device} | ({"weights": weights} if weights else {})
+    problems = list(mismatched_keywords(source, inspect.signature(named).parameters, given))
+    if problems:
+        raise SettingError(f"upsampler {source!r}", problems)
+    make: Any = named
+    own: AbstractUpsampler = make(**given)
     return own
+
+
+def load_weights(network: nn.Module, path: str) -> str:
+    """Load a network of the user's own from a file, strictly, and freeze it.
+
+    Args:
+        network: with the names and shapes of the file's tensors.
+        path: of a safetensors or PyTorch file, or of a folder with one model. No code in it is run.
+
+    Returns:
+        SHA-256 of the tensors: `weights_sha256` of an upsampler.
+
+    Raises:
+        MissingError: there is no such file.
+        ContractError: it cannot be read, or a tensor is missing, unexpected or misshapen.
+    """
+    stored, expected = open_weights(Path(path)), network.state_dict()
+    problems = [Problem(place=name, found="missing") for name in sorted(expected.keys() - stored.keys())]
+    problems += [Problem(place=name, found="unexpected") for name in sorted(stored.keys() - expected.keys())]
+    problems += [
+        Problem(place=name, found=f"shape {stored[name].shape}, expected {tuple(tensor.shape)}")
+        for name, tensor in expected.items()
+        if name in stored and stored[name].shape != tuple(tensor.shape)
+    ]
+    if problems:
+        raise ContractError(f"{path}, as weights of {type(network).__name__},", first_problems(problems, most=12))
+    network.load_state_dict({name: tensor.read() for name, tensor in stored.items()}, strict=True)
+    network.eval().requires_grad_(False)
+    return weights_digest(network.state_dict())
 
 
 def upsampled(upsampler: AbstractUpsampler, seen: SeenWindows) -> Float[Tensor, "views fine fine channels"]:

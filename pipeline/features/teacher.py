@@ -98,7 +98,7 @@ def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -
     source, upsampler = maps[0].upsampler, None
     if source is not None:
         with errors_of(f"upsampler {source}"):
-            upsampler = build_upsampler(source, teacher.device)
+            upsampler = build_upsampler(source, teacher.device, choice.upsampler_weights)
     return RunningTeacher(teacher=teacher, maps=maps, upsampler=upsampler, batch=choice.batch)
 
 

@@ -56,7 +56,15 @@ def fixed_features(running: RunningTeacher, windows: Float[Tensor, "views 3 side
     with errors_of(f"upsampler {running.spec.upsampler}"):
         maps = {
             layer: upsampled(
-                running.upsampler, SeenWindows(images=windows, whole=spatial, tiled=tiled.get(layer), tiles=tiles)
+                running.upsampler,
+                SeenWindows(
+                    images=windows,
+                    whole=spatial,
+                    tiled=tiled.get(layer),
+                    tiles=tiles,
+                    mean=running.spec.mean,
+                    std=running.spec.std,
+                ),
             )
             for layer, spatial in whole.maps.items()
         }

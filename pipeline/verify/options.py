@@ -27,6 +27,8 @@ class VerifyOptions:
     """Run each teacher again on so many views, drawn by hash, and compare its features with the stored ones."""
     weights: str = ""
     """For `recompute`: the weights of `teacher`, where they are not those of its recipe (WEIGHTS)."""
+    upsampler_weights: str = ""
+    """For `recompute`: the weights of the upsampler, where they are not those of the recipe."""
     source: str = ""
     """For `recompute`: the source of `teacher`, a name of the catalogue, `timm:<model.tag>` or `module:Class`, where
     its recipe does not name it."""

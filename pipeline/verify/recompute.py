@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -70,9 +71,13 @@ def teacher_choice(recipe: str, name: str, options: VerifyOptions) -> TeacherCho
     """
     if options.source:
         weights = options.weights or ("own" if is_own(options.source) else "hub")
-        return TeacherChoice(name=forward_of(name), source=options.source, weights=weights)
+        upsampler_weights = options.upsampler_weights
+        return TeacherChoice(
+            name=forward_of(name), source=options.source, weights=weights, upsampler_weights=upsampler_weights
+        )
     own = options.teacher if ":" in options.teacher else forward_of(name)
     choice = choose(recipe_of(recipe), own)
+    choice = replace(choice, upsampler_weights=options.upsampler_weights or choice.upsampler_weights)
     return replace(choice, weights=options.weights) if options.weights else choice
 
 
@@ -117,7 +122,9 @@ def _same_teacher(manifest: TeacherManifest, choice: TeacherChoice, run: RunConf
     """Build a teacher with the settings of its features, and refuse it where it is not the one that computed them."""
     stored, layer = choice_of(manifest.spec, manifest.identity), manifest.spec.layer
     layers = () if layer is None else (layer,)
-    as_stored = replace(stored, source=choice.source, weights=choice.weights, layers=layers)
+    given: dict[str, Any] = {"source": choice.source, "weights": choice.weights}
+    given["upsampler_weights"] = choice.upsampler_weights
+    as_stored = replace(stored, **given, layers=layers)
     running = run_teacher(as_stored, run.device, compiled=run.compiled)
     current = {"teacher": running.maps[-1].attributes(), "weights_sha256": running.weights_sha256}
     before = {name: manifest.identity[name] for name in current}

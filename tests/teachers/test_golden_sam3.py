@@ -112,6 +112,58 @@ def test_every_layout_loads_into_the_same_numbers(published, entry, loaded, tmp_
     assert len({loaded(entry("sam3-tiny"), tmp_path / name).weights_sha256 for name in names}) == 1
 
 
+def fine_tuned(trunk, wrapper=""):
+    """What Meta's training code saves: the image model is the root, and a wrapper may stand before all names."""
+    names = {PREFIX: "backbone.vision_backbone.trunk.", "detector.": "", "tracker.": "geometry_encoder."}
+    saved = {}
+    for name, tensor in meta_layout(trunk).items():
+        prefix = next(prefix for prefix in names if name.startswith(prefix))
+        saved[wrapper + names[prefix] + name.removeprefix(prefix)] = tensor
+    return saved | {f"{wrapper}backbone.language_backbone.encoder.positional_embedding": torch.zeros(3)}
+
+
+def as_sam31(trunk):
+    """SAM 3.1 keeps the two parts of its rotary tables apart, where it keeps them at all."""
+    saved = meta_layout(trunk)
+    for name in [name for name in saved if name.endswith("freqs_cis")]:
+        rotation = saved.pop(name)
+        saved |= {f"{name}_real": rotation.real.clone(), f"{name}_imag": rotation.imag.clone()}
+    return saved
+
+
+def test_fine_tuned_checkpoints_and_sam31_load_into_the_same_numbers(published, entry, loaded, tmp_path):
+    trunk = published.vision_encoder.backbone
+    whole = meta_layout(trunk)
+    without_tables = {name: tensor for name, tensor in whole.items() if "freqs_cis" not in name}
+    wrapped = {f"module.{name}": tensor for name, tensor in whole.items()}
+    ways = (whole, wrapped, fine_tuned(trunk), fine_tuned(trunk, "module."), as_sam31(trunk), without_tables)
+    digests = set()
+    for number, tensors in enumerate(ways):
+        torch.save({"model": tensors}, tmp_path / f"{number}.pt")
+        digests.add(loaded(entry("sam3-tiny"), tmp_path / f"{number}.pt").weights_sha256)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("wrapper", ["", "module."])
+def test_a_fine_tuned_checkpoint_is_refused_by_the_name_of_one_wrong_tensor(
+    published, entry, loaded, tmp_path, wrapper
+):
+    whole = fine_tuned(published.vision_encoder.backbone, wrapper)
+    name = f"{wrapper}backbone.vision_backbone.trunk.blocks.0.attn.proj.weight"
+    lost = {other: tensor for other, tensor in whole.items() if other != name}
+    changes = {"missing": {}, "shape (3,), expected (64, 64)": {name: torch.zeros(3)}}
+    for said, change in changes.items():
+        torch.save(lost | change, tmp_path / "tuned.pt")
+        with pytest.raises(ContractError) as refusal:
+            loaded(entry("sam3-tiny"), tmp_path / "tuned.pt")
+        assert f"{name}: {said}" in str(refusal.value)
+    for stray in (f"{wrapper}unknown_part.weight", f"{wrapper}backbone.vision_backbone.trunk.ln_post.weight"):
+        torch.save(whole | {stray: torch.zeros(3)}, tmp_path / "tuned.pt")
+        with pytest.raises(ContractError, match="unexpected") as refusal:
+            loaded(entry("sam3-tiny"), tmp_path / "tuned.pt")
+        assert f"{stray}: unexpected" in str(refusal.value)
+
+
 def test_every_tensor_of_the_trunk_is_needed_in_every_layout(published, entry, loaded, tmp_path):
     trunk = published.vision_encoder.backbone
     video = {f"detector_model.vision_encoder.backbone.{name}": tensor for name, tensor in trunk.state_dict().items()}

@@ -47,7 +47,7 @@ def test_a_row_says_what_a_teacher_accepts_and_returns():
 
 
 def test_the_example_of_a_users_own_teacher_runs_and_equals_the_one_that_comes_with_stillhouse(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "adding_a_teacher.md").read_text(), flags=re.DOTALL)
+    code, _upsampler = re.findall(r"```python\n(.*?)```", (DOCS / "adding_a_teacher.md").read_text(), flags=re.DOTALL)
     (tmp_path / "example_teacher.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     try:

@@ -1,5 +1,10 @@
 """Upsamplers: the plain ones by hand, one of the user's own by its name, and what is refused of any."""
 
+import re
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any, final
 
 import pytest
@@ -23,7 +28,8 @@ def seen(**more: Any) -> SeenWindows:
     """Two windows of 2 × 2 tokens, and of 4 × 4 tiled ones."""
     made = torch.Generator().manual_seed(1)
     whole, tiled = (torch.randn(2, side, side, 3, generator=made) for side in (2, 4))
-    return SeenWindows(**{"images": torch.zeros(2, 3, 64, 64), "whole": whole, "tiled": tiled, "tiles": 2} | more)
+    given = {"images": torch.zeros(2, 3, 64, 64), "whole": whole, "tiled": tiled, "tiles": 2}
+    return SeenWindows(**given | {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.5, 1.0)} | more)
 
 
 @final
@@ -84,6 +90,69 @@ def test_an_upsampler_of_the_users_own_is_named_and_gets_the_device() -> None:
     for down, right in ((0, 0), (3, 1), (2, 3)):
         mixed = 0.25 * windows.whole[:, down // 2, right // 2] + 0.75 * windows.tiled[:, down, right]
         torch.testing.assert_close(fine[:, down, right], mixed)
+
+
+@pytest.fixture
+def anyup(monkeypatch: pytest.MonkeyPatch) -> type[AbstractUpsampler]:
+    """The class in `docs/adding_a_teacher.md`, around a network of AnyUp's interface."""
+    folder = Path(__file__).parent
+    stand_in = runpy.run_path(str(folder / "anyup_stand_in.py"))["AnyUp"]
+    for name in ("anyup", "anyup.model"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(sys.modules["anyup.model"], "AnyUp", stand_in, raising=False)
+    page = (folder.parents[1] / "docs" / "adding_a_teacher.md").read_text()
+    [block] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "AnyUpsampler" in block]
+    code = [line for line in block.partition("class ")[2].splitlines() if line.strip()]
+    assert len(code) <= 15
+    module = ModuleType("anyup_of_the_page")
+    exec(block, vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module.AnyUpsampler
+
+
+def test_the_adapter_of_the_page_runs_a_network_with_anyups_interface(anyup: type, tmp_path: Path) -> None:
+    torch.save({"share": torch.tensor([2.0])}, tmp_path / "anyup.pth")
+    built = build_upsampler("anyup_of_the_page:AnyUpsampler", CPU, str(tmp_path / "anyup.pth"))
+    assert isinstance(built, anyup)
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.5, 0.4, 0.3), (0.25, 0.5, 1.0)))
+    windows = seen(images=(pixels - mean) / std)
+    torch.testing.assert_close(windows.pixels, pixels)
+    fine = upsampled(built, windows)
+    imagenet = [torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+    normal = (pixels - imagenet[0]) / imagenet[1]
+    for down, right in ((0, 0), (3, 1), (2, 3)):
+        bright = normal[:, :, 16 * down : 16 * down + 16, 16 * right : 16 * right + 16].mean(dim=(1, 2, 3))
+        expected = windows.whole[:, down // 2, right // 2] + 2 * bright[:, None]
+        torch.testing.assert_close(fine[:, down, right], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_upsamplers_weights_are_read_strictly_and_known_by_their_digest(anyup: type, tmp_path: Path) -> None:
+    digests = set()
+    for number in range(2):
+        torch.save({"share": torch.tensor([float(number)])}, tmp_path / "w.pth")
+        digests.add(anyup(device=CPU, weights=str(tmp_path / "w.pth")).weights_sha256)
+    assert len(digests) == 2
+    for tensors, said in (({"shares": torch.zeros(1)}, "share: missing"), ({"share": torch.zeros(2)}, "shape (2,)")):
+        torch.save(tensors, tmp_path / "w.pth")
+        with pytest.raises(ContractError) as refusal:
+            anyup(device=CPU, weights=str(tmp_path / "w.pth"))
+        assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "said"),
+    [
+        ("bilinear", "w.pth", "'w.pth', but it has no parameters"),
+        (f"{__name__}:Mixed", "w.pth", "takes no weights"),
+        ("anyup_of_the_page:AnyUpsampler", "", "weights: is not given, and the class requires it"),
+    ],
+)
+@pytest.mark.usefixtures("anyup")
+def test_weights_that_an_upsampler_does_not_take_or_lacks_are_refused(source: str, weights: str, said: str) -> None:
+    with pytest.raises(SettingError) as refusal:
+        build_upsampler(source, CPU, weights)
+    assert said in str(refusal.value)
 
 
 @pytest.mark.parametrize(

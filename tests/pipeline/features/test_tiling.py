@@ -1,6 +1,7 @@
 """Tiles: cut, laid beside each other again, and the window shrunk as Pillow shrinks it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,46 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from pipeline.features.tiling import cut_tiles, shrunk, stitch_tiles
+from pipeline.config import TeacherChoice
+from pipeline.features.teacher import run_teacher
+from pipeline.features.tiling import cut_tiles, fixed_features, shrunk, stitch_tiles
+from teachers.upsamplers import AbstractUpsampler, SeenWindows, load_weights
+
+
+class Brightened(AbstractUpsampler):
+    """Repeats the whole window's tokens, and adds the mean of the window's pixels, times a parameter."""
+
+    def __init__(self, *, device: torch.device, weights: str) -> None:
+        self.network = torch.nn.Linear(1, 1, bias=False)
+        self.weights_sha256 = load_weights(self.network.to(device), weights)
+
+    def upsample(self, seen: SeenWindows) -> torch.Tensor:
+        """Compute it."""
+        repeated = seen.whole.repeat_interleave(seen.tiles, dim=1).repeat_interleave(seen.tiles, dim=2)
+        return repeated + self.network(seen.pixels.mean(dim=(1, 2, 3))[:, None])[:, None, None]
+
+
+def test_a_trained_upsampler_gets_the_path_of_its_weights_and_pixels_without_the_teachers_normalisation(
+    tmp_path: Path,
+) -> None:
+    digests, pixels = [], torch.full((1, 3, 384, 384), 0.25)
+    for share in (1.0, 3.0):
+        torch.save({"weight": torch.tensor([[share]])}, tmp_path / "w.pth")
+        choice = TeacherChoice(
+            name="tiny",
+            source="siglip2-tiny",
+            weights="random:1",
+            tiles=2,
+            upsampler=f"{__name__}:Brightened",
+            upsampler_weights=str(tmp_path / "w.pth"),
+        )
+        running = run_teacher(choice, "cpu")
+        mean, std = (torch.tensor(values)[:, None, None] for values in (running.spec.mean, running.spec.std))
+        plain = fixed_features(running, shrunk((pixels - mean) / std, 192), 1).maps[None]
+        fine = fixed_features(running, (pixels - mean) / std, 2).maps[None]
+        torch.testing.assert_close(fine[:, ::2, ::2] - plain, torch.full_like(plain, 0.25 * share), rtol=0, atol=1e-4)
+        digests.append(running.weights_sha256)
+    assert len(set(digests)) == 2
 
 
 def test_tiles_are_cut_row_by_row() -> None:
