@@ -83,7 +83,7 @@ PLAN = {
         objective: data settings student storage_schemas.format
         trainer: data export objective settings student
         weights: export run_folder student storage_schemas.format
-        portable: export student storage_schemas.format storage_schemas.objects
+        portable: export student weights storage_schemas.format storage_schemas.objects
         evaluation: data objective student storage_schemas.format
         learning: data objective settings student storage_schemas.format
         run: data evaluation export learning objective run_folder settings stopping student weights storage_schemas

@@ -9,10 +9,12 @@ import pytest
 import torch
 from timm.optim import Lamb
 
+from trainer.learning.layer_rates import highest_rates
 from trainer.learning.learning_rate import (
     decaying,
     learning_rate_factor,
     make_optimiser,
+    optimiser_groups,
     parameter_groups,
     rate_factor,
 )
@@ -52,9 +54,12 @@ def test_matrices_and_kernels_decay_and_nothing_else() -> None:
     )
     model = DistilledModel(Student("test_vit"), shape, teachers, HeadSettings(width=8))
     decay = decaying(model, model.student.backbone)
-    decayed, kept = parameter_groups(model, decay, OptimiserSettings(weight_decay=0.3))
+    settings = OptimiserSettings(weight_decay=0.3)
+    groups = parameter_groups(model, decay, highest_rates(model, (), settings), settings)
+    decayed, kept = optimiser_groups(model, groups, settings)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.3, 0.0)
+    assert decayed.keys() == kept.keys() == {"params", "weight_decay"}
     in_decayed, in_kept = ({names[id(parameter)] for parameter in group["params"]} for group in (decayed, kept))
     assert in_decayed | in_kept == set(names.values())
     assert not in_decayed & in_kept

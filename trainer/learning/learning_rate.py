@@ -1,8 +1,9 @@
 """The learning rate over a run, the optimiser, and which parameters have weight decay."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 from timm.optim import Lamb
@@ -19,6 +20,19 @@ def rate_factor(recipe: TrainRecipe, step: int) -> float:
     return learning_rate_factor(step - stage.first, steps=stage.steps, warmup=recipe.optimiser.warmup)
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParameterGroup:
+    """Parameters of a model that an optimiser treats alike."""
+
+    names: tuple[str, ...]
+    """Names of the parameters in the model."""
+    lr: float
+    """Their highest learning rate."""
+    weight_decay: float
+    """Their weight decay."""
+
+
 def make_optimiser(groups: list[dict[str, Any]], settings: OptimiserSettings) -> torch.optim.Optimizer:
     """Return the optimiser over groups of parameters."""
     betas = (settings.beta1, settings.beta2)
@@ -29,21 +43,26 @@ def make_optimiser(groups: list[dict[str, Any]], settings: OptimiserSettings) ->
 
 
 def renew_settings(
-    optimiser: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR, recipe: TrainRecipe, step: int
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    groups: Sequence[ParameterGroup],
+    recipe: TrainRecipe,
+    step: int,
 ) -> None:
     """Give an optimiser and its schedule the recipe's settings. Those of a checkpoint may be older.
 
     Args:
-        optimiser: its groups are those of `parameter_groups`.
+        optimiser: over the parameters of these groups.
         schedule: its learning rate schedule.
+        groups: from `parameter_groups`.
         recipe: recipe of the run.
         step: the step that comes next, from 0.
     """
-    settings = recipe.optimiser
-    for group, decay in zip(optimiser.param_groups, (settings.weight_decay, 0.0), strict=True):
-        rates = {"initial_lr": settings.lr, "lr": settings.lr * rate_factor(recipe, step)}
-        group |= {**rates, "betas": (settings.beta1, settings.beta2), "weight_decay": decay}
-    schedule.base_lrs = [settings.lr] * len(optimiser.param_groups)
+    settings, factor = recipe.optimiser, rate_factor(recipe, step)
+    for group, renewed in zip(optimiser.param_groups, groups, strict=True):
+        rates = {"initial_lr": renewed.lr, "lr": renewed.lr * factor}
+        group |= {**rates, "betas": (settings.beta1, settings.beta2), "weight_decay": renewed.weight_decay}
+    schedule.base_lrs = [group.lr for group in groups]
 
 
 def learning_rate_factor(step: int, *, steps: int, warmup: int) -> float:
@@ -80,18 +99,43 @@ def decaying(model: nn.Module, backbone: nn.Module) -> frozenset[str]:
     )
 
 
-def parameter_groups(model: nn.Module, decay: frozenset[str], settings: OptimiserSettings) -> list[dict[str, Any]]:
-    """Split a model's trainable parameters into those with weight decay and those without.
+def parameter_groups(
+    model: nn.Module, decay: frozenset[str], rates: Mapping[str, float], settings: OptimiserSettings
+) -> list[ParameterGroup]:
+    """Split a model's trainable parameters by learning rate, and into those with weight decay and those without.
 
     Args:
         model: student and heads.
         decay: names of the parameters with weight decay, from `decaying`.
+        rates: highest learning rate of each parameter, from `highest_rates`.
         settings: the weight decay.
     """
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    decayed = [parameter for name, parameter in trained if name in decay]
-    kept = [parameter for name, parameter in trained if name not in decay]
-    return [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [
+        ParameterGroup(
+            names=tuple(name for name in trained if rates[name] == lr and (name in decay) is decays),
+            lr=lr,
+            weight_decay=settings.weight_decay if decays else 0.0,
+        )
+        for lr in sorted({rates[name] for name in trained}, reverse=True)
+        for decays in (True, False)
+    ]
+    return groups if len(groups) == 2 else [group for group in groups if group.names]
+
+
+def optimiser_groups(
+    model: nn.Module, groups: Sequence[ParameterGroup], settings: OptimiserSettings
+) -> list[dict[str, Any]]:
+    """Return groups of a model's parameters in the form that optimisers take."""
+    weights = dict(model.named_parameters())
+    return [
+        {
+            "params": [weights[name] for name in group.names],
+            "weight_decay": group.weight_decay,
+            **({} if group.lr == settings.lr else {"lr": group.lr}),  # checkpoints of one rate stay as they were
+        }
+        for group in groups
+    ]
 
 
 def _exempt(backbone: nn.Module) -> Iterator[nn.Parameter]:

@@ -1,6 +1,6 @@
 """The Lightning module: it holds the model, and calls the losses and the optimiser."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import deepcopy
 from typing import Any, final
 
@@ -16,9 +16,11 @@ from trainer.data.batch import SecondView, ViewBatch, unit_pixels
 from trainer.data.loader import Batches
 from trainer.learning.average import decay_at, update_average
 from trainer.learning.damp import damped_weights
+from trainer.learning.layer_rates import highest_rates
 from trainer.learning.learning_rate import (
     decaying,
     make_optimiser,
+    optimiser_groups,
     parameter_groups,
     rate_factor,
     renew_settings,
@@ -35,7 +37,12 @@ class Distillation(LightningModule):
     """One student learning from the cached features of its teachers."""
 
     def __init__(
-        self, recipe: TrainRecipe, model: DistilledModel, token_maps: TokenMaps, dispersions: Mapping[str, float]
+        self,
+        recipe: TrainRecipe,
+        model: DistilledModel,
+        token_maps: TokenMaps,
+        dispersions: Mapping[str, float],
+        new: Collection[str] = (),
     ) -> None:
         """Put the parts together.
 
@@ -44,11 +51,13 @@ class Distillation(LightningModule):
             model: student and heads.
             token_maps: token maps of the run.
             dispersions: Disp(Θ_y) (rad²) of every teacher with a summary.
+            new: names of the model's parameters that its starting weights did not hold.
         """
         super().__init__()
         self.recipe, self.dispersions = recipe, dispersions
         self.model, self.maps = model, token_maps  # named as in checkpoints
-        self.decay = decaying(model, model.student.backbone)
+        rates = highest_rates(model, new, recipe.optimiser)
+        self.groups = parameter_groups(model, decaying(model, model.student.backbone), rates, recipe.optimiser)
         self.average: DistilledModel | None = None
         if recipe.average.decay is not None:
             self.average = deepcopy(model).eval().requires_grad_(False)
@@ -70,7 +79,7 @@ class Distillation(LightningModule):
         optimiser, schedule = self.optimizers(use_pl_optimizer=False), self.lr_schedulers()
         assert isinstance(optimiser, torch.optim.Optimizer)
         assert isinstance(schedule, torch.optim.lr_scheduler.LambdaLR)
-        renew_settings(optimiser, schedule, self.recipe, self.global_step)
+        renew_settings(optimiser, schedule, self.groups, self.recipe, self.global_step)
 
     def on_train_batch_start(self, _batch: Batches, _batch_idx: int) -> None:
         """Seed dropout and stochastic depth by the step, so that a resumed run draws the same numbers."""
@@ -115,7 +124,7 @@ class Distillation(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the recipe's optimiser and learning rate schedule."""
         settings = self.recipe.optimiser
-        optimiser = make_optimiser(parameter_groups(self.model, self.decay, settings), settings)
+        optimiser = make_optimiser(optimiser_groups(self.model, self.groups, settings), settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

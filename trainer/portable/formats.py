@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from trainer.portable.onnx_graph import write_onnx
 from trainer.portable.options import Format
 from trainer.portable.portable_format import PortableFormat
+from trainer.portable.radio_model import TOLERANCE, write_radio
 from trainer.portable.timm_weights import write_timm
 from trainer.portable.torch_program import write_torch
 
 FORMATS: Mapping[Format, PortableFormat] = {
     "timm": PortableFormat(made="backbone.safetensors", write=write_timm),
+    "radio": PortableFormat(made="radio", write=write_radio, last="config.json", tolerance=TOLERANCE),
     "torch": PortableFormat(made="student.pt2", write=write_torch, is_traced=True),
     "onnx": PortableFormat(made="student.onnx", write=write_onnx, is_traced=True),
 }

@@ -9,7 +9,7 @@ import tyro
 
 from storage_schemas.format.errors import Problem, SettingError
 
-Format = Literal["timm", "torch", "onnx"]
+Format = Literal["timm", "radio", "torch", "onnx"]
 
 
 @final
@@ -22,7 +22,8 @@ class ExportOptions:
     format: Format = "torch"
     """`torch`: a program of torch.export (student.pt2). `onnx`: an ONNX graph (student.onnx). `timm`: the weights of
     the backbone (backbone.safetensors) for timm.create_model(…, checkpoint_path=…); only for backbones as timm builds
-    them."""
+    them. `radio`: a folder (radio/) that RadioModel of transformers loads, with a file for timm's C-RADIO models of the
+    same sizes; only for students with RADIO's additions."""
     height: int | None = None
     """Height of the images that the program is for (pixels). None, together with the width: images of any size, with at
     least two tokens (or two attention windows) per side. The batch size is always free."""

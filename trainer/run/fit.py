@@ -10,6 +10,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.phi_s import PhiS
 from storage_schemas.objects.file_lock import locked
 from storage_schemas.objects.publish import TEMPORARY
@@ -88,7 +89,8 @@ def _fit(
         started = start_from(model, run.weights, _phi_s(run.source))
         for line in started.lines:
             say(f"train: weights: {line}")
-    module = Distillation(run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source))
+    new = _new_parts(run, started)
+    module = Distillation(run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source), new)
     if start:
         require_checkpoint_of(run.folder.checkpoint, module)
     trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, request), *callbacks])
@@ -141,6 +143,17 @@ def _parameters(model: DistilledModel) -> dict[str, int]:
     total = sum(weight.numel() for weight in model.parameters())
     backbone = sum(weight.numel() for weight in model.student.parameters())
     return {"backbone": backbone, "heads": total - backbone}
+
+
+def _new_parts(run: TrainingRun, started: StartedStudent | None) -> Sequence[str]:
+    """Return the names of the parameters that the starting weights did not hold; a run that resumes has a record."""
+    if run.weights is None or started is not None:
+        return () if started is None else started.new
+    stored = read_json(run.folder.identity) if run.folder.identity.exists() else {}
+    if "start" not in stored:
+        found, fix = "does not say what the starting weights gave", "restore it from a copy"
+        raise MissingError("run", [Problem(place=str(run.folder.identity), found=found, fix=fix)])
+    return list(stored["start"]["new"])
 
 
 def _start_records(run: TrainingRun, start: int, parameters: Mapping[str, int], started: StartedStudent | None) -> None:

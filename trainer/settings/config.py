@@ -13,7 +13,11 @@ from trainer.settings.student import HeadSettings, VitSettings, student_problems
 from trainer.settings.unrecorded import unrecorded
 
 Precision = Literal["fp32", "bf16"]
-LATER_SETTINGS: Mapping[str, Any] = {"vit.spare_class_tokens": 0}
+LATER_SETTINGS: Mapping[str, Any] = {
+    "vit.spare_class_tokens": 0,
+    "optimiser.layer_decay": None,
+    "optimiser.new_lr": None,
+}
 """Setting that version 0.1.0 did not have → its value that changes nothing."""
 
 
@@ -149,6 +153,7 @@ def _numbers_out_of_range(recipe: TrainRecipe) -> Iterator[Problem]:
             for name, weight in stage.proportions.items()
         },
         **({} if optimiser.gradient_clip is None else {"optimiser.gradient_clip": optimiser.gradient_clip}),
+        **({} if optimiser.new_lr is None else {"optimiser.new_lr": optimiser.new_lr}),
     }
     infinity = float("inf")
     for place, value in numbers.items():
@@ -166,6 +171,11 @@ def _numbers_out_of_range(recipe: TrainRecipe) -> Iterator[Problem]:
 
 
 def _conflicts(recipe: TrainRecipe) -> Iterator[Problem]:
+    if recipe.optimiser.layer_decay is not None and not 0 < recipe.optimiser.layer_decay <= 1:
+        yield Problem(place="optimiser.layer_decay", found=f"{recipe.optimiser.layer_decay} is not in (0, 1]")
+    if recipe.optimiser.new_lr is not None and not recipe.student_weights:
+        found, fix = "without starting weights every part is new", "set optimiser.lr, or student.weights"
+        yield Problem(place="optimiser.new_lr", found=found, fix=fix)
     if recipe.average.mesa_weight and recipe.average.decay is None:
         found = "MESA compares the student with its moving average, but this run keeps no moving average"
         yield Problem(place="average.mesa_weight", found=found, fix="set average.decay")

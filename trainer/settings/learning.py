@@ -61,6 +61,13 @@ class OptimiserSettings:
     """`adamw`, or `lamb` from timm, which PHI-S (table 10) uses. Not published for RADIOv2.5 and C-RADIOv4."""
     lr: float = 1e-3
     """Highest learning rate. v2.5 table A9: 1e-3."""
+    layer_decay: float | None = None
+    """Factor on the learning rate from each layer to the layer below it, for a student with starting weights. The heads
+    have the full rate, and the last block of the backbone this factor of it. None: one rate for all layers. Not in the
+    papers; 0.65 to 0.9 is usual for pretrained vision transformers."""
+    new_lr: float | None = None
+    """Highest learning rate of new parts: heads, and what else the starting weights do not hold. None: the same as of
+    all others. Not in the papers."""
     weight_decay: float = 2e-2
     """Decoupled weight decay of matrices and kernels. Biases, norms, position tables, class tokens and registers have
     none. v2.5 table A9: 2e-2."""

@@ -14,7 +14,8 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor
 
 from storage_schemas.format.errors import MALFORMED, Problem, SettingError
-from trainer.weights.origin import CONFIG, SAFETENSORS, Origin
+from trainer.weights.file_names import CONFIG, SAFETENSORS
+from trainer.weights.origin import Origin
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each colour (in [0, 1])."""

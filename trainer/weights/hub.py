@@ -12,7 +12,7 @@ from timm.models import get_pretrained_cfg
 from storage_schemas.format.errors import MissingError, Problem, SettingError
 from trainer.student.vit.names import EXTENDED
 from trainer.student.vit.presets import PRESETS
-from trainer.weights.origin import STANDARD
+from trainer.weights.file_names import STANDARD
 
 LOCAL_COPY = "--student.weights /path/to/file-or-folder"
 """The setting for a local copy."""

@@ -9,14 +9,8 @@ from typing import Any, final
 
 from storage_schemas.format.errors import MissingError, Problem, SettingError
 from trainer.run_folder import RunFolder
+from trainer.weights.file_names import CONFIG, PICKLED, SAFETENSORS, STANDARD
 
-PICKLED = (".pth", ".pt", ".bin", ".tar")
-"""Endings of files of PyTorch."""
-SAFETENSORS = ".safetensors"
-STANDARD = ("model.safetensors", "pytorch_model.bin")
-"""Files of weights in a folder of the Hugging Face hub, the preferred first. Each may be an index of several files."""
-CONFIG = "config.json"
-"""What a folder of the Hugging Face hub says about its model."""
 _CHUNK = 1 << 24
 
 

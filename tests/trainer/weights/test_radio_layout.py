@@ -10,7 +10,6 @@ import timm
 import torch
 from timm.models.naflexvit import checkpoint_filter_fn
 from torch import Tensor
-from transformers import RadioConfig, RadioModel
 
 from storage_schemas.format.errors import SettingError
 from trainer.settings.student import HeadSettings, VitSettings
@@ -30,6 +29,7 @@ from trainer.weights.radio_layout import (
 )
 from trainer.weights.start import StartedStudent, start_from
 
+transformers = pytest.importorskip("transformers", minversion="5.23")
 SIZES = ((96, 96), (64, 160), (192, 80))
 """Height and width (px): square, wide, and beyond the grid of 8 × 8 positions of patches of 16 px."""
 VIT = VitSettings(position_grid=8, registers=2, spare_class_tokens=1, global_blocks=2)
@@ -54,11 +54,11 @@ def spread(model: torch.nn.Module) -> None:
         weight += torch.randn(weight.shape) * (0.15 if weight.ndim == 2 else 0.3)
 
 
-def theirs(**settings: Any) -> RadioModel:
+def theirs(**settings: Any) -> Any:
     torch.manual_seed(1)
     sizes = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 2, "mlp_ratio": 3.0}
     tokens = {"max_img_size": 128, "num_cls_tokens": 3, "num_registers": 2}
-    model = RadioModel(RadioConfig(**{**sizes, **tokens, **settings})).eval()
+    model = transformers.RadioModel(transformers.RadioConfig(**{**sizes, **tokens, **settings})).eval()
     spread(model)
     return model
 
@@ -71,7 +71,7 @@ def start(model: Student, setting: Path) -> StartedStudent:
 
 
 @torch.no_grad()
-def assert_same(ours: Student, model: RadioModel) -> None:
+def assert_same(ours: Student, model: Any) -> None:
     for size in SIZES:
         pixels = torch.rand(2, 3, *size)
         found, expected = ours(pixels), model(pixels)
@@ -87,7 +87,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 def test_a_student_written_for_transformers_is_the_same_model_there(tmp_path: Path) -> None:
     ours = student()
     write(ours, tmp_path)
-    model, told = RadioModel.from_pretrained(tmp_path, output_loading_info=True)
+    model, told = transformers.RadioModel.from_pretrained(tmp_path, output_loading_info=True)
     # C-RADIO has no LayerScale, and transformers' own is 1
     assert all("layer_scale" in name for name in told.pop("missing_keys"))
     assert not any(told.values())
