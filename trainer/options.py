@@ -68,7 +68,7 @@ USAGE = f"""python -m trainer COMMAND [--help] [settings]
   train    train a student from a cache; the same command again resumes a run that was interrupted
   runs     list the runs of a folder
   report   print the closing table, and write one HTML page about a cache and its students
-  export   write a finished student for torch.export, ONNX or timm, and compare it with the student
+  export   write a finished student for another library, and compare it with the student
 
 Recipes: {", ".join(RECIPES)}."""
 """Text of `python -m trainer --help`."""

@@ -9,7 +9,7 @@ import tyro
 
 from storage_schemas.format.errors import Problem, SettingError
 
-Format = Literal["timm", "radio", "torch", "onnx"]
+Format = Literal["timm", "radio", "torch", "onnx", "sam3", "huggingface"]
 
 
 @final
@@ -21,12 +21,15 @@ class ExportOptions:
     """Folder of a finished run."""
     format: Format = "torch"
     """`torch`: a program of torch.export (student.pt2). `onnx`: an ONNX graph (student.onnx). `timm`: the weights of
-    the backbone (backbone.safetensors) for timm.create_model(…, checkpoint_path=…); only for backbones as timm builds
-    them. `radio`: a folder (radio/) that RadioModel of transformers loads, with a file for timm's C-RADIO models of the
-    same sizes; only for students with RADIO's additions."""
+    the backbone (backbone.safetensors) for timm.create_model(…, checkpoint_path=…). `huggingface`: config, weights and
+    a model card for AutoModel of transformers (folder huggingface). These two only for backbones as timm builds them.
+    `radio`: a folder (radio) that RadioModel of transformers loads, with a file for timm's C-RADIO models of the same
+    sizes; only for students with RADIO's additions. `sam3`: the head for the teacher `sam3` as a program in the place
+    of SAM3's image trunk, with adapters for Meta's code and transformers' (folder sam3)."""
     height: int | None = None
     """Height of the images that the program is for (pixels). None, together with the width: images of any size, with at
-    least two tokens (or two attention windows) per side. The batch size is always free."""
+    least two tokens (or two attention windows) per side; for `sam3` 72 tokens per side. The batch size is always
+    free."""
     width: int | None = None
     """Width of the images that the program is for (pixels)."""
     window: int | None = None

@@ -59,6 +59,8 @@ class PortableFormat:
     single file."""
     is_traced: bool = False
     """Whether a tracer makes a program of the student. A tracer may fail at free image sizes and succeed at one."""
+    tokens: int | None = None
+    """Tokens along the sides of the images that a program is for where the user gives no size; None for any size."""
     tolerance: float = TOLERANCE
     """Largest difference that is accepted."""
 

@@ -39,6 +39,9 @@ def write_portable(student: ExportedStudent, kind: Format, size: ImageSize, fold
         ContractError: the outputs of what was written differ from those of the student.
     """
     form = FORMATS[kind]
+    if form.tokens is not None and size == ImageSize(window=size.window):
+        side = form.tokens * student.student.stride
+        size = ImageSize(height=side, width=side, window=size.window)
     _require_whole_tokens(student.student.stride, size)
     folder.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=folder, prefix=".portable-") as beside:
