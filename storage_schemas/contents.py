@@ -1,7 +1,6 @@
 """What is in a cache, at a glance: its view sets and its teachers, with counts."""
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -93,9 +92,3 @@ def _committed(store: Store, unit: str, array: str) -> int:
     """Return how many views are committed: the rows of one of a unit's arrays."""
     commits = read_commits(store, unit)
     return sum(record.rows for records in commits.values() for record in records if record.array == array)
-
-
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return what helps a user who gave an unknown name: the names that are near, or else all that there are."""
-    near = difflib.get_close_matches(name, known, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"

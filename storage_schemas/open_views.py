@@ -5,11 +5,11 @@ from typing import get_args
 
 from storage_schemas.cached_views import TeacherReader, Units, ViewReader
 from storage_schemas.commits import Commits, committed_shards, read_records
-from storage_schemas.contents import did_you_mean
 from storage_schemas.format import layout
 from storage_schemas.format.errors import MissingError, Problem, SettingError, first_few
 from storage_schemas.format.feature_storage import require_storage
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.near_names import did_you_mean
 from storage_schemas.format.tables import PLACEMENTS, VIEWS
 from storage_schemas.format.teacher import forward_of
 from storage_schemas.format.views import ViewSet

@@ -43,10 +43,11 @@ def default_name(recipe: TrainRecipe, base: TrainRecipe) -> str:
         recipe: the run's settings.
         base: the recipe without any change.
     """
-    changed = changed_settings(recipe.identity(), base.identity())
+    settings = base.identity()
+    changed = changed_settings(recipe.identity(), settings)
     if recipe.student_weights != base.student_weights:  # the identity knows them by their digest
         changed["student.weights"] = recipe.student_weights
-    last = [place.rpartition(".")[2] for place in changed]
+    last = [_last_words(place, settings) for place in changed]
     labels = [short if last.count(short) == 1 else place for short, place in zip(last, changed, strict=True)]
     values = [_value_text(value) for value in changed.values()]
     parts = [recipe.student, *(f"{label}={value}" for label, value in zip(labels, values, strict=True))]
@@ -86,6 +87,14 @@ def choose_folder(runs: Path, name: str, recipe: TrainRecipe, base: TrainRecipe)
     return folder
 
 
+def _last_words(place: str, settings: Mapping[str, Any]) -> str:
+    """Return the last word of a setting's name; two for an entry of a table, such as the weight of a teacher."""
+    group, _, word = place.rpartition(".")
+    table = _at(settings, group)
+    is_entry = isinstance(table, Mapping) and word not in table
+    return ".".join(place.split(".")[-2:]) if is_entry else word
+
+
 def _is_of(stored: Mapping[str, Any], recipe: TrainRecipe) -> bool:
     """Return whether a stored recipe is this one, where it records less."""
     asked = under_rules_of(stored, recipe).identity()
@@ -100,6 +109,6 @@ def _at(settings: Mapping[str, Any], place: str) -> Any:
 
 
 def _value_text(value: Any) -> str:
-    text = str(value)
+    text = "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     plain = len(text) <= LONGEST_VALUE and re.fullmatch(r"[A-Za-z0-9._+-]+", text)
     return text if plain else digest({"": value})[:DIGITS]

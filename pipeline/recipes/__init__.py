@@ -5,7 +5,6 @@
 Door: choice, options, demo_images.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 
 from pipeline.config import Recipe
@@ -14,6 +13,7 @@ from pipeline.recipes.demo import demo
 from pipeline.recipes.radio_v2_5 import radio_v2_5
 from pipeline.recipes.small import small
 from storage_schemas.format.errors import Problem, SettingError
+from storage_schemas.format.near_names import did_you_mean
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "demo": demo,
@@ -28,10 +28,9 @@ def recipe_of(name: str) -> Recipe:
     """Return a recipe.
 
     Raises:
-        SettingError: there is no recipe of that name; it suggests the nearest, or lists all.
+        SettingError: there is no recipe of that name; it lists all, the nearest first.
     """
     if name in RECIPES:
         return RECIPES[name]()
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    fix = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
+    fix = did_you_mean(name, RECIPES)
     raise SettingError("RECIPE", [Problem(place=name, found="no such recipe", fix=fix)])

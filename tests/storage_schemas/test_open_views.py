@@ -148,7 +148,8 @@ def test_teachers_are_chosen_by_name(cache: Cache) -> None:
     [
         (
             lambda cache: cache.view("low-23", 0),
-            "view set cannot be used:\n  low-23: the cache has no such view set (did you mean low-32?)",
+            "view set cannot be used:\n"
+            "  low-23: the cache has no such view set (did you mean low-32? there are high-64, low-32)",
         ),
         (
             lambda cache: cache.open_views("train"),
@@ -156,7 +157,8 @@ def test_teachers_are_chosen_by_name(cache: Cache) -> None:
         ),
         (
             lambda cache: cache.view("low-32", 0, teachers=["plane", "any"]),
-            "teacher is missing:\n  plane: the cache has no features of this teacher (did you mean plain?)",
+            "teacher is missing:\n"
+            "  plane: the cache has no features of this teacher (did you mean plain? there are any, plain)",
         ),
         (
             lambda cache: cache.open_views("low-32", teachers="any"),

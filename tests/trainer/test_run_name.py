@@ -27,7 +27,10 @@ def named(*arguments: str) -> str:
         (["--optimiser.lr", "0.0005"], "vit_tiny_patch16_224-lr=0.0005"),
         (["--seed", "3", "--student", "tiny", "--precision", "bf16"], "tiny-precision=bf16-seed=3"),
         (["--optimiser.weight-decay", "1e-05"], "vit_tiny_patch16_224-weight_decay=1e-05"),
-        (["--data.proportions", "low-128", "2", "low-192", "1"], "vit_tiny_patch16_224-low-128=2.0-low-192=1.0"),
+        (
+            ["--data.proportions", "low-128", "2", "low-192", "1"],
+            "tiny-proportions.low-128=2.0-proportions.low-192=1.0",
+        ),
         (["--student.weights", "timm"], "vit_tiny_patch16_224-weights=timm"),
         (["--name", "mine"], "mine"),
     ],
@@ -38,19 +41,16 @@ def test_a_name_is_the_student_and_what_differs_from_the_recipe(arguments: list[
 
 def test_settings_with_the_same_last_word_are_named_in_full() -> None:
     base = RECIPES["demo"]()
-    # `heads.width` and `data.proportions` entry `width`
-    changed = replace(
-        base,
-        heads=replace(base.heads, width=64),
-        loss=LossSettings(teacher_weights={"width": 2.0}),
-    )
-    assert default_name(changed, base) == ("vit_tiny_patch16_224-heads.width=64-loss.teacher_weights.width=2.0")
+    # `seed` stands for any setting that shares its last word with another one
+    base = replace(base, loss=LossSettings(teacher_weights={"seed": 1.0}))
+    changed = replace(base, seed=5, loss=LossSettings(teacher_weights={"seed": 2.0}))
+    assert default_name(changed, base) == "vit_tiny_patch16_224-loss.teacher_weights.seed=2.0-seed=5"
 
 
 def test_a_value_that_no_folder_can_have_and_a_name_that_is_too_long_are_given_by_their_digests() -> None:
     base = RECIPES["demo"]()
     odd = default_name(replace(base, loss=LossSettings(teacher_weights={"a": 1e-300})), base)
-    assert odd.endswith("-a=1e-300")
+    assert odd.endswith("-teacher_weights.a=1e-300")
     many = {f"teacher-{number}": 1.5 + number for number in range(20)}
     names = {
         default_name(replace(base, loss=LossSettings(teacher_weights=weights)), base)

@@ -73,6 +73,15 @@ def test_an_unknown_student_is_refused_with_the_nearest_names() -> None:
     assert problem.fix.startswith("similar names: vit_tiny_patch16_224, ")
 
 
+def test_the_beginning_of_a_name_is_answered_with_the_names_that_begin_so() -> None:
+    with pytest.raises(SettingError) as refusal:
+        Student("vit_tiny")
+    [problem] = refusal.value.problems
+    names = problem.fix.removeprefix("similar names: ").split(", ")
+    assert "vit_tiny_patch16_224" in names
+    assert all(name.startswith("vit_tiny") for name in names)
+
+
 def test_a_student_whose_patch_does_not_divide_a_resolution_is_refused_for_each() -> None:
     with pytest.raises(SettingError) as refusal:
         measure_student(Student("vit_tiny_patch16_224"), [40, 64, 24])
