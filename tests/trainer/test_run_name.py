@@ -29,7 +29,7 @@ def named(*arguments: str) -> str:
         (["--optimiser.weight-decay", "1e-05"], "vit_tiny_patch16_224-weight_decay=1e-05"),
         (
             ["--data.proportions", "low-128", "2", "low-192", "1"],
-            "tiny-proportions.low-128=2.0-proportions.low-192=1.0",
+            "vit_tiny_patch16_224-proportions.low-128=2.0-proportions.low-192=1.0",
         ),
         (["--student.weights", "timm"], "vit_tiny_patch16_224-weights=timm"),
         (["--name", "mine"], "mine"),
