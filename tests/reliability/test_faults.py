@@ -115,7 +115,8 @@ def check_outage(runner: Runner, proxy: FaultProxy, uri: str, kind: FaultKind, n
     assert contents(Store(uri=uri)) == expected
 
 
-@pytest.mark.parametrize(("kind", "number"), [("reset", 130), pytest.param("503", 60, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "number"), [("reset", 130), ("503", 60)])
 def test_an_extract_that_meets_an_outage_ends_in_one_message_and_is_taken_up_again(
     runner: Runner, proxy: FaultProxy, bucket: str, kind: FaultKind, number: int, expected: dict
 ) -> None:

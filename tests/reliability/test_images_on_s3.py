@@ -106,7 +106,7 @@ def test_an_image_costs_one_request(
     assert named == [f"GET {bucket}/{path.name}" for path in sorted(images.iterdir())]
 
 
-@pytest.mark.parametrize("form", [as_folder, as_tars, as_parquet])
+@pytest.mark.parametrize("form", [as_folder, *(pytest.param(f, marks=pytest.mark.slow) for f in (as_tars, as_parquet))])
 def test_images_are_cut_through_faults_of_every_kind(
     runner: Runner, put: Callable[[Form], str], proxy: FaultProxy, form: Form, expected: dict, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ def verified(uri: str, **retries: float) -> Verdict:
     return verify_cache(Cache(store=store), VerifyOptions(quick=True, independent=2))
 
 
+@pytest.mark.slow
 def test_zarr_python_reads_a_cache_on_s3_as_our_reader_does_through_faults_of_every_kind(
     cached: tuple[str, Sequence[str]], proxy: FaultProxy
 ) -> None:
