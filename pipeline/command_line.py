@@ -23,11 +23,12 @@ class TeachersOptions:
     """Prints the catalogue of teachers, or all that is known of one teacher before its weights are read."""
 
     name: str = ""
-    """Describe this teacher alone (NAME): a name of the catalogue, `timm:<model.tag>`, or `module:Class`."""
+    """Describe this teacher alone (NAME): a name of the catalogue, `timm:<model.tag>`, `hf:<repository or folder>`, or
+    `module:Class`."""
     summary: SummaryKind = "own"
-    """For a model of timm: its summary, as `--choice.summary`."""
+    """For a model of timm or transformers: its summary, as `--choice.summary`."""
     size_rule: SizeRule | None = None
-    """For a model of timm: which sizes it gets, as `--choice.size-rule`."""
+    """For a model of timm or transformers: which sizes it gets, as `--choice.size-rule`."""
 
 
 def parse(command: str, default: Options, arguments: Sequence[str]) -> Options:

@@ -135,18 +135,19 @@ class TeacherChoice:
     name: str
     """Short name: `TEACHER=` for make, `teachers/<name>` in the cache."""
     source: str
-    """A name in `teachers.catalogue`; `timm:<model.tag>` for any model of timm that gives a map; or `module:Class` for
-    a class of your own. See docs/teachers.md and docs/adding_a_teacher.md."""
+    """A name in `teachers.catalogue`; `timm:<model.tag>` for any model of timm that gives a map;
+    `hf:<repository or folder>` for a vision model of transformers; or `module:Class` for a class of your own. See
+    docs/teachers.md and docs/adding_a_teacher.md."""
     weights: str = "hub"
     """`hub`, a local file or folder, or `random:<seed>` for demonstrations. A class of your own brings its weights
     (`own`), or takes a path."""
     summary: SummaryKind = "own"
-    """For a model of timm: its summary. `own` for the model's own pooling, `class-token`, `mean` for the mean of
-    the map's tokens, or `none`."""
+    """For a model of timm or transformers: its summary. `own` for the model's own pooling, `class-token`, `mean` for
+    the mean of the map's tokens, or `none`."""
     size_rule: SizeRule | None = None
-    """For a model of timm: which sizes it gets. None for the model's own rule; `fixed` for its own size only;
-    `canvas` to lay several small views out on one input of its own size, which needs `summary none`; `any` for a vision
-    transformer of fixed size, whose table of positions is then interpolated for each other size."""
+    """For a model of timm or transformers: which sizes it gets. None for the model's own rule; `fixed` for its own size
+    only; `canvas` to lay several small views out on one input of its own size, which needs `summary none`; `any` for a
+    vision transformer of timm of fixed size, whose table of positions is then interpolated for each other size."""
     precision: Precision | None = None
     """Arithmetic of the forward pass. None takes the catalogue's choice: bfloat16 weights for the 7B model, float32
     weights under bfloat16 autocast for the others; `fp32` for a source outside the catalogue."""

@@ -34,8 +34,12 @@ def fetch_weights(entry: CatalogueEntry) -> Path:
     )
 
 
-def fetch(publication: Publication) -> Path:
+def fetch(publication: Publication, needed: str = "") -> Path:
     """Return the folder of a model's weights in the hub's cache; files that are not there are downloaded.
+
+    Args:
+        publication: where they are.
+        needed: the file that must be there; a file with weights when empty.
 
     Raises:
         SettingError: the model has no weights on the hub.
@@ -50,8 +54,8 @@ def fetch(publication: Publication) -> Path:
         folder = Path(snapshot_download(publication.hub, allow_patterns=list(publication.files)))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise _not_found(publication, _reason(error)) from error
-    if not any(file.suffix in WEIGHT_FILES for file in folder.iterdir()):
-        raise _not_found(publication, "the cached copy contains no weights")
+    if not any(file.name == needed if needed else file.suffix in WEIGHT_FILES for file in folder.iterdir()):
+        raise _not_found(publication, f"the cached copy contains no {needed or 'weights'}")
     return folder
 
 

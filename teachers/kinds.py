@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-SourceKind = Literal["catalogue", "own", "timm"]
-LIBRARIES: tuple[SourceKind, ...] = ("timm",)
+SourceKind = Literal["catalogue", "own", "timm", "hf"]
+LIBRARIES: tuple[SourceKind, ...] = ("timm", "hf")
 """Kinds of sources whose spec is read from a model that a library builds."""
 
 

@@ -44,6 +44,9 @@ class LibraryModel:
         Raises:
             SettingError: there are such blocks.
         """
+        if layers and not self.alike:
+            found = f"{layers}, and only the map of its last block can be cached"
+            raise SettingError(f"teacher {name!r}", [Problem(place="layers", found=found, fix="leave them out")])
         refuse_layers(name, layers, len(self.alike))
         known = ", ".join(str(block) for block, alike in enumerate(self.alike) if alike)
         problems = [

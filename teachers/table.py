@@ -65,11 +65,12 @@ def _library_facts(source: str, summary: SummaryKind, size_rule: SizeRule | None
 
     model = library_model(source, summary, size_rule)
     published = model.publication
+    alike = ", ".join(str(block) for block, alike in enumerate(model.alike) if alike)
     return {
         "summary": channels if summary == "none" else f"{channels}, {model.pooling}",
         "prefix tokens": str(model.prefix_tokens),
         "final norm": "applied to maps" if model.normed else "not applied to maps",
-        "layers": ", ".join(str(block) for block, alike in enumerate(model.alike) if alike),
+        "layers": alike or "the last block alone",
         "parameters": f"{model.parameters / 1e6:,.1f} M",
         "TFLOP": f"{tflop_per_input(source, model.spec.native):.3g} at {model.spec.native} px",
         "weights": f"https://huggingface.co/{published.hub}" if published.hub else published.also or "none published",

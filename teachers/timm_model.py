@@ -216,7 +216,13 @@ def _has_class_token(network: Any) -> bool:
 
 
 def _run(
-    model: str, options: Mapping[str, Any], network: Any, side: int, declared: tuple[int, int], normed: bool | None
+    model: str,
+    options: Mapping[str, Any],
+    network: Any,
+    side: int,
+    declared: tuple[int, int],
+    normed: bool | None,
+    fix: str = "",
 ) -> tuple[bool, tuple[Any, Tensor]]:
     """Run a model on one input: with its final norm or without, or as fits where `normed` is None."""
     try:
@@ -228,8 +234,8 @@ def _run(
             # code that reads values cannot run on the meta device, which has none
             return _normed_or_not(_skeleton(model, options, "cpu"), side, declared, normed)
     except Exception as error:  # timm's models refuse sizes with many kinds of errors
-        text = " ".join(str(error).split())[:300]
-        problem = Problem(place=f"{side} × {side} px", found=f"{type(error).__name__}: {text}")
+        found = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split())[:300])))
+        problem = Problem(place=f"{side} × {side} px", found=found, fix=fix)
         raise ContractError(f"teacher timm:{model}", [problem]) from error
 
 
@@ -272,7 +278,7 @@ def _map_problems(final: Any, map_: Tensor, network: Any, side: int, declared: t
     if width != network.num_features:
         found = f"has {width} channels, and num_features declares {network.num_features}"
         problems.append(Problem(place="forward_features", found=found))
-    prefix = getattr(network, "num_prefix_tokens", 0)
+    prefix = getattr(network, "num_prefix_tokens", int(_has_class_token(network)))
     if final.ndim == 3 and final.shape[1] != prefix + rows * cols:
         found = f"gives {final.shape[1]} tokens, expected {prefix} and the {rows * cols} of the map"
         fix = "write a class of your own that takes its map" if final.shape[1] < rows * cols else ""
@@ -284,9 +290,10 @@ def _refuse_other_sizes(
     model: str, options: Mapping[str, Any], network: Any, side: int, declared: tuple[int, int], normed: bool
 ) -> None:
     """Refuse a model that is to take any size, and does not give the right map at another size than its own."""
-    _, (final, map_) = _run(model, options, network, side, declared, normed)
+    fix = "set size_rule to 'fixed'"
+    _, (final, map_) = _run(model, options, network, side, declared, normed, fix)
     if problems := _map_problems(final, map_, network, side, declared):
-        fixed = [replace(problem, fix="set size_rule to 'fixed'") for problem in problems]
+        fixed = [replace(problem, fix=fix) for problem in problems]
         raise ContractError(f"teacher timm:{model}", fixed)
 
 

@@ -22,7 +22,8 @@ class ExtractOptions:
     data: str = ""
     """The images (DATA), in any form that docs/images.md describes; read only when views are missing."""
     teacher: str = ""
-    """The teacher to run (TEACHER): one of the recipe's short names, `timm:<model.tag>`, or `module:Class`."""
+    """The teacher to run (TEACHER): one of the recipe's short names, `timm:<model.tag>`,
+    `hf:<repository or folder>`, or `module:Class`."""
     choice: TeacherChoice = field(default_factory=lambda: TeacherChoice(name="", source=""))
     views: ViewsConfig = field(default_factory=ViewsConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)

@@ -76,7 +76,7 @@ def test_make_teachers_shows_what_is_known_of_a_model() -> None:
         ("coat_tiny", "a list of 3 maps, (1, 785, 152), (1, 197, 152), (1, 50, 152); expected one map"),
         ("crossvit_tiny_240", "a list of 2 maps, (1, 401, 96), (1, 197, 192); expected one map"),
         ("efficientvim_m1", "a list of 4 maps"),
-        ("pit_ti_224", "gives 1 tokens, expected 0 and the 49 of the map"),
+        ("pit_ti_224", "gives 1 tokens, expected 1 and the 49 of the map"),
         ("levit_128s", "has 4 × 4 tokens for 224 × 224 px, and declares one for each 64 × 64 px"),
     ],
 )
