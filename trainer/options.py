@@ -68,7 +68,8 @@ USAGE = f"""python -m trainer COMMAND [--help] [settings]
   train    train a student from a cache; the same command again resumes a run that was interrupted
   runs     list the runs of a folder
   report   print the closing table, and write one HTML page about a cache and its students
-  export   write a finished student for torch.export, ONNX or timm, and compare it with the student
+  export   write a finished student for torch.export, ONNX, timm or C-RADIO, and compare it with the student
+  families try a model of each family of timm as a student, and print a table
 
 Recipes: {", ".join(RECIPES)}."""
 """Text of `python -m trainer --help`."""
