@@ -78,8 +78,10 @@ SIZES = [(64, 96), (32, 48), (112, 64), (128, 128)]
 def test_a_program_of_torch_gives_every_output_for_any_number_of_pictures_of_any_size(
     folders: dict[str, Path], tmp_path: Path, name: str, size: ImageSize, sides: list[tuple[int, int]]
 ) -> None:
-    student = trainer.load(folders[name])
-    path = write_portable(student, "torch", size, tmp_path)
+    exported, student = (trainer.load(folders[name]) for _ in range(2))
+    path = write_portable(exported, "torch", size, tmp_path)
+    weights = exported.state_dict()
+    assert all(torch.equal(value, weights[weight]) for weight, value in student.state_dict().items())
     assert [file.name for file in tmp_path.iterdir()] == ["student.pt2"]
     program = torch.export.load(path).module()
     for count, (height, width) in [(1, sides[0]), *enumerate(sides, 2)]:

@@ -13,7 +13,8 @@ def write_torch(task: ExportTask) -> dict[str, float]:
     shapes = task.size.free(task.student.student.stride)
     program = torch.export.export(traceable(task), traced(examples), dynamic_shapes=shapes)
     tried = program.module()
-    tried.load_state_dict(FlatStudent(trial, window).state_dict())
+    # assigned, not copied: the program, and the student itself, share their weights with this module
+    tried.load_state_dict(FlatStudent(trial, window).state_dict(), assign=True)
     differences = compare(trial, window, examples, tried)
     torch.export.save(program, task.path)
     return largest(differences, compare(task.student, window, examples, torch.export.load(task.path).module()))
