@@ -66,6 +66,7 @@ def stats(arguments: Sequence[str]) -> None:
 
     options = stats_options(arguments)
     from pipeline.stats.facts import measured_facts
+    from pipeline.stats.sizes import encoded_sizes, size_lines
     from pipeline.stats.stage import measure_teachers
     from pipeline.stats.text import stats_lines
 
@@ -73,6 +74,9 @@ def stats(arguments: Sequence[str]) -> None:
     teachers = [options.teacher] if options.teacher else cache.teachers()
     features = measure_teachers(cache, teachers, options.run, say)
     for line in stats_lines(*measured_facts(cache, features.values(), options.tolerance)):
+        say(line)
+    say("")
+    for line in size_lines([size for teacher in features.values() for size in encoded_sizes(cache, teacher)]):
         say(line)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, final, get_args
 from storage_schemas.format.encodings import INT8_REACH, INT8_STEP, Encoding, step_of_fidelity
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.feature_storage import FeatureStorage
+from storage_schemas.format.latents import MOST_FIDELITY
 from storage_schemas.format.shard_format import LEVELS, Compression
 from storage_schemas.format.teacher import Precision, SizeRule, SummaryKind
 from storage_schemas.format.views import Partition, ShiftDistribution, Shifts
@@ -314,6 +315,9 @@ def step_problems(encoding: str, step: float | None, fidelity: float | None) -> 
             found = f"{value:g} is too fine: int8 would saturate numbers within {INT8_REACH:g} standard deviations"
             fix = f"give a step of at least {INT8_STEP:.3g}, a fidelity of at most {most:,.0f}; or float16"
             yield Problem(place=name, found=found, fix=fix)
+        elif encoding == "pca8" and value > MOST_FIDELITY:
+            found = f"{value:g} is more than {MOST_FIDELITY:g}, the most that latents of a byte have"
+            yield Problem(place=name, found=found, fix="use int8 or float16")
         elif name == "fidelity" and value < LEAST_FIDELITY:
             yield Problem(place=name, found=f"{value} is less than {LEAST_FIDELITY}: hardly anything would be stored")
 

@@ -8,9 +8,9 @@ choice for a given error (reverse water-filling), and a latent takes bits by its
     read:     x = Σ_k q_k 2^e steps_k basis_k
 
 `basis` holds the signs of the rows of H of the kept latents, `steps` their step over √C. A latent whose standard
-deviation is below half a step is left out. A latent of large variance has a step that is a power of two coarser, so
-that a byte holds `REACH` of its standard deviations. A token that does not fit all the same takes the smallest e > 0
-that makes it fit: nothing is ever saturated.
+deviation is below the error of rounding, step / √12, is left out. A latent of large variance has a step that is a power
+of two coarser, so that a byte holds `REACH` of its standard deviations. A token that does not fit all the same takes
+the smallest e > 0 that makes it fit: nothing is ever saturated.
 
 Source: Cover and Thomas 2006, "Elements of Information Theory", section 10.3.3; thresholds by measurement, see
 docs/storage.md.
@@ -29,8 +29,12 @@ LARGEST = 127
 """The largest stored number; −128 is the fill value."""
 REACH = 8.0
 """Standard deviations of a latent that a byte holds."""
-LEAST_DEVIATION = 0.5
-"""Standard deviation, in steps, below which a latent is left out."""
+LEAST_DEVIATION = 12**-0.5
+"""Standard deviation, in steps, below which a latent is left out: the error of rounding. A higher bound is smaller on
+steep spectra, but samples tell small variances worst, and too low: what is left out would be more than was thought."""
+MOST_FIDELITY = 700.0
+"""The largest fidelity that latents of any spectrum can have: (127 / REACH)² · 12 / 4, less the margin. Where one
+latent has nearly all of the variance, its step is what a byte allows, up to a factor of 2."""
 MARGIN = 1.03
 """By how much more than the fidelity asked for the steps are made: tokens are finite in number, and not Gaussian."""
 _GRID = np.linspace(-6, 6, 2001)

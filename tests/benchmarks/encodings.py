@@ -30,6 +30,8 @@ from storage_schemas.shard_writer import open_shard
 
 CHANNELS, SIDE, VIEWS = 1024, 16, 64
 FIDELITIES = (100.0, 30.0, 10.0)
+LEVELS = (1, 12, 19)
+"""Levels of zstd at which `pca8` is compressed."""
 
 
 @final
@@ -110,7 +112,7 @@ def rows_of(features: Features) -> Iterator[list[str]]:
         codings.append((f"int8 at {fidelity:g}", Coding(encoding="int8", step=step_of_fidelity(fidelity)), "zstd", 1))
         latents = latents_of(features.covariance, fidelity)
         codings += [
-            (f"pca8 at {fidelity:g}", Coding(encoding="pca8", latents=latents), "zstd", level) for level in (1, 12, 19)
+            (f"pca8 at {fidelity:g}", Coding(encoding="pca8", latents=latents), "zstd", level) for level in LEVELS
         ]
     variance = np.mean([np.mean(view.astype(np.float64) ** 2) for view in features.numbers])
     count, halves = sum(view.size for view in features.numbers), 0.0
@@ -139,7 +141,7 @@ def rows_of(features: Features) -> Iterator[list[str]]:
             features.name,
             name,
             f"zstd {level}" if level else "",
-            f"{variance / error:,.4g}",
+            f"{variance / error:,.4g}" if error else "exact",
             str(kept),
             f"{bits:.2f}",
             f"{halves / size:.2f}",

@@ -63,3 +63,11 @@ def test_all_tensors_lie_in_one_piece_of_shared_memory_none_over_another() -> No
 
 def test_what_holds_no_tensor_is_packed_too() -> None:
     assert unpack(pack({"a": [1, None]})) == {"a": [1, None]}
+
+
+def test_a_tensor_keeps_the_order_of_its_memory() -> None:
+    channels_first = torch.arange(2 * 5 * 3 * 3, dtype=torch.int8).reshape(2, 5, 3, 3).movedim(1, -1)
+    found = unpack(pack({"spatial": channels_first, "scalar": torch.tensor(3)}))
+    assert torch.equal(found["spatial"], channels_first)
+    assert found["spatial"].stride() == channels_first.stride()
+    assert found["scalar"].item() == 3

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Shaped, UInt8
 from torch import Tensor
 
 from storage_schemas.format.errors import Problem, SettingError
@@ -20,8 +20,8 @@ Change = Callable[[Tensor], Tensor]
 class TeacherTargets:
     """One teacher's features of the views of a batch."""
 
-    spatial: Float[Tensor, "batch rows cols channels"]
-    """ŷ (PHI-S units), in the stored type."""
+    spatial: Shaped[Tensor, "batch rows cols stored"]
+    """ŷ, as it is stored: floats in PHI-S units, or integers of which the token maps make numbers on their device."""
     summary: Float[Tensor, "batch summary_channels"] | None
     """y (raw teacher units); None for a teacher without a summary."""
     start: Int64[Tensor, "batch 2"]

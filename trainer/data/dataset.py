@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from storage_schemas.format import layout
-from storage_schemas.format.encodings import as_numbers
 from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.seeds import Key, uniforms
 from storage_schemas.format.views import Partition, Shifts, ViewSet, draw_offset
@@ -119,8 +118,7 @@ class CachedBatches(Dataset[list[ViewBatch]]):
     def _targets(
         self, view_set: ViewSet, teacher: str, features: Features, rows: Int64[np.ndarray, " batch"]
     ) -> TeacherTargets:
-        entries = self._rows(layout.spatial_array(view_set, teacher), features.commits, rows)
-        spatial = as_numbers(entries, features.coding)
+        spatial = self._rows(layout.spatial_array(view_set, teacher), features.commits, rows)
         summary = None
         if features.has_summary:
             summary = torch.from_numpy(self._rows(layout.summary_array(view_set, teacher), features.commits, rows))

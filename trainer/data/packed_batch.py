@@ -14,6 +14,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+Place = tuple[int, torch.dtype, tuple[int, ...], tuple[int, ...]]
+"""Where a tensor lies (byte), its type, its shape, and its axes in the order of its memory."""
 ALIGNED = 64
 """Every tensor starts at a multiple of this number of bytes."""
 
@@ -41,7 +43,7 @@ def pack(unpacked: Any) -> PackedBatch:
     shared = torch.UntypedStorage._new_shared(packer.length, device="cpu")  # as PyTorch's own collation does
     numbers = torch.empty(0, dtype=torch.uint8).set_(shared)
     for start, tensor in packer.placed:
-        _placed(numbers, start, tensor.dtype, tensor.shape).copy_(tensor)
+        _placed(numbers, start, tensor.dtype, tensor.shape, _axes(tensor)).copy_(tensor)
     return PackedBatch(frame=frame.getvalue(), numbers=numbers)
 
 
@@ -57,13 +59,13 @@ class _Packer(pickle.Pickler):
         self.placed: list[tuple[int, Tensor]] = []
         self.length = 0
 
-    def persistent_id(self, part: Any) -> tuple[int, torch.dtype, tuple[int, ...]] | None:
+    def persistent_id(self, part: Any) -> Place | None:
         if not isinstance(part, Tensor):
             return None
         start = self.length
         self.placed.append((start, part))
         self.length += -(-part.nbytes // ALIGNED) * ALIGNED
-        return start, part.dtype, tuple(part.shape)
+        return start, part.dtype, tuple(part.shape), _axes(part)
 
 
 @final
@@ -72,10 +74,17 @@ class _Unpacker(pickle.Unpickler):
         super().__init__(io.BytesIO(packed.frame))
         self.numbers = packed.numbers
 
-    def persistent_load(self, placed: tuple[int, torch.dtype, tuple[int, ...]]) -> Tensor:
+    def persistent_load(self, placed: Place) -> Tensor:
         return _placed(self.numbers, *placed)
 
 
-def _placed(numbers: Tensor, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+def _axes(tensor: Tensor) -> tuple[int, ...]:
+    """Return the axes in the order in which the tensor's memory has them, so that packing need not transpose it."""
+    strides = tensor.stride()
+    return tuple(sorted(range(tensor.dim()), key=lambda axis: -strides[axis]))
+
+
+def _placed(numbers: Tensor, start: int, dtype: torch.dtype, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
     count = torch.Size(shape).numel()
-    return numbers[start : start + count * dtype.itemsize].view(dtype).view(shape)
+    in_memory = numbers[start : start + count * dtype.itemsize].view(dtype).view([shape[axis] for axis in axes])
+    return in_memory.permute([axes.index(axis) for axis in range(len(axes))])

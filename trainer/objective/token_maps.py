@@ -10,6 +10,7 @@ from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.views import ViewSet
 from trainer.data.batch import SecondView, ViewBatch
 from trainer.data.source import Source
+from trainer.objective.stored_numbers import StoredNumbers
 from trainer.objective.token_map import TokenMap
 
 
@@ -40,6 +41,11 @@ class TokenMaps(nn.Module):
                 for teacher, features in set_source.features.items()
             }
         )
+        self.numbers = {
+            _map_name(view_set, teacher): StoredNumbers(features.coding)
+            for view_set, set_source in source.sets.items()
+            for teacher, features in set_source.features.items()
+        }
         self.own = nn.ModuleDict(
             {
                 view_set.name: TokenMap(set_source.geometry, tokens[view_set.resolution], tokens[view_set.resolution])
@@ -58,16 +64,15 @@ class TokenMaps(nn.Module):
 
         Args:
             spatial: x, output of the student's head for this teacher (PHI-S units).
-            batch: the views, with the teacher's tokens.
+            batch: the views, with the teacher's tokens as they are stored.
             teacher: name of the teacher.
 
         Returns:
             F_{S→T}[x], ŷ at the same positions, and Ω: the arguments of `spatial_mse`. Outside Ω the values mean
             nothing.
         """
-        target = batch.targets[teacher]
-        token_map = self.maps[_map_name(batch.view_set, teacher)]
-        return token_map(spatial, target.spatial, target.start - batch.start)
+        target, name = batch.targets[teacher], _map_name(batch.view_set, teacher)
+        return self.maps[name](spatial, self.numbers[name](target.spatial), target.start - batch.start)
 
     def between_windows(
         self,

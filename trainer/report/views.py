@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from jaxtyping import Float, UInt8
 
 from storage_schemas.format import layout
+from storage_schemas.format.encodings import as_numbers
 from storage_schemas.format.views import ViewSet
 from trainer.data.set_source import Commits, SetSource
 from trainer.data.source import Source
@@ -68,7 +69,7 @@ def _pictured(source: Source, view_set: ViewSet, set_source: SetSource, count: i
     chosen = of_many_images(heldout)[:count]
     canvases = _read(source, layout.pixels_array(view_set), set_source.commits, chosen)
     stored = {
-        name: _read(source, layout.spatial_array(view_set, name), features.commits, chosen)
+        name: as_numbers(_read(source, layout.spatial_array(view_set, name), features.commits, chosen), features.coding)
         for name, features in set_source.features.items()
     }
     return [

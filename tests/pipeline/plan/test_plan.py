@@ -210,7 +210,9 @@ def test_the_tables_are_aligned_and_say_each_number_once(planned: Plan) -> None:
     assert len({len(line) for line in lines[:4]}) == 1
     assert lines[5].split()[:4] == ["teacher", "stored", "as", "views"]
     assert lines[6].startswith("dinov3   float16       16        16 ")
-    assert lines[-3].startswith("bytes: of array shards, if no view is rejected; ")
+    assert lines[5].split().count("pca8") == 1
+    assert lines[-4].startswith("bytes: of array shards, if no view is rejected; ")
+    assert lines[-3].startswith("int8, pca8: before compression. By fidelity, zstd leaves about 3/4 of int8 (3,024), ")
     assert lines[-2] == "views: no view is held out of high-256: students are not scored at these resolutions"
     assert lines[-1] == "RANDOM WEIGHTS: dinov3: a demonstration, not teachers"
 

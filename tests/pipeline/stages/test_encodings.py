@@ -16,6 +16,7 @@ from pipeline.plan.plan import plan_run
 from pipeline.stats.committed import read_features
 from pipeline.stats.facts import measured_facts
 from pipeline.stats.quantization import EVERY, observe_rounding
+from pipeline.stats.sizes import encoded_sizes, size_lines
 from pipeline.stats.text import stats_lines
 from pipeline.verify.options import VerifyOptions
 from pipeline.verify.recompute import comparable
@@ -29,6 +30,8 @@ from storage_schemas.format.stats import ChannelStats
 from storage_schemas.read_latents import write_latents
 from trainer.data.dataset import CachedBatches, heldout_requests
 from trainer.data.source import open_source
+from trainer.objective.stored_numbers import StoredNumbers
+from trainer.report.views import pictured_views
 
 SOURCE = "teachers.quarter_mean:QuarterMean"
 ENCODINGS = ("float16", "float32", "int8")
@@ -101,9 +104,18 @@ def test_the_trainer_reads_numbers_in_phi_s_units_whatever_the_encoding(encoded_
     bounds = {"float32": 1e-4, "float16": 0.01} | {name: step / 2 + 1e-4 for name, step in STEPS.items()}
     bounds |= {"pca8": 1.0}
     for name, bound in bounds.items():
-        found = batch.targets[name].spatial.numpy()
+        entries = batch.targets[name].spatial
+        assert entries.element_size() == {"float32": 4, "float16": 2}.get(name, 1), "stored numbers travel"
+        [features] = [found.features[name] for found in source.sets.values()]
+        found = StoredNumbers(features.coding)(entries).numpy()
         assert found.dtype == (np.float16 if name == "float16" else np.float32)
+        np.testing.assert_allclose(found, as_numbers(entries.numpy(), features.coding), rtol=1e-6, atol=1e-6)
         assert np.abs(found - numbers_of(encoded_run, name)[requests[0].rows]).max() <= bound
+
+    for view in pictured_views(source):
+        for name, bound in bounds.items():
+            off = view.teachers[name].features - numbers_of(encoded_run, name)[view.row]
+            assert np.abs(off).max() <= bound, "the report compares students with them"
 
 
 def test_statistics_are_of_numbers_not_of_steps(encoded_run: StageRun) -> None:
@@ -245,3 +257,50 @@ def test_verify_runs_every_encoding_again(encoded_run: StageRun, tmp_path: Path)
         [again] = verdict.recomputed
         assert again.views == 40
         assert again.largest_error < 0.01, "and not by a step in every number"
+
+
+def test_sizes_are_those_that_an_encoding_has_when_it_is_stored(encoded_run: StageRun) -> None:
+    features = read_features(encoded_run.cache, ("float32", "int8-zstd", "int8-coarse", "pca8"))
+    sizes = {size.storage: size for size in encoded_sizes(encoded_run.cache, features["float32"])}
+    for told, name in (
+        ("int8, zstd", "int8-zstd"),
+        ("int8 at 100, zstd", "int8-coarse"),
+        ("pca8 at 100, zstd", "pca8"),
+    ):
+        [stored] = encoded_sizes(encoded_run.cache, features[name])
+        assert sizes[told].bytes == pytest.approx(stored.bytes, rel=0.05)
+        assert (stored.storage, stored.fidelity) == (f"{name[:4]}, as it is", None)
+    assert sizes["float16"].bytes == 8 * 8 * 12 * 2 + 4 + 16
+    fidelities = [
+        sizes[f"{encoding} at {fidelity}, zstd"].fidelity for encoding in ("int8", "pca8") for fidelity in (100, 30)
+    ]
+    assert fidelities == [pytest.approx(expected, rel=0.5) for expected in (100, 30, 100, 30)]
+    lines = list(size_lines(list(sizes.values())))
+    assert lines[0].split() == ["teacher", "view", "set", "stored", "as", "bytes", "of", "a", "view", "F"]
+    assert len(lines) == 1 + len(sizes) + 1
+
+
+def latent_files(where: Path) -> list[Path]:
+    """Every file of the features of `pca8`, and of what leads back to PHI-S units."""
+    folder = where / "features.zarr/teachers/pca8"
+    files = [*(folder / "low-128/spatial").rglob("*"), *(folder / "latents").rglob("*"), folder / "zarr.json"]
+    return sorted(path for path in files if path.is_file())
+
+
+@pytest.mark.parametrize("flips", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_flipped_bit_of_latents_is_found_wherever_it_is(encoded_run: StageRun, tmp_path: Path, flips: int) -> None:
+    where = Path(shutil.copytree(encoded_run.where, tmp_path / "cache"))
+    cache, draws = Cache.open(str(where)), np.random.default_rng(flips)
+    files = latent_files(where)
+    assert len(files) == 1 + 3 + 5 + 1, "metadata and shards of features, latents, and the manifest"
+    for path in files * flips:
+        sound = path.read_bytes()
+        damaged = bytearray(sound)
+        damaged[draws.integers(len(sound))] ^= 1 << draws.integers(8)
+        path.write_bytes(damaged)
+        try:
+            problems = verify_cache(cache, VerifyOptions(cache=str(where), teacher="pca8")).problems
+            assert problems, f"{path} with other bytes than {sound[:20]!r}…"
+        finally:
+            path.write_bytes(sound)
+    assert verify_cache(cache, VerifyOptions(cache=str(where), teacher="pca8")).problems == ()

@@ -89,6 +89,17 @@ def test_an_export_over_ray_has_the_bytes_of_one_in_this_process(undisturbed: St
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_cluster")
+def test_latents_have_the_same_bytes_from_any_number_of_workers(undisturbed: StageRun, tmp_path: Path) -> None:
+    teacher = own("teachers.quarter_mean:QuarterMean", encoding="pca8", fidelity=100.0, compression="zstd", batch=4)
+    recipe = replace(RECIPE, teachers=(teacher,))
+    runs = {"one": LOCAL, "two": over_ray(2), "three": over_ray(3)}
+    made = {name: run_stages(recipe, undisturbed.data, tmp_path / name, run) for name, run in runs.items()}
+    assert contents(made["two"].where) == contents(made["one"].where)
+    assert contents(made["three"].where) == contents(made["one"].where)
+
+
 @pytest.mark.usefixtures("on_cluster")
 def test_two_workers_cut_tars_and_leave_copies_out_as_one_process_does(undisturbed: StageRun, tmp_path: Path) -> None:
     assert undisturbed.data is not None

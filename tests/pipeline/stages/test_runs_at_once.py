@@ -120,7 +120,10 @@ def test_a_worker_of_a_dead_driver_writes_nothing_once_another_run_has_begun(cut
     before, manifest = contents(cut), cache.teacher_manifest(choice.name)
     assert manifest is not None
     running = worker.identify(None)
-    task = extraction.task(next(iter(extraction.views.sets)), 0, {choice.name: manifest.digest}, running.computed_by)
+    storages = {choice.name: choice.storage}
+    task = extraction.task(
+        next(iter(extraction.views.sets)), 0, {choice.name: manifest.digest}, running.computed_by, storages
+    )
     with pytest.raises(StorageError, match=r"leases/teachers\.quarter-mean\.\w+\.claim: is gone: "):
         worker.extract(task)
     assert contents(cut) == before

@@ -37,7 +37,13 @@ FIDELITIES = tuple(
 
 
 def stats_of(*residuals: ResidualFacts, advice: tuple[str, ...] = (), **more: Any) -> StatsFacts:
-    plain = {"dispersion": None, "paper_model": None, "paper_dispersion": None, "fidelities": FIDELITIES}
+    plain = {
+        "encoding": "float16",
+        "dispersion": None,
+        "paper_model": None,
+        "paper_dispersion": None,
+        "fidelities": FIDELITIES,
+    }
     return StatsFacts(
         current=True, unmeasured=0, views=5000, tolerance=0.2, residuals=residuals, advice=advice, **plain | more
     )

@@ -11,7 +11,7 @@ from storage_schemas.format.feature_storage import STORAGE_FIELDS, FeatureStorag
 def test_what_the_first_caches_did_not_record_is_not_recorded_at_its_old_value() -> None:
     old = {"encoding": "int8", "compression": "zstd"}
     storage = FeatureStorage.of_identity(old)
-    assert (storage.step, storage.level, storage.coding.step) == (8 / 127, 3, 8 / 127)
+    assert (storage.step, storage.level, storage.latents) == (8 / 127, 3, None)
     assert storage.identity() == old
     floats = FeatureStorage(encoding="float16", compression="none", step=0.5, level=1)
     assert floats.identity() == {"encoding": "float16", "compression": "none"}
@@ -35,6 +35,11 @@ def test_an_identity_is_read_back(choice: dict) -> None:
         ({"encoding": "int8", "fidelity": 100.0, "step": 0.1}, "step, fidelity: both choose the step"),
         ({"encoding": "int8", "fidelity": 3100.0}, "fidelity: 3100 is too fine: int8 would saturate numbers within 8"),
         ({"encoding": "int8", "step": 0.06}, "step: 0.06 is too fine"),
+        (
+            {"encoding": "pca8", "fidelity": 701.0},
+            "fidelity: 701 is more than 700, the most that latents",
+        ),
+        ({"encoding": "pca8", "step": 0.3}, "step: has no effect on pca8"),
         ({"encoding": "int8", "fidelity": 1.0}, "fidelity: 1.0 is less than 2"),
         ({"encoding": "int8", "step": float("nan")}, "step: nan is not a positive number"),
         ({"compression_level": 5}, "compression_level: has no effect without compression"),
