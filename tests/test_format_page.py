@@ -124,7 +124,7 @@ TEACHER = TeacherManifest(spec=SPEC, identity={}, tokens={LOW: 2}, computed_by=(
     ("group", "attributes"),
     [
         ("features.zarr", {"format", "recipe"}),
-        ("views", ViewsManifest(identity={}, sets={LOW: SHAPE}).attributes()),
+        ("views", ViewsManifest(identity={}, sets={LOW: SHAPE}, passed_over={}).attributes()),
         ("teachers/<teacher>", TEACHER.attributes()),
         ("teachers/<teacher>/phi_s", {"sha256", "identity", "tokens", "computed_by"}),
         ("teachers/<teacher>/latents", document_schemas.LATENTS.kinds),
