@@ -39,6 +39,8 @@ FIDELITIES = tuple(
 def stats_of(*residuals: ResidualFacts, advice: tuple[str, ...] = (), **more: Any) -> StatsFacts:
     plain = {
         "encoding": "float16",
+        "heldout_dispersion": None,
+        "over_all_views": False,
         "dispersion": None,
         "paper_model": None,
         "paper_dispersion": None,
