@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+from numcodecs.zstd import Zstd
 
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.shard_format import FILL, ArraySpec, Compression, StoredType, index_bytes
 from storage_schemas.objects.store import Store
 from storage_schemas.shard_writer import ShardKey, array_record, commit, create_array, open_shard
+from storage_schemas.sharded_array import open_array
 
 ROWS, PER_SHARD = 7, 3
 
@@ -63,6 +65,31 @@ def test_every_reader_finds_the_same_bits(tmp_path: Path, dtype: StoredType, com
     found = read(tmp_path / FEATURES / "a")
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found.view(np.uint8), expected.view(np.uint8))
+
+
+@pytest.mark.parametrize("read", [by_zarr, by_zarrs, by_tensorstore])
+@pytest.mark.parametrize("compression", get_args(Compression))
+def test_every_reader_finds_latents_channels_last(tmp_path: Path, compression: Compression, read) -> None:
+    shape = (ROWS, 2, 3, 9)
+    spec = ArraySpec(
+        path="a", shape=shape, dtype="int8", rows_per_shard=PER_SHARD, compression=compression, latents="0" * 64
+    )
+    store = Store(uri=str(tmp_path))
+    create_array(store, spec)
+    entries = np.random.default_rng(1).integers(-127, 128, shape).astype(np.int8)
+    with open_shard(store, spec, 0) as writer:
+        writer.append_all(entries[:PER_SHARD])
+    key = ShardKey(unit="teachers/t/low-256", shard=0, identity="0" * 64)
+    commit(store, key, [array_record(writer, key)])
+    np.testing.assert_array_equal(read(tmp_path / FEATURES / "a")[:PER_SHARD], entries[:PER_SHARD])
+    chunk = (tmp_path / FEATURES / "a/c/0/0/0/0").read_bytes()
+    first = np.moveaxis(entries[0], -1, 0).tobytes()
+    assert chunk.startswith(first if compression == "none" else bytes(Zstd(level=3).encode(first)))
+    ours = open_array(store, "a", {0: [array_record(writer, key)]})
+    assert ours.spec == spec
+    found = ours.read([2, 0])
+    np.testing.assert_array_equal(found, entries[[2, 0]])
+    assert np.moveaxis(found, -1, 1).flags.c_contiguous, "as chunks have them, so that nothing is transposed"
 
 
 Selection = Any
