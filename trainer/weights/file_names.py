@@ -8,3 +8,5 @@ STANDARD = ("model.safetensors", "pytorch_model.bin")
 """Files of weights in a folder of the Hugging Face hub, the preferred first. Each may be an index of several files."""
 CONFIG = "config.json"
 """What a folder of the Hugging Face hub says about its model."""
+PIXELS = "preprocessor_config.json"
+"""What a folder of the Hugging Face hub says about the pixels of its model."""

@@ -14,7 +14,7 @@ from timm.models import get_pretrained_cfg
 from torch import Tensor
 
 from storage_schemas.format.errors import MALFORMED, Problem, SettingError
-from trainer.weights.file_names import CONFIG, SAFETENSORS
+from trainer.weights.file_names import CONFIG, PIXELS, SAFETENSORS
 from trainer.weights.origin import Origin
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -49,10 +49,10 @@ def read_weights(origin: Origin) -> StoredWeights:
         SettingError: a file is not whole, or holds something else than tensors; or a tensor is NaN or infinite.
     """
     tensors: dict[str, Tensor] = {}
-    config: dict[str, Any] = {}
+    about: dict[str, dict[str, Any]] = {CONFIG: {}, PIXELS: {}}
     for file in origin.files:
-        if file.name == CONFIG:
-            config = _read_config(file)
+        if file.name in about:
+            about[file.name] = _read_config(file)
         else:
             tensors |= _read_safetensors(file) if file.suffix == SAFETENSORS else _read_pickled(file)
     floating = {name: value for name, value in tensors.items() if value.is_floating_point()}
@@ -60,9 +60,9 @@ def read_weights(origin: Origin) -> StoredWeights:
         raise unusable(origin, [Problem(place=name, found="holds NaN or infinity") for name in broken])
     return StoredWeights(
         tensors=tensors | {name: value.float() for name, value in floating.items()},
-        config=config,
-        timm_model=origin.timm_model or str(config.get("architecture", "")),
-        statistics=_statistics(origin.timm_model, config),
+        config=about[CONFIG],
+        timm_model=origin.timm_model or str(about[CONFIG].get("architecture", "")),
+        statistics=_statistics(origin.timm_model, about[CONFIG], about[PIXELS]),
         dtypes=tuple(sorted({str(value.dtype).removeprefix("torch.") for value in floating.values()})),
     )
 
@@ -72,13 +72,15 @@ def unusable(origin: Origin, problems: list[Problem]) -> SettingError:
     return SettingError(f"starting weights {origin.setting}", problems)
 
 
-def _statistics(timm_model: str, config: Mapping[str, Any]) -> Statistics | None:
+def _statistics(timm_model: str, config: Mapping[str, Any], pixels: Mapping[str, Any]) -> Statistics | None:
     if timm_model:
         published: Any = get_pretrained_cfg(timm_model)
         return tuple(published.mean), tuple(published.std)
     own = config.get("pretrained_cfg", {})
     if "mean" in own and "std" in own:
         return tuple(own["mean"]), tuple(own["std"])
+    if pixels.get("do_normalize") and "image_mean" in pixels and "image_std" in pixels:
+        return tuple(pixels["image_mean"]), tuple(pixels["image_std"])
     return None
 
 

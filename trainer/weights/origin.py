@@ -9,7 +9,7 @@ from typing import Any, final
 
 from storage_schemas.format.errors import MissingError, Problem, SettingError
 from trainer.run_folder import RunFolder
-from trainer.weights.file_names import CONFIG, PICKLED, SAFETENSORS, STANDARD
+from trainer.weights.file_names import CONFIG, PICKLED, PIXELS, SAFETENSORS, STANDARD
 
 _CHUNK = 1 << 24
 
@@ -78,8 +78,8 @@ def local_files(path: Path) -> tuple[Path, ...]:
     if run.identity.exists():
         fix = "finish that run: repeat its `make train` command, and it resumes"
         raise MissingError("student", [Problem(place=str(path), found="is a run without a student yet", fix=fix)])
-    config = path / CONFIG
-    return (*([config] if config.exists() else []), *_of_folder(path))
+    about = (file for file in (path / CONFIG, path / PIXELS) if file.exists())
+    return (*about, *_of_folder(path))
 
 
 def digest_of(files: tuple[Path, ...]) -> str:

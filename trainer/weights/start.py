@@ -21,6 +21,7 @@ from trainer.weights.fitted import FittedWeights, listed
 from trainer.weights.origin import Origin
 from trainer.weights.radio_layout import from_radio, is_radio
 from trainer.weights.timm_fit import fit_timm
+from trainer.weights.transformers_layout import from_transformers, is_of_transformers
 from trainer.weights.vit_fit import fit_vit, match_scales
 
 
@@ -80,6 +81,10 @@ def _fit_files(student: Student, stored: StoredWeights, lines: list[str]) -> Fit
             match_scales(tensors, backbone.state_dict(), lines)
         stored = replace(stored, tensors=tensors, statistics=statistics, timm_model="")
         lines += [f"left out: {listed(left_out)} (no part of C-RADIO's image backbone)"] if left_out else []
+    elif is_of_transformers(stored.tensors):
+        tensors, left_out = from_transformers(stored.tensors)
+        stored = replace(stored, tensors=tensors)
+        lines += [f"left out: {listed(left_out)} (no part of the trunk)"] if left_out else []
     if differing := list(_other_functions(backbone, stored)):
         return differing
     if isinstance(backbone, VitBackbone):
@@ -101,7 +106,7 @@ def _other_functions(backbone: nn.Module, stored: StoredWeights) -> Iterator[Pro
     """Yield what shapes do not tell: other attention heads, epsilons of norms, or activations than the weights'."""
     for what, ours, theirs in (
         ("attention heads", _heads(backbone), stored.config.get("num_attention_heads")),
-        ("epsilon of norms", _epsilons(backbone), stored.config.get("layer_norm_eps")),
+        ("epsilon of norms", _epsilons(backbone), _epsilon(stored.config)),
     ):
         if ours and theirs is not None and ours != {theirs}:
             yield _of_another(what, ours, {theirs})
@@ -128,6 +133,12 @@ def _heads(model: nn.Module) -> set[Any]:
 
 def _epsilons(model: nn.Module) -> set[Any]:
     return {part.eps for part in model.modules() if isinstance(part, nn.LayerNorm)}
+
+
+def _epsilon(config: Mapping[str, Any]) -> float | None:
+    """Return the epsilon that a configuration gives. Below 1e-6, which is timm's, it makes no difference."""
+    epsilon = config.get("layer_norm_eps")
+    return None if epsilon is None else max(float(epsilon), 1e-6)
 
 
 def _activations(model: nn.Module) -> set[Any]:
