@@ -72,11 +72,22 @@ def export(arguments: Sequence[str]) -> None:
     say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")
 
 
+def list_families(arguments: Sequence[str]) -> None:
+    """Try a model of each family of timm as a student."""
+    from trainer.report.options import families_options
+
+    options = families_options(arguments)
+    from trainer.report.families_table import tell_families
+
+    tell_families(options.families, options.page, say)
+
+
 COMMANDS: Mapping[str, Command] = {
     "train": train_student,
     "runs": list_runs,
     "report": report,
     "export": export,
+    "families": list_families,
 }
 
 

@@ -69,6 +69,7 @@ USAGE = f"""python -m trainer COMMAND [--help] [settings]
   runs     list the runs of a folder
   report   print the closing table, and write one HTML page about a cache and its students
   export   write a finished student for another library, and compare it with the student
+  families try a model of each family of timm as a student, and print a table
 
 Recipes: {", ".join(RECIPES)}."""
 """Text of `python -m trainer --help`."""

@@ -126,7 +126,10 @@ def test_every_recipe_carries_its_name() -> None:
     ("arguments", "said"),
     [
         ([], ""),
-        (["fly"], "error: command cannot be used:\n  fly: is no command (there are train, runs, report, export)\n"),
+        (
+            ["fly"],
+            "error: command cannot be used:\n  fly: is no command (there are train, runs, report, export, families)\n",
+        ),
         (["train"], "error: CACHE cannot be used:\n  --cache: is not given (make … CACHE=…)\n"),
         (
             ["train", "--recipe", "huge"],

@@ -52,3 +52,27 @@ def runs_options(arguments: Sequence[str]) -> RunsOptions:
     return tyro.cli(
         RunsOptions, prog="python -m trainer runs", args=list(arguments), config=(tyro.conf.FlagCreatePairsOff,)
     )
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamiliesOptions:
+    """Try a model of each family of timm as a student, at 128 px, 256 px and its own size, and print a table."""
+
+    families: tuple[str, ...] = ()
+    """Families: modules of timm, such as `convnext`. None named: all."""
+    page: Path | None = None
+    """Markdown page whose table of families is replaced. None: the table is printed."""
+
+
+def families_options(arguments: Sequence[str]) -> FamiliesOptions:
+    """Read the command line of `families`. An invalid one ends the process with a message and status 2.
+
+    Raises:
+        SettingError: a page for some of the families.
+    """
+    options = tyro.cli(FamiliesOptions, prog="python -m trainer families", args=list(arguments))
+    if options.page is not None and options.families:
+        found, fix = "would lose the rows of other families", "leave --families out, or print the table"
+        raise SettingError("families", [Problem(place=str(options.page), found=found, fix=fix)])
+    return options

@@ -102,8 +102,12 @@ def _output(student: Student, size: int, tokens: int) -> StudentOutput | str:
         first_line = next(iter(str(error).splitlines()), "")
         return f"the backbone does not support this size: {type(error).__name__}: {first_line}"
     rows, cols = output.spatial.shape[1:3]
-    if (rows, cols) != (tokens, tokens) or output.summaries.ndim != 3:
-        return f"the output has {rows} × {cols} tokens and a summary of shape {tuple(output.summaries.shape)}"
+    if (rows, cols) != (tokens, tokens):
+        return (
+            f"the output has {rows} × {cols} tokens instead of {tokens} × {tokens}, one for every {student.stride} px"
+        )
+    if output.summaries.ndim != 3:
+        return f"the summary has the shape {tuple(output.summaries.shape)}, not one vector for each image"
     return output
 
 
