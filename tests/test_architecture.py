@@ -81,6 +81,8 @@ PLAN = {
         export: run_folder settings student storage_schemas.format storage_schemas.objects
         options: recipes run_name settings storage_schemas storage_schemas.format
         objective: data settings student storage_schemas.format
+        normalise_options: storage_schemas.format
+        normaliser: data export run_folder student storage_schemas storage_schemas.format storage_schemas.objects
         trainer: data export objective settings student
         weights: export run_folder student storage_schemas.format
         portable: export student weights storage_schemas.format storage_schemas.objects
@@ -90,7 +92,7 @@ PLAN = {
             storage_schemas.format storage_schemas.objects
         report: data export objective recipes run run_folder run_name settings student storage_schemas
             storage_schemas.format storage_schemas.objects
-        __main__: export options portable report run stopping storage_schemas
+        __main__: export normalise_options normaliser options portable report run run_folder stopping storage_schemas
     """,
 }
 """Package → its rooms, the lowest first, each with the rooms that it imports: those of other packages by their full

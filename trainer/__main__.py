@@ -69,7 +69,24 @@ def export(arguments: Sequence[str]) -> None:
     from trainer.portable.write import write_portable
 
     size = ImageSize(height=options.height, width=options.width, window=options.window)
-    say(f"export: {write_portable(load(options.student), options.format, size, options.to or options.student)}")
+    student, folder = load(options.student), options.to or options.student
+    made = write_portable(student, options.format, size, folder, options.blocks, normalise=options.normalise)
+    say(f"export: {made}")
+
+
+def normalise(arguments: Sequence[str]) -> None:
+    """Fit the normaliser of a student's blocks."""
+    from trainer.normalise_options import normalise_options
+
+    options = normalise_options(arguments)
+    from storage_schemas.cache import Cache
+    from trainer.export import load
+    from trainer.normaliser import normalise_student
+    from trainer.run_folder import RunFolder
+
+    run, student = RunFolder(path=options.student), load(options.student).to(options.device)
+    views = normalise_student(student, Cache.open(options.cache), run, options.batch)
+    say(f"normalise: {run.blocks}, fitted on {views} held-out views")
 
 
 def list_families(arguments: Sequence[str]) -> None:
@@ -88,6 +105,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": report,
     "export": export,
     "families": list_families,
+    "normalise": normalise,
 }
 
 

@@ -1,13 +1,15 @@
 """The exported student: weights as safetensors, and a card in JSON. Its heads give raw teacher features."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
+import safetensors
 import safetensors.torch
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem, SettingError
@@ -15,6 +17,7 @@ from storage_schemas.format.phi_s import PhiS
 from storage_schemas.objects.publish import write_whole
 from trainer.run_folder import RunFolder, read_json, write_json
 from trainer.settings.student import read_head_settings, read_vit_settings
+from trainer.student.blocks import BlockNormaliser, block_maps, group_means, observed_blocks, parse_groups
 from trainer.student.model import DistilledModel, ModelOutput, TeacherShape, feature_head, spatial_head, summarised
 from trainer.student.shape import StudentShape
 from trainer.student.student import Student
@@ -31,9 +34,11 @@ OVERSHOOT = 0.25
 class ExportedStudent(nn.Module):
     """A finished student. Its heads give raw teacher features: the inverse of PHI-S is folded into them."""
 
-    def __init__(self, model: DistilledModel, card: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: DistilledModel, card: Mapping[str, Any], normaliser: BlockNormaliser | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.card = model, card
+        self.model, self.card, self.normaliser = model, card, normaliser
 
     @property
     def student(self) -> Student:
@@ -63,6 +68,47 @@ class ExportedStudent(nn.Module):
         if not torch.compiler.is_compiling():  # a program that is written for another library cannot look at values
             require_pixels(pixels, self.student)
         return self.model(pixels, self.card["teachers"], window=window)
+
+    def with_blocks(
+        self,
+        pixels: Tensor,
+        blocks: Sequence[str | int | range],
+        *,
+        window: int | None = None,
+        normalise: bool = False,
+    ) -> tuple[ModelOutput, list[Float[Tensor, "batch rows columns channels"]]]:
+        """Run the student once, and also return the features of intermediate blocks.
+
+        Source: RADIOv2.5, finding 8: single blocks (sparse), or means over consecutive ones (dense).
+
+            output, [early, late] = student.with_blocks(pixels, [7, 15])
+            output, maps = student.with_blocks(pixels, ["0-9", "10-19", "20-30", 31], normalise=True)
+
+        Args:
+            pixels: as for `forward`.
+            blocks: for each map a block, counted from 0 (`-1`: the last), or the first and the last of several.
+            window: as for `forward`.
+            normalise: whether each block is brought to mean 0 and mean variance 1 before the mean is taken.
+
+        Returns:
+            The output of `forward`, and a map for each entry of `blocks`: patches alone, before the backbone's norm.
+
+        Raises:
+            SettingError: a block that the student does not have, or pixels that it would misread.
+            MissingError: no normaliser was fitted to these weights.
+        """
+        groups = parse_groups(blocks, self.student)
+        normaliser = self._fitted_normaliser() if normalise else None
+        with observed_blocks(self.student, groups) as outputs:
+            output = self(pixels, window=window)
+        return output, group_means(groups, block_maps(self.student, pixels, outputs, window), normaliser)
+
+    def _fitted_normaliser(self) -> BlockNormaliser:
+        if self.normaliser is None:
+            fix = "`python -m trainer normalise --student … --cache …` fits it on the held-out views"
+            found = "no normaliser was fitted to these weights"
+            raise MissingError("normaliser", [Problem(place=self.student.name, found=found, fix=fix)])
+        return self.normaliser
 
 
 def require_pixels(pixels: Tensor, student: Student) -> None:
@@ -186,7 +232,23 @@ def load(path: str | Path) -> ExportedStudent:
         raise CorruptionError("student", [Problem(place=str(run.weights), found="is not the file that its card names")])
     model = _build(card)
     model.load_state_dict(safetensors.torch.load(body))
-    return ExportedStudent(model, card).eval()
+    return ExportedStudent(model, card, _read_normaliser(run, card["weights_sha256"])).eval()
+
+
+def _read_normaliser(run: RunFolder, weights_sha256: str) -> BlockNormaliser | None:
+    """Return the normaliser that was fitted to these weights; None where there is none, or it was fitted to others."""
+    if not run.blocks.exists():
+        return None
+    try:
+        with safetensors.safe_open(run.blocks, "pt") as file:
+            facts = json.loads(file.metadata()["stillhouse"])
+            fitted = BlockNormaliser(mean=file.get_tensor("mean"), scale=file.get_tensor("scale"))
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        fix = "delete it, and repeat `python -m trainer normalise`"
+        raise CorruptionError(
+            "normaliser", [Problem(place=str(run.blocks), found="cannot be read", fix=fix)]
+        ) from error
+    return fitted if facts["weights_sha256"] == weights_sha256 else None
 
 
 def _build(card: Mapping[str, Any]) -> DistilledModel:

@@ -70,6 +70,8 @@ USAGE = f"""python -m trainer COMMAND [--help] [settings]
   report   print the closing table, and write one HTML page about a cache and its students
   export   write a finished student for another library, and compare it with the student
   families try a model of each family of timm as a student, and print a table
+  normalise
+           fit the normaliser of a finished student's blocks on its held-out views
 
 Recipes: {", ".join(RECIPES)}."""
 """Text of `python -m trainer --help`."""

@@ -74,6 +74,11 @@ class RunFolder:
         return self.path / "student.safetensors"
 
     @property
+    def blocks(self) -> Path:
+        """Normaliser of the exported student's blocks; absent until it is fitted."""
+        return self.path / "blocks.safetensors"
+
+    @property
     def lock(self) -> Path:
         """Lock file of the process that trains; it is there only while one does."""
         return self.path / "run.lock"

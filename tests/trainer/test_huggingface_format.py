@@ -115,8 +115,8 @@ def test_what_automodel_does_not_know_or_changes_is_refused(tmp_path: Path, monk
     with pytest.raises(SettingError) as refusal:
         write_portable(exported("radio_test_vit"), "huggingface", ImageSize(), tmp_path)
     assert str(refusal.value) == (
-        "format huggingface cannot be used:\n  radio_test_vit: has RADIO's additions, which AutoModel does not know "
-        "(choose the format torch or onnx)"
+        "format huggingface cannot be used:\n  radio_test_vit: has RADIO's additions, which only RadioModel of "
+        "transformers knows (choose the format radio; for other sizes than C-RADIO's, torch or onnx)"
     )
     save = safetensors.torch.save
 

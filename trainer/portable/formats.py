@@ -19,8 +19,8 @@ from trainer.portable.torch_program import write_torch
 FORMATS: Mapping[Format, PortableFormat] = {
     "timm": PortableFormat(made="backbone.safetensors", write=write_timm),
     "radio": PortableFormat(made="radio", write=write_radio, last="config.json", tolerance=RADIO_TOLERANCE),
-    "torch": PortableFormat(made="student.pt2", write=write_torch, is_traced=True),
-    "onnx": PortableFormat(made="student.onnx", write=write_onnx, is_traced=True),
+    "torch": PortableFormat(made="student.pt2", write=write_torch, is_traced=True, has_blocks=True),
+    "onnx": PortableFormat(made="student.onnx", write=write_onnx, is_traced=True, has_blocks=True),
     "sam3": PortableFormat(made="sam3", write=write_sam3, last="trunk.json", is_traced=True, tokens=TOKENS),
     "huggingface": PortableFormat(made="huggingface", write=write_huggingface, last="config.json", tolerance=TOLERANCE),
 }

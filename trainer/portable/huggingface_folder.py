@@ -46,7 +46,8 @@ def write_huggingface(task: ExportTask) -> dict[str, float]:
     """
     student = task.student.student
     if isinstance(student.backbone, VitBackbone):
-        found, fix = "has RADIO's additions, which AutoModel does not know", "choose the format torch or onnx"
+        found = "has RADIO's additions, which only RadioModel of transformers knows"
+        fix = "choose the format radio; for other sizes than C-RADIO's, torch or onnx"
         raise SettingError("format huggingface", [Problem(place=task.name, found=found, fix=fix)])
     require_installed("transformers", ("transformers",), extra="huggingface")
     images = _images(student)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainer.portable.libraries import require_installed
-from trainer.portable.outputs import compare, largest, named_outputs, traceable, traced
+from trainer.portable.outputs import compare, flat, largest, traceable, traced
 from trainer.portable.portable_format import ExportTask
 from trainer.portable.trial import with_trial_weights
 
@@ -26,8 +26,8 @@ def write_onnx(task: ExportTask) -> dict[str, float]:
 def _write_graph(task: ExportTask) -> dict[str, float]:
     import onnxruntime
 
-    examples, window = task.examples(), task.size.window
-    names = list(named_outputs(task.student(examples[0], window=window)))
+    examples, student = task.examples(), flat(task, task.student)
+    names = list(student.named(examples[0]))
     torch.onnx.export(
         traceable(task),
         traced(examples),
@@ -43,4 +43,4 @@ def _write_graph(task: ExportTask) -> dict[str, float]:
     def run(pixels: Tensor) -> list[Tensor]:
         return [torch.from_numpy(output) for output in session.run(names, {"pixels": pixels.numpy()})]
 
-    return compare(task.student, window, examples, run)
+    return compare(student, examples, run)

@@ -34,6 +34,11 @@ class ExportOptions:
     """Width of the images that the program is for (pixels)."""
     window: int | None = None
     """Side of the program's attention windows (tokens). None: global attention."""
+    blocks: tuple[str, ...] = ()
+    """Intermediate blocks whose features a program gives too, counted from 0: single ones (`7`), or the mean of several
+    (`0-9`). Their outputs are called block_7 and blocks_0_9."""
+    normalise: bool = False
+    """Bring these features to mean 0 and mean variance 1, with what `python -m trainer normalise` fitted."""
     to: Path | None = None
     """Folder that the file is written to. None: the folder of the student."""
 
@@ -44,7 +49,12 @@ def export_options(arguments: Sequence[str]) -> ExportOptions:
     Raises:
         SettingError: no student is given.
     """
-    options = tyro.cli(ExportOptions, prog="python -m trainer export", args=list(arguments))
+    options = tyro.cli(
+        ExportOptions,
+        prog="python -m trainer export",
+        args=list(arguments),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     if options.student == Path():
         fix = "--student runs/…, the folder of a finished run"
         raise SettingError("student", [Problem(place="--student", found="is not given", fix=fix)])

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from trainer.export import ExportedStudent
 from trainer.portable.portable_format import ExportTask
 from trainer.portable.positions import with_computed_positions
+from trainer.student.blocks import group_name, parse_groups
 from trainer.student.model import ModelOutput
 
 
@@ -17,13 +18,31 @@ from trainer.student.model import ModelOutput
 class FlatStudent(nn.Module):
     """A student whose output is a tuple of tensors, as programs of other libraries need it."""
 
-    def __init__(self, student: ExportedStudent, window: int | None) -> None:
+    def __init__(
+        self, student: ExportedStudent, window: int | None, blocks: Sequence[str] = (), *, normalise: bool = False
+    ) -> None:
+        """Wrap a student.
+
+        Args:
+            student: the student.
+            window: side of the attention windows (tokens); None for global attention.
+            blocks: intermediate blocks whose features are outputs too; see `ExportedStudent.with_blocks`.
+            normalise: whether these are in normal units.
+        """
         super().__init__()
-        self.student, self.window = student, window
+        self.student, self.window, self.blocks, self.normalise = student, window, tuple(blocks), normalise
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
-        """Run the student on images, RGB in [0, 1]. The outputs are in the order of `named_outputs`."""
-        return tuple(named_outputs(self.student(pixels, window=self.window)).values())
+        """Run the student on images, RGB in [0, 1]. The outputs are in the order of `named`."""
+        return tuple(self.named(pixels).values())
+
+    def named(self, pixels: Float[Tensor, "batch 3 height width"]) -> dict[str, Tensor]:
+        """Run the student on images, and return its outputs by name."""
+        if not self.blocks:
+            return named_outputs(self.student(pixels, window=self.window))
+        output, maps = self.student.with_blocks(pixels, self.blocks, window=self.window, normalise=self.normalise)
+        names = map(group_name, parse_groups(self.blocks, self.student.student))
+        return named_outputs(output) | dict(zip(names, maps, strict=True))
 
 
 def named_outputs(output: ModelOutput) -> dict[str, Tensor]:
@@ -34,9 +53,14 @@ def named_outputs(output: ModelOutput) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in (own | heads).items() if tensor.numel()}
 
 
+def flat(task: ExportTask, student: ExportedStudent) -> FlatStudent:
+    """Return a student, the task's own or one with other weights, with the outputs that the task asks for."""
+    return FlatStudent(student, task.size.window, task.blocks, normalise=task.normalise).eval()
+
+
 def traceable(task: ExportTask) -> FlatStudent:
     """Return the student of an export in the form that tracers can follow."""
-    return FlatStudent(with_computed_positions(task.student), task.size.window).eval()
+    return flat(task, with_computed_positions(task.student))
 
 
 def traced(examples: Sequence[Tensor]) -> tuple[Tensor]:
@@ -46,16 +70,12 @@ def traced(examples: Sequence[Tensor]) -> tuple[Tensor]:
 
 
 def compare(
-    student: ExportedStudent,
-    window: int | None,
-    examples: Sequence[Tensor],
-    program: Callable[[Tensor], Sequence[Tensor]],
+    student: FlatStudent, examples: Sequence[Tensor], program: Callable[[Tensor], Sequence[Tensor]]
 ) -> dict[str, float]:
     """Compare a program with the student at every example, and return the largest difference of each output."""
     found = []
     for pixels in examples:
-        expected = named_outputs(student(pixels, window=window))
-        pairs = zip(expected.items(), program(pixels), strict=True)
+        pairs = zip(student.named(pixels).items(), program(pixels), strict=True)
         found.append({name: difference(output, other) for (name, output), other in pairs})
     return largest(*found)
 

@@ -25,6 +25,10 @@ class ExportTask:
     """The student, as `trainer.load` returns it."""
     size: ImageSize
     """Size of the images that a program is for."""
+    blocks: tuple[str, ...] = ()
+    """Intermediate blocks, or ranges of them, whose features a program gives too; see `ExportedStudent.with_blocks`."""
+    normalise: bool = False
+    """Whether these are in normal units."""
     path: Path
     """The file to write; for a format that is a folder, an empty folder to write into."""
 
@@ -61,6 +65,8 @@ class PortableFormat:
     """Whether a tracer makes a program of the student. A tracer may fail at free image sizes and succeed at one."""
     tokens: int | None = None
     """Tokens along the sides of the images that a program is for where the user gives no size; None for any size."""
+    has_blocks: bool = False
+    """Whether it can give features of intermediate blocks too."""
     tolerance: float = TOLERANCE
     """Largest difference that is accepted."""
 

@@ -2,19 +2,19 @@
 
 import torch
 
-from trainer.portable.outputs import FlatStudent, compare, largest, traceable, traced
+from trainer.portable.outputs import compare, flat, largest, traceable, traced
 from trainer.portable.portable_format import ExportTask
 from trainer.portable.trial import with_trial_weights
 
 
 def write_torch(task: ExportTask) -> dict[str, float]:
     """Write the student as a program, and compare it with the student: with its own weights, and with trial weights."""
-    examples, window, trial = task.examples(), task.size.window, with_trial_weights(task.student)
+    examples, trial = task.examples(), flat(task, with_trial_weights(task.student))
     shapes = task.size.free(task.student.student.stride)
     program = torch.export.export(traceable(task), traced(examples), dynamic_shapes=shapes)
     tried = program.module()
     # assigned, not copied: the program, and the student itself, share their weights with this module
-    tried.load_state_dict(FlatStudent(trial, window).state_dict(), assign=True)
-    differences = compare(trial, window, examples, tried)
+    tried.load_state_dict(trial.state_dict(), assign=True)
+    differences = compare(trial, examples, tried)
     torch.export.save(program, task.path)
-    return largest(differences, compare(task.student, window, examples, torch.export.load(task.path).module()))
+    return largest(differences, compare(flat(task, task.student), examples, torch.export.load(task.path).module()))

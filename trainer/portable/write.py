@@ -16,12 +16,21 @@ from trainer.portable.formats import FORMATS
 from trainer.portable.image_size import ImageSize
 from trainer.portable.options import Format
 from trainer.portable.portable_format import ExportTask, PortableFormat
+from trainer.student.blocks import parse_groups
 
 _ONE_SIZE = "choose one size with --height and --width"
 _ANOTHER_FORMAT = "choose another --format"
 
 
-def write_portable(student: ExportedStudent, kind: Format, size: ImageSize, folder: Path) -> Path:
+def write_portable(
+    student: ExportedStudent,
+    kind: Format,
+    size: ImageSize,
+    folder: Path,
+    blocks: tuple[str, ...] = (),
+    *,
+    normalise: bool = False,
+) -> Path:
     """Write a student in the format of another library.
 
     Args:
@@ -29,6 +38,8 @@ def write_portable(student: ExportedStudent, kind: Format, size: ImageSize, fold
         kind: the format; see `ExportOptions.format`.
         size: size of the images that a program is for. Formats that are not programs ignore it.
         folder: folder that the file, or the format's own folder, is written to.
+        blocks: intermediate blocks whose features a program gives too; see `ExportedStudent.with_blocks`.
+        normalise: whether these are in normal units.
 
     Returns:
         Path of the file, or of the format's own folder.
@@ -43,9 +54,13 @@ def write_portable(student: ExportedStudent, kind: Format, size: ImageSize, fold
         side = form.tokens * student.student.stride
         size = ImageSize(height=side, width=side, window=size.window)
     _require_whole_tokens(student.student.stride, size)
+    _require_blocks(kind, form, blocks, normalise)
+    if blocks:
+        parse_groups(blocks, student.student)  # before hours of tracing
     folder.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=folder, prefix=".portable-") as beside:
-        task = ExportTask(student=student, size=size, path=Path(beside, form.made))
+        path = Path(beside, form.made)
+        task = ExportTask(student=student, size=size, blocks=blocks, normalise=normalise, path=path)
         if form.last:
             task.path.mkdir()
         differences = _written(kind, form, task)
@@ -82,6 +97,19 @@ def _not_writable(kind: Format, task: ExportTask, error: Exception) -> SettingEr
     found = f"cannot be written for {sizes}: {type(error).__name__}: {first_line}"
     fix = _ONE_SIZE if free else _ANOTHER_FORMAT
     return SettingError(f"format {kind}", [Problem(place=task.name, found=found, fix=fix)])
+
+
+def _require_blocks(kind: Format, form: PortableFormat, blocks: tuple[str, ...], normalise: bool) -> None:
+    if blocks and not form.has_blocks:
+        problem = Problem(
+            place="--blocks", found=f"{kind} has no outputs for them", fix="choose the format torch or onnx"
+        )
+        raise SettingError(f"format {kind}", [problem])
+    if normalise and not blocks:
+        problem = Problem(
+            place="--normalise", found="there are no blocks to bring to normal units", fix="give --blocks"
+        )
+        raise SettingError(f"format {kind}", [problem])
 
 
 def _require_whole_tokens(stride: int, size: ImageSize) -> None:

@@ -2,5 +2,5 @@
 
 `vit` is a part of this room; its modules import nothing else of the room.
 
-Door: families, heads, model, shape, student, timm_backbone, vit.backbone, vit.names, vit.presets.
+Door: blocks, families, heads, model, shape, student, timm_backbone, vit.backbone, vit.names, vit.presets.
 """

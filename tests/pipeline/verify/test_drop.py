@@ -13,6 +13,7 @@ from pipeline.features.stage import extract_teacher
 from pipeline.inspect.cache import inspect_cache
 from pipeline.leases.lease import leased, teacher_lease
 from pipeline.stats.stage import measure_teachers
+from pipeline.text_table import sized
 from pipeline.verify.drop import drop_teacher
 from pipeline.verify.leftovers import delete, find_leftovers
 from pipeline.verify.options import DropOptions, VerifyOptions
@@ -63,7 +64,7 @@ def test_a_teacher_goes_whole_with_nothing_else_and_comes_back_with_the_same_byt
     assert main(command) == 0
     listed = capsys.readouterr().out.splitlines()
     gone = {name: body for name, body in before.items() if of_teacher(name)}
-    size = f"{len(gone)} objects, {sum(map(len, gone.values())) / 1e3:.1f} kB"
+    size = f"{len(gone)} objects, {sized(sum(map(len, gone.values())))}"
     way_back = f"`make extract RECIPE=demo CACHE={copied} TEACHER=<module:Class of {FIXED}>` brings it back"
     assert listed[-1] == f"drop {FIXED}: {size}, can be deleted; nothing is deleted without --delete; {way_back}"
     assert listed[0].startswith(f"  features.zarr/teachers/{FIXED}/stats: ")
