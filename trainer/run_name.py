@@ -77,7 +77,7 @@ def choose_folder(runs: Path, name: str, recipe: TrainRecipe, base: TrainRecipe)
     folder, old = runs / default_name(recipe, base), RunFolder(path=runs / recipe.student)
     if folder.exists():
         return folder
-    same = old.identity.exists() and not differences(read_json(old.identity)["recipe"], recipe.identity())
+    same = old.identity.exists() and _is_of(read_json(old.identity)["recipe"], recipe)
     if same and not recipe.student_weights:
         return old.path
     if recipe.running.accept_changes:

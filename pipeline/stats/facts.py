@@ -235,11 +235,17 @@ def residual_advice(residuals: Sequence[ResidualFacts], tolerance: float, fit_ag
     sets = [residual for residual in residuals if residual.off and residual.view_set != POOLED]
     pooled = next((residual for residual in residuals if residual.off and residual.view_set == POOLED), None)
     if sets:
-        named = ", ".join(f"{residual.view_set} ({residual.residual:.3g})" for residual in sets)
+        named = ", ".join(
+            f"{residual.view_set} ({residual.residual:.3g}, variance {1 + residual.variance:.3g})" for residual in sets
+        )
         yield f"OFF by more than {tolerance:g}: {named}"
     if pooled is not None:
         found = f"all view sets together are off by {pooled.residual:.3g}, more than {tolerance:g}"
         yield f"{found}: PHI-S was fitted on too few views, or on different ones; {fit_again}"
     elif sets:
-        found = "all sets together are not off: this teacher's statistics differ at these resolutions; PHI-S is shared"
-        yield f"{found}. Leave these sets out of training (data.proportions), or accept them (--tolerance)"
+        yield (
+            "all sets together are not off: the features of this teacher vary more at some resolutions than at others, "
+            "and one PHI-S map serves all. In training, a set of variance v weighs v times as much as one of variance "
+            "1; `--loss.balance view-set` divides the loss of each set by its variance. Nothing needs to be fitted or "
+            "stored again; to accept these sets, raise --tolerance"
+        )

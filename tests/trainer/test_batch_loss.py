@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from storage_schemas.cache import Cache
+from storage_schemas.format.views import ViewSet
 from trainer.data.batch import ViewBatch, unit_pixels
 from trainer.data.dataset import CachedBatches, heldout_requests
 from trainer.data.source import Source, open_source
@@ -57,6 +58,27 @@ def test_the_objective_is_the_weighted_sum_of_every_teachers_terms(seen: Seen) -
             expected += factor * 3 * parts[f"{name}/summary"]
     assert {name: float(part) for name, part in terms.parts.items()} == parts
     assert float(terms.total) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_variance_per_view_set_gives_the_loss_of_a_map_fitted_on_that_set(seen: Seen) -> None:
+    _, maps, batch, output = seen
+    student, teacher, common = maps(output.spatial["any"], batch, "any")
+    teacher = teacher.float()
+    # PHI-S of this set alone: another mean, another rotation, and the scale that gives it variance 1
+    mean, variance = teacher[common].mean(dim=0), float(teacher[common].var(dim=0, correction=0).mean())
+    rotation, _ = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
+    own_student, own_teacher = ((tokens - mean) @ rotation / variance**0.5 for tokens in (student, teacher))
+    assert float(own_teacher[common].var(dim=0, correction=0).mean()) == pytest.approx(1, rel=1e-4)
+    variances = {"any": {batch.view_set: variance}, "fixed": {ViewSet.parse("low-9984"): 5.0}}
+    terms = batch_loss(output, batch, maps, DISPERSIONS, LossSettings(), variances)
+    plain = batch_loss(output, batch, maps, DISPERSIONS, LossSettings())
+    assert float(terms.parts["any/spatial"]) == pytest.approx(
+        float(spatial_mse(own_student, own_teacher, common)), rel=1e-4
+    )
+    assert terms.parts["fixed/spatial"] == plain.parts["fixed/spatial"]
+    assert terms.parts["any/summary"] == plain.parts["any/summary"]
+    moved = float(terms.parts["any/spatial"] - plain.parts["any/spatial"])
+    assert float(terms.total - plain.total) == pytest.approx(moved, rel=1e-3)
 
 
 def test_the_older_kinds_of_loss_are_taken_where_asked_for(seen: Seen) -> None:

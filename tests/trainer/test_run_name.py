@@ -76,6 +76,10 @@ def test_a_run_that_an_earlier_version_named_by_its_student_is_resumed_there(tmp
     old.mkdir()
     (old / "run.json").write_text(json.dumps({"recipe": changed.identity(), "cache": {}}))
     assert choose_folder(tmp_path, "", changed, base) == old
+    before = changed.identity()
+    del before["damp_layers"], before["data"]["student_shifts"]  # type: ignore[attr-defined]
+    (old / "run.json").write_text(json.dumps({"recipe": before, "cache": {}}))
+    assert choose_folder(tmp_path, "", changed, base) == old
     assert choose_folder(tmp_path, "", replace(base, seed=6), base) == tmp_path / f"{base.student}-seed=6"
     (tmp_path / f"{base.student}-seed=5").mkdir()
     assert choose_folder(tmp_path, "", changed, base) == tmp_path / f"{base.student}-seed=5"

@@ -1,8 +1,10 @@
 """The part of a cache that a training run reads: view sets and teachers, checked to be complete."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
+
+import numpy as np
 
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
@@ -21,6 +23,9 @@ class TeacherSource:
     manifest: TeacherManifest
     phi_s: PhiS
     stats: TeacherStats
+    variances: Mapping[ViewSet, float] = field(default_factory=dict)
+    """Variance of its stored features in each view set, a mean over channels (PHI-S units squared), for a run whose
+    loss is divided by it; else empty."""
 
 
 @final
@@ -47,7 +52,12 @@ class Source:
 
 
 def open_source(
-    cache: Cache, teachers: Iterable[str] = (), sets: Iterable[str] = (), begun: Mapping[str, Any] | None = None
+    cache: Cache,
+    teachers: Iterable[str] = (),
+    sets: Iterable[str] = (),
+    begun: Mapping[str, Any] | None = None,
+    *,
+    by_set: bool = False,
 ) -> Source:
     """Open a cache for training, and check that everything a run will read is there.
 
@@ -57,6 +67,8 @@ def open_source(
         sets: names of the view sets to learn on, such as `low-256`; empty for all view sets of the cache.
         begun: identity of the cache when the run began; None for a run that begins now. The cache may have gained
             teachers, view sets and views since: the run goes on with the teachers, views and dispersions of then.
+        by_set: whether the loss divides by the variance of each view set (`loss.balance`). The variances then belong to
+            the identity of the run, as dispersions do.
 
     Raises:
         MissingError: there is no cache, or an earlier stage must still make views, features, statistics or some shards
@@ -81,6 +93,8 @@ def open_source(
     set_sources = {
         view_set: open_set(cache, views, view_set, manifests, counts.get(view_set.name)) for view_set in chosen
     }
+    if by_set:
+        opened = {name: _with_variances(name, teacher, set_sources, then) for name, teacher in opened.items()}
     _require_some_teacher(opened, set_sources)
     _require_some_set(opened, set_sources)
     return Source(
@@ -155,6 +169,23 @@ def _teacher(
     return TeacherSource(manifest=manifest, phi_s=phi_s, stats=stats)
 
 
+def _with_variances(
+    name: str, teacher: TeacherSource, sets: Mapping[ViewSet, SetSource], then: Mapping[str, Any] | None
+) -> TeacherSource:
+    """Return a teacher with the variances of its features in the sets of a run: those that the run began with."""
+    known = then["teachers"].get(name, {}).get("variances", {}) if then else {}
+    variances = {
+        view_set: known.get(view_set.name) or float(np.mean(teacher.stats.sets[view_set].variance))
+        for view_set, found in sets.items()
+        if name in found.features
+    }
+    if still := [view_set.name for view_set, variance in variances.items() if not variance > 0]:
+        found, fix = "its features have no variance there", "leave the set out with data.proportions"
+        problems = [Problem(place=f"teachers/{name}/stats/{set_name}", found=found, fix=fix) for set_name in still]
+        raise ContractError("statistics", problems)
+    return replace(teacher, variances=variances)
+
+
 def _require_some_teacher(teachers: Mapping[str, TeacherSource], sets: Mapping[ViewSet, SetSource]) -> None:
     empty = [view_set.name for view_set, set_source in sets.items() if not set_source.features]
     if empty:
@@ -185,7 +216,12 @@ def _identity(
                 "features": teacher.manifest.digest,
                 "phi_s": phi_s_digest(teacher.phi_s),
                 "dispersion": teacher.stats.dispersion,
+                **_recorded(teacher.variances),
             }
             for name, teacher in teachers.items()
         },
     }
+
+
+def _recorded(variances: Mapping[ViewSet, float]) -> dict[str, Any]:
+    return {"variances": {view_set.name: value for view_set, value in variances.items()}} if variances else {}

@@ -26,7 +26,7 @@ from trainer.learning.learning_rate import (
     renew_settings,
 )
 from trainer.learning.sharding import renumbered, shard
-from trainer.objective.batch_loss import batch_loss, mesa
+from trainer.objective.batch_loss import NO_VARIANCES, Variances, batch_loss, mesa
 from trainer.objective.token_maps import TokenMaps
 from trainer.settings.config import TrainRecipe
 from trainer.student.model import DistilledModel, ModelOutput
@@ -43,6 +43,7 @@ class Distillation(LightningModule):
         token_maps: TokenMaps,
         dispersions: Mapping[str, float],
         new: Collection[str] = (),
+        variances: Variances = NO_VARIANCES,
     ) -> None:
         """Put the parts together.
 
@@ -52,9 +53,10 @@ class Distillation(LightningModule):
             token_maps: token maps of the run.
             dispersions: Disp(Θ_y) (rad²) of every teacher with a summary.
             new: names of the model's parameters that its starting weights did not hold.
+            variances: see `batch_loss`.
         """
         super().__init__()
-        self.recipe, self.dispersions = recipe, dispersions
+        self.recipe, self.dispersions, self.variances = recipe, dispersions, variances
         self.model, self.maps = model, token_maps  # named as in checkpoints
         rates = highest_rates(model, new, recipe.optimiser)
         self.groups = parameter_groups(model, decaying(model, model.student.backbone), rates, recipe.optimiser)
@@ -92,7 +94,7 @@ class Distillation(LightningModule):
         loss, parts = torch.zeros((), device=self.device), dict[str, Tensor]()
         for part in batch:
             output = self._output(part)
-            terms = batch_loss(output, part, self.maps, self.dispersions, settings)
+            terms = batch_loss(output, part, self.maps, self.dispersions, settings, self.variances)
             total, logged = terms.total, dict(terms.parts)
             if part.second is not None:
                 distance = self._mesa(output, part, part.second)

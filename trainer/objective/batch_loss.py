@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import final
 
 from jaxtyping import Float
 from torch import Tensor
 
+from storage_schemas.format.views import ViewSet
 from trainer.data.batch import SecondView, ViewBatch
 from trainer.objective.losses import (
     balanced_angle,
@@ -20,6 +22,9 @@ from trainer.objective.token_maps import TokenMaps
 from trainer.settings.learning import LossSettings, SummaryLoss
 from trainer.student.model import ModelOutput
 
+Variances = Mapping[str, Mapping[ViewSet, float]]
+"""Teacher → view set → variance of the teacher's stored features there, a mean over channels (PHI-S units squared)."""
+NO_VARIANCES: Variances = MappingProxyType({})
 SPATIAL = {"mse": spatial_mse, "cosine": spatial_cosine, "smooth": spatial_smooth}
 
 
@@ -39,10 +44,16 @@ def batch_loss(
     token_maps: TokenMaps,
     dispersions: Mapping[str, float],
     settings: LossSettings,
+    variances: Variances = NO_VARIANCES,
 ) -> LossTerms:
     """Return the loss of one batch.
 
-        L = Σ_teachers w_teacher (w_spatial L_spatial + w_summary L_summary)
+        L = Σ_teachers w_teacher (w_spatial L_spatial / v + w_summary L_summary)
+
+    v is the variance of the teacher's features in the batch's view set where `variances` holds it, else 1. The squared
+    error of features that PHI-S normalises per view set is that of ours over v: the rotation does not change a squared
+    error, and a mean is the same for student and teacher. So the term is what NVIDIA TAO computes, which fits PHI-S for
+    each resolution.
 
     A head first takes the student's tokens to the teacher's space; the token map then moves them to the teacher's
     positions. A teacher without features of the batch's view set has no term.
@@ -53,11 +64,13 @@ def batch_loss(
         token_maps: token maps of the run.
         dispersions: Disp(Θ_y) (rad²) of every teacher with a summary.
         settings: kinds and weights of the terms.
+        variances: what spatial terms are divided by; teachers and view sets that are not named are divided by 1.
     """
     parts: dict[str, Tensor] = {}
     total = output.student.spatial.new_zeros(()).float()
     for name, target in batch.targets.items():
-        terms = {"spatial": SPATIAL[settings.spatial](*token_maps(output.spatial[name], batch, name))}
+        variance = variances.get(name, {}).get(batch.view_set, 1.0)
+        terms = {"spatial": SPATIAL[settings.spatial](*token_maps(output.spatial[name], batch, name)) / variance}
         if target.summary is not None:
             terms["summary"] = _summary(output.summary[name], target.summary, dispersions[name], settings.summary)
         weights = {"spatial": settings.spatial_weight, "summary": settings.summary_weight}

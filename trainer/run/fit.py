@@ -90,7 +90,10 @@ def _fit(
         for line in started.lines:
             say(f"train: weights: {line}")
     new = _new_parts(run, started)
-    module = Distillation(run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source), new)
+    variances = {name: teacher.variances for name, teacher in run.source.teachers.items()}
+    module = Distillation(
+        run.recipe, model, TokenMaps(run.source, shape.tokens), _dispersions(run.source), new, variances
+    )
     if start:
         require_checkpoint_of(run.folder.checkpoint, module)
     trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, request), *callbacks])

@@ -51,7 +51,9 @@ def train(
     stored = read_json(place.identity) if place.identity.exists() else {}
     began_with = stored.get("recipe", recipe.identity())
     recipe, begun = under_rules_of(began_with, recipe), stored.get("cache")
-    source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun)
+    by_set = recipe.loss.balance == "view-set"
+    opened = _open_cache(cache, recipe.running)
+    source = open_source(opened, recipe.data.teachers, sets_of(recipe), begun, by_set=by_set)
     if recipe.data.student_shifts == "uniform":
         source = replace(source, student_shifts=UNIFORM)
     has_weights = place.checkpoint.exists() or place.card.exists()

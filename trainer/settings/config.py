@@ -179,6 +179,9 @@ def _conflicts(recipe: TrainRecipe) -> Iterator[Problem]:
     if recipe.average.mesa_weight and recipe.average.decay is None:
         found = "MESA compares the student with its moving average, but this run keeps no moving average"
         yield Problem(place="average.mesa_weight", found=found, fix="set average.decay")
+    if recipe.loss.balance == "view-set" and recipe.loss.spatial != "mse":
+        found = f"{recipe.loss.spatial} is not a squared error, so it is not divided by a variance"
+        yield Problem(place="loss.balance", found=found, fix="set loss.balance to teacher")
     if recipe.patience and not recipe.running.evaluate_every:
         found = "early stopping needs evaluations between the first and the last step"
         yield Problem(place="patience", found=found, fix="set running.evaluate_every")

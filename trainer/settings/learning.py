@@ -7,6 +7,7 @@ SpatialLoss = Literal["mse", "cosine", "smooth"]
 SummaryLoss = Literal["angle", "cosine"]
 OptimiserName = Literal["adamw", "lamb"]
 DampedLayers = Literal["backbone", "all-linear"]
+SpatialBalance = Literal["teacher", "view-set"]
 
 
 @final
@@ -17,6 +18,10 @@ class LossSettings:
     spatial: SpatialLoss = "mse"
     """Loss between spatial tokens in PHI-S units. `mse` is v4 eq 1. `smooth` is the loss of AM-RADIO: 0.9 times the
     cosine distance plus 0.1 times smooth L1. `cosine` is the cosine distance alone."""
+    balance: SpatialBalance = "teacher"
+    """What balances the spatial terms. `teacher`: PHI-S alone, which gives a teacher's features variance 1 over the
+    whole cache. `view-set`: each term is also divided by the variance of the teacher's features in the view set of the
+    batch, as if PHI-S were fitted for each resolution, as in NVIDIA TAO. Needs `mse`. Not in the papers."""
     summary: SummaryLoss = "angle"
     """Loss between summaries in raw units. `angle` is v4 eq 7: squared angle over dispersion. `cosine` is the loss of
     v2.5."""

@@ -5,7 +5,13 @@ from types import MappingProxyType
 from typing import Any
 
 UNRECORDED: Mapping[str, Any] = MappingProxyType(
-    {"data.student_shifts": "uniform", "average.ramp": True, "damp_layers": "all-linear", "heads.attention_bias": True}
+    {
+        "data.student_shifts": "uniform",
+        "average.ramp": True,
+        "damp_layers": "all-linear",
+        "loss.balance": "teacher",
+        "heads.attention_bias": True,
+    }
 )
 """Name of a setting of `TrainRecipe` → its value in runs that do not record it."""
 

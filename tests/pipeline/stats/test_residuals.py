@@ -58,17 +58,19 @@ def test_nothing_is_said_of_sets_within_the_tolerance() -> None:
     assert list(residual_advice([NEAR, residual_of(POOLED, 0.1, off=False)], TOLERANCE, "again")) == []
 
 
-def test_a_set_that_is_off_is_named_and_may_be_left_out() -> None:
+def test_a_set_that_is_off_is_named_with_its_variance_and_what_it_means_for_training() -> None:
     assert list(residual_advice([NEAR, FAR, residual_of(POOLED, 0.1, off=False)], TOLERANCE, "again")) == [
-        "OFF by more than 0.2: high-1152 (0.5)",
-        "all sets together are not off: this teacher's statistics differ at these resolutions; PHI-S is shared. Leave "
-        "these sets out of training (data.proportions), or accept them (--tolerance)",
+        "OFF by more than 0.2: high-1152 (0.5, variance 0.75)",
+        "all sets together are not off: the features of this teacher vary more at some resolutions than at others, and "
+        "one PHI-S map serves all. In training, a set of variance v weighs v times as much as one of variance 1; "
+        "`--loss.balance view-set` divides the loss of each set by its variance. Nothing needs to be fitted or stored "
+        "again; to accept these sets, raise --tolerance",
     ]
 
 
 def test_all_together_off_calls_for_another_fit() -> None:
     assert list(residual_advice([NEAR, FAR, residual_of(POOLED, 0.3, off=True)], 0.2, "fit it again")) == [
-        "OFF by more than 0.2: high-1152 (0.5)",
+        "OFF by more than 0.2: high-1152 (0.5, variance 0.75)",
         "all view sets together are off by 0.3, more than 0.2: PHI-S was fitted on too few views, or on different "
         "ones; fit it again",
     ]
@@ -80,6 +82,7 @@ def test_the_table_has_a_line_for_every_set_and_the_report_s_dispersions_beside_
         FAR,
         advice=("OFF",),
         dispersion=2.2,
+        heldout_dispersion=2.15,
         paper_model="DINOv3-7B",
         paper_dispersion=PAPER_DISPERSIONS["DINOv3-7B"],
     )
@@ -90,7 +93,7 @@ def test_the_table_has_a_line_for_every_set_and_the_report_s_dispersions_beside_
         "sam3     low-128              1,234       0.1000       -0.2500               0.0500             3.2",
         "",
         "teacher  name in report     φ  views  dispersion  of held-out views  report's dispersion",
-        "dinov3   DINOv3-7B       0.25  5,000  2.200 rad²                              2.186 rad²",
+        "dinov3   DINOv3-7B       0.25  5,000  2.200 rad²         2.150 rad²           2.186 rad²",
         "sam3                     12.5  5,000  no summary",
         "         DINOv3-H+                                                            2.120 rad²",
         "         SigLIP2-g-384                                                        0.694 rad²",
