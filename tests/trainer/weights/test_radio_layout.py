@@ -1,6 +1,7 @@
 """C-RADIO's weights, there and back: a student of ours, `RadioModel` of transformers and timm give the same outputs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,18 @@ def test_a_student_starts_from_a_radio_model_of_transformers_in_both_of_its_layo
     started = start(ours, tmp_path)
     assert_same(ours, model)
     assert "new, as drawn from the seed: nothing" in started.lines
+
+
+def test_layer_scale_under_nvlabs_own_name_is_folded_into_a_student_without_any(tmp_path: Path) -> None:
+    model, ours = theirs(), student()
+    model.save_pretrained(tmp_path)
+    tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    named = {re.sub(r"layer_scale([12])\.lambda1", r"ls\1.grandma", name): value for name, value in tensors.items()}
+    assert len(named.keys() - tensors.keys()) == 12
+    safetensors.torch.save_file(named, tmp_path / "model.safetensors")
+    started = start(ours, tmp_path)
+    assert_same(ours, model)
+    assert "folded: LayerScale, into the layers before it (this student has none)" in started.lines
 
 
 def test_the_class_tokens_of_the_summary_come_first(tmp_path: Path) -> None:
