@@ -54,7 +54,8 @@ def train(
     source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), begun)
     if recipe.data.student_shifts == "uniform":
         source = replace(source, student_shifts=UNIFORM)
-    weights = find_weights(recipe.student_weights, recipe.student, stored if place.checkpoint.exists() else None)
+    has_weights = place.checkpoint.exists() or place.card.exists()
+    weights = find_weights(recipe.student_weights, recipe.student, stored if has_weights else None)
     run = TrainingRun(recipe=recipe, source=source, folder=place, weights=weights)
     _require_weighted_teachers(run)
     _require_heldout_views(run)

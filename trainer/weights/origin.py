@@ -35,7 +35,7 @@ def find_weights(setting: str, student: str, begun: Mapping[str, Any] | None) ->
     Args:
         setting: the setting `student.weights`.
         student: name of the student.
-        begun: `run.json` of a run that has a checkpoint; None for a run that has to load the weights.
+        begun: `run.json` of a run that has a checkpoint or a student; None for a run that has to load the weights.
 
     Raises:
         MissingError: there are no such weights, or the hub cannot be reached.
