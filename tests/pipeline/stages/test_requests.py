@@ -53,9 +53,9 @@ def shards(views: ViewsManifest) -> int:
 @pytest.fixture(scope="module")
 def stats_objects(views: ViewsManifest) -> int:
     """Objects of one teacher's statistics that are shown: the group; four arrays of each set and of all sets together,
-    and two of summaries, each of them metadata and a chunk.
+    and three of summaries, each of them metadata and a chunk.
     """
-    return 1 + 2 * (4 * (len(views.sets) + 1) + 2)
+    return 1 + 2 * (4 * (len(views.sets) + 1) + 3)
 
 
 def idle(*command: str) -> Requests:
@@ -105,6 +105,7 @@ def test_the_start_of_training_reads_what_it_needs_once(
     assert requests.repeated == {}
     # of every shard: commit records, and the tables of views and of placements
     of_shards = shards * (2 + 2 * len(TEACHERS))
-    assert len(requests.reads) == MANIFESTS + len(TEACHERS) * (1 + PHI_S + stats_objects) + of_shards
+    of_arrays = len(views.sets) * len(TEACHERS)  # their metadata says how features are stored
+    assert len(requests.reads) == MANIFESTS + len(TEACHERS) * (1 + PHI_S + stats_objects) + of_shards + of_arrays
     assert len(requests.listings) == 1 + len(views.sets) * (1 + len(TEACHERS))
     assert len(requests.checks) == 1 + len(TEACHERS)
