@@ -75,9 +75,10 @@ def stats(arguments: Sequence[str]) -> None:
     features = measure_teachers(cache, teachers, options.run, say)
     for line in stats_lines(*measured_facts(cache, features.values(), options.tolerance)):
         say(line)
-    say("")
-    for line in size_lines([size for teacher in features.values() for size in encoded_sizes(cache, teacher)]):
-        say(line)
+    if options.sizes:
+        say("")
+        for line in size_lines([size for teacher in features.values() for size in encoded_sizes(cache, teacher)]):
+            say(line)
 
 
 def train(arguments: Sequence[str]) -> None:

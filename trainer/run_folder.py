@@ -113,7 +113,7 @@ def require_run(run: RunFolder, identity: Identity, accepted: Collection[str] = 
         return
     stored = {name: value for name, value in read_json(run.identity).items() if name not in BESIDE}
     found = differences(_completed(stored), _completed(identity), holder="the run there")
-    fewer = identity["recipe"].get("steps", 0) < stored.get("recipe", {}).get("steps", 0)
+    fewer = identity.get("recipe", {}).get("steps", 0) < stored.get("recipe", {}).get("steps", 0)
     may_change = MAY_CHANGE - {STEPS} if fewer else MAY_CHANGE
     if problems := [problem for problem in found if problem.place not in may_change.intersection(accepted)]:
         fix = "repeat the settings that this run began with, or give the new run another name: NAME=…, or --name"

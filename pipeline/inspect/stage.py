@@ -14,7 +14,7 @@ from pipeline.inspect.rejected import rejected_facts, rejected_lines
 from pipeline.inspect.text import cache_lines, view_lines
 from pipeline.inspect.view import view_facts
 from storage_schemas.cache import Cache
-from storage_schemas.format.errors import MALFORMED, CorruptionError, Problem
+from storage_schemas.format.errors import MALFORMED, CorruptionError, Problem, cause_text
 from storage_schemas.format.plain_text import one_line
 from storage_schemas.rejected import rejected_line
 
@@ -34,7 +34,7 @@ def facts_text(cache: Cache, options: InspectOptions) -> str:
     try:
         facts, lines = _gathered(cache, options)
     except MALFORMED as error:
-        found, fix = f"cannot be read: {type(error).__name__}: {error}", "`make verify` names everything that is wrong"
+        found, fix = f"cannot be read: {cause_text(error)}", "`make verify` names everything that is wrong"
         raise CorruptionError("cache", [Problem(place=cache.store.uri, found=found, fix=fix)]) from error
     if options.json:
         return json.dumps(asdict(facts), indent=1, ensure_ascii=False, allow_nan=False)

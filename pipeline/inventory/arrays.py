@@ -5,7 +5,7 @@ from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.identity import digest
 from storage_schemas.format.layout import detail_array, pixels_array, spatial_array, summary_array
 from storage_schemas.format.manifest import ViewSetManifest, ViewsManifest
-from storage_schemas.format.shard_format import ArraySpec
+from storage_schemas.format.shard_format import OLD_LEVEL, ArraySpec
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet, teacher_tokens
 
@@ -46,7 +46,8 @@ def spatial_spec(view_set: ViewSet, shape: ViewSetManifest, spec: TeacherSpec, s
         dtype=storage.dtype,
         rows_per_shard=grid.rows_per_shard,
         compression=storage.compression,
-        level=storage.level,
+        # an array that is not compressed records no level, and is read back with that of the first caches
+        level=storage.level if storage.compression == "zstd" else OLD_LEVEL,
         step=storage.step,
         latents="" if storage.latents is None else storage.latents.sha256,
     )

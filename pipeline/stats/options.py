@@ -21,6 +21,9 @@ class StatsOptions:
     tolerance: float = TOLERANCE
     """Largest residual of a view set that is accepted: the distance of its features from zero mean and unit variance
     (PHI-S units). docs/phi_s.md explains the default."""
+    sizes: bool = True
+    """Whether to encode a few views of each set, to say what each encoding takes and loses. It reads those views each
+    time; statistics that are measured already are not measured again."""
     run: RunConfig = field(default_factory=RunConfig)
 
 

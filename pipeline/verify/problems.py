@@ -5,7 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import final
 
-from storage_schemas.format.errors import MALFORMED, AbstractStillhouseError, Problem, StorageError, first_few
+from storage_schemas.format.errors import (
+    MALFORMED,
+    AbstractStillhouseError,
+    Problem,
+    StorageError,
+    cause_text,
+    first_few,
+)
 from storage_schemas.objects.refusals import is_of_the_system, refused
 
 ROWS_NAMED = 8
@@ -51,7 +58,7 @@ def collecting(problems: list[Problem], place: str, fix: str) -> Iterator[None]:
     except (*MALFORMED, OSError) as error:
         if isinstance(error, OSError) and is_of_the_system(error):
             raise refused(error.filename or place, error) from error
-        problems.append(Problem(place=place, found=f"cannot be read: {type(error).__name__}: {error}", fix=fix))
+        problems.append(Problem(place=place, found=f"cannot be read: {cause_text(error)}", fix=fix))
 
 
 def rows_problem(place: str, rows: Sequence[int], found: str, fix: str) -> Iterator[Problem]:

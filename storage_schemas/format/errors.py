@@ -10,6 +10,16 @@ MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 """What a parser raises when a document does not have the structure that our writers give it."""
 
 
+LONGEST_CAUSE = 300
+"""Characters of a library's message that are shown: it may repeat a value of any length."""
+
+
+def cause_text(error: BaseException) -> str:
+    """Return what a library says of a failure, with the kind of its error, not longer than a few lines."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= LONGEST_CAUSE else f"{text[:LONGEST_CAUSE]}…"
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:

@@ -97,7 +97,7 @@ def test_what_is_not_finite_float64_is_refused_before_anything_is_written(values
         write_small_arrays(Store(uri=str(tmp_path)), "g", {"mean": np.ones(3), "variance": values})
     assert str(refusal.value) == (
         "array breaks the storage contract:\n"
-        f"  g/variance: is {values.dtype}, or holds NaN or infinity; expected finite float64"
+        f"  g/variance: is {values.dtype}, or holds NaN or infinity; expected finite float64, or int8"
     )
     assert not (tmp_path / "features.zarr").exists()
 

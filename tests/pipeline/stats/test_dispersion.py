@@ -159,7 +159,7 @@ OPPOSED = np.array([[0.1, 0.7], [0.2, -0.3], [-0.3, -0.4]])
         ),
         (
             lambda: mean_direction(DirectionSum(count=0, total=np.zeros(2), length=0.0)),
-            "DirectionSum: total: the sum of 0 vectors is zero: it has no direction",
+            "DirectionSum: total: no training view has a summary: cut views with a smaller held-out share",
         ),
         (
             lambda: merge_directions(

@@ -17,7 +17,7 @@ from storage_schemas.objects.publish import publish_bytes
 from storage_schemas.objects.store import Store
 
 NOTES = "tables/notes.txt"
-PLACES = 458
+PLACES = 462
 """Places in the small cache that become links: every folder, and the first file in each."""
 
 
