@@ -187,6 +187,7 @@ def test_sums_of_parts_give_the_normaliser_of_the_whole() -> None:
     assert torch.allclose(found.scale, variance.sqrt().float(), atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_program_gives_the_features_of_blocks(
     folders: dict[str, Path], full_cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]

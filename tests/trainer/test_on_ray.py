@@ -17,7 +17,8 @@ from trainer.run_folder import RunFolder
 pytest.importorskip("ray")
 
 COMMAND = (
-    "train --recipe demo --student test_vit --steps 60 --optimiser.warmup 0 --heads.width 32 --data.batch-low 4 "
+    "train --recipe demo --name test_vit --student test_vit --steps 60 --optimiser.warmup 0 --heads.width 32 "
+    "--data.batch-low 4 "
     "--data.batch-high 2 --running.loggers csv --running.log-every 1 --running.checkpoint-every 10"
 )
 

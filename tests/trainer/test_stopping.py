@@ -39,7 +39,8 @@ SLURM = {
 }
 """What a job step of Slurm with one task finds in its environment."""
 COMMAND = (
-    "train --recipe demo --student test_vit --steps 5000 --optimiser.warmup 0 --heads.width 32 --data.batch-low 4 "
+    "train --recipe demo --name test_vit --student test_vit --steps 5000 --optimiser.warmup 0 --heads.width 32 "
+    "--data.batch-low 4 "
     "--data.batch-high 2 --running.loggers csv --running.log-every 1 --running.checkpoint-every 100000 "
     "--running.accelerator cpu"
 )
@@ -226,7 +227,8 @@ def require_stopped(runs: Path, name: str) -> None:
     )
     assert "Traceback" not in (runs / "err").read_text()
     assert len(losses(run)) == steps
-    assert {path.name for path in run.path.iterdir()} == {"history.csv", "last.ckpt", "metrics.json", "run.json"}
+    files = {"history.csv", "last.ckpt", "metrics.json", "run.json", "sessions.json"}
+    assert {path.name for path in run.path.iterdir()} == files
 
 
 def test_in_a_job_of_slurm_usr1_stops_with_our_checkpoint_and_the_job_is_not_requeued_by_us(

@@ -129,7 +129,7 @@ def test_a_preset_learns_from_the_command_line_and_comes_back_in_three_lines(
     full_cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = (
-        f"train --recipe demo --cache {full_cache.store.uri} --runs {tmp_path} --student tiny --steps 3 "
+        f"train --recipe demo --cache {full_cache.store.uri} --runs {tmp_path} --name tiny --student tiny --steps 3 "
         "--optimiser.warmup 0 --vit.windows 2 --vit.position-grid 16 --heads.width 32 --heads.transformer-blocks 0 "
         "--data.batch-low 2 --data.batch-high 1 --running.loggers csv --running.accelerator cpu"
     )
