@@ -110,7 +110,7 @@ def test_an_onnx_graph_gives_every_output_by_name_for_pictures_of_any_size(
 
 @pytest.mark.slow
 def test_windows_that_torch_cannot_trace_at_every_size_are_refused(added: ExportedStudent, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"cannot be written for pictures of any size: AssertionError: Guard failed"):
+    with pytest.raises(SettingError, match=r"cannot be written for images of any size: AssertionError: Guard failed"):
         write_portable(added, "torch", ImageSize(window=2), tmp_path)  # it takes one picture for a special case
     assert list(tmp_path.iterdir()) == []
 
