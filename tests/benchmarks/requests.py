@@ -41,7 +41,8 @@ def run(folder: str, recipe: str = "demo") -> None:
     for teacher in cache.teachers():
         extract = requests_of("extract", "--recipe", recipe, "--cache", uri, "--teacher", teacher)
         print_row(f"idle `extract`, {teacher}", extract)
-    print_row("idle `stats`, all teachers", requests_of("stats", "--cache", uri))
+    print_row("idle `stats`, all teachers", requests_of("stats", "--cache", uri, "--no-sizes"))
+    print_row("the same with sizes of encodings", requests_of("stats", "--cache", uri))
     with counted() as requests:
         open_source(cache)
     print_row("start of `train`", requests)
