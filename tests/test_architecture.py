@@ -76,7 +76,7 @@ PLAN = {
         recipes: settings
         run_folder: settings storage_schemas.format storage_schemas.objects
         run_name: run_folder settings storage_schemas.format
-        student: settings storage_schemas.format
+        student: settings storage_schemas storage_schemas.format
         data: settings stopping storage_schemas storage_schemas.format
         export: run_folder settings student storage_schemas.format storage_schemas.objects
         options: recipes run_name settings storage_schemas storage_schemas.format

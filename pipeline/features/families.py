@@ -15,10 +15,10 @@ import torch
 
 from pipeline.phi_s.hadamard import construction
 from storage_schemas.format.errors import AbstractStillhouseError
+from storage_schemas.timm_families import FAMILIES
 from teachers.build import build_teacher
 from teachers.library import library_model
 from teachers.table import Row, markdown
-from teachers.timm_families import FAMILIES
 
 LARGEST_RUN = 30_000_000
 """Parameters of the largest model that is run; larger ones are described on the meta device alone."""
@@ -90,7 +90,7 @@ def require_all_families() -> None:
         SystemExit: timm has modules that `FAMILIES` does not name.
     """
     if unnamed := set(timm.models.list_modules()) - set(FAMILIES):
-        sys.exit(f"error: teachers/timm_families.py names no model of {', '.join(sorted(unnamed))}")
+        sys.exit(f"error: storage_schemas/timm_families.py names no model of {', '.join(sorted(unnamed))}")
 
 
 if __name__ == "__main__":

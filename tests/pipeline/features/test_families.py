@@ -6,8 +6,8 @@ import pytest
 from timm.models import list_modules
 
 from pipeline.features.families import HEAD, MARKERS, family_rows, refreshed
+from storage_schemas.timm_families import FAMILIES
 from teachers.table import markdown
-from teachers.timm_families import FAMILIES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "students.md").read_text()
 FEW = ("starnet", "levit", "csatv2", "pit")

@@ -1,4 +1,7 @@
-"""One model of every module of timm: the smallest by parameters, of timm 1.0.31. Pages and tests try these."""
+"""One model of every module of timm: the smallest by parameters, of timm 1.0.31.
+
+The pages and tests of teachers and of students try these. The list is here because neither package imports the other.
+"""
 
 from collections.abc import Mapping
 
