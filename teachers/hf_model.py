@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError, first_problems
 from storage_schemas.format.teacher import Precision, SizeRule, SummaryKind, TeacherSpec
-from teachers.base import AbstractTeacher
 from teachers.hub import LOCAL_COPY, fetch
 from teachers.library_model import LibraryModel
+from teachers.library_teacher import AbstractLibraryTeacher
 from teachers.output import TeacherOutput
 from teachers.publication import Publication
 from teachers.random_weights import random_weights, seed_of
@@ -37,25 +37,8 @@ _CLASS_TOKENS = ("cls_token", "class_embedding", "distillation_token", "dist_tok
 
 
 @final
-class HuggingFaceTeacher(AbstractTeacher):
+class HuggingFaceTeacher(AbstractLibraryTeacher):
     """Map: `last_hidden_state`, without the tokens before the patches. Summary: `pooler_output`, or as chosen."""
-
-    def __init__(
-        self,
-        *,
-        spec: TeacherSpec,
-        network: nn.Module,
-        model: LibraryModel,
-        device: str,
-        precision: Precision,
-        layers: tuple[int, ...],
-        compiled: bool,
-    ) -> None:
-        """Take a loaded network and its description; see `AbstractTeacher`."""
-        super().__init__(
-            spec=spec, network=network, device=device, precision=precision, layers=layers, compiled=compiled
-        )
-        self.model = model
 
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
         """Run the network."""

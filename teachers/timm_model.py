@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from storage_schemas.format.errors import ContractError, Problem, SettingError
 from storage_schemas.format.teacher import Precision, SizeRule, SummaryKind, TeacherSpec
-from teachers.base import AbstractTeacher
 from teachers.library_model import LibraryModel
+from teachers.library_teacher import AbstractLibraryTeacher
 from teachers.output import TeacherOutput
 from teachers.publication import SAFETENSORS, Publication
 from teachers.sizes import token_grid
@@ -25,29 +25,12 @@ COLOURS = 3
 
 
 @final
-class TimmTeacher(AbstractTeacher):
+class TimmTeacher(AbstractLibraryTeacher):
     """Map: the last of timm's `forward_intermediates`, with the model's final norm where the norm fits the map.
 
     Summary: the model's own pooling (`forward_head(…, pre_logits=True)`), its class token, the mean of its map, or no
     summary.
     """
-
-    def __init__(
-        self,
-        *,
-        spec: TeacherSpec,
-        network: nn.Module,
-        model: LibraryModel,
-        device: str,
-        precision: Precision,
-        layers: tuple[int, ...],
-        compiled: bool,
-    ) -> None:
-        """Take a loaded network and its description; see `AbstractTeacher`."""
-        super().__init__(
-            spec=spec, network=network, device=device, precision=precision, layers=layers, compiled=compiled
-        )
-        self.model = model
 
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> TeacherOutput:
         """Run the network."""
