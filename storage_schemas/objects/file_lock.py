@@ -42,6 +42,32 @@ def locked(path: str | os.PathLike[str], work: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(path: str | os.PathLike[str]) -> bool:
+    """Return whether a process keeps a lock file locked. A process that was killed leaves its file, without a lock.
+
+    Args:
+        path: the lock file; it need not exist.
+
+    Raises:
+        StorageError: the file cannot be opened.
+    """
+    with as_storage_error(os.fspath(path)):
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        finally:
+            os.close(descriptor)  # which ends the lock, if it was had
+    return False
+
+
 def _locked_file(path: str) -> int:
     """Return the lock file, open and locked."""
     while True:

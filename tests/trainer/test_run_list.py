@@ -10,6 +10,7 @@ import pytest
 
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import AbstractStillhouseError
+from storage_schemas.objects.file_lock import locked
 from trainer.__main__ import main
 from trainer.data.source import open_source
 from trainer.report.comparison import compare
@@ -81,6 +82,17 @@ def test_the_list_as_text_has_a_line_for_each_run(runs: Path, capsys: pytest.Cap
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "--runs", str(tmp_path)]) == 2
     assert "holds no run (run `make train`, or set RUNS)" in capsys.readouterr().err
+
+
+def test_a_run_is_training_while_its_lock_is_held_and_not_where_a_killed_process_left_the_file(
+    results: list[RunResult], tmp_path: Path
+) -> None:
+    shutil.copytree(results[0].run.path, tmp_path / "run")
+    [result] = read_runs(tmp_path)
+    with locked(result.run.lock, "train"):
+        assert run_facts(result).state == "training"
+    result.run.lock.write_text("train: process 1 of a machine that lost its power\n")
+    assert run_facts(result).state == "stopped"
 
 
 def test_settings_that_differ_are_told_by_their_full_names(results: list[RunResult]) -> None:

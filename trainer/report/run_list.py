@@ -9,6 +9,7 @@ from typing import Any, final
 
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.plain_text import one_line
+from storage_schemas.objects.file_lock import is_locked
 from trainer.recipes import RECIPES
 from trainer.report.numbers_as_text import NONE, bytes_text, count_text, number_text
 from trainer.report.results import RunResult, read_runs
@@ -72,7 +73,7 @@ def run_facts(result: RunResult) -> RunFacts:
         recipe=recipe["name"],
         step=_steps_behind(result),
         steps=result.steps,
-        state="finished" if result.finished else "training" if result.run.lock.exists() else "stopped",
+        state="finished" if result.finished else "training" if is_locked(result.run.lock) else "stopped",
         fidelity=None if best is None else scores[best],
         best_step=best,
         last={name: found["fidelity"] for name, found in result.evaluations[-1]["teachers"].items()}
