@@ -8,11 +8,12 @@ from typing import final
 
 import hypothesis
 import pytest
-from jaxtyping import install_import_hook
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from checked_calls import check_calls
 
 PACKAGES = ("pipeline", "storage_schemas", "teachers", "trainer")
 LONGEST = ("test_demo.py", "test_lost_workers.py", "test_oracle_resolutions.py", "test_faults.py")
@@ -23,8 +24,7 @@ SHARING = ("reliability",)
 if early := [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
     raise RuntimeError(f"imported before their checks were switched on: {', '.join(early)}")
 
-# the numeric tower: an int may stand where a float is asked for, as it may for mypy
-install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+check_calls(PACKAGES)
 
 # the same examples in every run, and no limit on the time of one: the machine may be busy
 busy = [hypothesis.HealthCheck.too_slow]

@@ -120,6 +120,7 @@ def test_every_flipped_bit_and_every_cut_is_found(name: str, tmp_path: Path) -> 
         assert str(refusal.value) == what
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shape", [[5.0], [True], "5", None, {}])
 def test_a_shape_that_is_not_of_whole_numbers_is_refused(shape: Any, tmp_path: Path) -> None:
     store = Store(uri=str(tmp_path))

@@ -290,6 +290,7 @@ SHARDING = ("codecs", 0, "configuration")
 HALVES = ArraySpec(path="a/b", shape=(10, 3, 2), dtype="float16", rows_per_shard=4)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("place", "value"),
     [
