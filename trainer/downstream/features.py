@@ -43,6 +43,8 @@ class EvaluationFeatures:
     tokens: Tokens
     """Tokens of consecutive views: `tokens(slice(0, 64))` is `[64, rows, columns, channels]`, row by row from the top
     left of the window. They are read when this is called, so a task should go over the views in parts."""
+    mean: Float32[np.ndarray, "views channels"] | None = None
+    """Mean of each view's tokens, where it is stored. `mean_tokens` gives it in any case."""
 
     def __len__(self) -> int:
         return len(self.keys)

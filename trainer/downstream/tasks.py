@@ -1,16 +1,21 @@
 """The table of tasks: name → what measures it, and what it needs.
 
-A task is a plain function of features and options. It returns scores by name; the first one is shown in the table.
+A task is a plain function of features and options. To add one, write the function in a module of its own, put its
+settings into a frozen dataclass that `trainer.downstream.options.EvaluateOptions` holds, and add a line to `TASKS`.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 from trainer.downstream.features import EvaluationFeatures
+from trainer.downstream.measured import Measured
 
-Part = Literal["summary", "tokens"]
-"""A part of the features."""
+if TYPE_CHECKING:
+    from trainer.downstream.options import EvaluateOptions
+
+Part = Literal["summary", "mean", "tokens"]
+"""A part of the features: summaries, means over tokens, or the tokens themselves."""
 
 
 @final
@@ -21,14 +26,15 @@ class Task:
     about: str
     """What it measures, in half a line, for the help text."""
     needs: Collection[Part]
-    """Parts of the features that it reads. Tokens are kept only where a task reads them."""
-    measure: Callable[[EvaluationFeatures, Any], Mapping[str, float]]
-    """Takes the features of one view set and the options of `evaluate`; returns scores by name."""
-    settings: Callable[[Any], Mapping[str, Any]]
+    """Parts of the features that it reads. A student's tokens are stored only where a task reads them."""
+    measure: Callable[[EvaluationFeatures, "EvaluateOptions"], Measured]
+    """Takes the features of one view set and the options of `evaluate`; returns the scores."""
+    settings: Callable[["EvaluateOptions"], Mapping[str, Any]]
     """Takes the options of `evaluate`; returns all that the scores depend on beside the features, JSON-ready: settings,
-    and digests of files. A score is kept until one of these changes."""
-    best: Literal["highest", "lowest"] = "highest"
-    """Which value of its first score is better."""
+    and digests of files. It refuses what is wrong with them, before any feature is computed. A score is kept until one
+    of these values changes."""
+    lower_is_better: Collection[str] = ()
+    """Scores of which the lowest is the best; of all others the highest is."""
 
 
 TASKS: Mapping[str, Task] = {}
