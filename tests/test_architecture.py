@@ -27,6 +27,7 @@ HOMES = {
     "torch": ("teachers/", "pipeline/", "trainer/"),
     "torchvision": ("teachers/", "pipeline/", "trainer/"),
     "timm": ("teachers/", "pipeline/", "trainer/"),
+    "sklearn": ("trainer/downstream/",),
     "zarr": ("pipeline/verify/independent.py",),
 }
 """Library → the only places that may import it."""

@@ -7,6 +7,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.views import ViewSet
 
 Tokens = Callable[[slice], Float32[np.ndarray, "views rows cols channels"]]
@@ -48,3 +49,25 @@ class EvaluationFeatures:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def require_summary(features: EvaluationFeatures) -> Float32[np.ndarray, "views channels"]:
+    """Return the summaries.
+
+    Raises:
+        SettingError: the model has none.
+    """
+    if features.summary is None:
+        fix = "choose tasks on tokens, or another teacher or output"
+        raise SettingError("features", [Problem(place=features.origin, found="has no summary", fix=fix)])
+    return features.summary
+
+
+def mean_tokens(features: EvaluationFeatures, views_at_a_time: int = 64) -> Float32[np.ndarray, "views channels"]:
+    """Return the mean of each view's tokens: as it is stored, else from the tokens, summed in float64."""
+    if features.mean is not None:
+        return features.mean
+    firsts = range(0, len(features), views_at_a_time)
+    # a generator: the tokens of all views may not fit into memory
+    parts = (features.tokens(slice(first, min(first + views_at_a_time, len(features)))) for first in firsts)
+    return np.concatenate([part.mean(axis=(1, 2), dtype=np.float64).astype(np.float32) for part in parts])

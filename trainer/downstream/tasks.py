@@ -6,13 +6,26 @@ settings into a frozen dataclass that `trainer.downstream.options.EvaluateOption
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import Any, Literal, final
 
+from trainer.downstream.classification import (
+    knn_settings,
+    linear_settings,
+    measure_knn,
+    measure_linear,
+    measure_linear_mean,
+    measure_zero_shot,
+    zero_shot_settings,
+)
 from trainer.downstream.features import EvaluationFeatures
 from trainer.downstream.measured import Measured
-
-if TYPE_CHECKING:
-    from trainer.downstream.options import EvaluateOptions
+from trainer.downstream.options import EvaluateOptions
+from trainer.downstream.retrieval import (
+    image_text_settings,
+    measure_image_text,
+    measure_retrieval,
+    retrieval_settings,
+)
 
 Part = Literal["summary", "mean", "tokens"]
 """A part of the features: summaries, means over tokens, or the tokens themselves."""
@@ -27,9 +40,9 @@ class Task:
     """What it measures, in half a line, for the help text."""
     needs: Collection[Part]
     """Parts of the features that it reads. A student's tokens are stored only where a task reads them."""
-    measure: Callable[[EvaluationFeatures, "EvaluateOptions"], Measured]
+    measure: Callable[[EvaluationFeatures, EvaluateOptions], Measured]
     """Takes the features of one view set and the options of `evaluate`; returns the scores."""
-    settings: Callable[["EvaluateOptions"], Mapping[str, Any]]
+    settings: Callable[[EvaluateOptions], Mapping[str, Any]]
     """Takes the options of `evaluate`; returns all that the scores depend on beside the features, JSON-ready: settings,
     and digests of files. It refuses what is wrong with them, before any feature is computed. A score is kept until one
     of these values changes."""
@@ -37,5 +50,42 @@ class Task:
     """Scores of which the lowest is the best; of all others the highest is."""
 
 
-TASKS: Mapping[str, Task] = {}
+TASKS: Mapping[str, Task] = {
+    "knn": Task(
+        about="classes of images by the votes of nearest neighbours (summaries)",
+        needs=("summary",),
+        measure=measure_knn,
+        settings=knn_settings,
+    ),
+    "linear": Task(
+        about="classes of images by logistic regression on summaries",
+        needs=("summary",),
+        measure=measure_linear,
+        settings=linear_settings,
+    ),
+    "linear-mean": Task(
+        about="classes of images by logistic regression on mean tokens",
+        needs=("mean",),
+        measure=measure_linear_mean,
+        settings=linear_settings,
+    ),
+    "zero-shot": Task(
+        about="classes of images by the nearest text vector (summaries in the space of a text tower)",
+        needs=("summary",),
+        measure=measure_zero_shot,
+        settings=zero_shot_settings,
+    ),
+    "retrieval": Task(
+        about="images of the same class by an image (summaries)",
+        needs=("summary",),
+        measure=measure_retrieval,
+        settings=retrieval_settings,
+    ),
+    "image-text": Task(
+        about="captions by an image, and images by a caption (summaries in the space of a text tower)",
+        needs=("summary",),
+        measure=measure_image_text,
+        settings=image_text_settings,
+    ),
+}
 """Every task, by the name that `--tasks` takes."""
