@@ -51,12 +51,15 @@ def image_size(features: EvaluationFeatures, view: int) -> tuple[int, int]:
 
 
 def views_by_image(features: EvaluationFeatures, keys: Collection[str]) -> dict[str, list[int]]:
-    """Return the views of some images, by key, in the order of the view set."""
-    views: dict[str, list[int]] = {}
+    """Return the views of some images, by key, in the order of the view set.
+
+    Of views with the same box the first alone counts: an image that needs fewer windows than others has equal ones.
+    """
+    views: dict[str, dict[bytes, int]] = {}
     for view, key in enumerate(features.keys):
         if key in keys:
-            views.setdefault(key, []).append(view)
-    return views
+            views.setdefault(key, {}).setdefault(features.boxes[view].tobytes(), view)
+    return {key: list(of_image.values()) for key, of_image in views.items()}
 
 
 def part_images(

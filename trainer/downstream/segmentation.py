@@ -140,5 +140,5 @@ def _measured(confusions: Int64[np.ndarray, "classes classes"] | int, masks: Mas
         "pixels_share": float(confusions.sum() / pixels),
     }
     return Measured(
-        scores={"mIoU": score.miou, "accuracy": score.accuracy, **classes}, counts={**images.counts, **counts}
+        scores={"mIoU": score.miou, "accuracy": score.accuracy}, counts={**images.counts, **counts, **classes}
     )
