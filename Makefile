@@ -47,7 +47,7 @@ help: ## list the commands and variables
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RECIPE    what to make: demo, small, radio_v2_5, c_radio_v4 (now: $(RECIPE))"
+	@echo "  RECIPE    what to make: demo, small, radio_v2_5, c_radio_v4, evaluation (now: $(RECIPE))"
 	@echo "  DATA      where the images are: a folder, tars, Parquet files, a list of URIs (now: $(if $(DATA),$(DATA),not set))"
 	@echo "  CACHE     where the cache is: a folder or s3://bucket/prefix (now: $(CACHE))"
 	@echo "  TO        where an export is written: a folder or s3://bucket/prefix"

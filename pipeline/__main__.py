@@ -158,6 +158,16 @@ def teachers(arguments: Sequence[str]) -> None:
         say(line)
 
 
+def labels(arguments: Sequence[str]) -> None:
+    """Write the labels of the images in DATA to a CSV file."""
+    from pipeline.labels.options import labels_options
+
+    options = labels_options(arguments)
+    from pipeline.labels.stage import write_labels
+
+    write_labels(options, say)
+
+
 def photographs(arguments: Sequence[str]) -> None:
     """Lay out the demo's photographs."""
     from pipeline.recipes.options import photographs_options
@@ -182,6 +192,7 @@ COMMANDS: Mapping[str, Command] = {
     "gc": gc,
     "drop": drop,
     "teachers": teachers,
+    "labels": labels,
     "photographs": photographs,
 }
 

@@ -71,6 +71,7 @@ COMMAND_HELP: dict[str, str] = {
     "gc": "what can be deleted: leftovers of killed runs, details that no teacher needs; --delete deletes it",
     "drop": "what a cache holds of one teacher, or of view sets of it; --delete deletes it",
     "teachers": "the catalogue of teachers; with --name, what is known of one teacher",
+    "labels": "the labels of the images in DATA, as a CSV file for evaluation",
     "photographs": "copy the demo's photographs to a folder",
 }
 """Every command, with what it does."""
