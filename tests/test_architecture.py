@@ -51,7 +51,7 @@ PLAN = {
         workers: pipeline config storage_schemas.format storage_schemas.objects
         images: config workers storage_schemas.format storage_schemas.objects
         labels: command_line config images recipes workers storage_schemas storage_schemas.format
-            storage_schemas.objects
+            storage_schemas.objects teachers
         inventory: config recipes storage_schemas storage_schemas.format teachers
         leases: storage_schemas storage_schemas.format storage_schemas.objects
         training: config workers storage_schemas.format

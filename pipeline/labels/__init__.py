@@ -1,4 +1,4 @@
-"""The command `labels`: the labels of the images in DATA, as a CSV file that evaluation reads. No image is opened.
+"""What evaluation needs beside features: the labels of images, and text vectors of class names. No image is opened.
 
-Door: stage, options.
+Door: stage, text_vectors, options.
 """

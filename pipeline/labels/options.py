@@ -33,6 +33,38 @@ class LabelsOptions:
     views: ViewsConfig = field(default_factory=ViewsConfig)
 
 
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextVectorsOptions:
+    """Write what a text tower of SigLIP or SigLIP2 gives for class names, or for captions, to a `.safetensors` file."""
+
+    tower: Path = Path()
+    """Folder of the model as transformers stores it, with its text tower and its tokenizer. Nothing is downloaded."""
+    teacher: str = ""
+    """The teacher whose image summaries the vectors are compared with: a name of the catalogue such as `siglip2-g-384`,
+    `timm:<model.tag>` or `hf:<folder>`. It must be of the same model as the text tower."""
+    to: Path = Path()
+    """The file to write (TO). An existing file is replaced."""
+    classes: Path = Path()
+    """A text file with a class name on each line, in the words of the labels. A line may also be a label, a tab and its
+    name, as for the command `labels`."""
+    templates: Path = Path()
+    """A text file with a sentence on each line, with `{}` where the name goes; the mean over all is taken. The sentence
+    is `This is a photo of {}.` where no file is given."""
+    captions: Path = Path()
+    """In place of `classes`: a CSV file with the columns key and caption, for retrieval. An image may have several."""
+    device: str = "cpu"
+    """Where the text tower runs: cpu, or cuda."""
+
+
+def text_vectors_options(arguments: Sequence[str]) -> TextVectorsOptions:
+    """Read the command line of `text-vectors`."""
+    options = parse("text-vectors", TextVectorsOptions(), arguments)
+    for name in ("tower", "teacher", "to"):
+        require(name.upper(), "" if getattr(options, name) in ("", Path()) else "given")
+    return options
+
+
 def labels_options(arguments: Sequence[str]) -> LabelsOptions:
     """Read the command line of `labels`."""
     recipe = recipe_of(option_value(arguments, "recipe", "evaluation"))
