@@ -10,7 +10,7 @@ import pytest
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Siglip2Tokenizer, SiglipConfig, SiglipModel
+from transformers import GemmaTokenizer, SiglipConfig, SiglipModel
 
 from pipeline.__main__ import main
 from teachers.library import library_model
@@ -22,13 +22,14 @@ TEXT = {**PLAIN, "vocab_size": len(WORDS), "bos_token_id": 2, "eos_token_id": 1,
 
 @pytest.fixture(scope="module")
 def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny SigLIP with its tokenizer, which pads at the start when it is not told."""
+    """A tiny SigLIP with a tokenizer that keeps capitals, and pads at the start when it is not told otherwise."""
     folder = tmp_path_factory.mktemp("siglip")
     config = SiglipConfig(text_config=TEXT, vision_config={**PLAIN, "image_size": 32, "patch_size": 16})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         SiglipModel(config).eval().save_pretrained(folder)
-    tokenizer = Siglip2Tokenizer(vocab={word: number for number, word in enumerate(WORDS)}, merges=[])
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    tokenizer = GemmaTokenizer(vocab=vocabulary, merges=[], add_bos_token=False, add_eos_token=False)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}))
     return folder
