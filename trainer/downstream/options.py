@@ -1,8 +1,11 @@
 """The command line of `evaluate`: what is measured, on what, and the settings of each task."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
+
+import tyro
 
 from trainer.downstream.dense_settings import (
     CorrespondenceSettings,
@@ -70,7 +73,7 @@ class EvaluateOptions:
     teacher: str = ""
     """Name of a teacher in the cache: its features are evaluated."""
     tasks: tuple[str, ...] = ("knn", "linear")
-    """Tasks; `--tasks all` stands for every task whose inputs are given."""
+    """What is measured: knn, linear, linear-mean, zero-shot, retrieval, image-text, …: see docs/evaluation.md."""
     sets: tuple[str, ...] = ()
     """View sets, such as `low-224 low-512`. None named: all of the cache."""
     views: ViewChoice = "scored"
@@ -110,3 +113,13 @@ class EvaluateOptions:
     """How the student's tokens are stored. Summaries and means are stored as float32."""
     json: bool = False
     """Print the scores as JSON instead of a table."""
+
+
+def evaluate_options(arguments: Sequence[str]) -> EvaluateOptions:
+    """Read the command line of `evaluate`. An invalid one ends the process with a message and status 2."""
+    return tyro.cli(
+        EvaluateOptions,
+        prog="python -m trainer evaluate",
+        args=list(arguments),
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )

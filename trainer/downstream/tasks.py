@@ -50,7 +50,7 @@ class Task:
 
     about: str
     """What it measures, in half a line, for the help text."""
-    needs: Collection[Part]
+    needs: tuple[Part, ...]
     """Parts of the features that it reads. A student's tokens are stored only where a task reads them."""
     measure: Callable[[EvaluationFeatures, EvaluateOptions], Measured]
     """Takes the features of one view set and the options of `evaluate`; returns the scores."""
