@@ -102,6 +102,16 @@ def evaluate(arguments: Sequence[str]) -> None:
         say(line)
 
 
+def latency(arguments: Sequence[str]) -> None:
+    """Measure the speed and the memory of students and timm models."""
+    from trainer.downstream.latency_options import latency_options
+
+    options = latency_options(arguments)
+    from trainer.downstream.latency import measure_latency
+
+    measure_latency(options, say)
+
+
 def list_families(arguments: Sequence[str]) -> None:
     """Try a model of each family of timm as a student."""
     from trainer.report.options import families_options
@@ -119,6 +129,7 @@ COMMANDS: Mapping[str, Command] = {
     "evaluate": evaluate,
     "export": export,
     "families": list_families,
+    "latency": latency,
     "normalise": normalise,
 }
 

@@ -71,6 +71,7 @@ USAGE = f"""python -m trainer COMMAND [--help] [settings]
   evaluate measure what the features of a student or a teacher are good for: kNN, linear probe, retrieval, …
   export   write a finished student for another library, and compare it with the student
   families try a model of each family of timm as a student, and print a table
+  latency  measure the speed and the memory of students and timm models, over resolutions and windows
   normalise
            fit the normaliser of a finished student's blocks on its held-out views
 

@@ -1,12 +1,20 @@
 """The command line of `evaluate`: what is measured, on what, and the settings of each task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
 
 import tyro
 
+from trainer.downstream.dense_settings import (
+    CorrespondenceSettings,
+    DenseHeadSettings,
+    DepthSettings,
+    MergingSettings,
+    NormalsSettings,
+    SegmentationSettings,
+)
 from trainer.downstream.labels import PartRule
 
 StoredFeatures = Literal["float16", "float32"]
@@ -87,6 +95,12 @@ class EvaluateOptions:
     knn: KnnSettings = KnnSettings()
     linear: LinearSettings = LinearSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
+    depth: DepthSettings = field(default_factory=DepthSettings)
+    normals: NormalsSettings = field(default_factory=NormalsSettings)
+    dense: DenseHeadSettings = field(default_factory=DenseHeadSettings)
+    correspondence: CorrespondenceSettings = field(default_factory=CorrespondenceSettings)
+    merging: MergingSettings = field(default_factory=MergingSettings)
     to: Path = Path()
     """Folder for scores and features. By default the student's own, or `out/evaluation/<teacher>`."""
     batch: int = 16

@@ -17,6 +17,18 @@ from trainer.downstream.classification import (
     measure_zero_shot,
     zero_shot_settings,
 )
+from trainer.downstream.dense_tasks import (
+    correspond,
+    correspondence_settings,
+    depth_settings,
+    estimate_depth,
+    estimate_normals,
+    merge,
+    merging_settings,
+    normals_settings,
+    segment,
+    segmentation_settings,
+)
 from trainer.downstream.features import EvaluationFeatures
 from trainer.downstream.measured import Measured
 from trainer.downstream.options import EvaluateOptions
@@ -86,6 +98,38 @@ TASKS: Mapping[str, Task] = {
         needs=("summary",),
         measure=measure_image_text,
         settings=image_text_settings,
+    ),
+    "segmentation": Task(
+        about="classes of pixels by a linear head on tokens",
+        needs=("tokens",),
+        measure=segment,
+        settings=segmentation_settings,
+    ),
+    "depth": Task(
+        about="depth of pixels by a linear head or a narrow DPT on tokens",
+        needs=("tokens",),
+        measure=estimate_depth,
+        settings=depth_settings,
+        lower_is_better=("rmse", "abs_rel", "rmse_scaled", "abs_rel_scaled"),
+    ),
+    "normals": Task(
+        about="surface normals of pixels by a linear head or a narrow DPT on tokens",
+        needs=("tokens",),
+        measure=estimate_normals,
+        settings=normals_settings,
+        lower_is_better=("mean_angle", "rms_angle"),
+    ),
+    "correspondence": Task(
+        about="keypoints of one image in another by the nearest token",
+        needs=("tokens",),
+        measure=correspond,
+        settings=correspondence_settings,
+    ),
+    "token-merging": Task(
+        about="what is lost when similar tokens are merged, over the share of merged tokens",
+        needs=("tokens",),
+        measure=merge,
+        settings=merging_settings,
     ),
 }
 """Every task, by the name that `--tasks` takes."""
