@@ -90,7 +90,8 @@ PLAN = {
         weights: export run_folder student storage_schemas.format
         portable: export student weights storage_schemas.format storage_schemas.objects
         evaluation: data objective student storage_schemas.format
-        downstream: data export run_folder student storage_schemas storage_schemas.format storage_schemas.objects
+        downstream: data evaluation export run_folder student storage_schemas storage_schemas.format
+            storage_schemas.objects
         learning: data objective settings student storage_schemas.format
         run: data evaluation export learning objective run_folder settings stopping student weights storage_schemas
             storage_schemas.format storage_schemas.objects
