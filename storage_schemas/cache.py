@@ -6,6 +6,7 @@ from typing import Any, final
 
 import pyarrow as pa
 
+from storage_schemas import open_shards
 from storage_schemas.cached_views import CachedView, Units, ViewReader
 from storage_schemas.commits import Commits, read_records
 from storage_schemas.contents import CacheContents, read_contents
@@ -185,7 +186,7 @@ class Cache:
         """
         return read_records(self.store, unit, identity, shards)
 
-    def array(self, path: str, commits: Commits) -> ShardedArray:
+    def array(self, path: str, commits: open_shards.Commits) -> ShardedArray:
         """Open a sharded array for reading.
 
         Args:

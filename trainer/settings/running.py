@@ -8,6 +8,7 @@ Accelerator = Literal["auto", "cpu", "gpu"]
 StrategyName = Literal["ddp", "fsdp"]
 SignalName = Literal["USR1", "USR2"]
 StudentShifts = Literal["as-teachers", "uniform"]
+OrderRule = Literal["permutation", "table"]
 
 
 @final
@@ -35,6 +36,10 @@ class DataSettings:
     window_shards: int = 8
     """Number of shards whose views are shuffled together; the shards themselves are shuffled over the whole set. Not
     published."""
+    order: OrderRule = "permutation"
+    """How the order of views is drawn. `permutation`: by a keyed permutation, which takes the same time and memory for
+    a set of any size. `table`: by shuffling a table of all views for every epoch; runs that began before this setting
+    existed keep it."""
 
 
 @final
