@@ -25,6 +25,7 @@ from storage_schemas.format.manifest import TeacherManifest, ViewSetManifest, Vi
 from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.format.seal import sealed, unsealed
 from storage_schemas.format.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
+from storage_schemas.format.snapshots import head_name
 from storage_schemas.format.tables import PLACEMENTS, VIEWS, to_parquet
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
@@ -220,8 +221,9 @@ def test_records_of_shards_that_are_known_are_read_without_a_listing(folder: Pat
     with counted() as requests:
         records = Cache(store=Store(uri=f"counted://{folder}")).records(unit, MANIFEST.digest, [2, 0])
     assert records == {shard: opened(folder).records(unit, MANIFEST.digest)[shard] for shard in (0, 2)}
-    assert requests.reads == [f"{folder}/{record_path(unit, shard)}" for shard in (0, 2)]
-    assert requests.total == 2
+    records_read = [f"{folder}/{record_path(unit, shard)}" for shard in (0, 2)]
+    assert requests.reads == [f"{folder}/{head_name(unit)}", *records_read]
+    assert requests.total == 3
 
 
 def test_a_cache_may_be_sent_to_another_process(cache: Cache) -> None:
