@@ -67,7 +67,7 @@ class Cache:
         return cache
 
     def contents(self) -> CacheContents:
-        """Return what is in the cache, with counts. It reads every commit record, and no array.
+        """Return what is in the cache, with counts. It reads no array, and only commit records that are not sealed.
 
         Raises:
             MissingError: there is no cache.

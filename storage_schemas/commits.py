@@ -79,4 +79,6 @@ def read_records(store: Store, unit: str, identity: str, shards: Iterable[int] |
         return shards.records(identity=identity)
     if shards is None:
         return open_log(store, unit).records(identity=identity)
-    return read_some(store, unit, shards, identity)
+    if not (wanted := list(shards)):
+        return {}
+    return read_some(store, unit, wanted, identity)

@@ -76,29 +76,46 @@ class UnitLog(Collection[int]):
     """Shards whose records are not in a snapshot → epoch of the record."""
 
     def __len__(self) -> int:
-        return sum(snapshot.shards for snapshot in self._snapshots) + len(self.newer)
+        return sum(snapshot.shards for snapshot in self.snapshots) + len(self.newer)
 
     def __contains__(self, shard: object) -> bool:
         return isinstance(shard, int) and (shard in self.newer or self.snapshot_of(shard) is not None)
 
     def __iter__(self) -> Iterator[int]:
-        sealed = (
-            shard
-            for snapshot in self._snapshots
-            for shard in range(snapshot.first, snapshot.stop)
-            if shard not in snapshot.missing
-        )
+        sealed = (shard for snapshot in self.snapshots for shard in snapshot.numbers())
         return heapq.merge(sealed, sorted(self.newer))
 
     @property
-    def _snapshots(self) -> tuple[Snapshot, ...]:
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Its snapshots, in order of their shards."""
         return () if self.head is None else self.head.snapshots
 
     def snapshot_of(self, shard: int) -> Snapshot | None:
         """Return the snapshot that has the records of a shard, or None."""
-        place = bisect_right(self._snapshots, shard, key=lambda snapshot: snapshot.first) - 1
-        snapshot = self._snapshots[place] if place >= 0 else None
+        snapshot = self.span_of(shard)
         return snapshot if snapshot is not None and snapshot.holds(shard) else None
+
+    def span_of(self, shard: int) -> Snapshot | None:
+        """Return the snapshot between whose first and last shard a shard lies, whether it is in it or not."""
+        place = bisect_right(self.snapshots, shard, key=lambda snapshot: snapshot.first) - 1
+        snapshot = self.snapshots[place] if place >= 0 else None
+        return snapshot if snapshot is not None and shard < snapshot.stop else None
+
+    def place(self, shard: int) -> str:
+        """Return the object that is the commit record of a shard, relative to the cache."""
+        snapshot, epoch = self.snapshot_of(shard), self.newer.get(shard, self._last_epoch)
+        if snapshot is not None:
+            epoch = snapshot.epochs[0] if len(snapshot.epochs) == 1 else self._sealed_epoch(snapshot, shard)
+        return record_name(self.unit, shard, epoch)
+
+    def _sealed_epoch(self, snapshot: Snapshot, shard: int) -> int:
+        [table] = read_snapshots(self.store, self.unit, [snapshot])
+        return int(table["epoch"][table["shard"].index(shard).as_py()].as_py())
+
+    def objects(self) -> list[str]:
+        """Return the head and the snapshots, relative to the cache; none where the log was never sealed."""
+        snapshots = [snapshot_name(self.unit, snapshot) for snapshot in self.snapshots]
+        return [] if self.head is None else [head_name(self.unit), *snapshots]
 
     def read(self, shard: int, identity: str = "") -> list[ShardRecord]:
         """Return the records of one committed shard; see `records`."""
@@ -131,19 +148,23 @@ class UnitLog(Collection[int]):
             shards: sorted.
         """
         direct: list[tuple[int, int]] = []
-        parts: list[tuple[Snapshot, list[int]]] = []
+        sealed: dict[Snapshot, list[int]] = {}
         for snapshot, group in groupby(shards, key=self.snapshot_of):
-            some = list(group)
             if snapshot is None:
-                direct += [(shard, self.newer.get(shard, self._last_epoch)) for shard in some]
-            elif len(snapshot.epochs) == 1 and len(some) <= min(FEW, snapshot.shards - 1):
-                direct += [(shard, snapshot.epochs[0]) for shard in some]
+                direct += [(shard, self.newer.get(shard, self._last_epoch)) for shard in group]
             else:
-                parts.append((snapshot, some))
+                sealed.setdefault(snapshot, []).extend(group)
+        for snapshot in [each for each, some in sealed.items() if self._is_sparse(each, some)]:
+            direct += [(shard, snapshot.epochs[0]) for shard in sealed.pop(snapshot)]
         for few in in_parts(direct, RECORDS_AT_ONCE):
             yield self._by_record(few)
-        for some_parts in in_parts(parts, SNAPSHOTS_AT_ONCE):
-            yield self._by_snapshot(dict(some_parts))
+        for parts in in_parts(sealed.items(), SNAPSHOTS_AT_ONCE):
+            yield self._by_snapshot(dict(parts))
+
+    @staticmethod
+    def _is_sparse(snapshot: Snapshot, shards: Sequence[int]) -> bool:
+        """Say whether so few shards of a snapshot are wanted that their own records are read, and it is known where."""
+        return len(snapshot.epochs) == 1 and len(shards) <= min(FEW, snapshot.shards - 1)
 
     def _by_record(self, wanted: Sequence[tuple[int, int]]) -> Commits:
         """Read commit records themselves. One of a sealed shard that was lost is read from its snapshot."""
@@ -176,17 +197,26 @@ class UnitLog(Collection[int]):
             return again.records(shard for shards in wanted.values() for shard in shards)
         commits: Commits = {}
         for (snapshot, shards), table in zip(wanted.items(), tables, strict=True):
-            commits |= _records(self.unit, snapshot, table, shards)
+            commits |= records_of(self.unit, snapshot, table, shards)
         return commits
 
-    def totals(self) -> LogTotals:
-        """Return what the committed shards hold. It reads the records that are in no snapshot, and no others."""
-        records = self.records(self.newer).values()
+    def totals(self, identity: str = "") -> LogTotals:
+        """Return what the committed shards hold. It reads the records that are in no snapshot, and no others.
+
+        Args:
+            identity: digest that every record must carry; empty for any.
+
+        Raises:
+            ContractError: a record carries another identity.
+        """
+        if identity:
+            self._require_sealed_identity(identity)
+        records = self.records(self.newer, identity).values()
         return LogTotals(
             shards=len(self),
-            views=sum(each.views for each in self._snapshots) + sum(map(view_count, records)),
-            rejected=sum(each.rejected for each in self._snapshots) + sum(map(rejected_views, records)),
-            bytes=sum(each.bytes for each in self._snapshots) + sum(map(array_bytes, records)),
+            views=sum(each.views for each in self.snapshots) + sum(map(view_count, records)),
+            rejected=sum(each.rejected for each in self.snapshots) + sum(map(rejected_views, records)),
+            bytes=sum(each.bytes for each in self.snapshots) + sum(map(array_bytes, records)),
         )
 
     def require_identity(self, identity: str) -> None:
@@ -195,9 +225,12 @@ class UnitLog(Collection[int]):
         Raises:
             ContractError: they do.
         """
+        self._require_sealed_identity(identity)
+        self.records(self.newer, identity)
+
+    def _require_sealed_identity(self, identity: str) -> None:
         if self.head is not None and self.head.identity != identity:
-            raise _other_identity(self.unit, list(self)[:1])
-        require_identity(self.unit, self.records(self.newer), identity)
+            raise _other_identity(self.unit, [self.snapshots[0].first])
 
 
 def in_parts(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -205,6 +238,11 @@ def in_parts(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     left = iter(items)
     while part := list(islice(left, size)):
         yield part
+
+
+def empty_log(store: Store, unit: str) -> UnitLog:
+    """Return the log of a unit without a committed shard."""
+    return UnitLog(store=store, unit=unit, head=None, newer={})
 
 
 def open_log(store: Store, unit: str) -> UnitLog:
@@ -296,6 +334,11 @@ def _kept_snapshot(store: Store, unit: str, snapshot: Snapshot) -> pa.Table:
     return table
 
 
+def drop_kept_snapshots() -> None:
+    """Forget the snapshots that this process keeps, so that they are read again."""
+    _kept_snapshot.cache_clear()
+
+
 def parse_snapshots(store: Store, unit: str, snapshots: Sequence[Snapshot]) -> list[pa.Table]:
     """Read the tables of some snapshots of a unit; see `read_snapshots`."""
     named = {snapshot_name(unit, snapshot): snapshot for snapshot in snapshots}
@@ -349,16 +392,29 @@ def _log(store: Store, unit: str, head: Head | None, found: Mapping[int, int]) -
     return UnitLog(store=store, unit=unit, head=head, newer=newer)
 
 
-def _records(unit: str, snapshot: Snapshot, table: pa.Table, shards: Sequence[int]) -> Commits:
+def records_of(unit: str, snapshot: Snapshot, table: pa.Table, shards: Collection[int] | None = None) -> Commits:
+    """Return the records of shards of a snapshot.
+
+    Args:
+        unit: the unit's name.
+        snapshot: as the head lists it.
+        table: of the snapshot.
+        shards: whose records, in order; None for all.
+
+    Raises:
+        CorruptionError: the snapshot does not hold the shards that the head says.
+        ContractError: a record names no object of the cache.
+    """
     place, commits = snapshot_name(unit, snapshot), dict[int, list[ShardRecord]]()
-    if len(shards) < snapshot.shards:
-        table = table.filter(pc.is_in(table["shard"], pa.array(shards, pa.int64())))
+    wanted = snapshot.numbers() if shards is None else list(shards)
+    if len(wanted) < snapshot.shards:
+        table = table.filter(pc.is_in(table["shard"], pa.array(wanted, pa.int64())))
     numbers = table["shard"].to_pylist()
     rows = zip(numbers, table.select(SHARDS.names).to_pylist(), strict=True)
     for shard, group in groupby(rows, key=lambda row: row[0]):
         commits[shard] = checked_records([row for _, row in group], place)
-    if list(commits) != list(shards):
-        found = "does not hold the records of the shards that the head says"
+    if list(commits) != wanted:
+        found = "does not hold the records of the shards that its head lists"
         raise CorruptionError("snapshot", [Problem(place=place, found=found)])
     return commits
 

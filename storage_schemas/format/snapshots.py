@@ -10,7 +10,7 @@ one higher: records that are written afterwards go to a folder of that epoch.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
@@ -63,6 +63,10 @@ class Snapshot:
         """How many shards it has the records of."""
         return self.stop - self.first - len(self.missing)
 
+    def numbers(self) -> list[int]:
+        """Return the numbers of its shards, in order."""
+        return [shard for shard in range(self.first, self.stop) if shard not in self.missing]
+
     def holds(self, shard: int) -> bool:
         """Say whether it has the records of a shard."""
         return self.first <= shard < self.stop and shard not in self.missing
@@ -106,13 +110,8 @@ def parse_head(body: bytes, place: str) -> Head:
         values = unsealed(document, place)
     except (ValueError, AttributeError, RecursionError) as error:
         raise CorruptionError("head", [Problem(place=place, found="is no JSON object")]) from error
-    try:
-        snapshots = tuple(_snapshot(row) for row in values["snapshots"])
-        head = Head(unit=values["unit"], epoch=values["epoch"], identity=values["identity"], snapshots=snapshots)
-        sound = _is_sound(head, place)
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound:
+    head = _head(values)
+    if head is None or place != head_name(head.unit) or not _in_order(head.snapshots):
         fix = "another program or version wrote it: delete it, and the commit records count alone"
         raise ContractError("head", [Problem(place=place, found="does not list snapshots of this unit", fix=fix)])
     return head
@@ -146,30 +145,38 @@ AFTER = "after"
 """Folder of records that are newer than a head, inside the folder of a unit's records."""
 
 
-def _snapshot(row: Sequence[Any]) -> Snapshot:
-    values = dict(zip(_FIELDS, row, strict=True))
-    return Snapshot(**values | {"missing": tuple(values["missing"]), "epochs": tuple(values["epochs"])})
-
-
-def _is_sound(head: Head, place: str) -> bool:
-    numbers = [head.epoch - 1, *(number for each in head.snapshots for number in _numbers(each))]
-    if any(type(number) is not int or not 0 <= number <= MOST for number in numbers):
-        return False
-    if place != head_name(head.unit) or not isinstance(head.identity, str) or not head.snapshots:
-        return False
-    ends = [0, *(snapshot.stop for snapshot in head.snapshots)]
-    return all(_fits(snapshot, end) for snapshot, end in zip(head.snapshots, ends, strict=False))
-
-
-def _numbers(each: Snapshot) -> tuple[int, ...]:
-    return each.first, each.stop, each.views, each.rejected, each.bytes, each.size, *each.missing, *each.epochs
-
-
-def _fits(snapshot: Snapshot, end: int) -> bool:
-    """Say whether a snapshot begins after the one before it ends, and its gaps lie inside it, in order."""
-    gaps = [snapshot.first, *snapshot.missing, snapshot.stop - 1]
-    inside = all(before < after for before, after in pairwise(gaps))
-    whole = inside if snapshot.missing else snapshot.first < snapshot.stop
-    return (
-        end <= snapshot.first and whole and bool(snapshot.epochs) and bool(re.fullmatch(r"[0-9a-f]{32}", snapshot.xxh3))
+def _head(values: Mapping[str, Any]) -> Head | None:
+    """Return the head with these values, or None where a value is not of its type."""
+    rows, texts = values.get("snapshots"), [values.get(name) for name in ("unit", "identity")]
+    sound = (
+        isinstance(rows, list) and all(isinstance(text, str) for text in texts) and _is_count(values.get("epoch"), 1)
     )
+    if not sound or not rows or not all(map(_is_row, rows)):
+        return None
+    known = [dict(zip(_FIELDS, row, strict=True)) for row in rows]
+    lists = [{name: tuple(row[name]) for name in ("missing", "epochs")} for row in known]
+    snapshots = tuple(Snapshot(**row | some) for row, some in zip(known, lists, strict=True))
+    return Head(unit=values["unit"], epoch=values["epoch"], identity=values["identity"], snapshots=snapshots)
+
+
+def _is_row(row: Any) -> bool:
+    """Say whether the fields of a snapshot have the types and the sizes that they must have."""
+    if not isinstance(row, list) or len(row) != len(_FIELDS):
+        return False
+    first, stop, missing, epochs, *counts, xxh3 = row
+    if not isinstance(missing, list) or not isinstance(epochs, list) or not epochs or not isinstance(xxh3, str):
+        return False
+    whole = all(map(_is_count, [first, stop, *missing, *epochs, *counts]))
+    return whole and re.fullmatch(r"[0-9a-f]{32}", xxh3) is not None
+
+
+def _is_count(value: Any, least: int = 0) -> bool:
+    return type(value) is int and least <= value <= MOST
+
+
+def _in_order(snapshots: Sequence[Snapshot]) -> bool:
+    """Say whether each snapshot begins after the one before it ends, and its gaps lie inside it, in order."""
+    places = [place for each in snapshots for place in (each.first, *each.missing, each.stop - 1)]
+    lone = [each for each in snapshots if each.stop - each.first == 1 and not each.missing]
+    rising = sum(before >= after for before, after in pairwise(places))
+    return rising == len(lone) and all(each.stop > each.first for each in snapshots)

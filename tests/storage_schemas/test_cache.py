@@ -241,7 +241,7 @@ def test_an_empty_folder_holds_no_cache(tmp_path: Path) -> None:
     assert (cache.phi_s("t"), cache.stats("t")) == (None, None)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_a_cache_of_another_format_is_refused_by_name_whatever_is_asked_of_it(folder: Path, version: Any) -> None:
     rewrite(folder / "features.zarr/zarr.json", format=version)
     cache = opened(folder)
@@ -250,7 +250,8 @@ def test_a_cache_of_another_format_is_refused_by_name_whatever_is_asked_of_it(fo
             ask()
         assert str(refusal.value) == (
             "cache breaks the storage contract:\n"
-            f"  {folder}: has format {version}, this version of Stillhouse reads 1 (use the version that wrote it)"
+            f"  {folder}: has format {version}, this version of Stillhouse reads 1 and 2 "
+            "(use the version that wrote it)"
         )
 
 
