@@ -26,14 +26,13 @@ from storage_schemas.format.snapshots import (
     BASE,
     CHECKSUMS_PER_SNAPSHOT,
     SHARDS_PER_SNAPSHOT,
-    SNAPSHOT,
     Head,
     Snapshot,
     head_name,
     record_name,
     snapshot_name,
 )
-from storage_schemas.format.tables import to_parquet
+from storage_schemas.format.tables import SNAPSHOTS, to_parquet
 from storage_schemas.objects.publish import publish_bytes, publish_group, require_claim
 from storage_schemas.objects.store import Store
 from storage_schemas.read_groups import read_attributes
@@ -262,7 +261,7 @@ def _table(entries: Sequence[Sealed]) -> pa.Table:
         for shard, epoch, records in entries
         for record in records
     ]
-    return pa.Table.from_pylist(rows, SNAPSHOT)
+    return pa.Table.from_pylist(rows, SNAPSHOTS)
 
 
 def _ordered(snapshots: Iterable[Snapshot]) -> tuple[Snapshot, ...]:

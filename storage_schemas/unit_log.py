@@ -22,7 +22,6 @@ from storage_schemas.format.snapshots import (
     AFTER,
     BASE,
     HEADS,
-    SNAPSHOT,
     Head,
     Snapshot,
     epoch_folder,
@@ -31,7 +30,7 @@ from storage_schemas.format.snapshots import (
     record_name,
     snapshot_name,
 )
-from storage_schemas.format.tables import SHARDS, from_parquet
+from storage_schemas.format.tables import SHARDS, SNAPSHOTS, from_parquet
 from storage_schemas.objects.store import Store
 from storage_schemas.shard_records import Commits, ShardRecord, checked_records, parse_record
 
@@ -348,7 +347,7 @@ def parse_snapshots(store: Store, unit: str, snapshots: Sequence[Snapshot]) -> l
             found = "its bytes do not have the XXH3 in its name"
             fix = f"delete {head_name(unit)}: the commit records count then, and `make compact` seals them again"
             raise CorruptionError("snapshot", [Problem(place=place, found=found, fix=fix)])
-        return from_parquet(body, SNAPSHOT, place)
+        return from_parquet(body, SNAPSHOTS, place)
 
     return store.read_parsed(list(named), parse)
 

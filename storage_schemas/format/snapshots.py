@@ -15,12 +15,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
 
-import pyarrow as pa
-
 from storage_schemas.format.errors import ContractError, CorruptionError, Problem
 from storage_schemas.format.layout import table_part
 from storage_schemas.format.seal import sealed, unsealed
-from storage_schemas.format.tables import SHARDS
 
 SHARDS_PER_SNAPSHOT = 512
 """A snapshot holds the commit records of at most so many shards."""
@@ -28,8 +25,6 @@ CHECKSUMS_PER_SNAPSHOT = 2**20
 """A snapshot is closed once its records hold so many bytes of checksums: shards of tiny features have many views."""
 BASE = 0
 """The epoch of the records that were written before their unit had a head."""
-SNAPSHOT = pa.schema([pa.field("shard", pa.int64(), False), pa.field("epoch", pa.int32(), False), *SHARDS])
-"""Columns of a snapshot: those of a commit record, after the shard's number and the epoch of its record."""
 MOST = 2**60
 _FIELDS = ("first", "stop", "missing", "epochs", "views", "rejected", "bytes", "size", "xxh3")
 
