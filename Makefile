@@ -42,7 +42,7 @@ NAME_ARGS = $(if $(NAME),--name "$(NAME)")
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc drop teachers demo-images
+.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc drop compact teachers demo-images
 
 help: ## list the commands and variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -147,6 +147,9 @@ gc: $(INSTALLED) ## list what can be deleted; ARGS="--details --delete" deletes 
 
 drop: $(INSTALLED) ## list what the cache holds of one TEACHER; ARGS=--delete takes it out (ARGS="--sets low-128": only that)
 	@$(PIPELINE) drop --cache "$(CACHE)" $(TEACHER_ARGS) $(ARGS)
+
+compact: $(INSTALLED) ## seal the commit records into a few files, so that a reader needs few requests
+	@$(PIPELINE) compact --cache "$(CACHE)" $(ARGS)
 
 verify: $(INSTALLED) ## check that the cache holds what was committed
 	@$(PIPELINE) verify --cache "$(CACHE)" $(TEACHER_ARGS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTOR_ARGS) $(ARGS)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+from pipeline.compact.stage import seal_finished
 from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.features.calibration import CalibrationShard, calibration_sample, require_tokens, require_varying
 from pipeline.features.changes import History, continued, recorded, require_unchanged
@@ -109,6 +110,8 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
             for (view_set, shard), names in lacking.items()
         ]
         _write_features(extraction, tasks, pool, run, say)
+        units = [features_unit(view_set, spec.name) for spec in extraction.maps for view_set in extraction.views.sets]
+        seal_finished(extraction.cache, units, f"extract {name}", say)
 
 
 def _task(
