@@ -95,7 +95,7 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
             say(f"extract {name}: complete, nothing to do ({_totals(extraction, commits, run, say)})")
             return
         say(f"extract {name}: loads the teacher")
-        pool = stack.enter_context(open_pool(extraction.worker(run), run, tasks=max(len(lacking), 1)))
+        pool = stack.enter_context(open_pool(extraction.worker(run), run, tasks=max(len(lacking), 1), forwards=True))
         [(_, running)] = pool.run(FeatureExtractor.identify, [None])
         phi_s = _read_phi_s(extraction, running.weights_sha256)
         histories = _histories(extraction, running, run.accept_change, say)
