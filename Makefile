@@ -12,6 +12,7 @@ FIGURES ?= $(OUT)/run.json
 SHEET ?= $(OUT)/preview.png
 ARGS ?=
 
+GIVEN_DATA := $(DATA)
 ifeq ($(RECIPE)$(DATA),demo)
 DATA := $(OUT)/photographs
 DEMO_DATA := demo-images
@@ -36,26 +37,30 @@ TEACHER_ARGS = $(if $(TEACHER),--teacher "$(TEACHER)")
 WEIGHTS_ARGS = $(if $(WEIGHTS),--choice.weights "$(WEIGHTS)")
 TRAIN_PROGRAM = $(if $(filter ray,$(EXECUTOR)),$(PIPELINE),$(TRAINER))
 STUDENT_ARGS = $(if $(STUDENT),--student "$(STUDENT)")
+TASKS_ARGS = $(if $(TASKS),--tasks $(TASKS))
+LABELS_ARGS = $(if $(LABELS),--labels "$(LABELS)")
 NAME_ARGS = $(if $(NAME),--name "$(NAME)")
 
 # tests run in several processes; tests/conftest.py says which tests share one
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc drop compact teachers demo-images
+.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc drop compact teachers labels evaluate demo-images
 
 help: ## list the commands and variables
 	@echo "make COMMAND [VARIABLE=value …]"
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  RECIPE    what to make: demo, small, radio_v2_5, c_radio_v4 (now: $(RECIPE))"
+	@echo "  RECIPE    what to make: demo, small, radio_v2_5, c_radio_v4, evaluation (now: $(RECIPE))"
 	@echo "  DATA      where the images are: a folder, tars, Parquet files, a list of URIs (now: $(if $(DATA),$(DATA),not set))"
 	@echo "  CACHE     where the cache is: a folder or s3://bucket/prefix (now: $(CACHE))"
 	@echo "  TO        where an export is written: a folder or s3://bucket/prefix"
 	@echo "  TEACHER   dinov3, siglip2, sam3, timm:<model.tag>, hf:<repository or folder>, or module:Class"
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
 	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ before the name of a timm ViT"
+	@echo "            for evaluate the folder of a finished run, such as out/demo/runs/tiny"
+	@echo "  TASKS, LABELS, RESOLUTIONS, VIEWS_ARGS   for evaluate; see docs/evaluation.md"
 	@echo "  NAME      name of a run; by default the student, with the settings that differ from the recipe's"
 	@echo "  RUNS      folder of the runs (now: $(RUNS))"
 	@echo "  EXECUTOR  ray (default) for worker processes, or local for this process; train is local unless EXECUTOR=ray"
@@ -135,6 +140,20 @@ runs: $(INSTALLED) ## list the runs in RUNS: student, settings, steps, state, fi
 
 report: $(INSTALLED) ## make an HTML page: the final table, pictures of features, curves
 	@$(TRAINER) report --cache "$(CACHE)" --runs "$(RUNS)" --page "$(REPORT)" $(ARGS)
+
+labels: $(INSTALLED) ## write the labels of the images in DATA to TO, a CSV file for evaluate
+	@$(PIPELINE) labels --data "$(GIVEN_DATA)" --to "$(TO)" $(ARGS)
+
+# RECIPE decides where OUT and CACHE are; VIEWS_ARGS goes to the command that cuts the views
+evaluate: RECIPE = evaluation
+evaluate: SEEN = --recipe $(RECIPE) --cache "$(CACHE)" --data "$(GIVEN_DATA)" $(if $(RESOLUTIONS),--views.low $(RESOLUTIONS)) $(VIEWS_ARGS) $(EXECUTOR_ARGS) $(FIGURES_ARGS)
+evaluate: $(INSTALLED) ## score a STUDENT (folder of a run) or a TEACHER on DATA with LABELS; without DATA, on CACHE as it is
+ifneq ($(GIVEN_DATA),)
+	@$(PIPELINE) $(if $(TEACHER),extract $(TEACHER_ARGS) $(WEIGHTS_ARGS),views) $(SEEN)
+endif
+	@teacher="$$($(PIPELINE) teachers --in-cache $(if $(TEACHER),--name "$(TEACHER)"))" && \
+		$(TRAINER) evaluate --cache "$(CACHE)" $${teacher:+--teacher "$$teacher"} $(STUDENT_ARGS) \
+		$(TASKS_ARGS) $(LABELS_ARGS) $(if $(TO),--to "$(TO)") $(ARGS)
 
 inspect: $(INSTALLED) ## show what is in the cache, and how far each stage is
 	@$(PIPELINE) inspect --cache "$(CACHE)" $(ARGS)

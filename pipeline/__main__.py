@@ -161,11 +161,36 @@ def compact(arguments: Sequence[str]) -> None:
 def teachers(arguments: Sequence[str]) -> None:
     """Print the catalogue of teachers, or what is known of one."""
     options = parse("teachers", TeachersOptions(), arguments)
+    if options.in_cache:
+        from teachers.source import name_in_cache
+
+        say(name_in_cache(options.name) if ":" in options.name else options.name)
+        return
     from teachers.table import described_teacher, terminal_table
 
     described = described_teacher(options.name, options.summary, options.size_rule) if options.name else ()
     for line in described or terminal_table().split("\n"):
         say(line)
+
+
+def labels(arguments: Sequence[str]) -> None:
+    """Write the labels of the images in DATA to a CSV file."""
+    from pipeline.labels.options import labels_options
+
+    options = labels_options(arguments)
+    from pipeline.labels.stage import write_labels
+
+    write_labels(options, say)
+
+
+def text_vectors(arguments: Sequence[str]) -> None:
+    """Write the vectors of class names or captions to a file."""
+    from pipeline.labels.options import text_vectors_options
+
+    options = text_vectors_options(arguments)
+    from pipeline.labels.text_vectors import write_text_vectors
+
+    write_text_vectors(options, say)
 
 
 def photographs(arguments: Sequence[str]) -> None:
@@ -193,6 +218,8 @@ COMMANDS: Mapping[str, Command] = {
     "drop": drop,
     "compact": compact,
     "teachers": teachers,
+    "labels": labels,
+    "text-vectors": text_vectors,
     "photographs": photographs,
 }
 

@@ -25,6 +25,8 @@ class TeachersOptions:
     name: str = ""
     """Describe this teacher alone (NAME): a name of the catalogue, `timm:<model.tag>`, `hf:<repository or folder>`, or
     `module:Class`."""
+    in_cache: bool = False
+    """Print only the name that this teacher has in a cache, for scripts; nothing where no name is given."""
     summary: SummaryKind = "own"
     """For a model of timm or transformers: its summary, as `--choice.summary`."""
     size_rule: SizeRule | None = None
@@ -72,6 +74,8 @@ COMMAND_HELP: dict[str, str] = {
     "drop": "what a cache holds of one teacher, or of view sets of it; --delete deletes it",
     "compact": "seal the commit records into a few files, so that a reader needs few requests",
     "teachers": "the catalogue of teachers; with --name, what is known of one teacher",
+    "labels": "the labels of the images in DATA, as a CSV file for evaluation",
+    "text-vectors": "vectors of class names or captions, from the text tower of SigLIP2",
     "photographs": "copy the demo's photographs to a folder",
 }
 """Every command, with what it does."""

@@ -18,6 +18,8 @@ from storage_schemas.format.shard_format import LEVELS, Compression
 from storage_schemas.format.teacher import Precision, SizeRule, SummaryKind
 from storage_schemas.format.views import Partition, ShiftDistribution, Shifts
 
+Placing = Literal["drawn", "centre", "windows"]
+"""How views are placed in images."""
 ImageRules = Literal["strict", "lenient", "0.1"]
 """Rules by which images are found and decoded."""
 NEW_LEVEL = 1
@@ -31,7 +33,7 @@ LEAST_FIDELITY = 2
 OLD_RULES: ImageRules = "0.1"
 """The rules of caches that record none."""
 UNRECORDED: Mapping[str, Any] = MappingProxyType(
-    {"rules": OLD_RULES, "keys": "names", "members": "", "image_column": "", "key_column": ""}
+    {"rules": OLD_RULES, "keys": "names", "members": "", "image_column": "", "key_column": "", "placing": "drawn"}
 )
 """Settings that the first caches do not record → what they stand for there. At this value they are left out of the
 identity, so that those caches keep theirs."""
@@ -111,6 +113,10 @@ class ViewsConfig:
     """Column of a Parquet file, or of a list in CSV, that holds the images; found by its name when empty."""
     key_column: str = ""
     """Column of a Parquet file, or of a list in CSV, that holds the keys; found by its name when empty."""
+    placing: Placing = "drawn"
+    """`drawn`: each view has one resolution and one crop, both drawn. `centre` and `windows` are for evaluation: every
+    image is cut at every resolution, nothing is drawn, and `crop`, `area`, `aspect` and `high_share` have no effect.
+    `centre` cuts the square in the middle, `windows` cuts `draws` squares side by side. See docs/evaluation.md."""
 
     def __post_init__(self) -> None:
         _refuse("views settings", _views_problems(self))
@@ -380,6 +386,21 @@ def _views_problems(config: ViewsConfig) -> Iterator[Problem]:
         smallest, largest = getattr(config, name)
         if not 0 < smallest <= largest <= limit:
             yield Problem(place=name, found=f"({smallest}, {largest}) is not a range within (0, {limit:g}]")
+    if config.placing != "drawn":
+        yield from _evaluation_problems(config)
+
+
+def _evaluation_problems(config: ViewsConfig) -> Iterator[Problem]:
+    """Yield the settings that would change what evaluation views show, or leave images out."""
+    wanted: dict[str, Any] = {"margin": 0, "flip": 0, "heldout": 0, "low_proportions": (), "high_proportions": ()}
+    for name, value in (wanted | ({"draws": 1} if config.placing == "centre" else {})).items():
+        if getattr(config, name) != value:
+            found = f"is {getattr(config, name)}, and placing {config.placing!r} needs {value}"
+            yield Problem(place=name, found=found, fix="use the recipe `evaluation`, which has the right settings")
+    if config.placing == "windows" and config.max_aspect > config.draws:
+        found = f"{config.draws} windows do not cover an image whose long side is {config.max_aspect:g} short sides"
+        fix = "give --views.draws and --views.max-aspect the same number: wider images are then rejected by name"
+        yield Problem(place="draws, max_aspect", found=found, fix=fix)
 
 
 def _partition_problems(partition: Partition, resolutions: tuple[int, ...], config: ViewsConfig) -> Iterator[Problem]:

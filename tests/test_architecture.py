@@ -50,6 +50,8 @@ PLAN = {
         recipes: command_line config storage_schemas.format teachers
         workers: pipeline config storage_schemas.format storage_schemas.objects
         images: config workers storage_schemas.format storage_schemas.objects
+        labels: command_line config images recipes workers storage_schemas storage_schemas.format
+            storage_schemas.objects teachers
         inventory: config recipes storage_schemas storage_schemas.format teachers
         leases: storage_schemas storage_schemas.format storage_schemas.objects
         training: config workers storage_schemas.format
@@ -68,7 +70,7 @@ PLAN = {
             storage_schemas.format storage_schemas.objects teachers
         verify: command_line config features inventory leases recipes stats text_table views workers storage_schemas
             storage_schemas.format storage_schemas.objects teachers
-        __main__: command_line compact export features inspect inventory plan recipes stats training verify views
+        __main__: command_line compact export features inspect inventory labels plan recipes stats training verify views
             workers storage_schemas storage_schemas.format storage_schemas.objects teachers
     """,
     "trainer": """

@@ -35,7 +35,7 @@ def extract_options(arguments: Sequence[str]) -> tuple[ExtractOptions, Recipe]:
     recipe = recipe_of(option_value(arguments, "recipe", "demo"))
     teacher = option_value(arguments, "teacher", "")
     asked_for_help = any(argument in ("-h", "--help") for argument in arguments)
-    choice = choose(recipe, teacher or (recipe.teachers[0].name if asked_for_help else ""))
+    choice = TeacherChoice(name="", source="") if asked_for_help and not teacher else choose(recipe, teacher)
     default = ExtractOptions(
         recipe=recipe.name, teacher=teacher, choice=choice, views=recipe.views, calibration=recipe.calibration
     )

@@ -48,6 +48,20 @@ def cell_locator(uri: str, group: int, row: int, column: str) -> str:
     return f"{uri}#group={group}&row={row}&column={column}"
 
 
+def range_of(locator: str) -> tuple[int, int]:
+    """Return `start` and `stop` of a locator that `range_locator` made."""
+    found = _RANGE.fullmatch(locator)
+    assert found is not None
+    return int(found[2]), int(found[3])
+
+
+def cell_of(locator: str) -> tuple[int, int]:
+    """Return the row group and the row of a locator that `cell_locator` made."""
+    found = _CELL.fullmatch(locator)
+    assert found is not None
+    return int(found[2]), int(found[3])
+
+
 def is_local(locator: str) -> bool:
     """Say whether an image is in a file system of this machine."""
     return locator.startswith(LOCAL)

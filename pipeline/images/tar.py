@@ -80,12 +80,12 @@ def _is_chosen(name: str, patterns: str) -> bool:
 
 def _require_one_image_each(archive: Archive, names: Sequence[str]) -> None:
     """Refuse an archive of samples that have several images, such as a photograph and its mask."""
-    images = Counter(_sample_of(name) for name in names)
+    images = Counter(sample_of(name) for name in names)
     if all(count == 1 for count in images.values()):
         return
-    endings = Counter(_ending_of(name) for name in names if images[_sample_of(name)] > 1)
-    sample = next(name for name in names if images[_sample_of(name)] > 1)
-    found = f"has several images of one sample, {_sample_of(sample)}: .{', .'.join(first_few(sorted(endings)))}"
+    endings = Counter(_ending_of(name) for name in names if images[sample_of(name)] > 1)
+    sample = next(name for name in names if images[sample_of(name)] > 1)
+    found = f"has several images of one sample, {sample_of(sample)}: .{', .'.join(first_few(sorted(endings)))}"
     fix = (
         f"choose with --views.members, such as '*.{min(endings)}' or '*.{{jpg,png}}'; '*' takes each as an image of "
         "its own"
@@ -93,7 +93,8 @@ def _require_one_image_each(archive: Archive, names: Sequence[str]) -> None:
     raise _refusal(archive.uri, found, fix)
 
 
-def _sample_of(name: str) -> str:
+def sample_of(name: str) -> str:
+    """Return the sample that a member belongs to: its name up to the first dot of the file's name."""
     # as WebDataset has it: all up to the first dot of the file's name
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]

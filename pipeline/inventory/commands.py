@@ -6,6 +6,7 @@ from pipeline.config import TeacherChoice
 from pipeline.recipes import RECIPES
 from storage_schemas.cache import Cache
 from storage_schemas.format.teacher import forward_of
+from teachers.catalogue import CATALOGUE
 
 
 def views_command(cache: Cache, recipe: str) -> str:
@@ -16,7 +17,8 @@ def views_command(cache: Cache, recipe: str) -> str:
 def extract_command(cache: Cache, recipe: str, teacher: str) -> str:
     """Return the command that finishes a teacher's features. Only the user knows the source of a class of their own."""
     name = forward_of(teacher)
-    known = any(choice.name == name for choice in recipe_teachers(recipe))
+    choices = recipe_teachers(recipe)
+    known = any(choice.name == name for choice in choices) or (not choices and name in CATALOGUE)
     named = name if known else f"<module:Class of {name}>"
     layers = f' ARGS="--choice.layers {teacher.removeprefix(f"{name}-block")}"' if name != teacher else ""
     return f"make extract RECIPE={shlex.quote(recipe)} CACHE={shlex.quote(cache.store.uri)} TEACHER={named}{layers}"

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from pipeline.config import TeacherChoice
+from pipeline.config import UNRECORDED, TeacherChoice
 from pipeline.inventory.commands import stats_command
 from pipeline.inventory.commit_log import exported_names, unit_command
 from pipeline.inventory.teacher_maps import map_specs
@@ -47,7 +47,8 @@ def list_unfinished(
 ) -> Iterator[UnfinishedFacts]:
     """List what a cache lacks, each with the command that finishes it: units first, then statistics.
 
-    Details are left out where no teacher needs them any more.
+    Details are left out where no teacher needs them any more, statistics where the views are for evaluation: only
+    training reads them.
 
     Args:
         cache: the cache.
@@ -66,8 +67,12 @@ def list_unfinished(
             command = unit_command(cache, recipe, unit, exported)
             yield UnfinishedFacts(unit=unit, done=done, of=count, command=command)
     for name in (manifest.spec.name for manifest in teachers):
-        if views is not None and is_complete(views, name, committed) and name not in measured:
+        if views is not None and _trains(views) and is_complete(views, name, committed) and name not in measured:
             yield UnfinishedFacts(unit=f"teachers/{name}/stats", done=0, of=1, command=stats_command(cache, name))
+
+
+def _trains(views: ViewsManifest) -> bool:
+    return {**UNRECORDED, **views.identity["views"]}["placing"] == "drawn"
 
 
 def is_complete(views: ViewsManifest, teacher: str, committed: CommittedShards) -> bool:

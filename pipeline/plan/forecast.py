@@ -8,6 +8,7 @@ from typing import final, get_args
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.images.listing import SourceImage, list_images
+from pipeline.views.evaluation_views import evaluation_sets
 from pipeline.views.extension import divide, match_images, under_rules_of
 from pipeline.views.generations import plan_views
 from pipeline.views.sampling import DrawnView, draw_views, set_manifest
@@ -96,7 +97,8 @@ def expected_views(images: int, config: ViewsConfig) -> PlannedViews:
         images: number of images, at least 1.
         config: the recipe's settings of views.
     """
-    counts = _largest_remainders(images * config.draws, set_shares(config))
+    sets_of_a_draw = 1 if config.placing == "drawn" else len(evaluation_sets(config))
+    counts = _largest_remainders(images * config.draws * sets_of_a_draw, set_shares(config))
     return PlannedViews(
         images=images,
         shapes={view_set: set_manifest(view_set, [views], config) for view_set, views in counts.items() if views},
@@ -106,6 +108,9 @@ def expected_views(images: int, config: ViewsConfig) -> PlannedViews:
 
 def set_shares(config: ViewsConfig) -> dict[ViewSet, float]:
     """Return the expected share of each view set in all views, in order of name. The shares sum to 1."""
+    if config.placing != "drawn":
+        sets = evaluation_sets(config)
+        return dict.fromkeys(sets, 1 / len(sets))
     high = config.high_share if config.low and config.high else float(bool(config.high))
     of_partition = {"low": 1 - high, "high": high}
     shares = {}

@@ -119,7 +119,7 @@ def _notes(plan: Plan, tflops: float, speeds: Speeds) -> list[str]:
         "int8, pca8: before compression. By fidelity, zstd leaves about 3/4 of int8 (3,024), less than half (100); "
         "of pca8 a quarter to two fifths (100), a tenth to a third (30); `make stats` measures it"
     )
-    notes += [f"views: {line}" for line in split_lines(plan.views.split_counts, plan.recipe.views.heldout)]
+    notes += [f"views: {line}" for line in split_lines(plan.views.split_counts, plan.recipe.views)]
     noise = [teacher.choice.name for teacher in plan.teachers if teacher.maps[0].random_weights]
     return [*notes, f"RANDOM WEIGHTS: {', '.join(noise)}: a demonstration, not teachers"] if noise else notes
 

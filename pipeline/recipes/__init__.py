@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pipeline.config import Recipe
 from pipeline.recipes.c_radio_v4 import c_radio_v4
 from pipeline.recipes.demo import demo
+from pipeline.recipes.evaluation import evaluation
 from pipeline.recipes.radio_v2_5 import radio_v2_5
 from pipeline.recipes.small import small
 from storage_schemas.format.errors import Problem, SettingError
@@ -20,6 +21,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
     "small": small,
     "radio_v2_5": radio_v2_5,
     "c_radio_v4": c_radio_v4,
+    "evaluation": evaluation,
 }
 """Every recipe, by its name (RECIPE)."""
 

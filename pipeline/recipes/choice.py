@@ -2,11 +2,13 @@
 
 from pipeline.config import Recipe, TeacherChoice
 from storage_schemas.format.errors import MissingError, Problem
-from teachers.source import is_own, name_in_cache
+from teachers.source import entry_of, is_own, name_in_cache
 
 
 def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
     """Return the recipe's teacher of that name, or a choice for `timm:<model.tag>` or `module:Class`.
+
+    Of a recipe that names no teachers, any name of the catalogue is one.
 
     Raises:
         MissingError: no teacher is named.
@@ -18,6 +20,8 @@ def choose(recipe: Recipe, teacher: str) -> TeacherChoice:
             "TEACHER",
             [Problem(place="--teacher", found="is not given", fix=f"{names}, timm:<model.tag>, or module:Class")],
         )
+    if ":" not in teacher and not recipe.teachers:
+        return TeacherChoice(name=teacher, source=entry_of(teacher).spec.name)
     if ":" not in teacher:
         return recipe.teacher(teacher)
     weights = "own" if is_own(teacher) else "hub"

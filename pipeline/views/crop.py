@@ -11,6 +11,7 @@ from PIL import Image
 
 from pipeline.config import ViewsConfig
 from pipeline.images.decoding import Box, Picture
+from pipeline.views.evaluation_views import evaluation_square
 from storage_schemas.format.geometry import CanvasGeometry, Offset
 from storage_schemas.format.seeds import Key, uniforms, unit_interval
 
@@ -43,6 +44,8 @@ class CropDraws:
     sizes: tuple[float, ...]
     """Area and aspect of each box, in turn: the first box that fits is taken."""
     flip: bool
+    draw: int
+    """Number of the view among those of its image, which places an evaluation view."""
 
 
 @final
@@ -67,14 +70,14 @@ def draw_for_crop(config: ViewsConfig, key: Key) -> CropDraws:
     """
     across, down, *sizes = uniforms((*key, "crop"), 2 * TRIES + 2).tolist()
     flip = unit_interval((*key, "flip")) < config.flip
-    return CropDraws(across=across, down=down, sizes=tuple(sizes), flip=flip)
+    return CropDraws(across=across, down=down, sizes=tuple(sizes), flip=flip, draw=int(key[-1]))
 
 
 def crop_of(image_width: int, image_height: int, config: ViewsConfig, draws: CropDraws) -> Crop:
     """Return the crop of a view.
 
     It is a box of random area and aspect at a random position, or the largest square in the middle, as `config.crop`
-    says.
+    says; for an evaluation view, the square of its placing.
 
     Args:
         image_width: width of the upright source (pixels).
@@ -82,7 +85,9 @@ def crop_of(image_width: int, image_height: int, config: ViewsConfig, draws: Cro
         config: the kind of crop, and the ranges of area and aspect.
         draws: the view's random numbers.
     """
-    if config.crop == "centre":
+    if config.placing != "drawn":
+        left, top, width, height = evaluation_square(image_width, image_height, config, draws.draw)
+    elif config.crop == "centre":
         width = height = float(min(image_width, image_height))
         left, top = (image_width - width) / 2, (image_height - height) / 2
     else:

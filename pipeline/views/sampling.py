@@ -6,6 +6,7 @@ from typing import final
 
 from pipeline.config import ViewsConfig
 from pipeline.images.listing import SourceImage
+from pipeline.views.evaluation_views import evaluation_sets
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.layout import ShardGrid
 from storage_schemas.format.manifest import ViewSetManifest
@@ -37,11 +38,11 @@ class DrawBasis:
 
     def holds(self, key: str, draw: int, view_set: ViewSet) -> bool:
         """Say whether this generation gives this view to an image that it or an earlier generation added."""
-        return draw < self.config.draws and draw_set(key, draw, self.config) == view_set
+        return draw < self.config.draws and view_set in sets_of_draw(key, draw, self.config)
 
 
 def draw_views(images: Sequence[SourceImage], config: ViewsConfig) -> dict[ViewSet, list[DrawnView]]:
-    """Assign every (image, draw) to a view set, and order each set.
+    """Assign every (image, draw) to a view set, evaluation views to all view sets, and order each set.
 
     Partition, resolution and split are functions of (seed, image key, draw). Within a set the training views come
     first, and each split is shuffled by hash: neighbours in a shard are unrelated, and the order of the images does not
@@ -80,14 +81,19 @@ def _added(generations: Sequence[DrawBasis]) -> Iterator[tuple[ViewSet, DrawnVie
         for image in generation.images:
             split = draw_split(image.key, config)
             for draw in range(config.draws):
-                view_set = draw_set(image.key, draw, config)
-                if not any(earlier.holds(image.key, draw, view_set) for earlier in generations[number:-1]):
-                    yield view_set, DrawnView(image=image, draw=draw, split=split)
+                for view_set in sets_of_draw(image.key, draw, config):
+                    if not any(earlier.holds(image.key, draw, view_set) for earlier in generations[number:-1]):
+                        yield view_set, DrawnView(image=image, draw=draw, split=split)
 
 
 def draw_split(key: str, config: ViewsConfig) -> Split:
     """Return the split of an image, by hash of its key alone: no view of a held-out image is trained on."""
     return "heldout" if unit_interval((config.seed, key, "split")) < config.heldout else "train"
+
+
+def sets_of_draw(key: str, draw: int, config: ViewsConfig) -> list[ViewSet]:
+    """Return the view sets in which (image, draw) is a view: the one that is drawn, or all of evaluation views."""
+    return [draw_set(key, draw, config)] if config.placing == "drawn" else evaluation_sets(config)
 
 
 def draw_set(key: str, draw: int, config: ViewsConfig) -> ViewSet:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.config import ViewsConfig
 from pipeline.views.sampling import DrawnView
 from storage_schemas.format.errors import first_few
 from storage_schemas.format.views import ViewSet
@@ -13,15 +14,19 @@ def counts_of(views: Mapping[ViewSet, Sequence[DrawnView]]) -> dict[ViewSet, tup
     return {view_set: (training[view_set], len(drawn) - training[view_set]) for view_set, drawn in views.items()}
 
 
-def split_lines(counts: Mapping[ViewSet, tuple[int, int]], heldout: float) -> Iterator[str]:
+def split_lines(counts: Mapping[ViewSet, tuple[int, int]], config: ViewsConfig) -> Iterator[str]:
     """Say where a split has no view. The split cannot be changed once views are cut, and everything after it is paid.
+
+    Evaluation views have no split, so nothing is said of them.
 
     Args:
         counts: training and held-out views of each set.
-        heldout: the recipe's share of held-out images.
+        config: the recipe's settings of views.
     """
+    if config.placing != "drawn":
+        return
     training, kept_back = (sum(count[side] for count in counts.values()) for side in (0, 1))
-    setting, later = f"--views.heldout is {heldout:g}", "the setting cannot be changed once views are cut"
+    setting, later = f"--views.heldout is {config.heldout:g}", "the setting cannot be changed once views are cut"
     if not training:
         yield f"NO VIEW IS TRAINED ON: {setting}, and every image is held out. Lower it now: {later}"
     elif not kept_back:

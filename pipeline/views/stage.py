@@ -206,7 +206,7 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
     tasks = committed.missing_tasks(plan.views)
     total, to_cut = total_views(manifest), sum(len(task.views) for task in tasks)
     say(f"views: {describe_sets(manifest)}; {to_cut} to cut in {len(tasks)} shards")
-    for line in split_lines(counts_of(plan.views), request.recipe.views.heldout):
+    for line in split_lines(counts_of(plan.views), request.recipe.views):
         say(f"views: {line}")
     require_present_views(cache, request.recipe.name, committed)
     require_few_rejected(cache, committed, run.max_rejected)

@@ -87,7 +87,7 @@ def test_usage_names_every_command() -> None:
     assert COMMAND_HELP.keys() == COMMANDS.keys()
     shown = usage(RECIPES)
     assert all(f"  {name:<12} " in shown for name in COMMANDS)
-    assert shown.endswith("Recipes: demo, small, radio_v2_5, c_radio_v4.")
+    assert shown.endswith("Recipes: demo, small, radio_v2_5, c_radio_v4, evaluation.")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -88,13 +88,14 @@ def test_every_setting_of_the_views_is_part_of_their_identity() -> None:
     assert views_settings(ViewsConfig(seed=7))["seed"] == 7
     assert views_settings(ViewsConfig())["low"] == [128, 192, 224, 256, 384, 432]
     later = {"keys": "archive", "members": "*.jpg", "image_column": "img", "key_column": "name"}
-    assert set(views_settings(ViewsConfig())) == set(ViewsConfig.__slots__) - set(later), (
+    assert set(views_settings(ViewsConfig())) == set(ViewsConfig.__slots__) - {*later, "placing"}, (
         "caches without them are alike"
     )
-    assert set(views_settings(ViewsConfig(**later))) == set(ViewsConfig.__slots__)
+    of_evaluation = {"placing": "centre", "margin": 0, "flip": 0, "heldout": 0}
+    assert set(views_settings(ViewsConfig(**later, **of_evaluation))) == set(ViewsConfig.__slots__)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"evaluation"}))
 def test_a_recipe_is_found_by_its_name_and_has_a_teacher_of_each_kind(name: str) -> None:
     recipe = recipe_of(name)
     assert recipe.name == name
@@ -102,10 +103,14 @@ def test_a_recipe_is_found_by_its_name_and_has_a_teacher_of_each_kind(name: str)
     assert {choice.name for choice in recipe.teachers} == expected
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"evaluation"}))
 def test_random_weights_are_in_no_recipe_but_the_demo(name: str) -> None:
     random = [choice.weights.startswith("random:") for choice in recipe_of(name).teachers]
     assert set(random) == {name == "demo"}
+
+
+def test_the_recipe_for_evaluation_names_no_teachers() -> None:
+    assert (recipe_of("evaluation").name, recipe_of("evaluation").teachers) == ("evaluation", ())
 
 
 def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
@@ -114,14 +119,14 @@ def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
     assert str(caught.value) == (
         "RECIPE cannot be used:\n"
         "  c_radio_v3: no such recipe (did you mean c_radio_v4 or radio_v2_5? there are demo, small, radio_v2_5, "
-        "c_radio_v4)"
+        "c_radio_v4, evaluation)"
     )
 
 
 def test_an_unknown_recipe_that_is_near_none_is_answered_with_all() -> None:
     with pytest.raises(SettingError) as caught:
         recipe_of("xyz")
-    assert caught.value.problems[0].fix == "there are demo, small, radio_v2_5, c_radio_v4"
+    assert caught.value.problems[0].fix == "there are demo, small, radio_v2_5, c_radio_v4, evaluation"
 
 
 def test_a_teacher_that_a_recipe_lacks_is_answered_with_those_it_has() -> None:

@@ -47,13 +47,13 @@ def images(small_run: Any) -> Path:
 
 
 def test_what_is_said_is_what_is_lacking() -> None:
-    assert list(split_lines({LOW: (9, 1), HIGH: (3, 1)}, 0.1)) == []
-    assert list(split_lines({LOW: (9, 1), HIGH: (3, 0)}, 0.1)) == [
+    assert list(split_lines({LOW: (9, 1), HIGH: (3, 1)}, ViewsConfig(heldout=0.1))) == []
+    assert list(split_lines({LOW: (9, 1), HIGH: (3, 0)}, ViewsConfig(heldout=0.1))) == [
         "no view is held out of high-256: students are not scored at these resolutions"
     ]
-    [said] = split_lines({LOW: (9, 0), HIGH: (3, 0)}, 0.02)
+    [said] = split_lines({LOW: (9, 0), HIGH: (3, 0)}, ViewsConfig(heldout=0.02))
     assert said.startswith("NO VIEW IS HELD OUT: --views.heldout is 0.02, ")
-    [said] = split_lines({LOW: (0, 9)}, 1)
+    [said] = split_lines({LOW: (0, 9)}, ViewsConfig(heldout=1))
     assert said.startswith("NO VIEW IS TRAINED ON: --views.heldout is 1, ")
 
 
