@@ -21,6 +21,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "lightning": ("trainer",),
     "ray": ("pipeline",),
     "safetensors": ("pipeline", "trainer"),
+    "sklearn": ("trainer",),
     "timm": ("pipeline", "trainer"),
     "torch": ("pipeline", "trainer"),
     "torchvision": ("pipeline", "trainer"),

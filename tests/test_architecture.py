@@ -27,6 +27,7 @@ HOMES = {
     "torch": ("teachers/", "pipeline/", "trainer/"),
     "torchvision": ("teachers/", "pipeline/", "trainer/"),
     "timm": ("teachers/", "pipeline/", "trainer/"),
+    "sklearn": ("trainer/downstream/",),
     "zarr": ("pipeline/verify/independent.py",),
 }
 """Library → the only places that may import it."""
@@ -90,12 +91,15 @@ PLAN = {
         weights: export run_folder student storage_schemas.format
         portable: export student weights storage_schemas.format storage_schemas.objects
         evaluation: data objective student storage_schemas.format
+        downstream: data evaluation export run_folder student storage_schemas storage_schemas.format
+            storage_schemas.objects
         learning: data objective settings student storage_schemas.format
         run: data evaluation export learning objective run_folder settings stopping student weights storage_schemas
             storage_schemas.format storage_schemas.objects
         report: data export objective recipes run run_folder run_name settings student storage_schemas
             storage_schemas.format storage_schemas.objects
-        __main__: export normalise_options normaliser options portable report run run_folder stopping storage_schemas
+        __main__: downstream export normalise_options normaliser options portable report run run_folder stopping
+            storage_schemas
     """,
 }
 """Package → its rooms, the lowest first, each with the rooms that it imports: those of other packages by their full

@@ -28,12 +28,13 @@ RUN = (
     "tests/pipeline/stages/test_ray.py",
     "tests/pipeline/stages/test_real_teachers.py",
     "tests/reliability/test_s3.py",
+    "tests/trainer/test_downstream_classification.py",
     "tests/trainer/test_train.py",
     "tests/trainer/test_portable.py",
     "tests/trainer/test_running.py",
 )
 """Tests whose outcome depends on libraries: other readers of Zarr, teachers beside their authors' code, image decoders,
-Ray, an S3 server, Lightning, ONNX, loggers."""
+Ray, an S3 server, Lightning, ONNX, loggers, scikit-learn."""
 KNOWN = (
     # Ray 2.54 leaves /dev/null open where its own class for tests starts a cluster
     *("-W", "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),

@@ -89,6 +89,29 @@ def normalise(arguments: Sequence[str]) -> None:
     say(f"normalise: {run.blocks}, fitted on {views} held-out views")
 
 
+def evaluate(arguments: Sequence[str]) -> None:
+    """Measure what the features of a student or a teacher are good for."""
+    from trainer.downstream.options import evaluate_options
+
+    options = evaluate_options(arguments)
+    from trainer.downstream.run import evaluate as measure
+    from trainer.downstream.run import scores_text
+
+    scores = measure(options, say if not options.json else lambda _: None)
+    for line in scores_text(scores, json_wanted=options.json).split("\n"):
+        say(line)
+
+
+def latency(arguments: Sequence[str]) -> None:
+    """Measure the speed and the memory of students and timm models."""
+    from trainer.downstream.latency_options import latency_options
+
+    options = latency_options(arguments)
+    from trainer.downstream.latency import measure_latency
+
+    measure_latency(options, say)
+
+
 def list_families(arguments: Sequence[str]) -> None:
     """Try a model of each family of timm as a student."""
     from trainer.report.options import families_options
@@ -103,8 +126,10 @@ COMMANDS: Mapping[str, Command] = {
     "train": train_student,
     "runs": list_runs,
     "report": report,
+    "evaluate": evaluate,
     "export": export,
     "families": list_families,
+    "latency": latency,
     "normalise": normalise,
 }
 

@@ -68,8 +68,10 @@ USAGE = f"""python -m trainer COMMAND [--help] [settings]
   train    train a student from a cache; the same command again resumes a run that was interrupted
   runs     list the runs of a folder
   report   print the closing table, and write one HTML page about a cache and its students
+  evaluate measure what the features of a student or a teacher are good for: kNN, linear probe, retrieval, …
   export   write a finished student for another library, and compare it with the student
   families try a model of each family of timm as a student, and print a table
+  latency  measure the speed and the memory of students and timm models, over resolutions and windows
   normalise
            fit the normaliser of a finished student's blocks on its held-out views
 

@@ -12,7 +12,7 @@ from storage_schemas.command_line import EXTRAS, missing_package
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("lightning", "ray", "timm", "torch", "torchvision", "transformers")
-DISTRIBUTIONS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub"}
+DISTRIBUTIONS = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "sklearn": "scikit-learn"}
 """What is imported under another name than it is installed by."""
 PROGRAM = f"""
 import sys
