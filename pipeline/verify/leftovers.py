@@ -18,14 +18,16 @@ from pipeline.verify.manifests import read_manifests
 from pipeline.verify.problems import Findings, collecting
 from pipeline.verify.teachers import check_stats
 from storage_schemas.cache import Cache
-from storage_schemas.commits import read_commit, record_path
+from storage_schemas.commits import UnitLog
 from storage_schemas.format.errors import CorruptionError, IdentityError, Problem
 from storage_schemas.format.layout import FEATURES, detail_array, detail_unit, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.object_names import is_ours
+from storage_schemas.format.snapshots import HEADS, SNAPSHOTS
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.pending_uploads import PendingUpload, pending_uploads
 from storage_schemas.objects.publish import require_claim
+from storage_schemas.unit_log import LOG
 
 SEE_VERIFY = "`make verify` says what to do"
 
@@ -74,20 +76,21 @@ def find_unnamed(cache: Cache) -> list[Leftover]:
     for manifest in manifests.teachers:
         check_stats(cache, manifest, None, {}, stats_command(cache, manifest.spec.name), findings)
     units = {unit.name: unit for unit in manifests.units}
-    for name, shards in committed_units(cache).items():
-        for shard in shards:
-            _add_referenced(cache, units, name, shard, findings)
+    for log in committed_units(cache).values():
+        findings.referenced.update(log.objects())
+        for shard in log:
+            _add_referenced(units, log, shard, findings)
     if findings.problems:
         raise CorruptionError(f"cache {cache.store.uri}", findings.problems)
     return unnamed_objects(cache, findings)
 
 
-def _add_referenced(cache: Cache, units: dict[str, Unit], name: str, shard: int, findings: Findings) -> None:
+def _add_referenced(units: dict[str, Unit], log: UnitLog, shard: int, findings: Findings) -> None:
     """Add what a committed shard needs to the objects that are named."""
-    place = record_path(name, shard)
+    name, place = log.unit, log.place(shard)
     findings.referenced.add(place)
     with collecting(findings.problems, place, SEE_VERIFY):
-        findings.referenced.update(record.path for record in read_commit(cache.store, name, shard))
+        findings.referenced.update(record.path for record in log.read(shard))
     if name not in units:
         findings.add(place, "is of a unit that no manifest names", SEE_VERIFY)
         return
@@ -141,6 +144,15 @@ def delete(cache: Cache, leftovers: Iterable[Leftover]) -> None:
         cache.store.remove(leftover.name)
 
 
-def detail_folders(view_set: ViewSet, teacher: str) -> tuple[str, str]:
-    """Return the folders of a fixed teacher's details of a set: of their commit records, and of their array."""
-    return f"tables/shards/{detail_unit(view_set, teacher)}", f"{FEATURES}/{detail_array(view_set, teacher)}"
+def detail_folders(view_set: ViewSet, teacher: str) -> tuple[str, ...]:
+    """Return the folders of a fixed teacher's details of a set: of the commit log, head first, then of their array."""
+    unit = detail_unit(view_set, teacher)
+    return *log_folders(unit), f"{FEATURES}/{detail_array(view_set, teacher)}"
+
+
+def log_folders(unit: str) -> tuple[str, ...]:
+    """Return the folders of a unit's commit log in the order in which they are deleted.
+
+    Without a head the records count alone, and without these nothing does.
+    """
+    return f"{HEADS}/{unit}", f"{LOG}/{unit}", f"{SNAPSHOTS}/{unit}"
