@@ -6,7 +6,6 @@ from typing import Any, final
 
 import pyarrow as pa
 
-from storage_schemas import open_shards
 from storage_schemas.cached_views import CachedView, Units, ViewReader
 from storage_schemas.commits import Commits, UnitLog, open_log, open_logs, read_records
 from storage_schemas.contents import CacheContents, read_contents
@@ -19,6 +18,7 @@ from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
+from storage_schemas.open_shards import UnitCommits
 from storage_schemas.open_views import open_views
 from storage_schemas.read_cache import ReadCache
 from storage_schemas.read_groups import (
@@ -211,7 +211,7 @@ class Cache:
         """
         return open_logs(self.store, folder)
 
-    def array(self, path: str, commits: open_shards.Commits) -> ShardedArray:
+    def array(self, path: str, commits: UnitCommits) -> ShardedArray:
         """Open a sharded array for reading.
 
         Args:

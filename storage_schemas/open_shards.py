@@ -110,7 +110,7 @@ class UnitRecords:
         return total
 
 
-Commits = UnitRecords | Mapping[int, list[ShardRecord]]
+UnitCommits = UnitRecords | Mapping[int, list[ShardRecord]]
 """Commit records of a unit, by shard number: read when their shards are opened, or all in memory."""
 
 

@@ -25,7 +25,7 @@ from storage_schemas.format.shard_format import (
 from storage_schemas.objects.in_flight import all_at_once
 from storage_schemas.objects.spans import coalesce
 from storage_schemas.objects.store import Store
-from storage_schemas.open_shards import Commits, RecordsOfArray, UnitRecords
+from storage_schemas.open_shards import RecordsOfArray, UnitCommits, UnitRecords
 from storage_schemas.read_cache import RangeKey, ReadCache
 from storage_schemas.read_groups import parse_metadata
 
@@ -261,7 +261,7 @@ class ShardedArray:
         return f"{self.spec.path} shard {shard} row {row}"
 
 
-def open_array(store: Store, path: str, commits: Commits, kept: ReadCache | None = None) -> ShardedArray:
+def open_array(store: Store, path: str, commits: UnitCommits, kept: ReadCache | None = None) -> ShardedArray:
     """Open a sharded array for reading.
 
     Args:

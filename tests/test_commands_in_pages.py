@@ -17,7 +17,7 @@ import trainer.__main__
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
 PROGRAMS = {"pipeline": pipeline.__main__.main, "trainer": trainer.__main__.main}
-RUNS_PROGRAM = re.compile(r"-m (pipeline|trainer) (.*?)(?= \|\|| &&| \||;|$)", re.MULTILINE)
+RUNS_PROGRAM = re.compile(r"-m (pipeline|trainer) (.*?)(?=\)| \|\|| &&| \||;|$)", re.MULTILINE)
 LEFT_OUT = "…"
 """Stands for settings that do not matter where it is shown."""
 
@@ -44,7 +44,7 @@ def made_by(line: str) -> str:
     dry = re.sub(r"\bmake ", "make --dry-run --no-print-directory ", line, count=1)
     shown = subprocess.run(["bash", "-c", dry], cwd=ROOT, env=own, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
-    return shown.stdout.replace("\\\n", " ")
+    return re.sub(r"\$\{\w+:\+([^}]*)\}", r"\1", shown.stdout.replace("\\\n", " "))
 
 
 def test_there_are_commands_to_try() -> None:
