@@ -21,6 +21,8 @@ endif
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# PyTorch's own index of builds without CUDA
+CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
 PIPELINE := $(BIN)/python -m pipeline
 TRAINER := $(BIN)/python -m trainer
 
@@ -43,7 +45,7 @@ NAME_ARGS = $(if $(NAME),--name "$(NAME)")
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc drop teachers labels evaluate demo-images
+.PHONY: help install demo test test-slow check docs plan views preview extract stats train runs report inspect verify export gc drop compact teachers labels evaluate demo-images
 
 help: ## list the commands and variables
 	@echo "make COMMAND [VARIABLE=value …]"
@@ -66,6 +68,7 @@ help: ## list the commands and variables
 	@echo "  OUT       folder of the cache, the runs, the report and the figures, unless they are set (now: $(OUT))"
 	@echo "  REPORT    the page that report writes (now: $(REPORT))"
 	@echo "  SHEET     the picture that preview writes (now: $(SHEET))"
+	@echo "  CPU       1: install without CUDA, for machines that have no GPU"
 	@echo "  PYTHON    the Python that install makes .venv with (now: $(PYTHON))"
 	@echo "  ARGS      any other settings; make COMMAND ARGS=--help lists them"
 
@@ -75,7 +78,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,trainer,sam3,onnx,demo,dev,docs]'
+	@echo "installing into $(VENV): $(if $(CPU),3 GB,7 GB; 4 GB less without CUDA: make install CPU=1)"
+	$(BIN)/python -m pip install $(if $(CPU),--extra-index-url $(CPU_WHEELS)) --constraint constraints.txt --editable '.[pipeline,trainer,sam3,onnx,demo,dev,docs]'
 	@touch $@
 
 demo: $(INSTALLED) $(DEMO_DATA) ## every stage on a few photographs: views, three teachers, stats, a student, a report
@@ -149,7 +153,7 @@ ifneq ($(GIVEN_DATA),)
 endif
 	@teacher="$$($(PIPELINE) teachers --in-cache $(if $(TEACHER),--name "$(TEACHER)"))" && \
 		$(TRAINER) evaluate --cache "$(CACHE)" $${teacher:+--teacher "$$teacher"} $(STUDENT_ARGS) \
-		$(TASKS_ARGS) $(LABELS_ARGS) $(if $(TO),--to "$(TO)") $(ARGS)
+		$(TASKS_ARGS) $(LABELS_ARGS) $(if $(TO),--to "$(TO)",$${teacher:+--to "$(OUT)/$$teacher"}) $(ARGS)
 
 inspect: $(INSTALLED) ## show what is in the cache, and how far each stage is
 	@$(PIPELINE) inspect --cache "$(CACHE)" $(ARGS)
@@ -162,6 +166,9 @@ gc: $(INSTALLED) ## list what can be deleted; ARGS="--details --delete" deletes 
 
 drop: $(INSTALLED) ## list what the cache holds of one TEACHER; ARGS=--delete takes it out (ARGS="--sets low-128": only that)
 	@$(PIPELINE) drop --cache "$(CACHE)" $(TEACHER_ARGS) $(ARGS)
+
+compact: $(INSTALLED) ## seal the commit records into a few files, so that a reader needs few requests
+	@$(PIPELINE) compact --cache "$(CACHE)" $(ARGS)
 
 verify: $(INSTALLED) ## check that the cache holds what was committed
 	@$(PIPELINE) verify --cache "$(CACHE)" $(TEACHER_ARGS) $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(EXECUTOR_ARGS) $(ARGS)

@@ -148,6 +148,16 @@ def drop(arguments: Sequence[str]) -> None:
     drop_teacher(_cache(options.cache), options, say)
 
 
+def compact(arguments: Sequence[str]) -> None:
+    """Seal the commit log, so that a reader opens the cache with few requests."""
+    from pipeline.compact.options import compact_options
+
+    options = compact_options(arguments)
+    from pipeline.compact.stage import compact_log
+
+    compact_log(_cache(options.cache), options, say)
+
+
 def teachers(arguments: Sequence[str]) -> None:
     """Print the catalogue of teachers, or what is known of one."""
     options = parse("teachers", TeachersOptions(), arguments)
@@ -206,13 +216,14 @@ COMMANDS: Mapping[str, Command] = {
     "export": export,
     "gc": gc,
     "drop": drop,
+    "compact": compact,
     "teachers": teachers,
     "labels": labels,
     "text-vectors": text_vectors,
     "photographs": photographs,
 }
 
-RESUMABLE = ("views", "extract", "stats", "export", "train", "gc", "drop")
+RESUMABLE = ("views", "extract", "stats", "export", "train", "gc", "drop", "compact")
 """Commands that write, and that do the rest when they are run again."""
 RESUMED = ": what is committed is kept, and the same command does the rest"
 

@@ -72,6 +72,7 @@ COMMAND_HELP: dict[str, str] = {
     "export": "copy a subset of a cache, re-sharded or re-encoded, to a cache of its own",
     "gc": "what can be deleted: leftovers of killed runs, details that no teacher needs; --delete deletes it",
     "drop": "what a cache holds of one teacher, or of view sets of it; --delete deletes it",
+    "compact": "seal the commit records into a few files, so that a reader needs few requests",
     "teachers": "the catalogue of teachers; with --name, what is known of one teacher",
     "labels": "the labels of the images in DATA, as a CSV file for evaluation",
     "text-vectors": "vectors of class names or captions, from the text tower of SigLIP2",

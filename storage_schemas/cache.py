@@ -7,7 +7,7 @@ from typing import Any, final
 import pyarrow as pa
 
 from storage_schemas.cached_views import CachedView, Units, ViewReader
-from storage_schemas.commits import Commits, read_records
+from storage_schemas.commits import Commits, UnitLog, open_log, open_logs, read_records
 from storage_schemas.contents import CacheContents, read_contents
 from storage_schemas.format import layout
 from storage_schemas.format.encodings import Coding
@@ -18,6 +18,7 @@ from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
+from storage_schemas.open_shards import UnitCommits
 from storage_schemas.open_views import open_views
 from storage_schemas.read_cache import ReadCache
 from storage_schemas.read_groups import (
@@ -67,7 +68,7 @@ class Cache:
         return cache
 
     def contents(self) -> CacheContents:
-        """Return what is in the cache, with counts. It reads every commit record, and no array.
+        """Return what is in the cache, with counts. It reads no array, and only commit records that are not sealed.
 
         Raises:
             MissingError: there is no cache.
@@ -177,7 +178,8 @@ class Cache:
         Args:
             unit: its name; see `storage_schemas.format.layout`.
             identity: digest that every record must carry.
-            shards: shards to read the records of, all of them committed; None for all committed shards.
+            shards: shards to read the records of, all of them committed; the unit's open log for all of its shards;
+                None for all committed shards.
 
         Raises:
             MissingError: a shard that is named is not committed.
@@ -185,7 +187,31 @@ class Cache:
         """
         return read_records(self.store, unit, identity, shards)
 
-    def array(self, path: str, commits: Commits) -> ShardedArray:
+    def log(self, unit: str) -> UnitLog:
+        """Open the commit log of a unit: which shards are committed, and the records of those that are asked for.
+
+        It reads the head and lists what is newer, however many shards there are; `UnitLog.read` then reads one shard's
+        records.
+
+        Args:
+            unit: its name; see `storage_schemas.format.layout`.
+
+        Raises:
+            CorruptionError, ContractError: the head of the log is damaged.
+        """
+        return open_log(self.store, unit)
+
+    def logs(self, folder: str = "") -> dict[str, UnitLog]:
+        """Open the commit logs of all units below a folder, such as `views` or `teachers/dinov3`, by unit.
+
+        Units without a committed shard are left out.
+
+        Raises:
+            CorruptionError, ContractError: the head of a log is damaged.
+        """
+        return open_logs(self.store, folder)
+
+    def array(self, path: str, commits: UnitCommits) -> ShardedArray:
         """Open a sharded array for reading.
 
         Args:

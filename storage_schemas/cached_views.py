@@ -1,6 +1,6 @@
 """One view with its teachers' features, as a user's own program reads it from a cache."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -13,6 +13,8 @@ from storage_schemas.format.errors import ContractError, MissingError, Problem
 from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.phi_s import PhiS, to_raw
 from storage_schemas.format.views import Split, ViewSet
+from storage_schemas.open_shards import OpenShards, SlotValues
+from storage_schemas.row_ranges import RowRanges, joined_ranges
 from storage_schemas.sharded_array import ShardedArray
 
 Units = Literal["phi-s", "raw"]
@@ -77,8 +79,8 @@ class TeacherReader:
 
     spatial: ShardedArray
     summary: ShardedArray | None
-    placements: pa.Table
-    """Rows of the `placements` table, in order of row."""
+    offsets: SlotValues
+    """Where the teacher's window starts in the canvas of each row slot (row, column; patches)."""
     coding: Coding
     """What the stored spatial entries stand for."""
     phi_s: PhiS | None
@@ -87,41 +89,43 @@ class TeacherReader:
     def read(self, row: int) -> TeacherFeatures:
         """Read the features of one view; see `ViewReader.read`."""
         stored = as_numbers(self.spatial.read([row])[0], self.coding)
-        placement = table_row(self.placements, row)
-        if placement is None:
-            found = f"the view in row {row} has no placement"
-            raise ContractError("placements", [Problem(place=self.spatial.spec.path, found=found)])
         return TeacherFeatures(
             spatial=stored.astype(np.float32) if self.phi_s is None else to_raw(self.phi_s, stored),
             summary=None if self.summary is None else self.summary.read([row])[0],
-            offset=np.array([placement["offset_row"], placement["offset_col"]], dtype=np.int64),
+            offset=self.offsets[row],
         )
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ViewReader:
-    """The views of one set, open for reading, with the features of its teachers. It may be sent to other processes."""
+    """The views of one set, open for reading, with the features of its teachers. It may be sent to other processes.
+
+    Records, tables and indices are read with the shards that are read from, and dropped when others are opened.
+    """
 
     view_set: ViewSet
     geometry: CanvasGeometry
     """Sizes of a canvas, of a window in it, and of a patch."""
     pixels: ShardedArray
-    table: pa.Table
-    """Rows of the `views` table, in order of row."""
+    described: OpenShards[pa.Table]
+    """Rows of the `views` table, by shard, in order of row."""
+    find_rows: Callable[[], Sequence[Mapping[Split, RowRanges]]]
+    """Finds the row slots of the views of each generation, by split."""
     teachers: Mapping[str, TeacherReader]
     """By name of the teacher."""
 
     def rows(self, split: Split | None = None) -> Int64[np.ndarray, " views"]:
         """Return the row slots that hold a view.
 
-        Row slots of views that could not be cut hold none, so the numbers need not follow one another.
+        Row slots of views that could not be cut hold none, so the numbers need not follow one another. Every call reads
+        how many views each shard holds.
 
         Args:
             split: `train` or `heldout`; None for both.
         """
-        rows = self.table["row"].to_numpy()
-        return rows if split is None else rows[self.table["split"].to_numpy() == split]
+        wanted: tuple[Split, ...] = ("train", "heldout") if split is None else (split,)
+        return joined_ranges([rows[name] for rows in self.find_rows() for name in wanted])[:]
 
     def read(self, row: int) -> CachedView:
         """Read one view and what each teacher gave for it.
@@ -133,7 +137,8 @@ class ViewReader:
             MissingError: no view fills the row slot.
             CorruptionError: stored bytes are not those that were committed.
         """
-        described = table_row(self.table, row)
+        shard = row // self.pixels.spec.rows_per_shard
+        described = table_row(self.described.of([shard])[shard], row)
         if described is None:
             found = "no view fills this row slot: it was rejected, or none was drawn for it"
             raise MissingError("view", [Problem(place=f"{self.view_set.name}/{row}", found=found)])

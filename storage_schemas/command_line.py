@@ -1,5 +1,7 @@
 """What the commands of `pipeline` and `trainer` share: finding a command, and turning a refusal into one message."""
 
+import os
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +12,8 @@ Command = Callable[[Sequence[str]], None]
 """Takes the arguments after the command's name."""
 REFUSED = 2
 """Exit status of a command that is refused."""
+UNREAD = 128 + 13
+"""Exit status where the reader of what is printed has gone, as `head` does: what a shell says of SIGPIPE."""
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "PIL": ("pipeline", "trainer"),
     "huggingface_hub": ("pipeline", "trainer"),
@@ -37,13 +41,17 @@ def run_command(commands: Mapping[str, Command], usage: str, arguments: Sequence
         package: `pipeline` or `trainer`: the extra to install where several bring a package that is missing.
 
     Returns:
-        Exit status: 0, or 2 with one message on standard error.
+        Exit status: 0; 2 with one message on standard error; or 141, without one, where nobody reads what it prints.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage)
-        return 0 if arguments else REFUSED
     try:
-        _command(commands, arguments[0])(arguments[1:])
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(usage, flush=True)
+            return 0 if arguments else REFUSED
+        _run(_command(commands, arguments[0]), arguments[1:])
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        return UNREAD
     except AbstractStillhouseError as error:
         return _refused(error)
     except ModuleNotFoundError as error:
@@ -98,6 +106,27 @@ def _command(commands: Mapping[str, Command], name: str) -> Command:
         fix = f"there are {', '.join(commands)}"
         raise SettingError("command", [Problem(place=name, found="is no command", fix=fix)])
     return commands[name]
+
+
+def _run(command: Command, arguments: Sequence[str]) -> None:
+    try:
+        command(arguments)
+    except SystemExit:  # after --help
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+
+
+def _unread() -> bool:
+    """Whether nobody reads standard output any more. What is still in its buffer is then dropped."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, select.POLLOUT)
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        return False
+    # Python would write the buffer, and fail, once more at its end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _refused(error: AbstractStillhouseError) -> int:

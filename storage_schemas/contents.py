@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
-from storage_schemas.commits import read_commits
+from storage_schemas.commits import open_log
 from storage_schemas.format import layout
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.manifest import TeacherManifest
@@ -54,7 +54,7 @@ class CacheContents:
 
 
 def read_contents(store: Store) -> CacheContents:
-    """Return what is in a cache. It reads every commit record, and no array.
+    """Return what is in a cache. It reads heads of the commit log and the records that are newer, and no array.
 
     Raises:
         MissingError: there is no cache.
@@ -67,7 +67,7 @@ def read_contents(store: Store) -> CacheContents:
             view_set.name: ViewSetContents(
                 geometry=shape.geometry,
                 drawn=shape.grid.views,
-                views=_committed(store, layout.views_unit(view_set), layout.pixels_array(view_set)),
+                views=_committed(store, layout.views_unit(view_set)),
             )
             for view_set, shape in sets.items()
         },
@@ -77,10 +77,7 @@ def read_contents(store: Store) -> CacheContents:
 
 def _teacher(store: Store, manifest: TeacherManifest, sets: Iterable[ViewSet]) -> TeacherContents:
     name = manifest.spec.name
-    counts = {
-        view_set.name: _committed(store, layout.features_unit(view_set, name), layout.spatial_array(view_set, name))
-        for view_set in sets
-    }
+    counts = {view_set.name: _committed(store, layout.features_unit(view_set, name)) for view_set in sets}
     return TeacherContents(
         spec=manifest.spec,
         tokens={view_set.name: tokens for view_set, tokens in sorted(manifest.tokens.items())},
@@ -88,7 +85,6 @@ def _teacher(store: Store, manifest: TeacherManifest, sets: Iterable[ViewSet]) -
     )
 
 
-def _committed(store: Store, unit: str, array: str) -> int:
-    """Return how many views are committed: the rows of one of a unit's arrays."""
-    commits = read_commits(store, unit)
-    return sum(record.rows for records in commits.values() for record in records if record.array == array)
+def _committed(store: Store, unit: str) -> int:
+    """Return how many views are committed."""
+    return open_log(store, unit).totals().views

@@ -1,25 +1,27 @@
 """Opening views for a user's own program: a whole set, or the shard of one view."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import get_args
 
 from storage_schemas.cached_views import TeacherReader, Units, ViewReader
-from storage_schemas.commits import Commits, committed_shards, read_records
+from storage_schemas.commits import committed_shards
 from storage_schemas.format import layout
 from storage_schemas.format.errors import MissingError, Problem, SettingError, first_few
 from storage_schemas.format.feature_storage import require_storage
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.near_names import did_you_mean
-from storage_schemas.format.tables import PLACEMENTS, VIEWS
 from storage_schemas.format.teacher import forward_of
-from storage_schemas.format.views import ViewSet
+from storage_schemas.format.views import Split, ViewSet
 from storage_schemas.objects.store import Store
+from storage_schemas.open_shards import UnitRecords, shards_kept_open
 from storage_schemas.read_cache import ReadCache
 from storage_schemas.read_groups import read_manifests, read_teacher_manifest, teacher_names
 from storage_schemas.read_latents import read_coding
 from storage_schemas.read_phi_s import require_phi_s
-from storage_schemas.read_tables import read_table
+from storage_schemas.row_ranges import RowRanges
 from storage_schemas.sharded_array import open_array
+from storage_schemas.split_rows import find_splits, open_described, open_offsets, open_records, open_splits, read_counts
 
 
 def open_views(
@@ -48,18 +50,26 @@ def open_views(
         found = f"{units!r} is none of {', '.join(get_args(Units))}"
         raise SettingError("view", [Problem(place="units", found=found)])
     views, view_set = _view_set(store, name)
-    shards = _shards(views, view_set, row)
-    commits = _whole(store, layout.views_unit(view_set), views.digest, shards, "make views")
+    shards, grid = _shards(views, view_set, row), views.sets[view_set].grid
+    records = _records(store, layout.views_unit(view_set), views.digest, shards, grid, "make views")
     return ViewReader(
         view_set=view_set,
         geometry=views.sets[view_set].geometry,
-        pixels=open_array(store, layout.pixels_array(view_set), commits, kept),
-        table=read_table(store, "views", view_set.name, VIEWS, commits),
+        pixels=open_array(store, layout.pixels_array(view_set), records, kept),
+        described=open_described(store, view_set, records),
+        find_rows=partial(_rows, store, view_set, grid, views.digest, records),
         teachers={
-            manifest.spec.name: _teacher_reader(store, kept, manifest, view_set, units, shards)
+            manifest.spec.name: _teacher_reader(store, kept, manifest, view_set, units, shards, grid)
             for manifest in _chosen(store, view_set, teachers)
         },
     )
+
+
+def _rows(
+    store: Store, view_set: ViewSet, grid: layout.ShardGrid, identity: str, records: UnitRecords
+) -> list[Mapping[Split, RowRanges]]:
+    counts, splits = read_counts(store, view_set, grid, identity), open_splits(store, view_set, grid, records)
+    return [generation.rows for generation in find_splits(grid, counts, splits)]
 
 
 def _view_set(store: Store, name: str) -> tuple[ViewsManifest, ViewSet]:
@@ -117,30 +127,33 @@ def _teacher_reader(
     view_set: ViewSet,
     units: Units,
     shards: Sequence[int],
+    grid: layout.ShardGrid,
 ) -> TeacherReader:
     name, summary = manifest.spec.name, None
-    commits = _whole(store, layout.features_unit(view_set, name), manifest.digest, shards, _extract(name))
+    records = _records(store, layout.features_unit(view_set, name), manifest.digest, shards, grid, _extract(name))
     if manifest.spec.summary_dim is not None:
-        summary = open_array(store, layout.summary_array(view_set, name), commits, kept)
-    spatial = open_array(store, layout.spatial_array(view_set, name), commits, kept)
+        summary = open_array(store, layout.summary_array(view_set, name), records, kept)
+    spatial = open_array(store, layout.spatial_array(view_set, name), records, kept)
     require_storage(spatial.spec, manifest.identity)
     return TeacherReader(
         spatial=spatial,
         coding=read_coding(store, spatial.spec),
         summary=summary,
-        placements=read_table(store, "placements", f"{name}/{view_set.name}", PLACEMENTS, commits),
+        offsets=open_offsets(store, view_set, name, grid, records),
         phi_s=require_phi_s(store, name)[0] if units == "raw" else None,
     )
 
 
-def _whole(store: Store, unit: str, identity: str, shards: Sequence[int], command: str) -> Commits:
-    """Return the commit records of shards that must all be committed."""
+def _records(
+    store: Store, unit: str, identity: str, shards: Sequence[int], grid: layout.ShardGrid, command: str
+) -> UnitRecords:
+    """Return the commit records of a unit, of which some shards must all be committed."""
     if absent := sorted(set(shards) - set(committed_shards(store, unit))):
         found = f"{len(absent)} of {len(shards)} shards are not committed: {', '.join(first_few(absent))}"
         if len(shards) == 1:
             found = f"shard {absent[0]} is not committed"
         raise MissingError("shards", [Problem(place=unit, found=found, fix=f"run `{command}` again: it resumes")])
-    return read_records(store, unit, identity, shards)
+    return open_records(store, unit, identity, grid.shards, shards_kept_open(grid.rows_per_shard))
 
 
 def _extract(teacher: str) -> str:

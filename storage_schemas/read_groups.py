@@ -30,13 +30,20 @@ def require_cache(store: Store) -> str:
     if attributes is None:
         fix = "run `make extract` first, or point CACHE at a cache"
         raise MissingError("cache", [Problem(place=store.uri, found="holds no features.zarr", fix=fix)])
-    if attributes.get("format") != layout.FORMAT_VERSION:
-        found = f"has format {attributes.get('format')}, this version of Stillhouse reads {layout.FORMAT_VERSION}"
+    if attributes.get("format") not in (layout.FORMAT_VERSION, layout.SEALED_FORMAT):
+        known = f"{layout.FORMAT_VERSION} and {layout.SEALED_FORMAT}"
+        found = f"has format {attributes.get('format')}, this version of Stillhouse reads {known}"
         raise ContractError("cache", [Problem(place=store.uri, found=found, fix="use the version that wrote it")])
     if not isinstance(attributes.get("recipe"), str):
         raise CorruptionError("cache", [Problem(place=store.uri, found="does not name its recipe")])
     require("root of the cache", attributes, document_schemas.ROOT, "attributes")
     return attributes["recipe"]
+
+
+def stored_format(store: Store) -> int:
+    """Return the version of a cache's format; that of a new cache where there is none yet."""
+    attributes = read_attributes(store, "")
+    return layout.FORMAT_VERSION if attributes is None else int(attributes["format"])
 
 
 def read_manifests(store: Store, teachers: Iterable[str]) -> CacheManifests:

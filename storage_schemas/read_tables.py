@@ -1,6 +1,6 @@
 """Reading the tables of committed shards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import xxhash
@@ -10,6 +10,15 @@ from storage_schemas.format.errors import CorruptionError, Problem
 from storage_schemas.format.layout import table_part
 from storage_schemas.format.tables import from_parquet
 from storage_schemas.objects.store import Store
+
+
+def read_parts(
+    store: Store, table: str, where: str, schema: pa.Schema, commits: Mapping[int, Sequence[ShardRecord]]
+) -> dict[int, pa.Table]:
+    """Read the parts of a table that belong to committed shards, by shard number; see `read_table`."""
+    shards = {table_part(table, where, shard): shard for shard in sorted(commits)}
+    parts = store.read_parsed(list(shards), lambda body, name: _parsed(name, body, commits[shards[name]], schema))
+    return dict(zip(shards.values(), parts, strict=True))
 
 
 def read_table(store: Store, table: str, where: str, schema: pa.Schema, commits: Commits) -> pa.Table:
@@ -27,9 +36,7 @@ def read_table(store: Store, table: str, where: str, schema: pa.Schema, commits:
         CorruptionError: a part is damaged, or is not the part that its shard was committed with.
         ContractError: its columns are not those of the table.
     """
-    shards = {table_part(table, where, shard): shard for shard in sorted(commits)}
-    parts = store.read_parsed(list(shards), lambda body, name: _parsed(name, body, commits[shards[name]], schema))
-    return pa.concat_tables([schema.empty_table(), *parts])
+    return pa.concat_tables([schema.empty_table(), *read_parts(store, table, where, schema, commits).values()])
 
 
 def _parsed(name: str, body: bytes, records: Sequence[ShardRecord], schema: pa.Schema) -> pa.Table:

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 import pyarrow as pa
 
-from storage_schemas.commits import ShardRecord, record_path, to_table
+from storage_schemas.commits import ShardRecord, to_table
 from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.layout import FEATURES, array_object
 from storage_schemas.format.shard_format import (
@@ -22,6 +22,7 @@ from storage_schemas.format.shard_format import (
 from storage_schemas.format.tables import to_parquet
 from storage_schemas.objects.publish import Sink, publish, publish_bytes, publish_group, publish_json, require_claim
 from storage_schemas.objects.store import Store
+from storage_schemas.seal_log import record_place
 from storage_schemas.small_arrays import groups_above
 
 HALF_EXPONENT = 0x7C00
@@ -181,7 +182,7 @@ def commit(store: Store, key: ShardKey, records: Sequence[ShardRecord]) -> None:
         StorageError: the store fails; or the claim of this run is gone.
     """
     require_claim(store)
-    publish_bytes(store, record_path(key.unit, key.shard), to_parquet(to_table(list(records))))
+    publish_bytes(store, record_place(store, key.unit, key.shard), to_parquet(to_table(list(records))))
 
 
 def create_array(store: Store, spec: ArraySpec) -> None:

@@ -1,14 +1,14 @@
 """Reading views from a sharded array: indices are cached, neighbours are read together, every chunk is checked."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import final
 
 import numpy as np
 
-from storage_schemas.commits import Commits, ShardRecord
+from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, Problem
 from storage_schemas.format.layout import FEATURES, array_object
 from storage_schemas.format.shard_format import (
@@ -25,6 +25,7 @@ from storage_schemas.format.shard_format import (
 from storage_schemas.objects.in_flight import all_at_once
 from storage_schemas.objects.spans import coalesce
 from storage_schemas.objects.store import Store
+from storage_schemas.open_shards import RecordsOfArray, UnitCommits, UnitRecords
 from storage_schemas.read_cache import RangeKey, ReadCache
 from storage_schemas.read_groups import parse_metadata
 
@@ -40,18 +41,23 @@ class ShardedArray:
     """One array of the cache, open for reading. It reads shards that are in the commit log, and no others.
 
     A reader of it may be sent to other processes.
+
+    Where the records are read with their shards (`UnitRecords`), so is all else that belongs to a shard: its index and
+    the checksums of its chunks are dropped when others are opened.
     """
 
     store: Store
     """The cache."""
     spec: ArraySpec
     """The array."""
-    records: Mapping[int, ShardRecord]
+    records: RecordsOfArray | Mapping[int, ShardRecord]
     """Commit record of each shard, by shard number."""
     kept: ReadCache | None = None
     """Keeps chunks and indices on this machine; None to keep nothing."""
     indices: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
-    """Decoded indices of the shards that were read."""
+    """Decoded indices of the shards that are open."""
+    opened: dict[int, ShardRecord] = field(default_factory=dict, init=False, repr=False)
+    """Commit records of the shards that are open, which fit the array."""
     is_straight: bool = field(init=False, repr=False)
     """Whether chunks have the same bytes in local files and in memory, so that they are read into the caller's
     buffer."""
@@ -59,11 +65,9 @@ class ShardedArray:
     """Identifies this array among those whose local files this process keeps open."""
 
     def __post_init__(self) -> None:
-        problems = [
-            problem for shard, record in self.records.items() for problem in _problems(self.spec, shard, record)
-        ]
-        if problems:
-            raise ContractError(f"commit log of {self.spec.path}", problems)
+        if not isinstance(self.records, RecordsOfArray):
+            self._require_fitting(self.records)
+            self.opened.update(self.records)
         object.__setattr__(self, "is_straight", self.spec.is_plain and self.store.is_local)
 
     def read(self, rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
@@ -85,6 +89,7 @@ class ShardedArray:
             found = f"is {out.dtype} {out.shape}, the entries are {self.spec.dtype} {shape}"
             raise ContractError("buffer", [Problem(place=self.spec.path, found=found)])
         by_shard = _by_shard(rows, self.spec.rows_per_shard)
+        self._close_all_but(by_shard)
         reads = [partial(self._read_shard, shard, wanted, out) for shard, wanted in by_shard.items()]
         if self.store.is_local and out.nbytes < WORTH_A_THREAD:
             for read in reads:
@@ -120,7 +125,7 @@ class ShardedArray:
         index = self._index(shard)
         spans = [self._span(shard, index, row) for _, row in wanted]
         runs = coalesce(spans)
-        bodies, starts = self.store.read_ranges(self.records[shard].path, runs), [start for start, _ in runs]
+        bodies, starts = self.store.read_ranges(self._record(shard).path, runs), [start for start, _ in runs]
         for (position, row), (start, stop) in zip(wanted, spans, strict=True):
             run = bisect_right(starts, start) - 1
             chunk = memoryview(bodies[run])[start - starts[run] : stop - starts[run]]
@@ -136,7 +141,7 @@ class ShardedArray:
 
     def _read_straight(self, shard: int, wanted: Wanted, bodies: np.ndarray) -> None:
         """Read chunks into the caller's buffer, and check each while it is in the processor's cache."""
-        index, record = self._index(shard), self.records[shard]
+        index, record = self._index(shard), self._record(shard)
         spans = [(*self._span(shard, index, row), position, row) for position, row in wanted]
         file = self.store.open(record.path, self.reader)
         for start, stop, position, row in sorted(spans):
@@ -155,7 +160,7 @@ class ShardedArray:
             (position, row, span) for position, row, span in asked if not self._recall(shard, row, span, out[position])
         ]
         runs = coalesce(span for _, _, span in absent)
-        bodies = self.store.read_ranges(self.records[shard].path, runs) if runs else []
+        bodies = self.store.read_ranges(self._record(shard).path, runs) if runs else []
         starts = [start for start, _ in runs]
         for position, row, (start, stop) in absent:
             run = bisect_right(starts, start) - 1
@@ -180,15 +185,15 @@ class ShardedArray:
         self._require_committed(shard, row, chunk[-CHECKSUM_BYTES:])
 
     def _index(self, shard: int) -> np.ndarray:
-        if shard not in self.indices:
+        if (index := self.indices.get(shard)) is None:
             record = self._record(shard)
             span = (record.bytes - index_bytes(self.spec.rows_per_shard), record.bytes)
             kept = self._recall_index(shard, span)
-            self.indices[shard] = self._read_index(shard, span) if kept is None else kept
-        return self.indices[shard]
+            self.indices[shard] = index = self._read_index(shard, span) if kept is None else kept
+        return index
 
     def _read_index(self, shard: int, span: tuple[int, int]) -> np.ndarray:
-        [body] = self.store.read_ranges(self.records[shard].path, [span])
+        [body] = self.store.read_ranges(self._record(shard).path, [span])
         index = self._decode_index(shard, body)
         if self.kept is not None:
             self.kept.put(self._key(shard, span), body)
@@ -207,21 +212,39 @@ class ShardedArray:
         return decode_index(body, self.spec.rows_per_shard, f"{self.spec.path} shard {shard}")
 
     def _key(self, shard: int, span: tuple[int, int]) -> RangeKey:
-        record, (start, stop) = self.records[shard], span
+        record, (start, stop) = self._record(shard), span
         return RangeKey(uri=self.store.uri, path=record.path, xxh3=record.xxh3, start=start, stop=stop)
 
     def _record(self, shard: int) -> ShardRecord:
-        if shard not in self.records:
-            found, fix = f"shard {shard} was never committed", "run the stage that writes it again: it resumes"
-            raise MissingError("shard", [Problem(place=self.spec.path, found=found, fix=fix)])
-        return self.records[shard]
+        if (record := self.opened.get(shard)) is None:
+            if shard not in self.records:
+                found, fix = f"shard {shard} was never committed", "run the stage that writes it again: it resumes"
+                raise MissingError("shard", [Problem(place=self.spec.path, found=found, fix=fix)])
+            record = self.records[shard]
+            self._require_fitting({shard: record})
+            self.opened[shard] = record
+        return record
+
+    def _require_fitting(self, records: Mapping[int, ShardRecord]) -> None:
+        problems = [problem for shard, record in records.items() for problem in _problems(self.spec, shard, record)]
+        if problems:
+            raise ContractError(f"commit log of {self.spec.path}", problems)
+
+    def _close_all_but(self, wanted: Collection[int]) -> None:
+        """Drop the records and indices of shards that were opened first, where they are read with their shards."""
+        if not isinstance(self.records, RecordsOfArray) or len(self.opened) <= self.records.most_open:
+            return
+        closed = [shard for shard in self.opened if shard not in wanted]
+        for shard in closed[: len(self.opened) - self.records.most_open]:
+            self.opened.pop(shard, None)
+            self.indices.pop(shard, None)
 
     def _span(self, shard: int, index: np.ndarray, row: int) -> tuple[int, int]:
         offset, length = index[row % self.spec.rows_per_shard].tolist()
         if offset == NO_CHUNK:
             raise MissingError("view", [Problem(place=self._place(shard, row), found="no view fills this row slot")])
-        if offset + length > self.records[shard].bytes:
-            found = f"its index points beyond the {self.records[shard].bytes} bytes of the shard"
+        if offset + length > self._record(shard).bytes:
+            found = f"its index points beyond the {self._record(shard).bytes} bytes of the shard"
             raise CorruptionError("shard", [Problem(place=self._place(shard, row), found=found)])
         if length > self.spec.most_chunk_bytes:
             found = f"its index gives {length} bytes, a chunk has at most {self.spec.most_chunk_bytes}"
@@ -230,7 +253,7 @@ class ShardedArray:
 
     def _require_committed(self, shard: int, row: int, stored: bytes | bytearray | memoryview) -> None:
         slot = CHECKSUM_BYTES * (row % self.spec.rows_per_shard)
-        if self.records[shard].chunks[slot : slot + CHECKSUM_BYTES] != stored:
+        if self._record(shard).chunks[slot : slot + CHECKSUM_BYTES] != stored:
             found = "is sound, but not the chunk that was committed here: another shard is in this place"
             raise CorruptionError("chunk", [Problem(place=self._place(shard, row), found=found)])
 
@@ -238,7 +261,7 @@ class ShardedArray:
         return f"{self.spec.path} shard {shard} row {row}"
 
 
-def open_array(store: Store, path: str, commits: Commits, kept: ReadCache | None = None) -> ShardedArray:
+def open_array(store: Store, path: str, commits: UnitCommits, kept: ReadCache | None = None) -> ShardedArray:
     """Open a sharded array for reading.
 
     Args:
@@ -252,7 +275,11 @@ def open_array(store: Store, path: str, commits: Commits, kept: ReadCache | None
         CorruptionError: its metadata is not JSON.
         ContractError: its metadata is not that of an array of ours, or a record does not fit the array.
     """
-    records = {shard: record for shard, parts in commits.items() for record in parts if record.array == path}
+    records: RecordsOfArray | dict[int, ShardRecord]
+    if isinstance(commits, UnitRecords):
+        records = RecordsOfArray(commits, path)
+    else:
+        records = {shard: record for shard, parts in commits.items() for record in parts if record.array == path}
     spec_of = partial(_spec, path)
     [array] = store.read_parsed(
         [f"{FEATURES}/{path}/zarr.json"],

@@ -56,13 +56,14 @@ PLAN = {
         inventory: config recipes storage_schemas storage_schemas.format teachers
         leases: storage_schemas storage_schemas.format storage_schemas.objects
         training: config workers storage_schemas.format
+        compact: command_line inventory leases workers storage_schemas storage_schemas.format
         stats: command_line config inventory leases phi_s text_table workers storage_schemas storage_schemas.format
             storage_schemas.objects teachers
-        views: command_line config images inventory leases recipes workers storage_schemas storage_schemas.format
-            storage_schemas.objects
-        export: command_line config inventory leases phi_s stats views workers storage_schemas storage_schemas.format
-            storage_schemas.objects
-        features: command_line config inventory leases phi_s recipes views workers storage_schemas
+        views: command_line compact config images inventory leases recipes workers storage_schemas
+            storage_schemas.format storage_schemas.objects
+        export: command_line compact config inventory leases phi_s stats views workers storage_schemas
+            storage_schemas.format storage_schemas.objects
+        features: command_line compact config inventory leases phi_s recipes views workers storage_schemas
             storage_schemas.format storage_schemas.objects teachers
         inspect: command_line config inventory leases recipes stats text_table views storage_schemas
             storage_schemas.format storage_schemas.objects
@@ -70,7 +71,7 @@ PLAN = {
             storage_schemas.format storage_schemas.objects teachers
         verify: command_line config features inventory leases recipes stats text_table views workers storage_schemas
             storage_schemas.format storage_schemas.objects teachers
-        __main__: command_line export features inspect inventory labels plan recipes stats training verify views
+        __main__: command_line compact export features inspect inventory labels plan recipes stats training verify views
             workers storage_schemas storage_schemas.format storage_schemas.objects teachers
     """,
     "trainer": """
@@ -90,7 +91,8 @@ PLAN = {
         weights: export run_folder student storage_schemas.format
         portable: export student weights storage_schemas.format storage_schemas.objects
         evaluation: data objective student storage_schemas.format
-        downstream: data export run_folder student storage_schemas storage_schemas.format storage_schemas.objects
+        downstream: data evaluation export run_folder student storage_schemas storage_schemas.format
+            storage_schemas.objects
         learning: data objective settings student storage_schemas.format
         run: data downstream evaluation export learning objective run_folder settings stopping student weights
             storage_schemas storage_schemas.format storage_schemas.objects

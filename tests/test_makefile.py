@@ -1,4 +1,4 @@
-"""The Makefile: names with spaces, and a plan that leaves nothing behind."""
+"""The Makefile: names with spaces, a plan that leaves nothing behind, and what is installed."""
 
 import os
 import subprocess
@@ -39,3 +39,11 @@ def test_out_may_have_a_space(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir() if "space" not in path.name] == ["temporary"]
     assert "views: complete, nothing to do" in make("views", f"OUT={out}", *cut, temporary=tmp_path / "temporary")
     assert "(7.906 MB exist already)" in make("plan", f"OUT={out}", *cut[1:], temporary=tmp_path / "temporary")
+
+
+@pytest.mark.parametrize("without_cuda", [True, False])
+def test_an_installation_takes_pytorch_without_cuda_only_where_asked(without_cuda: bool, tmp_path: Path) -> None:
+    asked = ["CPU=1"] if without_cuda else []
+    said = make("--dry-run", "--always-make", "install", *asked, temporary=tmp_path / "temporary")
+    assert ("--extra-index-url https://download.pytorch.org/whl/cpu --constraint" in said) == without_cuda
+    assert ("7 GB" in said) != without_cuda

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
 
+from pipeline.compact.stage import seal_finished
 from pipeline.config import RunConfig
 from pipeline.export.options import ExportOptions
 from pipeline.export.pairs import UnitPair, require_complete, unit_pairs
@@ -120,6 +121,7 @@ def _export(export: Export, tasks: Sequence[ExportTask], what: str, run: RunConf
         for index, report in pool.run(ShardExporter.export, tasks):
             reports.append(report)
             bar.add(len(tasks[index].target.grid.slots(tasks[index].shard)), size=report.bytes)
+    seal_finished(export.target, [pair.target.name for pair in export.pairs], "export", say)
     _say_result(export, reports, bar.rate, say)
 
 

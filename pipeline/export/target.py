@@ -12,10 +12,11 @@ from storage_schemas.format.errors import IdentityError, Problem, SettingError
 from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.identity import require_same
 from storage_schemas.format.latents import Latents
-from storage_schemas.format.layout import FORMAT_VERSION, images_part
+from storage_schemas.format.layout import images_part
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.tables import to_parquet
 from storage_schemas.objects.publish import TEMPORARY, publish_bytes, publish_group
+from storage_schemas.read_groups import stored_format
 from storage_schemas.shard_writer import create_array
 
 SAME_SETTINGS = "use the settings that this export was begun with, or point TO at a new place"
@@ -81,7 +82,7 @@ def write_declarations(
         pairs: its units.
     """
     store, views = target.store, exported.manifest
-    publish_group(store, "", {"format": FORMAT_VERSION, "recipe": views.identity["recipe"]})
+    publish_group(store, "", {"format": stored_format(store), "recipe": views.identity["recipe"]})
     for number, part in enumerate(exported.parts):
         publish_bytes(store, images_part(number), to_parquet(part.table()))
     publish_group(store, "views", views.attributes())

@@ -1,6 +1,6 @@
 """One teacher's extraction before it runs: what the cache holds for it, and the checks that need no model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
@@ -14,6 +14,7 @@ from pipeline.views.shard_task import details_of
 from pipeline.views.stage import read_manifests
 from pipeline.views.tasks import CommittedViews, read_committed
 from storage_schemas.cache import Cache
+from storage_schemas.commits import UnitLog
 from storage_schemas.format.compressor import zstd_codec
 from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import ContractError, MissingError, Problem, SettingError
@@ -38,7 +39,7 @@ class StoredFeatures:
 
     manifests: Mapping[str, TeacherManifest]
     """Of the maps that have one, by name."""
-    committed: Mapping[str, Sequence[int]]
+    committed: Mapping[str, Collection[int]]
     """Committed shards of each unit of these maps, from the names in the commit log."""
 
     def lacking(self, views: ViewsManifest, maps: Sequence[TeacherSpec]) -> Lacking:
@@ -256,5 +257,5 @@ def _read_features(cache: Cache, maps: Sequence[TeacherSpec]) -> StoredFeatures:
     return StoredFeatures(manifests=manifests, committed=_committed(cache, maps))
 
 
-def _committed(cache: Cache, maps: Sequence[TeacherSpec]) -> dict[str, list[int]]:
+def _committed(cache: Cache, maps: Sequence[TeacherSpec]) -> dict[str, UnitLog]:
     return committed_below(cache, [f"teachers/{spec.name}" for spec in maps])

@@ -1,9 +1,10 @@
 """The extract stage: fit PHI-S once, freeze it, and store a teacher's features of every view. It resumes by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+from pipeline.compact.stage import seal_finished
 from pipeline.config import Recipe, RunConfig, TeacherChoice
 from pipeline.features.calibration import CalibrationShard, calibration_sample, require_tokens, require_varying
 from pipeline.features.changes import History, continued, recorded, require_unchanged
@@ -16,14 +17,14 @@ from pipeline.inventory.inputs import input_side
 from pipeline.inventory.present import Commits, require_present
 from pipeline.inventory.teacher_maps import teacher_spec
 from pipeline.leases.lease import leased, teacher_lease
-from pipeline.phi_s.moments import merge_each
+from pipeline.phi_s.moments import Moments, merge_each
 from pipeline.views.rejected import require_few_rejected
 from pipeline.views.stage import make_views, require_present_views
 from pipeline.workers.device import peak_tflops
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
 from pipeline.workers.pool import AbstractPool
-from pipeline.workers.progress import Say, progress
+from pipeline.workers.progress import Progress, Say, progress
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError, MissingError, Problem
 from storage_schemas.format.feature_storage import FeatureStorage
@@ -93,7 +94,8 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
         if not lacking and not run.accept_change:
             say(f"extract {name}: complete, nothing to do ({_totals(extraction, commits, run, say)})")
             return
-        pool = stack.enter_context(open_pool(extraction.worker(run), run, tasks=max(len(lacking), 1)))
+        say(f"extract {name}: loads the teacher")
+        pool = stack.enter_context(open_pool(extraction.worker(run), run, tasks=max(len(lacking), 1), forwards=True))
         [(_, running)] = pool.run(FeatureExtractor.identify, [None])
         phi_s = _read_phi_s(extraction, running.weights_sha256)
         histories = _histories(extraction, running, run.accept_change, say)
@@ -108,6 +110,8 @@ def extract_teacher(extraction: Extraction, run: RunConfig, say: Say) -> None:
             for (view_set, shard), names in lacking.items()
         ]
         _write_features(extraction, tasks, pool, run, say)
+        units = [features_unit(view_set, spec.name) for spec in extraction.maps for view_set in extraction.views.sets]
+        seal_finished(extraction.cache, units, f"extract {name}", say)
 
 
 def _task(
@@ -193,7 +197,10 @@ def _fit_phi_s(
     tasks = [
         extraction.task(part.view_set, part.shard, wanted, running.computed_by, {}, first=part.views) for part in sample
     ]
-    moments = merge_each(in_order(pool.run(FeatureExtractor.observe, tasks)))
+    views = sum(part.views for part in sample)
+    say(f"extract {extraction.name}: runs over {views} views to fit PHI-S")
+    with progress(f"extract {extraction.name}, PHI-S", done=0, total=views) as bar:
+        moments = merge_each(_counted(in_order(pool.run(FeatureExtractor.observe, tasks)), sample, bar))
     require_varying(moments, sample)
     frozen = {}
     for spec in maps:
@@ -203,6 +210,15 @@ def _fit_phi_s(
         frozen[name] = freeze_phi_s(extraction.cache, name, identity, moments[name], history, fidelity)
         say(f"extract {name}: PHI-S fitted on {tokens} tokens and frozen; φ = {frozen[name].scale:.4g}")
     return frozen
+
+
+def _counted(
+    observed: Iterable[Mapping[str, Moments]], sample: Sequence[CalibrationShard], bar: Progress
+) -> Iterator[Mapping[str, Moments]]:
+    """Pass on what was observed of each part of the sample, in order, and count its views."""
+    for part, moments in zip(sample, observed, strict=True):
+        bar.add(part.views)
+        yield moments
 
 
 def _calibration_views(extraction: Extraction) -> list[CalibrationShard]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.config import TeacherChoice
 from pipeline.features.failures import errors_of
 from pipeline.inventory.teacher_maps import map_specs
+from pipeline.workers.allocator import keep_freed_memory
 from storage_schemas.format.computed_by import ComputedBy
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.teacher import TeacherSpec
@@ -83,6 +84,8 @@ def run_teacher(choice: TeacherChoice, device: str, *, compiled: bool = False) -
         SettingError, MissingError, ContractError: as `build_teacher`; or there is no such device or upsampler.
     """
     maps, place = map_specs(choice), _found(device)
+    if place == "cpu":
+        keep_freed_memory()
     with errors_of(f"teacher {choice.name}") if is_own(choice.source) else nullcontext():
         teacher = build_teacher(
             choice.source,

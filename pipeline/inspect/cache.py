@@ -1,6 +1,6 @@
 """Inspecting a cache: what is in it, and how far each stage is. Manifests, commit log and small arrays are read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -26,19 +26,21 @@ from pipeline.inventory.manifest_units import (
     stored_sides,
 )
 from pipeline.inventory.teacher_maps import map_specs, teacher_spec
-from pipeline.inventory.unfinished import CommittedShards, is_complete, list_unfinished
+from pipeline.inventory.unfinished import is_complete, list_unfinished
 from pipeline.inventory.units import Unit
 from pipeline.leases.claim import Claim, said_time
 from pipeline.leases.lease import list_claims
 from pipeline.stats.facts import stats_facts
 from storage_schemas.cache import Cache
-from storage_schemas.commits import ShardRecord
+from storage_schemas.commits import UnitLog
 from storage_schemas.format.feature_storage import FeatureStorage
 from storage_schemas.format.identity import digest
-from storage_schemas.format.layout import FORMAT_VERSION, features_unit
+from storage_schemas.format.layout import features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.stats import TOLERANCE
 from storage_schemas.format.views import teacher_tokens
+from storage_schemas.read_groups import stored_format
+from storage_schemas.unit_log import LogTotals, empty_log
 
 
 @final
@@ -53,12 +55,12 @@ class _Contents:
     """Sorted by name; without those that have no manifest yet."""
     groups: tuple[str, ...]
     """Names of all teachers that have a group: also of those whose PHI-S is not fitted yet."""
-    committed: CommittedShards
+    committed: Mapping[str, UnitLog]
 
-    def records(self, unit: Unit) -> list[ShardRecord]:
-        """Return the commit records of a unit's shards."""
-        commits = self.cache.records(unit.name, unit.identity, self.committed.get(unit.name, ()))
-        return [record for records in commits.values() for record in records]
+    def totals(self, unit: Unit) -> LogTotals:
+        """Return what a unit's committed shards hold, after checking that they belong to it."""
+        log = self.committed.get(unit.name) or empty_log(self.cache.store, unit.name)
+        return log.totals(unit.identity)
 
 
 def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
@@ -94,7 +96,7 @@ def inspect_cache(cache: Cache, tolerance: float = TOLERANCE) -> CacheFacts:
         schema=SCHEMA,
         cache=cache.store.uri,
         recipe=recipe,
-        format=FORMAT_VERSION,
+        format=stored_format(cache.store),
         identity=views.digest,
         exported_from=views.identity["export"]["source"] if views.exported else None,
         images=sum(generation.images["count"] for generation in views.generations),
@@ -112,7 +114,7 @@ def _without_views(cache: Cache, recipe: str, writers: tuple[WriterFacts, ...]) 
         schema=SCHEMA,
         cache=cache.store.uri,
         recipe=recipe,
-        format=FORMAT_VERSION,
+        format=stored_format(cache.store),
         identity=None,
         exported_from=None,
         images=0,
@@ -166,28 +168,29 @@ def _expected(contents: _Contents) -> tuple[TeacherChoice, ...]:
 
 
 def _view_set(contents: _Contents, unit: Unit, details: Sequence[Unit]) -> ViewSetFacts:
-    records = contents.records(unit)
+    totals = contents.totals(unit)
     return ViewSetFacts(
         name=unit.view_set.name,
         resolution=unit.view_set.resolution,
         side=unit.shape.geometry.side,
         drawn=unit.grid.views,
-        cut=sum(record.rows for record in records if record.array),
-        rejected=sum(record.rows for record in records if record.path.startswith("tables/rejected/")),
+        cut=totals.views,
+        rejected=totals.rejected,
         rows_per_shard=unit.grid.rows_per_shard,
         shards=unit.grid.shards,
-        committed=len(contents.committed.get(unit.name, ())),
-        bytes=_array_bytes(records),
+        committed=totals.shards,
+        bytes=totals.bytes,
         details=tuple(_detail(contents, detail) for detail in details if detail.view_set == unit.view_set),
     )
 
 
 def _detail(contents: _Contents, unit: Unit) -> DetailFacts:
+    totals = contents.totals(unit)
     return DetailFacts(
         teacher=unit.name.rsplit("/", 1)[-1],
         shards=unit.grid.shards,
-        committed=len(contents.committed.get(unit.name, ())),
-        bytes=_array_bytes(contents.records(unit)),
+        committed=totals.shards,
+        bytes=totals.bytes,
     )
 
 
@@ -225,21 +228,17 @@ _IDENTITY_FIELDS = ("weights_sha256", "precision", "batch", "encoding", "compres
 
 
 def _features(contents: _Contents, unit: Unit, manifest: TeacherManifest) -> FeatureFacts:
-    records = contents.records(unit)
+    totals = contents.totals(unit)
     return FeatureFacts(
         view_set=unit.view_set.name,
         tokens=teacher_tokens(manifest.spec, unit.view_set, unit.shape.geometry),
-        views=sum(record.rows for record in records if record.array == unit.arrays[0].path),
+        views=totals.views,
         shards=unit.grid.shards,
-        committed=len(contents.committed.get(unit.name, ())),
-        bytes=_array_bytes(records),
+        committed=totals.shards,
+        bytes=totals.bytes,
     )
 
 
 def _phi_s(cache: Cache, teacher: str) -> PhiSFacts:
     phi_s, attributes = cache.require_phi_s(teacher)
     return PhiSFacts(tokens=attributes["tokens"], scale=phi_s.scale, sha256=attributes["sha256"])
-
-
-def _array_bytes(records: Sequence[ShardRecord]) -> int:
-    return sum(record.bytes for record in records if record.array)

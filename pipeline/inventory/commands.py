@@ -41,6 +41,16 @@ def stats_command(cache: Cache, teacher: str) -> str:
     return f"make stats CACHE={shlex.quote(cache.store.uri)} TEACHER={teacher}"
 
 
+def compact_command(cache: Cache) -> str:
+    """Return the command that seals the commit log."""
+    return f"make compact CACHE={shlex.quote(cache.store.uri)}"
+
+
+def forget_command(cache: Cache, unit: str, shard: int) -> str:
+    """Return the command that takes a shard out of a sealed commit log, so that it counts as missing."""
+    return f'{compact_command(cache)} ARGS="--forget {unit}/{shard:05d}"'
+
+
 def recipe_teachers(recipe: str) -> tuple[TeacherChoice, ...]:
     """Return the teachers of a recipe; none where there is no recipe of that name."""
     return RECIPES[recipe]().teachers if recipe in RECIPES else ()

@@ -1,39 +1,34 @@
-"""Which shards are committed, by the names in the commit log."""
+"""Which shards are committed, by the commit log."""
 
 from collections.abc import Collection, Iterable
 
 from pipeline.inventory.commands import detail_command, export_command, extract_command, views_command
 from storage_schemas.cache import Cache
-from storage_schemas.commits import read_commits, record_path
-from storage_schemas.format.errors import IdentityError, Problem
+from storage_schemas.commits import UnitLog
+from storage_schemas.format.errors import ContractError, IdentityError, Problem
 from storage_schemas.format.layout import FEATURES, images_part
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 
-LOG = "tables/shards"
-"""Folder of the commit log, relative to the cache."""
 
-
-def committed_units(cache: Cache, teacher: str = "") -> dict[str, list[int]]:
-    """List the whole commit log, and return the committed shards of each unit: views first, then features, sorted.
+def committed_units(cache: Cache, teacher: str = "") -> dict[str, UnitLog]:
+    """Open the commit logs of all units that have a committed shard: views first, then features, sorted.
 
     Args:
         cache: the cache.
         teacher: whose units are wanted; empty for all units.
     """
-    units = _units(cache.store.listing(LOG))
-    return {
-        unit: units[unit] for unit in sorted(units, key=_views_first) if not teacher or is_of_teacher(unit, teacher)
-    }
+    logs = cache.logs()
+    return {unit: logs[unit] for unit in sorted(logs, key=_views_first) if not teacher or is_of_teacher(unit, teacher)}
 
 
-def committed_below(cache: Cache, folders: Iterable[str]) -> dict[str, list[int]]:
-    """List folders of the commit log, each once, and return the committed shards of each unit in them.
+def committed_below(cache: Cache, folders: Iterable[str]) -> dict[str, UnitLog]:
+    """Open the commit logs of the units in some folders that have a committed shard.
 
     Args:
         cache: the cache.
         folders: such as `views`, or `teachers/dinov3`.
     """
-    return _units(name for folder in folders for name in cache.store.listing(f"{LOG}/{folder}"))
+    return {unit: log for folder in folders for unit, log in cache.logs(folder).items()}
 
 
 def require_as_committed(cache: Cache, manifest: ViewsManifest) -> None:
@@ -44,13 +39,14 @@ def require_as_committed(cache: Cache, manifest: ViewsManifest) -> None:
             the lost manifest could tell.
         CorruptionError: a commit record is damaged.
     """
-    units = [unit for unit in committed_units(cache) if unit.startswith("views/") and unit.count("/") == 1]
+    logs = {unit: log for unit, log in cache.logs("views").items() if unit.count("/") == 1}
     found = ""
-    if units and cache.store.exists(images_part(1)):
+    if logs and cache.store.exists(images_part(1)):
         found = "is missing, and nothing else records which views were added by which extension"
-    for unit in units:
-        records = (record for shard in read_commits(cache.store, unit).values() for record in shard)
-        if any(record.identity != manifest.digest for record in records):
+    for unit, log in logs.items():
+        try:
+            log.require_identity(manifest.digest)
+        except ContractError:
             found = found or f"is missing, and the committed shards of {unit} are not those that this run would cut"
     if found:
         fix = f"put it back from a copy of {cache.store.uri}"
@@ -83,18 +79,6 @@ def unit_command(cache: Cache, recipe: str, unit: str, exported: Collection[str]
     if parts[0] == "teachers":
         return extract_command(cache, recipe, parts[1])
     return detail_command(cache, recipe, parts[3]) if len(parts) == 4 else views_command(cache, recipe)
-
-
-def _units(names: Iterable[str]) -> dict[str, list[int]]:
-    """Return the shards of each unit, sorted, by the names of their commit records."""
-    units: dict[str, list[int]] = {}
-    for name in names:
-        unit, _, file = name.removeprefix(f"{LOG}/").rpartition("/")
-        number = file.removesuffix(".parquet")
-        # other names, such as those of temporary files, are no records
-        if unit and number.isascii() and number.isdecimal() and name == record_path(unit, int(number)):
-            units.setdefault(unit, []).append(int(number))
-    return {unit: sorted(shards) for unit, shards in units.items()}
 
 
 def _views_first(unit: str) -> tuple[bool, str]:

@@ -17,7 +17,7 @@ from storage_schemas.format.layout import features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.teacher import TeacherSpec
 
-CommittedShards = Mapping[str, Sequence[int]]
+CommittedShards = Mapping[str, Collection[int]]
 """The committed shards of each unit."""
 
 

@@ -81,7 +81,7 @@ def probe_teachers(store: Store, teachers: Sequence[TeacherPlan], run: RunConfig
         run: executor and device.
     """
     tasks = [_task(teacher) for teacher in teachers]
-    with open_pool(partial(SpeedProbe, store=store, run=run), replace(run, workers=1), tasks=1) as pool:
+    with open_pool(partial(SpeedProbe, store=store, run=run), replace(run, workers=1), tasks=1, forwards=True) as pool:
         speeds = list(in_order(pool.run(SpeedProbe.probe, tasks)))
     return {task.choice.name: speed for task, speed in zip(tasks, speeds, strict=True)}
 

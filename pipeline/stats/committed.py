@@ -1,6 +1,6 @@
 """A teacher's committed features and the statistics stored of them, and which shards are not measured yet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -91,7 +91,7 @@ def read_features(cache: Cache, teachers: Sequence[str]) -> dict[str, CommittedF
 
 
 def _read(
-    cache: Cache, teacher: str, manifests: CacheManifests, shards: Mapping[str, Sequence[int]]
+    cache: Cache, teacher: str, manifests: CacheManifests, shards: Mapping[str, Collection[int]]
 ) -> CommittedFeatures:
     manifest, views = manifests.teachers.get(teacher), manifests.views
     fix = f"run `make extract TEACHER={teacher}`; it resumes"

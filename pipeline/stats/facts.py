@@ -11,6 +11,7 @@ from storage_schemas.format.encodings import Encoding, MeasuredEncoding
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.layout import FEATURES
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.snapshots import HEADS
 from storage_schemas.format.stats import (
     PAPER_DISPERSIONS,
     POOLED,
@@ -20,6 +21,7 @@ from storage_schemas.format.stats import (
     effective_rank,
 )
 from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.unit_log import LOG
 from teachers.catalogue import CATALOGUE
 
 PAPER_NAMES: Mapping[str, str] = {
@@ -219,7 +221,8 @@ def _fidelities(sets: Mapping[str, ChannelStats], stored: Encoding) -> Iterator[
 
 
 def _fit_again(cache: Cache, recipe: str, teacher: str) -> str:
-    folders = f"{FEATURES}/teachers/{teacher}, tables/shards/teachers/{teacher} and tables/placements/{teacher}"
+    folders = ", ".join(f"{folder}/teachers/{teacher}" for folder in (FEATURES, HEADS, LOG))
+    folders += f" and tables/placements/{teacher}"
     command = extract_command(cache, recipe, teacher)
     return f"to fit it again delete {folders}, and run `{command}` with more --calibration.views"
 

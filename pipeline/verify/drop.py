@@ -3,7 +3,7 @@
 The order of deletion keeps a half-deleted teacher from being taken for a whole one, wherever the stage is killed:
 
 1. the statistics: without them no student learns from the teacher
-2. the commit records: a shard without its record does not count
+2. the heads of the commit log, then the commit records: a shard without its record does not count
 3. parts of tables, and shards of arrays, which nothing names any more
 4. the manifest, then PHI-S and the metadata of arrays: where a whole teacher goes
 
@@ -19,7 +19,7 @@ from pipeline.inventory.commands import export_command, extract_command
 from pipeline.leases.claim import described
 from pipeline.leases.lease import WHOLE_LEASE, leased, list_claims
 from pipeline.text_table import sized
-from pipeline.verify.leftovers import Leftover, delete, detail_folders
+from pipeline.verify.leftovers import Leftover, delete, detail_folders, log_folders
 from pipeline.verify.options import DropOptions
 from pipeline.verify.stage import cache_name
 from pipeline.workers.progress import Say
@@ -116,14 +116,16 @@ def _find(cache: Cache, options: DropOptions, say: Say) -> Dropped:
 
 
 def _in_order(
-    cache: Cache, teacher: str, sets: Sequence[str], details: Sequence[tuple[str, str]], *, whole: bool
+    cache: Cache, teacher: str, sets: Sequence[str], details: Sequence[tuple[str, ...]], *, whole: bool
 ) -> Iterator[tuple[str, Sizes]]:
     """Yield folders, each with its objects, in the order in which they are deleted."""
     store, group = cache.store, f"{TEACHERS}/{teacher}"
     yield _metadata_first(store, f"{group}/stats")
-    records, arrays = ([pair[place] for pair in details] for place in (0, 1))
+    logs = [log_folders(f"teachers/{teacher}/{view_set}") for view_set in sets]
+    logs += [folders[:-1] for folders in details]
+    arrays = [folders[-1] for folders in details]
     tables = [f"{PLACEMENTS}/{teacher}/{view_set}" for view_set in sets]
-    for folder in (*(f"{RECORDS}/{teacher}/{view_set}" for view_set in sets), *records, *tables, *arrays):
+    for folder in (*(folder for folders in zip(*logs, strict=True) for folder in folders), *tables, *arrays):
         yield folder, store.sizes(folder)
     metadata: dict[str, int] = {}
     for view_set in sets:
@@ -178,8 +180,8 @@ def _with_objects(store: Store, folders: Sequence[str], accepts: Callable[[str],
     return [name for name in names if any(store.listing(f"{folder}/{name}") for folder in folders)]
 
 
-def _details(cache: Cache, teacher: str, sets: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the folders of a fixed teacher's details, by set: of the commit records, and of the array.
+def _details(cache: Cache, teacher: str, sets: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the folders of a fixed teacher's details, by set; see `detail_folders`.
 
     Raises:
         SettingError: other maps of the same network are in the cache, and may need the details.

@@ -190,7 +190,7 @@ def _is_usable(task: CheckTask, report: CheckReport) -> bool:
     """Say whether a shard's commit record can be read, and is what its unit implies."""
     if task.unit is None or not report.records:
         return False
-    return not list(record_problems(task.unit, task.shard, report.records, task.fix))
+    return not list(record_problems(task.unit, task.shard, report.records, task.record, task.fix))
 
 
 def drawn_rows(spec: ArraySpec, records: Mapping[int, ShardRecord], count: int) -> tuple[int, ...]:

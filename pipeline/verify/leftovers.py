@@ -3,7 +3,7 @@
 Files of others may lie among them. They are told apart by their names, and only those that a user names are deleted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import final
@@ -18,14 +18,17 @@ from pipeline.verify.manifests import read_manifests
 from pipeline.verify.problems import Findings, collecting
 from pipeline.verify.teachers import check_stats
 from storage_schemas.cache import Cache
-from storage_schemas.commits import read_commit, record_path
+from storage_schemas.commits import UnitLog
 from storage_schemas.format.errors import CorruptionError, IdentityError, Problem
 from storage_schemas.format.layout import FEATURES, detail_array, detail_unit, views_unit
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.object_names import is_ours
+from storage_schemas.format.snapshots import HEADS, SNAPSHOTS
+from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.pending_uploads import PendingUpload, pending_uploads
 from storage_schemas.objects.publish import require_claim
+from storage_schemas.unit_log import LOG
 
 SEE_VERIFY = "`make verify` says what to do"
 
@@ -74,20 +77,21 @@ def find_unnamed(cache: Cache) -> list[Leftover]:
     for manifest in manifests.teachers:
         check_stats(cache, manifest, None, {}, stats_command(cache, manifest.spec.name), findings)
     units = {unit.name: unit for unit in manifests.units}
-    for name, shards in committed_units(cache).items():
-        for shard in shards:
-            _add_referenced(cache, units, name, shard, findings)
+    for log in committed_units(cache).values():
+        findings.referenced.update(log.objects())
+        for shard in log:
+            _add_referenced(units, log, shard, findings)
     if findings.problems:
         raise CorruptionError(f"cache {cache.store.uri}", findings.problems)
     return unnamed_objects(cache, findings)
 
 
-def _add_referenced(cache: Cache, units: dict[str, Unit], name: str, shard: int, findings: Findings) -> None:
+def _add_referenced(units: dict[str, Unit], log: UnitLog, shard: int, findings: Findings) -> None:
     """Add what a committed shard needs to the objects that are named."""
-    place = record_path(name, shard)
+    name, place = log.unit, log.place(shard)
     findings.referenced.add(place)
     with collecting(findings.problems, place, SEE_VERIFY):
-        findings.referenced.update(record.path for record in read_commit(cache.store, name, shard))
+        findings.referenced.update(record.path for record in log.read(shard))
     if name not in units:
         findings.add(place, "is of a unit that no manifest names", SEE_VERIFY)
         return
@@ -96,12 +100,18 @@ def _add_referenced(cache: Cache, units: dict[str, Unit], name: str, shard: int,
     findings.referenced.update(units[name].objects(shard), units[views].objects(shard))
 
 
-def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherChoice]) -> list[Leftover]:
+def spent_details(cache: Cache, views: ViewsManifest, choices: Sequence[TeacherChoice]) -> list[Leftover]:
     """Return the details of the fixed teachers among `choices` whose features are complete, commit records first.
 
     Only `extract` reads details. They can be cut again from the images, to the same bytes.
+
+    Args:
+        cache: the cache.
+        views: manifest of its views.
+        choices: the teachers of its recipe; of a recipe that names none, those in the cache count.
     """
-    spent = [maps[0] for choice in choices if not unfinished_maps(cache, views, maps := map_specs(choice))]
+    teachers = [map_specs(choice) for choice in choices] if choices else _maps_in(cache)
+    spent = [maps[0] for maps in teachers if not unfinished_maps(cache, views, maps)]
     names = [
         name
         for spec in spent
@@ -112,6 +122,15 @@ def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherC
         if is_ours(name)
     ]
     return [Leftover(name=name, bytes=cache.store.size(name) or 0) for name in names]
+
+
+def _maps_in(cache: Cache) -> list[list[TeacherSpec]]:
+    """Return the specs of the maps of each teacher in a cache, that of the last block first."""
+    maps: dict[str, list[TeacherSpec]] = {}
+    for name in sorted(cache.teachers()):
+        if (manifest := cache.teacher_manifest(name)) is not None:
+            maps.setdefault(manifest.spec.forward_of, []).append(manifest.spec)
+    return [sorted(specs, key=lambda spec: len(spec.name)) for specs in maps.values()]
 
 
 def stale_uploads(cache: Cache, hours: float) -> list[PendingUpload] | None:
@@ -141,6 +160,15 @@ def delete(cache: Cache, leftovers: Iterable[Leftover]) -> None:
         cache.store.remove(leftover.name)
 
 
-def detail_folders(view_set: ViewSet, teacher: str) -> tuple[str, str]:
-    """Return the folders of a fixed teacher's details of a set: of their commit records, and of their array."""
-    return f"tables/shards/{detail_unit(view_set, teacher)}", f"{FEATURES}/{detail_array(view_set, teacher)}"
+def detail_folders(view_set: ViewSet, teacher: str) -> tuple[str, ...]:
+    """Return the folders of a fixed teacher's details of a set: of the commit log, head first, then of their array."""
+    unit = detail_unit(view_set, teacher)
+    return *log_folders(unit), f"{FEATURES}/{detail_array(view_set, teacher)}"
+
+
+def log_folders(unit: str) -> tuple[str, ...]:
+    """Return the folders of a unit's commit log in the order in which they are deleted.
+
+    Without a head the records count alone, and without these nothing does.
+    """
+    return f"{HEADS}/{unit}", f"{LOG}/{unit}", f"{SNAPSHOTS}/{unit}"

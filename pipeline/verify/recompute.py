@@ -22,7 +22,7 @@ from pipeline.verify.problems import Findings, collecting
 from pipeline.verify.verdict import Recomputed
 from pipeline.views.placements import Placement, placements_of
 from storage_schemas.cache import Cache
-from storage_schemas.commits import ShardRecord, committed_shards, read_commit, record_path
+from storage_schemas.commits import ShardRecord, read_commit
 from storage_schemas.format.encodings import INT8_LARGEST, Coding, as_numbers, as_stored
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.identity import require_same
@@ -137,9 +137,10 @@ def _committed_rows(cache: Cache, units: Sequence[Unit], findings: Findings) -> 
     """Return the row slots of the views of every committed shard."""
     rows: list[tuple[Unit, range]] = []
     for unit in units:
-        for shard in committed_shards(cache.store, unit.name):
-            with collecting(findings.problems, record_path(unit.name, shard), SEE_ABOVE):
-                record = read_commit(cache.store, unit.name, shard)[0]
+        log = cache.log(unit.name)
+        for shard in log:
+            with collecting(findings.problems, log.place(shard), SEE_ABOVE):
+                record = log.read(shard)[0]
                 rows.append((unit, range(record.first_row, record.first_row + record.rows)))
     return rows
 
@@ -148,7 +149,7 @@ def _runnable(cache: Cache, manifest: TeacherManifest, unit: Unit, rows: range, 
     """Return those rows of a shard for which the cache has the teacher's whole input."""
     spec, shard = manifest.spec, rows.start // unit.grid.rows_per_shard
     if spec.size_rule == "fixed":
-        return rows if cache.store.exists(record_path(detail_unit(unit.view_set, spec.forward_of), shard)) else ()
+        return rows if shard in cache.log(detail_unit(unit.view_set, spec.forward_of)) else ()
     if not (manifest.exported and spec.size_rule == "canvas"):
         return rows
     with collecting(findings.problems, unit.name, SEE_ABOVE):

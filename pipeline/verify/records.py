@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import xxhash
 
 from pipeline.inventory.units import Unit
-from storage_schemas.commits import ShardRecord, record_path
+from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import Problem
 from storage_schemas.objects.store import Store
 
@@ -26,9 +26,9 @@ def object_problems(store: Store, record: ShardRecord, fix: str, *, reads_bytes:
         yield Problem(place=record.path, found="its XXH3 is not that of its commit record", fix=fix)
 
 
-def record_problems(unit: Unit, shard: int, records: Sequence[ShardRecord], fix: str) -> Iterator[Problem]:
-    """Compare a commit record with what its unit implies: objects, rows, identity."""
-    place, grid = record_path(unit.name, shard), unit.grid
+def record_problems(unit: Unit, shard: int, records: Sequence[ShardRecord], place: str, fix: str) -> Iterator[Problem]:
+    """Compare a commit record, which lies at `place`, with what its unit implies: objects, rows, identity."""
+    grid = unit.grid
     if shard >= grid.shards:
         yield Problem(place=place, found=f"is of shard {shard}, the unit has {grid.shards}", fix=f"delete {place}")
         return
@@ -43,10 +43,10 @@ def record_problems(unit: Unit, shard: int, records: Sequence[ShardRecord], fix:
         yield Problem(place=place, found=found, fix=fix)
     if any(record.first_row != grid.slots(shard).start for record in records):
         yield Problem(place=place, found=f"does not start at row {grid.slots(shard).start}", fix=fix)
-    yield from _row_counts(unit, shard, records, fix)
+    yield from _row_counts(unit, shard, records, place, fix)
 
 
-def _row_counts(unit: Unit, shard: int, records: Sequence[ShardRecord], fix: str) -> Iterator[Problem]:
+def _row_counts(unit: Unit, shard: int, records: Sequence[ShardRecord], place: str, fix: str) -> Iterator[Problem]:
     slots = len(unit.grid.slots(shard))
     rejected = [record.rows for record in records if record.path.startswith(REJECTED)]
     rows = sorted({record.rows for record in records if not record.path.startswith(REJECTED)})
@@ -55,7 +55,7 @@ def _row_counts(unit: Unit, shard: int, records: Sequence[ShardRecord], fix: str
     if not full:
         counts = f"{' and '.join(map(str, rows))} rows" + (f" and {sum(rejected)} rejected" if rejected else "")
         found = f"names objects of {counts} for a shard of {slots} slots"
-        yield Problem(place=record_path(unit.name, shard), found=found, fix=fix)
+        yield Problem(place=place, found=found, fix=fix)
 
 
 def _xxh3(store: Store, name: str, size: int) -> str:

@@ -6,6 +6,7 @@ from typing import final
 from pipeline.config import ViewsConfig
 from pipeline.inventory.units import Unit
 from pipeline.views.sampling import DrawnView
+from storage_schemas.format.snapshots import Snapshot
 
 
 @final
@@ -17,6 +18,10 @@ class CheckTask:
     """Name of its unit."""
     shard: int
     """Its number in the unit."""
+    record: str
+    """Its commit record: an object, relative to the cache."""
+    snapshot: Snapshot | None
+    """The snapshot that has its records too; None where they were not sealed."""
     fix: str
     """What to do where anything in this shard is damaged."""
     views_fix: str

@@ -17,10 +17,12 @@ from pipeline.verify.verdict import ReadIndependently, Recomputed, Verdict
 from pipeline.verify.worker import CheckReport
 from pipeline.verify.zarr_metadata import metadata_name
 from storage_schemas.cache import Cache
-from storage_schemas.commits import record_path
+from storage_schemas.commits import UnitLog
 from storage_schemas.format.errors import Problem
 from storage_schemas.format.layout import FEATURES, features_unit, views_unit
+from storage_schemas.format.snapshots import HEADS
 from storage_schemas.rejected import rejected_count
+from storage_schemas.unit_log import drop_kept_snapshots
 from teachers.source import name_in_cache
 
 Checked = Sequence[tuple[CheckTask, CheckReport]]
@@ -95,16 +97,18 @@ def _recompute(
 def _checked(
     cache: Cache,
     manifests: CheckedManifests,
-    committed: Mapping[str, Sequence[int]],
+    committed: Mapping[str, UnitLog],
     options: VerifyOptions,
     findings: Findings,
 ) -> Checked:
     """Check every committed shard."""
+    drop_kept_snapshots()
+    findings.referenced.update(name for log in committed.values() for name in log.objects())
     tasks = check_tasks(cache, manifests, committed)
     reports = check_shards(cache, tasks, options.run, quick=options.quick)
     for task, report in zip(tasks, reports, strict=True):
         findings.problems.extend(report.problems)
-        findings.referenced.add(record_path(task.name, task.shard))
+        findings.referenced.add(task.record)
         findings.referenced.update(record.path for record in report.records)
         findings.referenced.update(task.unit.objects(task.shard) if task.unit else ())
     return list(zip(tasks, reports, strict=True))
@@ -127,7 +131,7 @@ def _views(checked: Checked) -> dict[str, int]:
 
 
 def _unnamed(
-    manifests: CheckedManifests, committed: Mapping[str, Sequence[int]], problems: Sequence[Problem]
+    manifests: CheckedManifests, committed: Mapping[str, UnitLog], problems: Sequence[Problem]
 ) -> Iterator[Problem]:
     """Yield units that have committed shards and no manifest; a damaged manifest is a problem already."""
     damaged = {problem.place for problem in problems}
@@ -136,14 +140,15 @@ def _unnamed(
         group = "views" if name.startswith("views/") else "/".join(name.split("/")[:2])
         if metadata_name(group) not in damaged:
             found = "has committed shards, and no manifest defines them"
-            fix = f"put {metadata_name(group)} back from a copy, or delete tables/shards/{name}"
+            heads = "" if committed[name].head is None else f"{HEADS}/{name} and "
+            fix = f"put {metadata_name(group)} back from a copy, or delete {heads}tables/shards/{name}"
             yield Problem(place=f"tables/shards/{name}", found=found, fix=fix)
 
 
 def _list_unfinished(
     cache: Cache,
     manifests: CheckedManifests,
-    committed: Mapping[str, Sequence[int]],
+    committed: Mapping[str, UnitLog],
     checked: Checked,
     findings: Findings,
 ) -> list[UnfinishedFacts]:

@@ -17,21 +17,24 @@ from pipeline.workers.ordered import in_order
 from pipeline.workers.pool import Task, Worker, WorkerFactory
 from pipeline.workers.progress import progress
 from storage_schemas.cache import Cache
+from storage_schemas.commits import UnitLog
 from storage_schemas.format.layout import views_unit
+from storage_schemas.unit_log import empty_log
 
 Report = TypeVar("Report")
 
 
-def check_tasks(cache: Cache, manifests: CheckedManifests, committed: Mapping[str, Sequence[int]]) -> list[CheckTask]:
+def check_tasks(cache: Cache, manifests: CheckedManifests, committed: Mapping[str, UnitLog]) -> list[CheckTask]:
     """Return a task for every committed shard.
 
     Args:
         cache: the cache.
         manifests: its manifests.
-        committed: shards of each unit that have a commit record.
+        committed: the commit log of each unit.
     """
     units = {unit.name: unit for unit in manifests.units}
-    return [_task(cache, manifests, name, units.get(name), shard) for name in committed for shard in committed[name]]
+    logs = committed.values()
+    return [_task(cache, manifests, committed, units.get(log.unit), log, shard) for log in logs for shard in log]
 
 
 def check_shards(cache: Cache, tasks: Sequence[CheckTask], run: RunConfig, *, quick: bool) -> list[CheckReport]:
@@ -66,14 +69,20 @@ def in_pool(
     return reports
 
 
-def _task(cache: Cache, manifests: CheckedManifests, name: str, unit: Unit | None, shard: int) -> CheckTask:
+def _task(
+    cache: Cache, manifests: CheckedManifests, logs: Mapping[str, UnitLog], unit: Unit | None, log: UnitLog, shard: int
+) -> CheckTask:
+    name, recipe = log.unit, manifests.recipe
     views = name if unit is None else views_unit(unit.view_set)
+    canvases = logs.get(views) or empty_log(cache.store, views)
     exported = exported_names(manifests.views and manifests.views.manifest, manifests.teachers)
     return CheckTask(
         name=name,
         shard=shard,
-        fix=rewrite_fix(name, shard, unit_command(cache, manifests.recipe, name, exported)),
-        views_fix=rewrite_fix(views, shard, unit_command(cache, manifests.recipe, views, exported)),
+        record=log.place(shard),
+        snapshot=log.snapshot_of(shard),
+        fix=rewrite_fix(cache, log, shard, unit_command(cache, recipe, name, exported)),
+        views_fix=rewrite_fix(cache, canvases, shard, unit_command(cache, recipe, views, exported)),
         unit=unit,
         exported=unit is not None and unit.teacher is not None and unit.teacher.name in exported,
         settings=None if manifests.views is None else manifests.views.settings,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from pipeline.inventory.manifest_units import feature_units
+from pipeline.inventory.present import uncommit
 from pipeline.inventory.units import Unit
 from pipeline.stats.stored import read_sums
 from pipeline.verify.problems import Findings, collecting
@@ -17,15 +18,16 @@ from pipeline.verify.zarr_metadata import (
     small_array_objects,
 )
 from storage_schemas.cache import Cache
-from storage_schemas.commits import record_path
 from storage_schemas.format.computed_by import history_of
 from storage_schemas.format.feature_storage import STORAGE_FIELDS, FeatureStorage, LatentsKey
 from storage_schemas.format.identity import differences
 from storage_schemas.format.layout import FEATURES, features_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
+from storage_schemas.format.snapshots import HEADS
 from storage_schemas.format.stats import TeacherStats
 from storage_schemas.format.views import ViewSet, teacher_tokens
 from storage_schemas.read_latents import latents_group, read_latents
+from storage_schemas.unit_log import LOG
 
 CHOSEN_AFTER_FITTING = STORAGE_FIELDS | {"phi_s_sha256"}
 """Fields of the features' identity that PHI-S does not depend on."""
@@ -63,7 +65,7 @@ def check_teacher(
         command: the command that extracts it.
         findings: problems are added here.
     """
-    first = record_path(features_unit(next(iter(views.sets)), name), 0)
+    first = uncommit(cache, cache.log(features_unit(next(iter(views.sets)), name)), 0).removeprefix("delete ")
     group, place = f"teachers/{name}", metadata_name(f"teachers/{name}")
     fix = f"{restore_from_copy(cache)}; or delete {place} and {first}, and `{command}` writes them again"
     manifest, units = None, list[Unit]()
@@ -157,7 +159,8 @@ def _manifest_problems(manifest: TeacherManifest, name: str, views: ViewsManifes
 def _check_phi_s(cache: Cache, name: str, manifest: TeacherManifest | None, command: str, findings: Findings) -> None:
     group = f"teachers/{name}/phi_s"
     place = metadata_name(group)
-    features = f"{FEATURES}/teachers/{name}, tables/shards/teachers/{name} and tables/placements/{name}"
+    folders = ", ".join(f"{folder}/teachers/{name}" for folder in (FEATURES, HEADS, LOG))
+    features = f"{folders} and tables/placements/{name}"
     fix = f"{restore_from_copy(cache)}; features are useless without it: else delete {features}, and run `{command}`"
     findings.referenced.update({place, *small_array_objects(group, PHI_S_AXES)})
     phi_s, attributes = None, None

@@ -6,6 +6,7 @@ from typing import final
 
 from pipeline.config import ViewsConfig
 from pipeline.inventory.manifest_units import canvas_units, detail_units, stored_sides
+from pipeline.inventory.present import uncommit
 from pipeline.inventory.units import Unit
 from pipeline.verify.problems import Findings, collecting
 from pipeline.verify.zarr_metadata import Fixes, check_group, check_unit, metadata_name, restore_from_copy
@@ -14,7 +15,6 @@ from pipeline.views.generations import implied_sets, redraw
 from pipeline.views.image_parts import ImagePart, read_part
 from pipeline.views.sampling import DrawnView
 from storage_schemas.cache import Cache
-from storage_schemas.commits import record_path
 from storage_schemas.format.errors import MALFORMED, CorruptionError, MissingError
 from storage_schemas.format.layout import FEATURES, images_part, views_unit
 from storage_schemas.format.manifest import ViewsManifest
@@ -148,10 +148,10 @@ def _settings(manifest: ViewsManifest, findings: Findings) -> ViewsConfig | None
 def _image_parts(cache: Cache, manifest: ViewsManifest, command: str, findings: Findings) -> list[ImagePart]:
     """Read the image list, part by part: each must be the list that its generation was drawn from."""
     parts: list[ImagePart] = []
-    first = record_path(views_unit(next(iter(manifest.sets))), 0)
+    uncommitted = uncommit(cache, cache.log(views_unit(next(iter(manifest.sets)))), 0)
     for number, generation in enumerate(manifest.generations):
         place = images_part(number)
-        fix = f"{restore_from_copy(cache)}; or delete {first}, and `{command}` writes both again"
+        fix = f"{restore_from_copy(cache)}; or {uncommitted}, and `{command}` writes both again"
         with collecting(findings.problems, place, fix):
             part = read_part(cache, number)
             if part.identity == generation.images:

@@ -10,10 +10,13 @@ from pipeline.verify.problems import collecting
 from pipeline.verify.records import object_problems, record_problems
 from pipeline.verify.shard_task import CheckTask
 from pipeline.verify.tables import table_problems
-from storage_schemas.commits import ShardRecord, read_commit, record_path
+from storage_schemas.commits import ShardRecord
 from storage_schemas.format.errors import Problem
 from storage_schemas.format.layout import array_object
+from storage_schemas.format.snapshots import Snapshot, head_name, snapshot_name
 from storage_schemas.objects.store import Store
+from storage_schemas.shard_records import parse_record
+from storage_schemas.unit_log import read_snapshots, records_of
 
 
 @final
@@ -39,8 +42,10 @@ class ShardChecker:
         """Check one shard, and go on after every problem."""
         problems: list[Problem] = []
         records: list[ShardRecord] = []
-        with collecting(problems, record_path(task.name, task.shard), task.fix):
-            records = read_commit(self.store, task.name, task.shard)
+        with collecting(problems, task.record, task.fix):
+            [records] = self.store.read_parsed([task.record], parse_record)
+        if task.snapshot is not None:
+            records = self._compared(task, task.snapshot, records, problems)
         for record in records:
             reads_bytes = not (self.quick and record.array)
             with collecting(problems, record.path, task.fix):
@@ -49,8 +54,22 @@ class ShardChecker:
             problems += self._unit_problems(task, task.unit, records)
         return CheckReport(problems=tuple(problems), records=tuple(records))
 
+    def _compared(
+        self, task: CheckTask, snapshot: Snapshot, records: list[ShardRecord], problems: list[Problem]
+    ) -> list[ShardRecord]:
+        """Return the records of a sealed shard, after comparing its commit record with its snapshot."""
+        place, sealed = snapshot_name(task.name, snapshot), list[ShardRecord]()
+        fix = f"delete {head_name(task.name)}: the commit records count then, and `make compact` seals them again"
+        with collecting(problems, place, fix):
+            [table] = read_snapshots(self.store, task.name, [snapshot])
+            sealed = records_of(task.name, snapshot, table, [task.shard])[task.shard]
+        if records and sealed and records != sealed:
+            found = f"says something else of shard {task.shard} than {task.record}"
+            problems.append(Problem(place=place, found=found, fix=fix))
+        return records or sealed
+
     def _unit_problems(self, task: CheckTask, unit: Unit, records: Sequence[ShardRecord]) -> Iterator[Problem]:
-        wrong = list(record_problems(unit, task.shard, records, task.fix))
+        wrong = list(record_problems(unit, task.shard, records, task.record, task.fix))
         yield from wrong
         if wrong:
             return  # arrays and tables cannot be compared with a record that is wrong itself

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from pipeline.compact.stage import seal_finished
 from pipeline.config import Recipe, RunConfig
 from pipeline.inventory.arrays import detail_spec, pixels_spec
 from pipeline.inventory.commit_log import exported_names
@@ -30,11 +31,12 @@ from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError, MissingError, Problem
-from storage_schemas.format.layout import FEATURES, FORMAT_VERSION, images_part
+from storage_schemas.format.layout import FEATURES, detail_unit, images_part, views_unit
 from storage_schemas.format.manifest import CacheManifests, ViewsManifest
 from storage_schemas.format.tables import to_parquet
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.objects.publish import TEMPORARY, publish_bytes, publish_group
+from storage_schemas.read_groups import stored_format
 from storage_schemas.rejected import rejected_count, rejected_line
 from storage_schemas.shard_writer import create_array
 
@@ -86,6 +88,7 @@ def make_views(
         details = details_to_cut(request, now, plan)
         _write_metadata(lease.cache, recipe, plan, details)
         _cut_missing_views(lease.cache, request, plan, details)
+        seal_finished(lease.cache, _units(plan.manifest, details), "views", say)
         require_few_rejected(lease.cache, read_committed(lease.cache, plan.manifest, details), run.max_rejected)
 
 
@@ -177,9 +180,15 @@ def _report_complete(cache: Cache, request: ViewsRequest, stored: StoredViews) -
         request.say(f"views: {rejected_line(cache.store.uri, rejected)}")
 
 
+def _units(manifest: ViewsManifest, details: Details) -> list[str]:
+    """Return the names of the units that a run cuts."""
+    windows = [detail_unit(view_set, detail.teacher) for view_set in manifest.sets for detail in details[view_set]]
+    return [*map(views_unit, manifest.sets), *windows]
+
+
 def _write_metadata(cache: Cache, recipe: Recipe, plan: ViewsPlan, details: Details) -> None:
     """Write the image list, the manifest and the arrays' metadata."""
-    publish_group(cache.store, "", {"format": FORMAT_VERSION, "recipe": recipe.name})
+    publish_group(cache.store, "", {"format": stored_format(cache.store), "recipe": recipe.name})
     for number in plan.images.unwritten:
         publish_bytes(cache.store, images_part(number), to_parquet(plan.images.parts[number].table()))
     # an extension counts from here on: before, nothing names its images; after, the same command resumes it

@@ -1,6 +1,6 @@
 """The tasks of the views stage: one for each shard of which an array is not committed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import final
@@ -102,7 +102,7 @@ def read_committed(
     )
 
 
-def _records_of_detail(cache: Cache, view_set: ViewSet, detail: Detail, shards: Sequence[int]) -> Commits:
+def _records_of_detail(cache: Cache, view_set: ViewSet, detail: Detail, shards: Collection[int]) -> Commits:
     unit = detail_unit(view_set, detail.teacher)
     try:
         return cache.records(unit, detail.identity, shards)

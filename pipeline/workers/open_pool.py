@@ -38,7 +38,7 @@ def _finished(index: int, finishing: Future[Any]) -> tuple[int, Any]:
 
 
 def open_pool(
-    factory: WorkerFactory[Worker], config: RunConfig, *, tasks: int
+    factory: WorkerFactory[Worker], config: RunConfig, *, tasks: int, forwards: bool = False
 ) -> AbstractContextManager[AbstractPool[Worker]]:
     """Open a pool of the kind that `config.executor` names.
 
@@ -46,12 +46,14 @@ def open_pool(
         factory: makes a worker.
         config: executor, number of workers, CPUs and GPUs of each.
         tasks: how many tasks will be run.
+        forwards: whether the workers run teachers; see `pipeline.workers.allocator`. A teacher that is built in this
+            process sees to it itself.
     """
     if config.executor == "local":
         return _local(factory)
     from pipeline.workers.ray_pool import ray_pool  # imported late: EXECUTOR=local works where Ray is not installed
 
-    return ray_pool(factory, config, tasks=tasks)
+    return ray_pool(factory, config, tasks=tasks, forwards=forwards)
 
 
 @contextmanager

@@ -51,8 +51,14 @@ class Attempt:
 class PoolActors(Generic[Worker]):
     """All actors of one pool, by state. Keys are Ray's references to what each of them will return."""
 
-    def __init__(self, factory: WorkerFactory[Worker], config: RunConfig, expected: Mapping[str, str]) -> None:
-        self._factory, self._config, self._expected = factory, config, expected
+    def __init__(
+        self,
+        factory: WorkerFactory[Worker],
+        config: RunConfig,
+        expected: Mapping[str, str],
+        environment: Mapping[str, str],
+    ) -> None:
+        self._factory, self._config, self._expected, self._environment = factory, config, expected, environment
         self.starting: dict[Any, Any] = {}
         self.idle: list[StartedActor] = []
         self.running: dict[Any, tuple[StartedActor, Attempt]] = {}
@@ -71,8 +77,10 @@ class PoolActors(Generic[Worker]):
     def start(self) -> None:
         """Ask Ray for one more actor."""
         # never restarted by Ray: the pool itself repeats a lost task, on any actor
-        groups: dict[str, Any] = {"concurrency_groups": {FINISHING: 1}}  # missing from Ray's types
-        as_actor = ray.remote(num_cpus=self._config.threads, num_gpus=self._config.gpus, max_restarts=0, **groups)
+        options: dict[str, Any] = {"concurrency_groups": {FINISHING: 1}}  # missing from Ray's types
+        if self._environment:  # a process of its own, which takes a second more to start
+            options["runtime_env"] = {"env_vars": dict(self._environment)}
+        as_actor = ray.remote(num_cpus=self._config.threads, num_gpus=self._config.gpus, max_restarts=0, **options)
         handle: Any = as_actor(RayActor).remote()
         self.starting[handle.start.remote(self._factory, self._expected)] = handle
 

@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipeline.config import RunConfig
+from pipeline.workers.allocator import allocator_environment
 from pipeline.workers.installation import installation
 from pipeline.workers.pool import AbstractPool, Task, Worker, WorkerFactory
 from pipeline.workers.ray_actors import Attempt, PoolActors, StartedActor
@@ -43,9 +44,11 @@ class RayPool(AbstractPool[Worker]):
     A task whose actor was lost is put first in the queue of waiting tasks.
     """
 
-    def __init__(self, factory: WorkerFactory[Worker], config: RunConfig) -> None:
+    def __init__(
+        self, factory: WorkerFactory[Worker], config: RunConfig, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._config = config
-        self._actors = PoolActors(factory, config, installation())
+        self._actors = PoolActors(factory, config, installation(), environment or {})
         self._nodes: Sequence[Mapping[str, Any]] = ()
         self._nodes_read = self._start_failed = -POLL_SECONDS
         self._short_since: float | None = None
@@ -152,20 +155,23 @@ class RayPool(AbstractPool[Worker]):
 
 
 @contextmanager
-def ray_pool(factory: WorkerFactory[Worker], config: RunConfig, *, tasks: int) -> Iterator[AbstractPool[Worker]]:
+def ray_pool(
+    factory: WorkerFactory[Worker], config: RunConfig, *, tasks: int, forwards: bool = False
+) -> Iterator[AbstractPool[Worker]]:
     """Open a pool on the cluster at RAY_ADDRESS, or on a Ray of this machine that ends with the block.
 
     Args:
         factory: makes a worker.
         config: how many workers, and the CPUs and GPUs of each.
         tasks: how many tasks will be run.
+        forwards: whether the workers run teachers; see `pipeline.workers.allocator`.
 
     Raises:
         SettingError: `config.min_workers` workers do not fit on this machine. A cluster may grow: there the run stops
             when it had fewer workers for `config.patience` seconds, at its start or later.
     """
     open_ray(config, tasks)
-    pool = RayPool(factory, config)
+    pool = RayPool(factory, config, allocator_environment() if forwards and not config.gpus else {})
     try:
         yield pool
     finally:

@@ -18,7 +18,9 @@ from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.views import ViewSet
 
 FORMAT_VERSION = 1
-"""Version of the cache's format. A reader refuses any other version."""
+"""Version of the format of a new cache."""
+SEALED_FORMAT = 2
+"""Version of the format of a cache in which a commit log was sealed. A reader refuses a later one."""
 FEATURES = "features.zarr"
 """The Zarr group, relative to the cache."""
 ATTRIBUTE = "stillhouse"
@@ -123,7 +125,11 @@ class ShardGrid:
 
     def missing(self, committed: Iterable[int]) -> list[int]:
         """Return the shards of the grid that are not among the committed ones, in order."""
-        return sorted(set(range(self.shards)).difference(committed))
+        absent = bytearray(b"\1") * self.shards  # a set of millions of numbers would take fifty times as much
+        for shard in committed:
+            if 0 <= shard < self.shards:
+                absent[shard] = 0
+        return [shard for shard, value in enumerate(absent) if value]
 
     def first(self, generations: int) -> "ShardGrid":
         """Return the grid of the first generations alone, as it was before the others were added."""

@@ -21,7 +21,9 @@ _OURS = re.compile(
             images/{_PART}
           | (?:views|rejected)/{_SET}/{_PART}
           | placements/{_TEACHER}/{_SET}/{_PART}
-          | shards/{_UNIT}/{_PART}
+          | shards/{_UNIT}/(?:after/[0-9]{{5,}}/)?{_PART}
+          | heads/{_UNIT}/head\.json
+          | snapshots/{_UNIT}/[0-9]{{5,}}-[0-9a-f]{{32}}\.parquet
         )
     )(?:\.[0-9a-f]{{32}}\.partial)?
     |tables/probe-[0-9a-f]{{32}}\.partial(?:\.[0-9a-f]{{32}}\.partial)?""",

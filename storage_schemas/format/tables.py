@@ -68,6 +68,10 @@ SHARDS = _columns(
 """The commit log: one file per committed shard of a unit, one row per object. `array` is empty for a part of a
 table."""
 
+SNAPSHOTS = pa.schema([*_columns(shard=pa.int64(), epoch=pa.int32()), *SHARDS])
+"""The sealed commit log: one file for many shards of a unit, with the rows of their commit records, after the shard's
+number and the epoch of its record."""
+
 
 LEAST_BYTES = 2**26
 """A table may always take so much memory (bytes)."""

@@ -25,6 +25,7 @@ from storage_schemas.format.manifest import TeacherManifest, ViewSetManifest, Vi
 from storage_schemas.format.phi_s import PhiS, phi_s_digest
 from storage_schemas.format.seal import sealed, unsealed
 from storage_schemas.format.shard_format import ArraySpec, array_metadata, encode_chunk, encode_index
+from storage_schemas.format.snapshots import head_name
 from storage_schemas.format.tables import PLACEMENTS, VIEWS, to_parquet
 from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
@@ -220,8 +221,9 @@ def test_records_of_shards_that_are_known_are_read_without_a_listing(folder: Pat
     with counted() as requests:
         records = Cache(store=Store(uri=f"counted://{folder}")).records(unit, MANIFEST.digest, [2, 0])
     assert records == {shard: opened(folder).records(unit, MANIFEST.digest)[shard] for shard in (0, 2)}
-    assert requests.reads == [f"{folder}/{record_path(unit, shard)}" for shard in (0, 2)]
-    assert requests.total == 2
+    records_read = [f"{folder}/{record_path(unit, shard)}" for shard in (0, 2)]
+    assert requests.reads == [f"{folder}/{head_name(unit)}", *records_read]
+    assert requests.total == 3
 
 
 def test_a_cache_may_be_sent_to_another_process(cache: Cache) -> None:
@@ -239,7 +241,7 @@ def test_an_empty_folder_holds_no_cache(tmp_path: Path) -> None:
     assert (cache.phi_s("t"), cache.stats("t")) == (None, None)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_a_cache_of_another_format_is_refused_by_name_whatever_is_asked_of_it(folder: Path, version: Any) -> None:
     rewrite(folder / "features.zarr/zarr.json", format=version)
     cache = opened(folder)
@@ -248,7 +250,8 @@ def test_a_cache_of_another_format_is_refused_by_name_whatever_is_asked_of_it(fo
             ask()
         assert str(refusal.value) == (
             "cache breaks the storage contract:\n"
-            f"  {folder}: has format {version}, this version of Stillhouse reads 1 (use the version that wrote it)"
+            f"  {folder}: has format {version}, this version of Stillhouse reads 1 and 2 "
+            "(use the version that wrote it)"
         )
 
 

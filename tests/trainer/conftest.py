@@ -139,13 +139,15 @@ class CacheMaker:
                 rows_per_shard=ROWS_PER_SHARD,
             )
             create_array(self.store, array)
+            held = heldout_rows(shape.grid)
             for shard in filter(shards, range(shape.grid.shards)):
                 slots = shape.grid.slots(shard)
                 key = ShardKey(unit=layout.views_unit(view_set), shard=shard, identity=self.manifest.digest)
                 with open_shard(self.store, array, shard) as writer:
                     for row in slots:
                         writer.append(canvas(view_set, row, shape.geometry.side))
-                table = pa.Table.from_pylist([view_row(row) for row in slots], VIEWS)
+                split = ["heldout" if row in held else "train" for row in slots]
+                table = pa.Table.from_pylist(list(map(view_row, slots, split)), VIEWS)
                 name = layout.table_part("views", view_set.name, shard)
                 part = write_table_part(self.store, name, table, slots.start, key)
                 commit(self.store, key, [array_record(writer, key), part])
@@ -250,8 +252,14 @@ class CacheMaker:
         return self.manifest.sets[view_set].geometry.margin
 
 
-def view_row(row: int) -> dict[str, Any]:
-    split = "heldout" if row % HELDOUT == 0 else "train"
+def heldout_rows(grid: ShardGrid) -> set[int]:
+    """The last fifth of each generation, as `views` lays them out."""
+    ends = [0, *(grid.first(number).shards for number in range(1, len(grid.counts) + 1))]
+    generations = [[row for shard in range(*span) for row in grid.slots(shard)] for span in pairwise(ends)]
+    return {row for rows in generations for row in rows[len(rows) - -(-len(rows) // HELDOUT) :]}
+
+
+def view_row(row: int, split: str) -> dict[str, Any]:
     drawn = {"row": row, "image": f"image {row}", "draw": 0, "split": split, "sha256": "0" * 64, "flip": False}
     return drawn | dict.fromkeys(("left", "top", "width", "height"), 0.0) | {"image_height": 1, "image_width": 1}
 

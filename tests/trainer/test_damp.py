@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.func import functional_call
+from torch import Tensor, nn
 
 from storage_schemas.cache import Cache
+from storage_schemas.format.errors import SettingError
 from trainer.data.source import open_source
-from trainer.learning.damp import damped_weights
+from trainer.learning.damp import WeightNoise, damped, damped_layers, noise_draws
 from trainer.run.fit import build_model
 from trainer.run.history import read_history
 from trainer.run.train import train
@@ -20,6 +21,12 @@ Recipes = Callable[..., TrainRecipe]
 
 
 PATCHES = "student.backbone.patch_embed.proj.weight"
+
+
+def damped_weights(model: nn.Module, sigma: float, seed: int, layers: DampedLayers = "all-linear") -> dict[str, Tensor]:
+    """Return the weights of a model that get noise, with it."""
+    draws = noise_draws(dict(damped_layers(model, layers)), sigma, seed)
+    return {name: damped(model.get_parameter(name), draw) for name, draw in draws.items()}
 
 
 @pytest.mark.parametrize("student", ["radio_test_vit", "test_vit"])
@@ -74,16 +81,55 @@ def test_a_seed_gives_the_same_noise_again_and_another_seed_other_noise() -> Non
     assert not torch.equal(first["0.weight"] / layer[0].weight, first["1.weight"] / layer[1].weight)
 
 
-def test_the_gradient_of_a_weight_is_that_under_noise_times_the_noise() -> None:
-    layer = torch.nn.Linear(3, 2, bias=False).double()
+@pytest.mark.parametrize("layer_by_layer", [False, True])
+def test_the_gradient_of_a_weight_is_that_under_noise_times_the_noise(layer_by_layer: bool) -> None:
+    layer = nn.Sequential(nn.Linear(3, 2, bias=False).double())
     pixels = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    damped = damped_weights(layer, 0.1, seed=1)
-    functional_call(layer, damped, (pixels,)).square().sum().backward()
-    moved = damped["weight"].detach().requires_grad_()
-    torch.nn.functional.linear(pixels, moved).square().sum().backward()
-    assert layer.weight.grad is not None
+    noise = WeightNoise(layer, 0.1, "all-linear", layer_by_layer=layer_by_layer)
+    noise.draw(1)
+    layer(pixels).square().sum().backward()
+    weight = layer[0].weight
+    moved = damped_weights(layer, 0.1, seed=1)["0.weight"].detach().requires_grad_()
+    nn.functional.linear(pixels, moved).square().sum().backward()
+    assert weight.grad is not None
     assert moved.grad is not None
-    assert torch.allclose(layer.weight.grad, moved.grad * moved.detach() / layer.weight.detach())
+    assert torch.allclose(weight.grad, moved.grad * moved.detach() / weight.detach())
+
+
+@pytest.mark.parametrize("layer_by_layer", [False, True])
+def test_a_model_runs_with_noise_in_training_only_and_keeps_its_weights(layer_by_layer: bool) -> None:
+    model, pixels = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)), torch.ones(1, 3)
+    before, plain = {name: value.clone() for name, value in model.state_dict().items()}, model(pixels)
+    noise = WeightNoise(model, 0.1, "all-linear", layer_by_layer=layer_by_layer)
+    assert torch.equal(model(pixels), plain)  # nothing is drawn yet
+    expected = torch.func.functional_call(model, damped_weights(model, 0.1, seed=3), (pixels,))
+    noise.draw(3)
+    assert torch.equal(model(pixels), expected)
+    assert not torch.equal(expected, plain)
+    assert torch.equal(model.eval()(pixels), plain)
+    with pytest.raises(RuntimeError):
+        model.train()(pixels[:, :2])
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(isinstance(parameter, nn.Parameter) for parameter in model.parameters())
+
+
+def test_a_backbone_that_uses_a_weight_without_calling_its_layer_is_refused() -> None:
+    class Bypass(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.student = nn.ModuleDict({"backbone": nn.Linear(3, 3)})
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            return pixels @ self.student["backbone"].weight
+
+    model = Bypass()
+    noise = WeightNoise(model, 0.1, "backbone", layer_by_layer=True)
+    noise.draw(0)
+    model(torch.ones(1, 3))
+    with pytest.raises(SettingError, match="without calling the layers") as refused:
+        noise.require_everywhere("bypass")
+    assert [problem.place for problem in refused.value.problems] == ["bypass", "student.backbone.weight"]
 
 
 def test_noise_changes_training_and_leaves_scores_of_the_untrained_student_alone(
@@ -103,11 +149,13 @@ def test_every_step_and_view_set_has_noise_of_its_own(
 ) -> None:
     seeds: list[int] = []
 
-    def noting(model: torch.nn.Module, sigma: float, seed: int, layers: DampedLayers) -> dict[str, torch.Tensor]:
-        seeds.append(seed)
-        assert layers == "backbone"
-        return damped_weights(model, sigma, seed, layers)
+    class Noting(WeightNoise):  # type: ignore[misc]
+        def draw(self, seed: int) -> None:
+            seeds.append(seed)
+            assert PATCHES in self.layers
+            assert not any(name.startswith("heads.") for name in self.layers)
+            super().draw(seed)
 
-    monkeypatch.setattr("trainer.learning.module.damped_weights", noting)
+    monkeypatch.setattr("trainer.learning.module.WeightNoise", Noting)
     train(recipe_of(steps=3, damp=0.1), full_cache.store.uri, tmp_path / "run", lambda _: None)
     assert len(seeds) == len(set(seeds)) == 6  # two partitions

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-import numpy as np
 import pytest
 import torch
 from live import learn, make_cache, small_recipe, write_images
@@ -52,11 +51,13 @@ def pattern_share(module: Distillation, source: Source, patterns: Mapping[str, T
     ⟨m, g⟩ / ⟨g, g⟩, m the mean over views of the student's maps in the teacher's space, and g the pattern.
     """
     [view_set], module = list(source.sets), module.eval()
-    rows = np.concatenate(list(source.sets[view_set].rows.values()))
-    keys = tuple((0, "pattern", row) for row in rows.tolist())
-    [batch] = CachedBatches(source=source)[(BatchRequest(view_set=view_set, rows=rows, window_keys=keys),)]
+    requests = []
+    for split, ranges in source.sets[view_set].rows.items():
+        keys = tuple((0, "pattern", row) for row in ranges.tolist())
+        requests.append(BatchRequest(view_set=view_set, split=split, rows=ranges[:], window_keys=keys))
+    batches = CachedBatches(source=source)[tuple(requests)]
     with torch.no_grad():
-        output = module.finished(unit_pixels(batch.pixels), list(patterns))
+        output = module.finished(unit_pixels(torch.cat([batch.pixels for batch in batches])), list(patterns))
     shares = {}
     for name, pattern in patterns.items():
         mean = output.spatial[name].mean(dim=0)

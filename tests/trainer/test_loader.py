@@ -12,6 +12,7 @@ import torch
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import SettingError
 from storage_schemas.format.teacher import TeacherSpec
+from storage_schemas.row_ranges import row_ranges
 from trainer.__main__ import main
 from trainer.data.dataset import CachedBatches
 from trainer.data.loader import Batches, Share, TrainingStream
@@ -119,7 +120,7 @@ def test_sets_are_drawn_as_often_as_they_have_training_views_unless_told(source:
 
 def test_a_set_without_training_views_is_refused(source: Source, recipe_of: Recipes) -> None:
     view_set, set_source = next(iter(source.sets.items()))
-    held: Any = {"train": set_source.rows["train"][:0], "heldout": set_source.rows["heldout"]}
+    held: Any = {"train": row_ranges([], []), "heldout": set_source.rows["heldout"]}
     with pytest.raises(SettingError) as refusal:
         make_schedule(replace(source, sets={**source.sets, view_set: replace(set_source, rows=held)}), recipe_of())
     assert str(refusal.value) == (

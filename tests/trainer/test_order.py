@@ -2,26 +2,33 @@
 
 from collections import Counter
 from itertools import islice
+from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage_schemas.format.views import ViewSet
-from trainer.data.order import Order, ShuffledSet, StepPart, shuffled, steps
+from storage_schemas.row_ranges import row_ranges
+from trainer.data.order import steps, views_used_before
+from trainer.data.order_types import Order, ShuffledSet, StepPart
+from trainer.data.shuffled_table import shuffled
+from trainer.settings.running import OrderRule
 
 LOW_128 = ViewSet(partition="low", resolution=128)
 LOW_192 = ViewSet(partition="low", resolution=192)
 HIGH_256 = ViewSet(partition="high", resolution=256)
+RULES: tuple[OrderRule, ...] = get_args(OrderRule)
 
 
 def shuffled_set(
     views: int, *, rows_per_shard: int = 4, proportion: float | None = None, first: int = 0
 ) -> ShuffledSet:
-    rows = np.arange(first, first + views, dtype=np.int64)
     return ShuffledSet(
-        rows=rows, rows_per_shard=rows_per_shard, proportion=float(views if proportion is None else proportion)
+        rows=row_ranges([first], [first + views]),
+        rows_per_shard=rows_per_shard,
+        proportion=float(views if proportion is None else proportion),
     )
 
 
@@ -38,18 +45,21 @@ def plain(step: tuple[StepPart, ...]) -> list[tuple[str, list[int], list[int]]]:
     return [(part.view_set.name, part.rows.tolist(), part.epochs.tolist()) for part in step]
 
 
-def test_the_order_of_a_seed_never_changes() -> None:
-    # a run that another version began goes on with the same views: these are the steps of its seed
-    assert [plain(step) for step in islice(steps(order(seed=3)), 40, 42)] == [
+def test_the_order_of_runs_that_began_with_tables_never_changes() -> None:
+    # a run that an earlier version began goes on with the same views: these are the steps of its seed
+    assert [plain(step) for step in islice(steps(order(seed=3, rule="table")), 40, 42)] == [
         [("low-192", [9, 2, 1, 3], [4, 4, 4, 4]), ("high-256", [5, 8], [11, 11])],
         [("low-128", [0, 5, 4, 6], [6, 6, 6, 6]), ("high-256", [7, 3], [11, 11])],
     ]
 
 
-@given(seed=st.integers(0, 5), start=st.integers(0, 60))
-def test_a_run_that_starts_at_any_step_uses_what_an_undisturbed_run_uses_from_there(seed: int, start: int) -> None:
-    undisturbed = [plain(step) for step in islice(steps(order(seed)), start, start + 12)]
-    assert [plain(step) for step in islice(steps(order(seed), start), 12)] == undisturbed
+@settings(max_examples=30)
+@given(seed=st.integers(0, 5), start=st.integers(0, 60), rule=st.sampled_from(RULES))
+def test_a_run_that_starts_at_any_step_uses_what_an_undisturbed_run_uses_from_there(
+    seed: int, start: int, rule: OrderRule
+) -> None:
+    undisturbed = [plain(step) for step in islice(steps(order(seed, rule=rule)), start, start + 12)]
+    assert [plain(step) for step in islice(steps(order(seed, rule=rule), start), 12)] == undisturbed
 
 
 def test_another_seed_draws_the_sets_and_the_rows_anew() -> None:
@@ -78,10 +88,11 @@ def test_a_partition_that_is_not_cached_takes_no_part() -> None:
     assert [part.view_set for part in next(steps(lone))] == [HIGH_256]
 
 
-@given(count=st.integers(1, 80))
-def test_no_view_of_a_set_is_used_more_than_once_more_than_another(count: int) -> None:
+@settings(max_examples=30)
+@given(count=st.integers(1, 80), rule=st.sampled_from(RULES))
+def test_no_view_of_a_set_is_used_more_than_once_more_than_another(count: int, rule: OrderRule) -> None:
     uses: dict[ViewSet, Counter[int]] = {view_set: Counter() for view_set in order().sets}
-    for step in islice(steps(order()), count):
+    for step in islice(steps(order(rule=rule)), count):
         for part in step:
             uses[part.view_set].update(part.rows.tolist())
     for view_set, counted in uses.items():
@@ -90,9 +101,10 @@ def test_no_view_of_a_set_is_used_more_than_once_more_than_another(count: int) -
         assert max(times) - min(times) <= 1
 
 
-def test_the_epoch_of_a_row_is_how_often_it_was_used_before() -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_the_epoch_of_a_row_is_how_often_it_was_used_before(rule: OrderRule) -> None:
     used: Counter[tuple[ViewSet, int]] = Counter()
-    for step in islice(steps(order()), 80):
+    for step in islice(steps(order(rule=rule)), 80):
         for part in step:
             for row, epoch in zip(part.rows.tolist(), part.epochs.tolist(), strict=True):
                 assert epoch == used[part.view_set, row]
@@ -101,9 +113,11 @@ def test_the_epoch_of_a_row_is_how_often_it_was_used_before() -> None:
 
 def test_sets_of_a_partition_are_drawn_in_their_proportions() -> None:
     sets = {LOW_128: shuffled_set(10, proportion=1), LOW_192: shuffled_set(10, proportion=3)}
-    drawn = Counter(step[0].view_set for step in islice(steps(order(sets=sets, batches={"low": 2})), 4000))
-    # a binomial count of 4000 draws at 1/4 lies within 5 standard deviations (137) of its mean
-    assert abs(drawn[LOW_128] - 1000) < 137
+    for rule in RULES:
+        used = views_used_before(order(sets=sets, batches={"low": 2}, rule=rule), "low", 4000)
+        # a binomial count of 4000 draws at 1/4 lies within 5 standard deviations (137) of its mean
+        assert abs(used[LOW_128] / 2 - 1000) < 137
+        assert sum(used.values()) == 8000
 
 
 def test_a_cycle_is_long_enough_for_every_partition() -> None:
@@ -121,7 +135,7 @@ def test_the_shares_of_all_ranks_are_the_step() -> None:
 
 @given(views=st.integers(1, 60), window=st.integers(1, 5), number=st.integers(0, 3))
 def test_a_shuffle_keeps_every_row_and_opens_a_window_of_shards_at_a_time(views: int, window: int, number: int) -> None:
-    rows = shuffled(shuffled_set(views), window, (0, "epoch", number))
+    rows = shuffled(shuffled_set(views).rows, 4, window, (0, "epoch", number))
     assert sorted(rows) == list(range(views))
     shards = rows // 4
     finished: set[int] = set()
@@ -133,7 +147,7 @@ def test_a_shuffle_keeps_every_row_and_opens_a_window_of_shards_at_a_time(views:
 
 
 def test_rows_of_one_window_mix_and_windows_change_with_the_epoch() -> None:
-    first, second = (shuffled(shuffled_set(400), 4, (0, "epoch", number)) for number in (0, 1))
+    first, second = (shuffled(shuffled_set(400).rows, 4, 4, (0, "epoch", number)) for number in (0, 1))
     assert len(set((first[:16] // 4).tolist())) == 4
     assert set(first[:16].tolist()) != set(second[:16].tolist())
     assert (first[:16] // 4).tolist() != sorted((first[:16] // 4).tolist())

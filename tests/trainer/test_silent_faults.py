@@ -14,8 +14,10 @@ from lightning.pytorch.callbacks import Callback
 
 from storage_schemas.cache import Cache
 from storage_schemas.format.views import ViewSet
+from storage_schemas.row_ranges import row_ranges
 from trainer.data.datamodule import CachedViews
-from trainer.data.order import Order, ShuffledSet, steps
+from trainer.data.order import steps
+from trainer.data.order_types import Order, ShuffledSet
 from trainer.data.schedule import make_schedule, scheduled_steps
 from trainer.data.source import open_source
 from trainer.evaluation.evaluate import Observations, observe, score
@@ -84,7 +86,7 @@ def epochs_of(order: Order, count: int) -> list[list[int]]:
 
 
 def order(seed: int = 0, views: int = 64, **changes: Any) -> Order:
-    sets = {LOW: ShuffledSet(rows=np.arange(views), rows_per_shard=8, proportion=1.0)}
+    sets = {LOW: ShuffledSet(rows=row_ranges([0], [views]), rows_per_shard=8, proportion=1.0)}
     return Order(seed=seed, sets=sets, batches={"low": 4}, window_shards=2, **changes)
 
 

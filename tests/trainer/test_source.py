@@ -30,14 +30,15 @@ def test_a_whole_cache_is_gathered_with_its_splits_apart(full_cache: Cache) -> N
     assert [view_set.name for view_set in source.sets] == ["high-64", "low-32", "low-48"]
     assert list(source.teachers) == ["any", "canvas", "fixed"]
     low = source.sets[LOW_32]
-    assert low.rows["heldout"].tolist() == [0, 5]
-    assert low.rows["train"].tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert low.rows["train"].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert low.rows["heldout"].tolist() == [8, 9]
     assert {name: (seen.tokens, seen.has_summary) for name, seen in low.features.items()} == {
         "any": (2, True),
         "canvas": (2, False),
         "fixed": (3, True),
     }
-    assert all(((seen.offsets >= 0) & (seen.offsets <= 1)).all() for seen in low.features.values())
+    offsets = [seen.offsets[range(10)] for seen in low.features.values()]
+    assert all(((each >= 0) & (each <= 1)).all() for each in offsets)
 
 
 def test_only_the_teachers_and_sets_asked_for_are_gathered(full_cache: Cache) -> None:
@@ -188,6 +189,6 @@ def test_a_dispersion_that_does_not_fit_the_teacher_is_refused(
 def test_offsets_are_those_of_the_placements_table(full_cache: Cache) -> None:
     source = open_source(full_cache)
     seen = source.sets[LOW_32].features["any"]
-    table = full_cache.placements(LOW_32, "any", seen.commits).to_pylist()
+    table = full_cache.placements(LOW_32, "any", seen.commits.open(range(3))).to_pylist()
     assert len(table) == 10
     assert all(np.array_equal(seen.offsets[row["row"]], [row["offset_row"], row["offset_col"]]) for row in table)

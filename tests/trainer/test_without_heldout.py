@@ -32,7 +32,7 @@ def cache_without(cache_maker: Any, folder: Path, specs: dict[str, TeacherSpec],
 def _no_view_is_held_out(monkeypatch: pytest.MonkeyPatch, cache_maker: Any) -> None:
     module = sys.modules[cache_maker.__module__]
     row_of = module.view_row
-    monkeypatch.setattr(module, "view_row", lambda row: {**row_of(row), "split": "train"})
+    monkeypatch.setattr(module, "view_row", lambda row, _: row_of(row, "train"))
 
 
 def test_a_run_that_cannot_be_scored_is_refused_before_anything_is_written(

@@ -11,22 +11,26 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from storage_schemas.format import layout
+from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.geometry import CanvasGeometry, cut_windows
 from storage_schemas.format.seeds import Key, uniforms
-from storage_schemas.format.views import Partition, Shifts, ViewSet, draw_offset
+from storage_schemas.format.views import Partition, Shifts, Split, ViewSet, draw_offset
+from storage_schemas.open_shards import UnitRecords
 from storage_schemas.sharded_array import ShardedArray
+from storage_schemas.split_rows import SPLITS
 from trainer.data.batch import SecondView, TeacherTargets, ViewBatch
-from trainer.data.order import StepPart
-from trainer.data.set_source import Commits, Features
+from trainer.data.order_types import StepPart
+from trainer.data.set_source import Features, SetSource
 from trainer.data.source import Source
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BatchRequest:
-    """Rows of one view set, with the key of each row's student window."""
+    """Rows of one split of one view set, with the key of each row's student window."""
 
     view_set: ViewSet
+    split: Split
     rows: Int64[np.ndarray, " batch"]
     window_keys: tuple[Key, ...]
     """One per row: what the row's window and uniforms are drawn from."""
@@ -44,6 +48,7 @@ def training_request(part: StepPart, seed: int, *, second: bool = False) -> Batc
     """
     return BatchRequest(
         view_set=part.view_set,
+        split="train",
         rows=part.rows,
         window_keys=_window_keys(part, seed, "student"),
         second_keys=_window_keys(part, seed, "average") if second else None,
@@ -68,7 +73,7 @@ def heldout_requests(source: Source, sizes: Mapping[Partition, int], seed: int) 
         rows, size = set_source.rows["heldout"], sizes[view_set.partition]
         for part in (rows[first : first + size] for first in range(0, len(rows), size)):
             keys = heldout_keys(seed, view_set, part.tolist())
-            requests.append(BatchRequest(view_set=view_set, rows=part, window_keys=keys))
+            requests.append(BatchRequest(view_set=view_set, split="heldout", rows=part, window_keys=keys))
     return requests
 
 
@@ -95,11 +100,13 @@ class CachedBatches(Dataset[list[ViewBatch]]):
         Raises:
             MissingError: a row that was never committed.
             CorruptionError: stored bytes are not those that were committed.
+            ContractError: a row is not of the split that is asked for.
         """
         return [self._read(request) for request in requests]
 
     def _read(self, request: BatchRequest) -> ViewBatch:
         set_source, view_set = self.source.sets[request.view_set], request.view_set
+        _require_split(set_source, request)
         canvases = self._rows(layout.pixels_array(view_set), set_source.commits, request.rows)
         shifts = self.source.student_shifts
         pixels, start, numbers = _cut(canvases, set_source.geometry, shifts, request.window_keys)
@@ -125,10 +132,19 @@ class CachedBatches(Dataset[list[ViewBatch]]):
         start = torch.from_numpy(features.offsets[rows])
         return TeacherTargets(spatial=torch.from_numpy(spatial), summary=summary, start=start)
 
-    def _rows(self, path: str, commits: Commits, rows: Int64[np.ndarray, " batch"]) -> np.ndarray:
+    def _rows(self, path: str, commits: UnitRecords, rows: Int64[np.ndarray, " batch"]) -> np.ndarray:
         if path not in self.arrays:
             self.arrays[path] = self.source.cache.array(path, commits)
         return self.arrays[path].read(rows.tolist())
+
+
+def _require_split(set_source: SetSource, request: BatchRequest) -> None:
+    """Refuse rows of another split: no view of an image is trained on whose other views the student is scored on."""
+    odd = request.rows[set_source.splits[request.rows] != SPLITS.index(request.split)]
+    if odd.size:
+        found = f"is not of the split {request.split}: the `views` table is not what the search for splits found"
+        places = [Problem(place=f"{request.view_set.name}/{row}", found=found) for row in odd[:10].tolist()]
+        raise ContractError("splits", places)
 
 
 def window_starts(geometry: CanvasGeometry, shifts: Shifts, keys: tuple[Key, ...]) -> Int64[np.ndarray, "batch 2"]:

@@ -1,16 +1,15 @@
 """Which views each step uses: a function of the seed and the step alone.
 
-The training rows of each view set are shuffled and used one after another. When all rows were used, a new epoch of the
-set begins: they are shuffled again. So no view of a set is ever used more than once more than another view of that set.
+The training views of each view set are shuffled and used one after another. When all were used, a new epoch of the set
+begins: they are shuffled again. So no view of a set is ever used more than once more than another view of that set.
 
-Each step draws one view set per partition and takes the next rows of that set. The draws are made for a whole cycle at
-a time: as many steps as it takes to use all views of every partition about once.
+Each step draws one view set per partition, by hash of the seed and the step, and takes the next views of that set.
 
-The order does not depend on who reads. Workers, ranks and a resumed run take their share of the same steps.
+The order does not depend on who reads. Workers, ranks and a resumed run take their share of the same steps. A step of
+a set of a billion views takes as long, and as little memory, as one of a thousand; see `PermutedEpoch`.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import count
 from typing import final
@@ -18,95 +17,70 @@ from typing import final
 import numpy as np
 from jaxtyping import Int64
 
-from storage_schemas.format.seeds import generator
 from storage_schemas.format.views import Partition, ViewSet
+from trainer.data.order_types import Order, StepPart
+from trainer.data.permutation import round_keys, uniform_at
+from trainer.data.permuted_epoch import Blocks, PermutedEpoch
+from trainer.data.shuffled_table import ShuffledTable
+
+DRAWN_AT_ONCE = 2**16
+"""Steps whose view sets are in memory at a time while they are counted."""
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ShuffledSet:
-    """The training rows of one view set, which are shuffled for every epoch."""
+class Permuted:
+    """The order of views without tables."""
 
-    rows: Int64[np.ndarray, " views"]
-    """Row slots, without repeats."""
-    rows_per_shard: int
-    """Row slots in a shard. Rows of one shard are read together."""
-    proportion: float
-    """How often the set is drawn, relative to the other sets of its partition (unitless)."""
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self._of_partition = {
+            partition: (round_keys((order.seed, "sets", partition), 1)[0], order.edges(partition))
+            for partition in order.batches
+        }
+        # a batch may take the end of one epoch or window and the start of the next
+        self._epoch = lru_cache(maxsize=2 * len(order.sets))(self._open_epoch)
+        self._window = lru_cache(maxsize=2 * len(order.sets))(self._open_window)
 
+    def draws(self, partition: Partition, first: int, stop: int) -> Int64[np.ndarray, " steps"]:
+        """Return the view set of some steps of a stage, as an index into `Order.sets_of`."""
+        key, edges = self._of_partition[partition]
+        drawn = uniform_at(key, self.order.first_step + np.arange(first, stop))
+        return np.minimum(np.searchsorted(edges, drawn, side="right"), len(edges) - 1).astype(np.int64)
 
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Order:
-    """Everything that the order of views depends on, for one stage of a run."""
+    def rows(self, view_set: ViewSet, epoch: int, places: Int64[np.ndarray, " places"]) -> Int64[np.ndarray, " places"]:
+        """Return the rows at some places of an epoch, which follow one another."""
+        in_order, views, place = self._epoch(view_set, epoch), [np.zeros(0, np.int64)], int(places[0])
+        stop = place + len(places)
+        while place < stop:
+            number, within = in_order.window_at(place)
+            # the epoch begins and ends inside the same window
+            left = min(stop, in_order.blocks.views) - place
+            views.append(self._window(view_set, epoch, number)[within : within + left])
+            place += len(views[-1])
+        return self.order.sets[view_set].rows[np.concatenate(views)]
 
-    seed: int
-    sets: Mapping[ViewSet, ShuffledSet]
-    """At least one, none of them empty."""
-    batches: Mapping[Partition, int]
-    """Views per step, for each partition that has a set."""
-    window_shards: int
-    """Number of shards whose rows are shuffled together."""
-    first_cycle: int = 0
-    """Cycles that earlier stages began."""
-    views_used: Mapping[ViewSet, int] = field(default_factory=dict)
-    """Views of each set that earlier stages used."""
+    def _open_epoch(self, view_set: ViewSet, epoch: int) -> PermutedEpoch:
+        found = self.order.sets[view_set]
+        blocks = Blocks(views=len(found.rows), size=found.rows_per_shard, apart=found.apart)
+        key = (self.order.seed, "epoch", view_set.name, epoch)
+        return PermutedEpoch(blocks=blocks, window=self.order.window_shards, key=key)
 
-    @property
-    def steps_per_cycle(self) -> int:
-        """Number of steps after which the views of every partition were used at least about once."""
-        views = dict.fromkeys(self.batches, 0)
-        for view_set, shuffled_set in self.sets.items():
-            views[view_set.partition] += len(shuffled_set.rows)
-        return max(-(-views[partition] // batch) for partition, batch in self.batches.items())
-
-    def sets_of(self, partition: Partition) -> list[ViewSet]:
-        """Return a partition's view sets, sorted."""
-        return sorted(view_set for view_set in self.sets if view_set.partition == partition)
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StepPart:
-    """The rows that one step takes from one partition."""
-
-    view_set: ViewSet
-    rows: Int64[np.ndarray, " batch"]
-    """Row slots, in the order of the batch."""
-    epochs: Int64[np.ndarray, " batch"]
-    """For each row, the epoch of its set (from 0): how often the student used the view before."""
-
-    def share(self, rank: int, world: int) -> "StepPart":
-        """Return the rows of one of `world` training processes."""
-        return StepPart(view_set=self.view_set, rows=self.rows[rank::world], epochs=self.epochs[rank::world])
+    def _open_window(self, view_set: ViewSet, epoch: int, window: int) -> Int64[np.ndarray, " views"]:
+        return self._epoch(view_set, epoch).views_of_window(window)
 
 
-def shuffled(shuffled_set: ShuffledSet, window_shards: int, key: tuple[int | str, ...]) -> Int64[np.ndarray, " views"]:
-    """Return a set's rows in random order: shards at random, and rows at random among `window_shards` shards at a time.
-
-    A reader has only that many shards open at once. Any two views can still come into one batch, because each epoch
-    groups the shards anew.
-    """
-    random = generator(key)
-    shards, shard_of_row = np.unique(shuffled_set.rows // shuffled_set.rows_per_shard, return_inverse=True)
-    windows = random.permutation(len(shards))[shard_of_row] // window_shards
-    return shuffled_set.rows[np.lexsort((random.random(len(shuffled_set.rows)), windows))]
-
-
-def draw_sets(order: Order, partition: Partition, cycle: int) -> Int64[np.ndarray, " steps"]:
-    """Draw a view set, as an index into `order.sets_of(partition)`, for every step of a cycle."""
-    weights = np.array([order.sets[view_set].proportion for view_set in order.sets_of(partition)])
-    edges = np.cumsum(weights) / weights.sum()
-    draws = generator((order.seed, "resolution", partition, order.first_cycle + cycle)).random(order.steps_per_cycle)
-    return np.minimum(np.searchsorted(edges, draws, side="right"), len(weights) - 1).astype(np.int64)
+def rule_of(order: Order) -> Permuted | ShuffledTable:
+    """Return how an order is drawn."""
+    return ShuffledTable(order) if order.rule == "table" else Permuted(order)
 
 
 def views_used_before(order: Order, partition: Partition, step: int) -> dict[ViewSet, int]:
     """Return how many views of each set were used before `step` of this stage, by earlier stages too."""
-    sets, length = order.sets_of(partition), order.steps_per_cycle
-    draws = [draw_sets(order, partition, cycle) for cycle in range(step // length)]
-    draws.append(draw_sets(order, partition, step // length)[: step % length])
-    used = np.bincount(np.concatenate(draws), minlength=len(sets)) * order.batches[partition]
+    sets, rule = order.sets_of(partition), rule_of(order)
+    used = np.zeros(len(sets), dtype=np.int64)
+    for first in range(0, step, DRAWN_AT_ONCE):
+        drawn = rule.draws(partition, first, min(first + DRAWN_AT_ONCE, step))
+        used += np.bincount(drawn, minlength=len(sets)) * order.batches[partition]
     return {view_set: order.views_used.get(view_set, 0) + n for view_set, n in zip(sets, used.tolist(), strict=True)}
 
 
@@ -118,19 +92,11 @@ def steps(order: Order, start: int = 0) -> Iterator[tuple[StepPart, ...]]:
 
 def _parts(order: Order, partition: Partition, start: int) -> Iterator[StepPart]:
     sets, used, size = order.sets_of(partition), views_used_before(order, partition, start), order.batches[partition]
-    draws = lru_cache(maxsize=1)(lambda cycle: draw_sets(order, partition, cycle))
-
-    # a batch may take the end of one epoch and the start of the next
-    @lru_cache(maxsize=2 * len(sets))
-    def rows_of_epoch(view_set: ViewSet, epoch: int) -> Int64[np.ndarray, " views"]:
-        # "deal" is part of the seed: another word would change the order of runs that began before
-        return shuffled(order.sets[view_set], order.window_shards, (order.seed, "deal", view_set.name, epoch))
-
+    rule = rule_of(order)
     for step in count(start):
-        cycle, within = divmod(step, order.steps_per_cycle)
-        view_set = sets[draws(cycle)[within]]
+        [drawn] = rule.draws(partition, step, step + 1)
+        view_set = sets[drawn]
         epochs, places = np.divmod(np.arange(size) + used[view_set], len(order.sets[view_set].rows))
-        pairs = zip(epochs.tolist(), places.tolist(), strict=True)
-        rows = [rows_of_epoch(view_set, epoch)[place] for epoch, place in pairs]
+        rows = [rule.rows(view_set, int(epoch), places[epochs == epoch]) for epoch in np.unique(epochs)]
         used[view_set] += size
-        yield StepPart(view_set=view_set, rows=np.array(rows, dtype=np.int64), epochs=epochs.astype(np.int64))
+        yield StepPart(view_set=view_set, rows=np.concatenate(rows), epochs=epochs)

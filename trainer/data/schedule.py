@@ -11,7 +11,8 @@ from typing import final
 
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.views import Partition, ViewSet
-from trainer.data.order import Order, ShuffledSet, StepPart, steps, views_used_before
+from trainer.data.order import steps, views_used_before
+from trainer.data.order_types import Order, ShuffledSet, StepPart
 from trainer.data.set_source import SetSource
 from trainer.data.source import Source
 from trainer.settings.config import TrainRecipe
@@ -42,7 +43,7 @@ def make_schedule(source: Source, recipe: TrainRecipe) -> Schedule:
     schedule: list[ScheduledStage] = []
     used, cycles = dict.fromkeys(source.sets, 0), 0
     for stage in stages(recipe):
-        order = _order(source, recipe, stage.proportions, cycles, dict(used))
+        order = _order(source, recipe, stage, cycles, dict(used))
         for partition in order.batches:
             used |= views_used_before(order, partition, stage.steps)
         cycles += -(-stage.steps // order.steps_per_cycle)
@@ -66,10 +67,11 @@ def batch_sizes(recipe: TrainRecipe) -> dict[Partition, int]:
 def _order(
     source: Source,
     recipe: TrainRecipe,
-    proportions: Mapping[str, float],
+    stage: Stage,
     first_cycle: int,
     views_used: Mapping[ViewSet, int],
 ) -> Order:
+    proportions = stage.proportions
     sets = {
         view_set: _shuffled_set(set_source, proportions.get(view_set.name))
         for view_set, set_source in source.sets.items()
@@ -82,6 +84,8 @@ def _order(
         sets=sets,
         batches=sizes,
         window_shards=recipe.data.window_shards,
+        rule=recipe.data.order,
+        first_step=stage.first,
         first_cycle=first_cycle,
         views_used=views_used,
     )

@@ -1,24 +1,29 @@
 """One view set of a cache with the features of its teachers, checked to be complete."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-import numpy as np
-import pyarrow as pa
-from jaxtyping import Int64
-
 from storage_schemas.cache import Cache
-from storage_schemas.commits import ShardRecord
+from storage_schemas.commits import committed_shards
 from storage_schemas.format.encodings import Coding
-from storage_schemas.format.errors import ContractError, MissingError, Problem, first_few
+from storage_schemas.format.errors import MissingError, Problem, first_few
 from storage_schemas.format.feature_storage import require_storage
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.layout import ShardGrid, features_unit, spatial_array, views_unit
 from storage_schemas.format.manifest import TeacherManifest, ViewsManifest
 from storage_schemas.format.views import Split, ViewSet
-
-Commits = dict[int, list[ShardRecord]]
+from storage_schemas.open_shards import SlotValues, UnitRecords, shards_kept_open
+from storage_schemas.row_ranges import RowRanges, joined_ranges
+from storage_schemas.split_rows import (
+    SPLITS,
+    GenerationRows,
+    find_splits,
+    open_offsets,
+    open_records,
+    open_splits,
+    read_counts,
+)
 
 
 @final
@@ -26,13 +31,12 @@ Commits = dict[int, list[ShardRecord]]
 class Features:
     """The stored features of one teacher for one view set."""
 
-    commits: Commits
+    commits: UnitRecords
     tokens: int
     """Tokens along one side of a window."""
     has_summary: bool
-    offsets: Int64[np.ndarray, "slots 2"]
-    """Start of the teacher's window in the canvas of each row slot (row, column; patches); -1 for a slot without a
-    view."""
+    offsets: SlotValues
+    """Start of the teacher's window in the canvas of each row slot (row, column; patches), read with its shard."""
     coding: Coding
     """What the stored spatial entries stand for."""
 
@@ -44,9 +48,13 @@ class SetSource:
 
     geometry: CanvasGeometry
     rows_per_shard: int
-    commits: Commits
-    rows: Mapping[Split, Int64[np.ndarray, " views"]]
+    commits: UnitRecords
+    rows: Mapping[Split, RowRanges]
     """Row slots of the views of each split."""
+    splits: SlotValues
+    """Split of each row slot, as its place in `SPLITS`, read with its shard."""
+    rejected: int
+    """Views that were drawn and could not be cut."""
     features: Mapping[str, Features]
     """By teacher, sorted."""
 
@@ -57,8 +65,10 @@ def open_set(
     view_set: ViewSet,
     teachers: Mapping[str, TeacherManifest],
     counts: Mapping[Split, int] | None = None,
+    *,
+    window_shards: int = 8,
 ) -> SetSource:
-    """Open a view set: its commit records, its rows by split, and its teachers' placements.
+    """Open a view set: its rows by split, and what reads the rest of each shard when the shard is opened.
 
     Args:
         cache: the cache.
@@ -66,62 +76,82 @@ def open_set(
         view_set: the set.
         teachers: manifests of the teachers to learn from, by name; those without features of the set are left out.
         counts: views of each split when a run began; None for all views. Views that were added since are left out.
+        window_shards: shards that are read from at the same time.
 
     Raises:
         MissingError: only some shards of the set's views or features are committed; the missing ones are named.
-        ContractError: a view has no placement.
+        ContractError: the views of a generation are not in the order of their splits.
     """
     shape, unit = views.sets[view_set], views_unit(view_set)
-    commits = cache.records(unit, views.digest)
-    table = cache.views(view_set, commits)
-    shards = shape.grid.shards
-    if counts is not None:
-        shards = _shards_of_first(table, counts, shape.grid)
-        commits = {shard: records for shard, records in commits.items() if shard < shards}
-        table = table.filter(pa.array(table["row"].to_numpy() < shards * shape.grid.rows_per_shard))
-    _require_whole(unit, commits, shards, "run `make views` again: it resumes")
+    # a block of the order may begin in one shard and end in the next
+    most = shards_kept_open(shape.grid.rows_per_shard, 2 * window_shards)
+    records = open_records(cache.store, unit, views.digest, shape.grid.shards, most)
+    splits = open_splits(cache.store, view_set, shape.grid, records)
+    committed = committed_shards(cache.store, unit)
+    grid, generations = _generations(cache, views, view_set, committed, splits, counts)
+    _require_whole(unit, committed, grid.shards, "run `make views` again: it resumes")
+    rows = {split: joined_ranges([generation.rows[split] for generation in generations]) for split in SPLITS}
     features = {
         name: found
         for name, manifest in teachers.items()
-        if (found := _features(cache, manifest, view_set, table["row"].to_numpy(), shape.grid, shards)) is not None
+        if (found := _features(cache, manifest, view_set, grid, most)) is not None
     }
     return SetSource(
         geometry=shape.geometry,
-        rows_per_shard=shape.grid.rows_per_shard,
-        commits=commits,
-        rows={split: _rows_of(table, split) for split in ("train", "heldout")},
+        rows_per_shard=grid.rows_per_shard,
+        commits=records,
+        rows=rows,
+        splits=splits,
+        rejected=grid.views - sum(map(len, rows.values())),
         features=features,
     )
 
 
-def _features(
+def _generations(
     cache: Cache,
-    manifest: TeacherManifest,
+    views: ViewsManifest,
     view_set: ViewSet,
-    rows: Int64[np.ndarray, " views"],
-    grid: ShardGrid,
-    shards: int,
+    committed: Sequence[int],
+    splits: SlotValues,
+    counts: Mapping[Split, int] | None,
+) -> tuple[ShardGrid, list[GenerationRows]]:
+    """Return the generations that a run uses, and their grid: those that held its views when it began.
+
+    Where no generation ends with just that many views, all are returned: the run's identity then differs.
+
+    Raises:
+        MissingError: some of their shards are not committed.
+    """
+    grid, unit = views.sets[view_set].grid, views_unit(view_set)
+    whole = [number for number in range(1, len(grid.counts) + 1) if not grid.first(number).missing(committed)]
+    if not whole or (counts is None and whole[-1] < len(grid.counts)):
+        _require_whole(unit, committed, grid.shards, "run `make views` again: it resumes")
+    known = grid.first(whole[-1])
+    found = find_splits(known, read_counts(cache.store, view_set, known, views.digest), splits)
+    for number in range(1, len(found) + 1):
+        if counts == {split: sum(len(part.rows[split]) for part in found[:number]) for split in SPLITS}:
+            return grid.first(number), found[:number]
+    if whole[-1] < len(grid.counts):
+        _require_whole(unit, committed, grid.shards, "run `make views` again: it resumes")
+    return grid, found
+
+
+def _features(
+    cache: Cache, manifest: TeacherManifest, view_set: ViewSet, grid: ShardGrid, most: int
 ) -> Features | None:
-    """Return a teacher's features of the first shards of a set, or None if it was never run on the set."""
-    unit = features_unit(view_set, manifest.spec.name)
-    commits = cache.records(unit, manifest.digest)
-    if not commits:
+    """Return a teacher's features of a set, or None if it was never run on the set."""
+    name = manifest.spec.name
+    unit = features_unit(view_set, name)
+    committed = committed_shards(cache.store, unit)
+    if not committed:
         return None
-    commits = {shard: records for shard, records in commits.items() if shard < shards}
-    _require_whole(unit, commits, shards, f"run `make extract TEACHER={manifest.spec.name}` again: it resumes")
-    table = cache.placements(view_set, manifest.spec.name, commits)
-    offsets = np.full((grid.rows, 2), -1, dtype=np.int64)
-    offsets[table["row"].to_numpy()] = np.stack(
-        [table["offset_row"].to_numpy(), table["offset_col"].to_numpy()], axis=1
-    )
-    if (unplaced := rows[(offsets[rows] < 0).any(axis=1)]).size:
-        found = f"{unplaced.size} views have no placement, the first in row {unplaced[0]}"
-        raise ContractError("placements", [Problem(place=unit, found=found)])
+    _require_whole(unit, committed, grid.shards, f"run `make extract TEACHER={name}` again: it resumes")
+    records = open_records(cache.store, unit, manifest.digest, grid.shards, most)
     return Features(
-        commits=commits,
+        commits=records,
         tokens=manifest.tokens[view_set],
         has_summary=manifest.spec.summary_dim is not None,
-        offsets=offsets,
+        offsets=open_offsets(cache.store, view_set, name, grid, records),
         coding=_coding(cache, manifest, view_set),
     )
 
@@ -133,25 +163,7 @@ def _coding(cache: Cache, manifest: TeacherManifest, view_set: ViewSet) -> Codin
     return cache.coding(spec)
 
 
-def _shards_of_first(table: pa.Table, counts: Mapping[Split, int], grid: ShardGrid) -> int:
-    """Return the number of shards of a set when a run began: those of its first generations that hold its views.
-
-    Where no generation ends with just that many views, all shards are returned: the run's identity then differs.
-    """
-    rows, splits = table["row"].to_numpy(), table["split"].to_numpy()
-    for generations in range(1, len(grid.counts) + 1):
-        shards = grid.first(generations).shards
-        there = splits[rows < shards * grid.rows_per_shard]
-        if all(int((there == split).sum()) == views for split, views in counts.items()):
-            return shards
-    return grid.shards
-
-
-def _rows_of(table: pa.Table, split: str) -> Int64[np.ndarray, " views"]:
-    return table["row"].to_numpy()[table["split"].to_numpy() == split]
-
-
-def _require_whole(unit: str, commits: Commits, shards: int, fix: str) -> None:
-    if missing := sorted(set(range(shards)) - commits.keys()):
+def _require_whole(unit: str, committed: Sequence[int], shards: int, fix: str) -> None:
+    if missing := sorted(set(range(shards)).difference(committed)):
         found = f"{len(missing)} of {shards} shards are not committed: {', '.join(first_few(missing))}"
         raise MissingError("shards", [Problem(place=unit, found=found, fix=fix)])

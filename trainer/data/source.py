@@ -58,6 +58,7 @@ def open_source(
     begun: Mapping[str, Any] | None = None,
     *,
     by_set: bool = False,
+    window_shards: int = 8,
 ) -> Source:
     """Open a cache for training, and check that everything a run will read is there.
 
@@ -69,6 +70,8 @@ def open_source(
             teachers, view sets and views since: the run goes on with the teachers, views and dispersions of then.
         by_set: whether the loss divides by the variance of each view set (`loss.balance`). The variances then belong to
             the identity of the run, as dispersions do.
+        window_shards: shards of a view set that are read from at the same time (`data.window_shards`). What belongs to
+            a shard is read when it is first read from, and dropped when others are.
 
     Raises:
         MissingError: there is no cache, or an earlier stage must still make views, features, statistics or some shards
@@ -91,7 +94,8 @@ def open_source(
     manifests = {name: teacher.manifest for name, teacher in opened.items()}
     counts = then["rows"] if then else {}
     set_sources = {
-        view_set: open_set(cache, views, view_set, manifests, counts.get(view_set.name)) for view_set in chosen
+        view_set: open_set(cache, views, view_set, manifests, counts.get(view_set.name), window_shards=window_shards)
+        for view_set in chosen
     }
     if by_set:
         opened = {name: _with_variances(name, teacher, set_sources, then) for name, teacher in opened.items()}

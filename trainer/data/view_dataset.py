@@ -71,7 +71,9 @@ class ViewDataset(Dataset[ViewBatch]):
             CorruptionError: stored bytes are not those that were committed.
         """
         rows = self.rows[list(indices)]
-        request = BatchRequest(view_set=self.view_set, rows=rows, window_keys=self._window_keys(rows.tolist()))
+        request = BatchRequest(
+            view_set=self.view_set, split=self.split, rows=rows, window_keys=self._window_keys(rows.tolist())
+        )
         return self.batches[(request,)]
 
     def _window_keys(self, rows: Sequence[int]) -> tuple[Key, ...]:

@@ -49,8 +49,7 @@ class ChosenViews:
         Args:
             starts: where each view's window starts in its canvas (row, column; patches).
         """
-        table = self.reader.table
-        table = table.take(pa.array(np.searchsorted(table["row"].to_numpy(), self.rows)))
+        table = self._described()
         boxes = np.stack([table[name].to_numpy() for name in ("left", "top", "width", "height")], axis=1)
         flips = np.array(table["flip"].to_pylist(), dtype=bool)
         return {
@@ -63,6 +62,16 @@ class ChosenViews:
                 [table[name].to_numpy().astype(np.int64) for name in ("image_height", "image_width")], axis=1
             ),
         }
+
+    def _described(self) -> pa.Table:
+        """Return the lines of the views in the `views` table, shard by shard."""
+        shards = self.rows // self.reader.pixels.spec.rows_per_shard
+        lines = []
+        for rows in np.split(self.rows, np.flatnonzero(np.diff(shards)) + 1):
+            shard = int(rows[0]) // self.reader.pixels.spec.rows_per_shard
+            table = self.reader.described.of([shard])[shard]
+            lines.append(table.take(pa.array(np.searchsorted(table["row"].to_numpy(), rows))))
+        return pa.concat_tables(lines)
 
 
 def choose_views(cache: Cache, name: str, choice: ViewChoice, teachers: tuple[str, ...] = ()) -> ChosenViews:

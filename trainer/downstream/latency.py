@@ -66,7 +66,7 @@ class PeakMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak, self._live, self._known = 0, 0, set[int]()
 
     def __torch_dispatch__(
@@ -150,8 +150,8 @@ def measure_latency(options: LatencyOptions, say: Say) -> list[Measurement]:
             )
         seconds = time_by_turns(runs, rounds=options.rounds, warm_up=options.warm_up)
     for case, median_time in seconds.items():
-        timed = {"milliseconds": median_time * 1e3, "images_per_second": options.batch / median_time}
-        results[case] = replace(results[case], **timed)
+        speed = options.batch / median_time
+        results[case] = replace(results[case], milliseconds=median_time * 1e3, images_per_second=speed)
     for line in table_lines(list(results.values())):
         say(line)
     if options.to is not None:

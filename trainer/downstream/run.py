@@ -8,6 +8,7 @@ from typing import Any
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.near_names import did_you_mean
+from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.file_lock import locked
 from trainer.downstream.chosen_views import chosen_sets, require_views
 from trainer.downstream.features import EvaluationFeatures
@@ -15,7 +16,7 @@ from trainer.downstream.options import EvaluateOptions
 from trainer.downstream.results import RESULTS, Results, Score, json_text, new_score, open_results, score_key
 from trainer.downstream.score_table import table_text
 from trainer.downstream.subjects import Subject, open_subject
-from trainer.downstream.tasks import TASKS
+from trainer.downstream.tasks import TASKS, Task
 
 
 def evaluate(options: EvaluateOptions, say: Callable[[str], None]) -> list[Score]:
@@ -34,12 +35,14 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None]) -> list[Score
     settings = {task: TASKS[task].settings(options) for task in options.tasks}
     cache = Cache.open(options.cache)
     sets = chosen_sets(require_views(cache), options.sets)
+    _require_comparable(options.tasks, sets)
     folder = results_folder(options)
     with locked(folder / "evaluate.lock", "evaluate"):
         subject = open_subject(options, cache, folder)
         results, found = open_results(folder / RESULTS, subject.identity), []
-        for view_set in sets:
-            results, scores = _evaluate_set(subject, view_set, settings, results, say)
+        for place, view_set in enumerate(sets):
+            smaller = [name for name in sets[:place] if _resolution(name) < _resolution(view_set)]
+            results, scores = _evaluate_set(subject, view_set, smaller, settings, results, say)
             found += scores
     return found
 
@@ -84,17 +87,20 @@ def results_folder(options: EvaluateOptions) -> Path:
 def _evaluate_set(
     subject: Subject,
     view_set: str,
+    smaller: Sequence[str],
     settings: Mapping[str, Mapping[str, Any]],
     results: Results,
     say: Callable[[str], None],
 ) -> tuple[Results, list[Score]]:
     """Measure what is missing for one view set; return all scores, and those that were asked for, in order."""
     views, digests = subject.digests(view_set)
-    keys = {
-        (output, task): score_key(task, digests[output], chosen)
+    depends = {
+        (output, task): _compared(task, chosen, output, [subject.digests(name)[1] for name in smaller])
         for output in subject.outputs
         for task, chosen in settings.items()
+        if smaller or isinstance(TASKS[task], Task)
     }
+    keys = {(output, task): score_key(task, digests[output], chosen) for (output, task), chosen in depends.items()}
     missing: dict[str, list[str]] = {}
     for (output, task), key in keys.items():
         if key not in results.scores:
@@ -104,15 +110,47 @@ def _evaluate_set(
         for task in missing[output]:
             about: dict[str, Any] = {"task": task, "output": output, "view_set": view_set}
             about |= {"cache": subject.cache.store.uri, "views": views, "features": digests[output]}
-            about |= {"settings": settings[task], "lower_is_better": list(TASKS[task].lower_is_better)}
-            results = results.with_score(_measure(about, features, subject.options))
+            about |= {"settings": depends[output, task], "lower_is_better": list(TASKS[task].lower_is_better)}
+            results = results.with_score(_measure(about, features, subject, smaller))
             scores = results.scores[keys[output, task]].scores
             told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())
             say(f"evaluate: {view_set}: {task} of {features.origin}: {told}")
     return results, [results.scores[key] for key in keys.values()]
 
 
-def _measure(about: Mapping[str, Any], features: EvaluationFeatures, options: EvaluateOptions) -> Score:
-    began = time.monotonic()
-    measured = TASKS[about["task"]].measure(features, options)
+def _compared(
+    task: str, chosen: Mapping[str, Any], output: str, smaller: Sequence[Mapping[str, str]]
+) -> Mapping[str, Any]:
+    """Return what a score depends on beside its features; for a comparison, also the features of smaller view sets."""
+    if isinstance(TASKS[task], Task):
+        return chosen
+    return {**chosen, "smaller": [digests[output] for digests in smaller]}
+
+
+def _measure(about: Mapping[str, Any], features: EvaluationFeatures, subject: Subject, smaller: Sequence[str]) -> Score:
+    began, task = time.monotonic(), TASKS[about["task"]]
+    if isinstance(task, Task):
+        measured = task.measure(features, subject.options)
+    else:
+        needed = {about["output"]: task.needs}
+        others = [found for name in smaller for found in subject.features(name, needed)]
+        measured = task.compare([*others, features], subject.options)
     return new_score(about, measured, time.monotonic() - began)
+
+
+def _require_comparable(tasks: Sequence[str], sets: Sequence[str]) -> None:
+    """Refuse a comparison of a single resolution."""
+    if len({_resolution(name) for name in sets}) > 1:
+        return
+    fix = "cut views at several resolutions, or name more view sets with --sets"
+    problems = [
+        Problem(place=task, found=f"{', '.join(sets)} has nothing to be compared with", fix=fix)
+        for task in tasks
+        if not isinstance(TASKS[task], Task)
+    ]
+    if problems:
+        raise SettingError("evaluate", problems)
+
+
+def _resolution(view_set: str) -> int:
+    return ViewSet.parse(view_set).resolution

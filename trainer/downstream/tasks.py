@@ -4,7 +4,7 @@ A task is a plain function of features and options. To add one, write the functi
 settings into a frozen dataclass that `trainer.downstream.options.EvaluateOptions` holds, and add a line to `TASKS`.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -38,6 +38,7 @@ from trainer.downstream.retrieval import (
     measure_retrieval,
     retrieval_settings,
 )
+from trainer.downstream.scale import measure_scale, scale_settings
 
 Part = Literal["summary", "mean", "tokens"]
 """A part of the features: summaries, means over tokens, or the tokens themselves."""
@@ -62,7 +63,25 @@ class Task:
     """Scores of which the lowest is the best; of all others the highest is."""
 
 
-TASKS: Mapping[str, Task] = {
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One task that compares a view set with all smaller ones. The smallest view set has no score."""
+
+    about: str
+    """What it measures, in half a line, for the help text."""
+    needs: tuple[Part, ...]
+    """Parts of the features that it reads."""
+    compare: Callable[[Sequence[EvaluationFeatures], EvaluateOptions], Measured]
+    """Takes the features of view sets, the smallest first, and the options of `evaluate`; returns the scores of the
+    last one."""
+    settings: Callable[[EvaluateOptions], Mapping[str, Any]]
+    """As for `Task`."""
+    lower_is_better: Collection[str] = ()
+    """As for `Task`."""
+
+
+TASKS: Mapping[str, Task | Comparison] = {
     "knn": Task(
         about="classes of images by the votes of nearest neighbours (summaries)",
         needs=("summary",),
@@ -130,6 +149,13 @@ TASKS: Mapping[str, Task] = {
         needs=("tokens",),
         measure=merge,
         settings=merging_settings,
+    ),
+    "scale": Comparison(
+        about="how far tokens agree with those of the same view at smaller resolutions",
+        needs=("tokens",),
+        compare=measure_scale,
+        settings=scale_settings,
+        lower_is_better=("scale_variance",),
     ),
 }
 """Every task, by the name that `--tasks` takes."""

@@ -50,12 +50,9 @@ def teacher_features(cache: Cache, name: str, view_set: str, choice: ViewChoice)
     """
     manifest, views = require_teacher(cache, name), choose_views(cache, view_set, choice, (name,))
     reader, rows = views.reader.teachers[name], views.rows
-    places = reader.placements
-    at = np.searchsorted(places["row"].to_numpy(), rows)
-    starts = np.stack([places[axis].to_numpy()[at] for axis in ("offset_row", "offset_col")], axis=1).astype(np.int64)
     tokens = manifest.tokens[views.view_set]
     return EvaluationFeatures(
-        **views.facts(starts),
+        **views.facts(reader.offsets[rows]),
         origin=name,
         model=manifest.spec.model,
         digest=teacher_digest(views, manifest),

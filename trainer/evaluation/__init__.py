@@ -1,4 +1,4 @@
 """Scores of a student on held-out views: fidelity, summary angle, spectrum, scale variance.
 
-Door: evaluate.
+Door: evaluate, scale_variance.
 """

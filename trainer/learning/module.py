@@ -9,13 +9,12 @@ from jaxtyping import Float
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
-from torch.func import functional_call
 
 from storage_schemas.format.seeds import digest_of
 from trainer.data.batch import SecondView, ViewBatch, unit_pixels
 from trainer.data.loader import Batches
 from trainer.learning.average import decay_at, update_average
-from trainer.learning.damp import damped_weights
+from trainer.learning.damp import WeightNoise
 from trainer.learning.layer_rates import highest_rates
 from trainer.learning.learning_rate import (
     decaying,
@@ -25,10 +24,12 @@ from trainer.learning.learning_rate import (
     rate_factor,
     renew_settings,
 )
+from trainer.learning.micro_batches import MicroBatch, also_used, micro_batch_count, micro_batches
 from trainer.learning.sharding import renumbered, shard
 from trainer.objective.batch_loss import NO_VARIANCES, Variances, batch_loss, mesa
 from trainer.objective.token_maps import TokenMaps
 from trainer.settings.config import TrainRecipe
+from trainer.student.checkpointing import checkpoint_activations, require_no_batch_norm
 from trainer.student.model import DistilledModel, ModelOutput
 
 
@@ -63,6 +64,15 @@ class Distillation(LightningModule):
         self.average: DistilledModel | None = None
         if recipe.average.decay is not None:
             self.average = deepcopy(model).eval().requires_grad_(False)
+        self.noise: WeightNoise | None = None
+        if recipe.damp:
+            layer_by_layer = recipe.running.strategy == "fsdp" or recipe.running.checkpointing
+            self.noise = WeightNoise(model, recipe.damp, recipe.damp_layers, layer_by_layer=layer_by_layer)
+        if recipe.running.checkpointing:
+            checkpoint_activations(model)
+        if recipe.running.accumulate > 1 or recipe.running.micro_batch_tokens:
+            why = "each micro-batch would be normalised by itself"
+            require_no_batch_norm(model, "running.accumulate and running.micro_batch_tokens", why)
 
     @property
     def finished(self) -> DistilledModel:
@@ -88,20 +98,25 @@ class Distillation(LightningModule):
         torch.manual_seed(torch_seed(self.recipe.seed, f"step of rank {self.global_rank}", self.global_step))
 
     def training_step(self, batch: Batches, _batch_idx: int) -> dict[str, Any]:
-        """Return the loss of one step, and its terms by `<partition>/<teacher>/<kind>`."""
-        settings = self.recipe.loss
-        weights = {"low": settings.low_weight, "high": settings.high_weight}
+        """Return the loss of one step, and its terms by `<partition>/<teacher>/<kind>`.
+
+        A step runs micro-batch by micro-batch. The backward pass of each follows its forward pass, so that only the
+        activations of one are in memory. The caller makes the backward pass of the last one: in it DDP averages the
+        gradients of the whole step, once.
+        """
+        self.model.zero_grad()
+        *earlier, last = [piece for part in batch for piece in micro_batches(part, self._pieces(part))]
         loss, parts = torch.zeros((), device=self.device), dict[str, Tensor]()
-        for part in batch:
-            output = self._output(part)
-            terms = batch_loss(output, part, self.maps, self.dispersions, settings, self.variances)
-            total, logged = terms.total, dict(terms.parts)
-            if part.second is not None:
-                distance = self._mesa(output, part, part.second)
-                total, logged["mesa"] = total + self.recipe.average.mesa_weight * distance, distance.detach()
-            loss = loss + weights[part.view_set.partition] * total
-            parts |= {f"{part.view_set.partition}/{name}": term for name, term in logged.items()}
-        return {"loss": loss, "parts": parts}
+        for piece in earlier:
+            total = self._loss(piece, parts)
+            with torch.autocast(self.device.type, enabled=False):
+                total.backward()
+            loss = loss + total.detach()
+        total = self._loss(last, parts)
+        return {"loss": loss + (also_used(total, self.model) if earlier else total), "parts": parts}
+
+    def optimizer_zero_grad(self, _epoch: int, _batch_idx: int, _optimizer: torch.optim.Optimizer) -> None:
+        """Keep the gradients: Lightning calls this after `training_step`, which clears them before its first pass."""
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
         """Freeze the backbone for `frozen_trunk` steps: a weight without gradient neither moves nor decays."""
@@ -137,16 +152,36 @@ class Distillation(LightningModule):
             assert isinstance(optimiser, torch.optim.Optimizer)
             checkpoint["optimizer_states"] = [renumbered(state, optimiser, self)]
 
-    def _output(self, part: ViewBatch) -> ModelOutput:
-        """Run the student on a batch, with noise on its weights if the recipe has DAMP."""
-        settings = {"window": self._window(part, "attention"), "uniforms": part.uniforms}
-        pixels = unit_pixels(part.pixels)
-        if not self.recipe.damp:
-            return self.model(pixels, part.targets, **settings)
-        # the same noise on every rank, so that a run does not depend on the number of ranks
-        seed = torch_seed(self.recipe.seed, f"noise on {part.view_set.name}", self.global_step)
-        damped = damped_weights(self.model, self.recipe.damp, seed, self.recipe.damp_layers)
-        return functional_call(self.model, damped, (pixels, part.targets), settings)
+    def _loss(self, piece: MicroBatch, parts: dict[str, Tensor]) -> Float[Tensor, ""]:
+        """Return the part of a step's loss that a micro-batch gives, and add its terms to those of the step."""
+        settings, views = self.recipe.loss, piece.views
+        weight = {"low": settings.low_weight, "high": settings.high_weight}[views.view_set.partition]
+        output = self._output(views)
+        terms = batch_loss(output, views, self.maps, self.dispersions, settings, self.variances)
+        total, logged = terms.total, dict(terms.parts)
+        if views.second is not None:
+            distance = self._mesa(output, views, views.second)
+            total, logged["mesa"] = total + self.recipe.average.mesa_weight * distance, distance.detach()
+        for name, term in logged.items():
+            place = f"{views.view_set.partition}/{name}"
+            parts[place] = parts.get(place, 0) + piece.share * term
+        return weight * piece.share * total
+
+    def _output(self, views: ViewBatch) -> ModelOutput:
+        """Run the student on views, with noise on its weights if the recipe has DAMP."""
+        if self.noise is not None:
+            # the same noise on every rank, so that a run does not depend on the number of ranks
+            self.noise.draw(torch_seed(self.recipe.seed, f"noise on {views.view_set.name}", self.global_step))
+        window = self._window(views, "attention")
+        output = self.model(unit_pixels(views.pixels), views.targets, window=window, uniforms=views.uniforms)
+        if self.noise is not None:
+            self.noise.require_everywhere(self.model.student.name)
+        return output
+
+    def _pieces(self, part: ViewBatch) -> int:
+        """Return the number of micro-batches of a batch."""
+        side = part.view_set.resolution // self.model.student.stride
+        return micro_batch_count(len(part.pixels), side * side, self.recipe.running)
 
     def _mesa(self, output: ModelOutput, part: ViewBatch, second: SecondView) -> Float[Tensor, ""]:
         assert self.average is not None

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Float, UInt8
 
 from storage_schemas.format import layout
 from storage_schemas.format.encodings import as_numbers
 from storage_schemas.format.views import ViewSet
-from trainer.data.set_source import Commits, SetSource
+from storage_schemas.open_shards import UnitRecords
+from trainer.data.set_source import SetSource
 from trainer.data.source import Source
 
 AT_MOST = 12
 """Largest number of views on the page, unless there are more view sets."""
+CHOSEN_FROM = 1000
+"""Held-out views of a view set that those on the page are chosen from."""
 AT_MOST_OF_A_SET = 4
 """Largest number of views of one view set."""
 
@@ -64,8 +68,9 @@ def of_many_images(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _pictured(source: Source, view_set: ViewSet, set_source: SetSource, count: int) -> list[PicturedView]:
-    table = source.cache.views(view_set, set_source.commits)
-    heldout = table.filter(pc.equal(table["split"], "heldout")).select(["row", "image", "draw"]).to_pylist()
+    rows = set_source.rows["heldout"][:CHOSEN_FROM]
+    table = source.cache.views(view_set, set_source.commits.open(np.unique(rows // set_source.rows_per_shard).tolist()))
+    heldout = table.filter(pc.is_in(table["row"], pa.array(rows))).select(["row", "image", "draw"]).to_pylist()
     chosen = of_many_images(heldout)[:count]
     canvases = _read(source, layout.pixels_array(view_set), set_source.commits, chosen)
     stored = {
@@ -90,5 +95,5 @@ def _pictured(source: Source, view_set: ViewSet, set_source: SetSource, count: i
     ]
 
 
-def _read(source: Source, path: str, commits: Commits, views: Sequence[dict[str, Any]]) -> np.ndarray:
+def _read(source: Source, path: str, commits: UnitRecords, views: Sequence[dict[str, Any]]) -> np.ndarray:
     return source.cache.array(path, commits).read([view["row"] for view in views])

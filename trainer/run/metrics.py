@@ -21,16 +21,15 @@ def teacher_facts(source: Source) -> dict[str, Any]:
 
 def _facts(source: Source, name: str, teacher: TeacherSource) -> dict[str, Any]:
     spec, stats = teacher.manifest.spec, teacher.stats
-    commits = [found.features[name].commits for found in source.sets.values() if name in found.features]
-    records = [record for by_shard in commits for parts in by_shard.values() for record in parts if record.array]
+    sets = [found for found in source.sets.values() if name in found.features]
     return {
         "model": spec.model,
         "licence": spec.licence,
         "random_weights": spec.random_weights,
         "channels": spec.dim,
         "summary_channels": spec.summary_dim,
-        "rows": sum(record.rows for record in records if record.array.endswith("/spatial")),
-        "bytes": sum(record.bytes for record in records),
+        "rows": sum(len(rows) for found in sets for rows in found.rows.values()),
+        "bytes": sum(found.features[name].commits.array_bytes() for found in sets),
         "mean_residual": stats.pooled.mean_residual,
         "variance_residual": stats.pooled.variance_residual,
         "dispersion": stats.dispersion,

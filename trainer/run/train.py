@@ -9,7 +9,7 @@ from storage_schemas.format.errors import MissingError, Problem, SettingError
 from storage_schemas.format.views import UNIFORM
 from storage_schemas.objects.store import Store
 from storage_schemas.read_cache import open_read_cache
-from storage_schemas.rejected import rejected_count, rejected_line
+from storage_schemas.rejected import rejected_line
 from trainer.data.source import open_source
 from trainer.run.processes import is_first, require_launcher
 from trainer.run.training_run import TrainingRun
@@ -53,7 +53,9 @@ def train(
     recipe, begun = under_rules_of(began_with, recipe), stored.get("cache")
     by_set = recipe.loss.balance == "view-set"
     opened = _open_cache(cache, recipe.running)
-    source = open_source(opened, recipe.data.teachers, sets_of(recipe), begun, by_set=by_set)
+    source = open_source(
+        opened, recipe.data.teachers, sets_of(recipe), begun, by_set=by_set, window_shards=recipe.data.window_shards
+    )
     if recipe.data.student_shifts == "uniform":
         source = replace(source, student_shifts=UNIFORM)
     has_weights = place.checkpoint.exists() or place.card.exists()
@@ -68,7 +70,7 @@ def train(
     if old := unrecorded(began_with):
         kept = ", ".join(f"{name} {value}" for name, value in old.items())
         say(f"train: this run began before some settings existed, and goes on as it began: {kept}")
-    if rejected := rejected_count(view_set.commits for view_set in source.sets.values()):
+    if rejected := sum(found.rejected for found in source.sets.values()):
         say(f"train: {rejected_line(source.cache.store.uri, rejected)}")
     if run.folder.is_finished(recipe.steps):
         say(f"train: {folder} is finished, nothing to do ({recipe.steps} steps)")

@@ -122,6 +122,8 @@ def _counts_too_small(recipe: TrainRecipe) -> Iterator[Problem]:
         "running.workers": (recipe.running.workers, 0),
         "running.read_ahead": (recipe.running.read_ahead, 1),
         "running.read_cache_bytes": (recipe.running.read_cache_bytes, 1 if recipe.running.read_cache else 0),
+        "running.accumulate": (recipe.running.accumulate, 1),
+        "running.micro_batch_tokens": (recipe.running.micro_batch_tokens, 0),
         "running.log_every": (recipe.running.log_every, 1),
         "running.evaluate_every": (recipe.running.evaluate_every, 0),
         "running.tasks_every": (recipe.running.tasks_every, 0),

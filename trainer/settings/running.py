@@ -9,6 +9,7 @@ StrategyName = Literal["ddp", "fsdp"]
 SignalName = Literal["USR1", "USR2"]
 LabelParts = Literal["hash", "given"]
 StudentShifts = Literal["as-teachers", "uniform"]
+OrderRule = Literal["permutation", "table"]
 
 
 @final
@@ -36,6 +37,10 @@ class DataSettings:
     window_shards: int = 8
     """Number of shards whose views are shuffled together; the shards themselves are shuffled over the whole set. Not
     published."""
+    order: OrderRule = "permutation"
+    """How the order of views is drawn. `permutation`: by a keyed permutation, which takes the same time and memory for
+    a set of any size. `table`: by shuffling a table of all views for every epoch; runs that began before this setting
+    existed keep it."""
 
 
 @final
@@ -62,6 +67,17 @@ class RunningSettings:
     strategy: StrategyName = "ddp"
     """How several processes train together. `ddp`: each holds the whole student. `fsdp`: weights, gradients and
     optimiser are sharded over the processes; DAMP and LAMB do not work with it."""
+    accumulate: int = 1
+    """Gradient accumulation: micro-batches that each batch of a step is split into, one after another on each process.
+    Activations need that much less memory, and the gradient is that of the whole batch. A step is one optimiser step.
+    Students with batch norm are refused."""
+    micro_batch_tokens: int = 0
+    """Largest micro-batch (tokens of the student's patches on one process): a batch is split into more micro-batches
+    than `accumulate` where its resolution needs that. 0: no limit. One view is never split."""
+    checkpointing: bool = False
+    """Activation checkpointing: the backward pass computes the activations inside each transformer block again, instead
+    of keeping them. It saves most of their memory and costs up to a third more arithmetic. Students with batch norm are
+    refused."""
     log_every: int = 10
     """Steps between two rows of the loss history."""
     evaluate_every: int = 0

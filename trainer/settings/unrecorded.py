@@ -11,6 +11,7 @@ UNRECORDED: Mapping[str, Any] = MappingProxyType(
         "damp_layers": "all-linear",
         "loss.balance": "teacher",
         "heads.attention_bias": True,
+        "data.order": "table",
     }
 )
 """Name of a setting of `TrainRecipe` → its value in runs that do not record it."""

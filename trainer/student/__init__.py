@@ -2,5 +2,6 @@
 
 `vit` is a part of this room; its modules import nothing else of the room.
 
-Door: blocks, families, heads, model, shape, student, timm_backbone, vit.backbone, vit.names, vit.presets.
+Door: blocks, checkpointing, families, heads, model, shape, student, timm_backbone, vit.backbone, vit.names,
+vit.presets.
 """

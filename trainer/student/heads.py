@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from storage_schemas.format.errors import Problem, SettingError
 from trainer.settings.student import HeadSettings
+from trainer.student.vit.recompute import recomputed
 
 ATTENTION_HEADS = 16
 """Attention heads of a transformer block before a head."""
@@ -84,7 +85,11 @@ class TokenHead(nn.Module):
         )
         self.blocks = nn.Sequential(*blocks)
         self.adaptor = AdaptorHead(inputs, outputs, settings)
+        self.checkpointing = False
 
     def forward(self, tokens: Float[Tensor, "batch rows cols inputs"]) -> Float[Tensor, "batch rows cols outputs"]:
         """Map a student's tokens to a teacher's."""
-        return self.adaptor(self.blocks(tokens.flatten(1, 2)).reshape(tokens.shape))
+        hidden = tokens.flatten(1, 2)
+        for block in recomputed(self.blocks, wanted=self.checkpointing):
+            hidden = block(hidden)
+        return self.adaptor(hidden.reshape(tokens.shape))

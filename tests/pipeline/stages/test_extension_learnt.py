@@ -63,7 +63,9 @@ def test_a_run_sees_every_row_and_none_goes_on_that_began_before(tmp_path: Path)
     for view_set, one in after.sets.items():
         for split in ("train", "heldout"):
             keys = tuple((0, split, row) for row in one.rows[split].tolist())
-            [batch] = batches[(BatchRequest(view_set=view_set, rows=one.rows[split], window_keys=keys),)]
+            [batch] = batches[
+                (BatchRequest(view_set=view_set, split=split, rows=one.rows[split][:], window_keys=keys),)
+            ]
             assert len(batch.targets["quarter-mean"].spatial) == len(rows[view_set.name][split])
     with pytest.raises(IdentityError) as refusal:
         require_run(folder, {"cache": after.identity})

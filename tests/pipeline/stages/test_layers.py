@@ -78,7 +78,7 @@ def test_a_shard_that_one_map_lacks_is_done_again_for_that_map_alone(tiny_run: S
     assert stored(where) == stored(tiny_run.where)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     rows = len(tiny_run.parts("views", "low-128")[1])
-    assert said[1] == f"extract sam3: {rows} of 60 views to do in 1 shards"
+    assert f"extract sam3: {rows} of 60 views to do in 1 shards" in said
 
 
 def test_a_second_run_has_nothing_to_do(tiny_run: StageRun, tmp_path: Path) -> None:

@@ -80,7 +80,11 @@ def test_an_idle_extract_reads_what_it_needs_once(
         f"teachers/{teacher}/{view_set.name}/{name}" for view_set in views.sets for name in ("spatial", "summary")
     ]
     assert requests.listings == [
-        *(f"{cache}/tables/shards/{folder}" for folder in (f"teachers/{teacher}", "views")),
+        *(
+            f"{cache}/tables/{log}/{folder}"
+            for folder in (f"teachers/{teacher}", "views")
+            for log in ("heads", "shards")
+        ),
         *(f"{cache}/features.zarr/{array}/c" for array in arrays),  # each gives the sizes of all shards
     ]
     assert requests.checks == []
@@ -91,7 +95,7 @@ def test_an_idle_stats_reads_what_it_needs_once(cache: Path, shards: int, stats_
     assert len(requests.reads) == MANIFESTS + len(TEACHERS) * (1 + PHI_S + stats_objects + shards)
     assert requests.listings == [
         f"{cache}/features.zarr/teachers",
-        *(f"{cache}/tables/shards/teachers/{teacher}" for teacher in TEACHERS),
+        *(f"{cache}/tables/{log}/teachers/{teacher}" for teacher in TEACHERS for log in ("heads", "shards")),
     ]
     assert len(requests.checks) == 1 + len(TEACHERS)
 
@@ -106,6 +110,9 @@ def test_the_start_of_training_reads_what_it_needs_once(
     # of every shard: commit records, and the tables of views and of placements
     of_shards = shards * (2 + 2 * len(TEACHERS))
     of_arrays = len(views.sets) * len(TEACHERS)  # their metadata says how features are stored
-    assert len(requests.reads) == MANIFESTS + len(TEACHERS) * (1 + PHI_S + stats_objects) + of_shards + of_arrays
+    heads = len(views.sets) * (1 + len(TEACHERS))  # of commit logs: none is there, for no log was sealed
+    assert (
+        len(requests.reads) == MANIFESTS + len(TEACHERS) * (1 + PHI_S + stats_objects) + of_shards + of_arrays + heads
+    )
     assert len(requests.listings) == 1 + len(views.sets) * (1 + len(TEACHERS))
     assert len(requests.checks) == 1 + len(TEACHERS)

@@ -88,6 +88,21 @@ def test_a_run_killed_as_any_object_gets_its_name_is_finished_to_the_same_bytes(
     check_killed_runs(tmp_path, whole, outcomes)
 
 
+def test_the_calibration_of_phi_s_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.workers.progress.SECONDS_BETWEEN_LINES", -1.0)
+    recipe = Recipe(
+        name="shown",
+        views=ViewsConfig(low=(128,), high=(), heldout=0.0, tokens_per_shard=600, canvas_tokens=24),
+        teachers=(own("teachers.quarter_mean:QuarterMean"),),
+    )
+    run = run_stages(recipe, write_colours(tmp_path / "images", 20), tmp_path / "cache")
+    assert "extract quarter-mean: runs over 20 views to fit PHI-S" in run.said
+    shown = [line.split(" views,")[0] for line in capsys.readouterr().err.splitlines() if ", PHI-S: " in line]
+    assert shown == [f"extract quarter-mean, PHI-S: {done}/20" for done in (9, 18, 20)]
+
+
 def test_a_frozen_map_is_never_fitted_again(tmp_path: Path) -> None:
     recipe = Recipe(
         name="frozen",

@@ -152,8 +152,9 @@ def test_the_tolerance_is_a_setting_of_both(small_run: Any, said: Said) -> None:
         strict = said(*command, "--tolerance", "0.01")
         assert sum("OFF by more than 0.01: high-256 (" in line for line in strict) == 3
         fit = (
-            "to fit it again delete features.zarr/teachers/dinov3, tables/shards/teachers/dinov3 and "
-            f"tables/placements/dinov3, and run `make extract RECIPE=demo CACHE={small_run.cache} TEACHER=dinov3` with "
+            "to fit it again delete features.zarr/teachers/dinov3, tables/heads/teachers/dinov3, "
+            "tables/shards/teachers/dinov3 and tables/placements/dinov3, and run "
+            f"`make extract RECIPE=demo CACHE={small_run.cache} TEACHER=dinov3` with "
             "more --calibration.views"
         )
         assert any(fit in line for line in strict)

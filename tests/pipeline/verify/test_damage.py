@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from os.path import commonpath
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.inventory.commit_log import committed_units
 from pipeline.verify.options import VerifyOptions
@@ -20,10 +20,10 @@ from pipeline.verify.verdict import Verdict
 from pipeline.verify.views import check_root, check_views
 from storage_schemas.cache import Cache
 from storage_schemas.commits import read_commit, record_path
-from storage_schemas.format import layout
 from storage_schemas.format.errors import AbstractStillhouseError, Problem
 from storage_schemas.objects.store import Store
 from storage_schemas.sharded_array import ShardedArray
+from trainer.data.dataset import BatchRequest, CachedBatches
 from trainer.data.source import open_source
 
 Damage = Callable[[Path, str], bytes | None]
@@ -247,11 +247,16 @@ def read_all(cache: Path) -> list[np.ndarray]:
     """Read one set and one teacher, as the trainer does."""
     source = open_source(Cache(store=Store(uri=str(cache))), ["dinov3"], ["low-192"])
     [(view_set, of_set)] = source.sets.items()
-    rows = np.concatenate([of_set.rows["train"], of_set.rows["heldout"]]).tolist()
-    seen = of_set.features["dinov3"]
-    paths: dict[str, Any] = {layout.pixels_array(view_set): of_set.commits}
-    paths |= {path(view_set, "dinov3"): seen.commits for path in (layout.spatial_array, layout.summary_array)}
-    return [source.cache.array(path, commits).read(rows) for path, commits in paths.items()]
+    requests = tuple(
+        BatchRequest(
+            view_set=view_set, split=split, rows=rows[:], window_keys=tuple((split, row) for row in rows.tolist())
+        )
+        for split, rows in of_set.rows.items()
+    )
+    batches = CachedBatches(source=source)[requests]
+    targets = [batch.targets["dinov3"] for batch in batches]
+    tensors = [batch.pixels for batch in batches] + [target.spatial for target in targets]
+    return [tensor.numpy() for tensor in [*tensors, *filter(torch.is_tensor, (target.summary for target in targets))]]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

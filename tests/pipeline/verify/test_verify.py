@@ -429,8 +429,8 @@ def test_a_root_of_another_recipe_is_found(rewritten: Rewrite) -> None:
 
 
 def test_a_cache_of_another_format_is_refused_by_name(rewritten: Rewrite) -> None:
-    cache = rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda values: values.update(format=2)))
-    with pytest.raises(ContractError, match=r"has format 2, this version of Stillhouse reads 1 \("):
+    cache = rewritten(OBJECTS["root"], lambda body: sealed_anew(body, lambda values: values.update(format=3)))
+    with pytest.raises(ContractError, match=r"has format 3, this version of Stillhouse reads 1 and 2 \("):
         verified(cache)
 
 

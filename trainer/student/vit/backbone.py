@@ -11,6 +11,7 @@ from storage_schemas.format.errors import Problem, SettingError
 from storage_schemas.format.seeds import Key
 from trainer.settings.student import VitSettings
 from trainer.student.vit.positions import Count, PositionGrid
+from trainer.student.vit.recompute import recomputed
 from trainer.student.vit.windows import attend, draw_window, global_blocks
 
 
@@ -42,6 +43,7 @@ class VitBackbone(nn.Module):
         self.class_tokens = nn.Parameter(torch.randn(class_tokens, self.channels) * self.channels**-0.5)
         self.registers = nn.Parameter(torch.randn(settings.registers, self.channels) * self.channels**-0.5)
         self.everywhere = global_blocks(len(self.blocks), settings.global_blocks)
+        self.checkpointing = False
 
     def forward(
         self,
@@ -64,14 +66,17 @@ class VitBackbone(nn.Module):
         rows, cols = self._grid(pixels, window)
         patches = self.norm_pre(self.patch_embed(pixels) + self.positions(rows, cols, uniforms))
         prefix = self.norm_pre(torch.cat([self.class_tokens, self.registers])).expand(patches.shape[0], -1, -1)
-        prefix, patches = attend(
-            list(self.blocks), self.everywhere, prefix, patches, window, self.settings.window_tokens
-        )
+        blocks = recomputed(self.blocks, wanted=self.checkpointing)
+        prefix, patches = attend(blocks, self.everywhere, prefix, patches, window, self.settings.window_tokens)
         return self.norm(patches), self.norm(prefix[:, : self.summaries])
 
     def draw_window(self, resolution: int, key: Key) -> int | None:
         """Draw the attention window (tokens) of one training step for square views of a resolution (pixels)."""
         return draw_window(self.settings.windows, self.settings.window_share, resolution // self.patch, key)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Choose whether blocks are computed again in the backward pass; timm's models have the same method."""
+        self.checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters without weight decay; timm's models have the same method."""

@@ -10,11 +10,12 @@ from itertools import groupby
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from storage_schemas.format.seeds import Key, pick, unit_interval
 from trainer.settings.student import TokenPolicy
 from trainer.student.vit.positions import Count
+from trainer.student.vit.recompute import Block
 
 
 def global_blocks(depth: int, count: int) -> list[bool]:
@@ -68,7 +69,7 @@ def from_windows(
 
 
 def attend(
-    blocks: Sequence[nn.Module],
+    blocks: Sequence[Block],
     everywhere: Sequence[bool],
     prefix: Float[Tensor, "batch prefix channels"],
     patches: Float[Tensor, "batch rows cols channels"],
@@ -101,17 +102,17 @@ Tokens = tuple[Float[Tensor, "batch prefix channels"], Float[Tensor, "batch wind
 """Class tokens and registers; patches by window."""
 
 
-def _everywhere(blocks: Sequence[nn.Module], prefix: Tensor, patches: Tensor) -> Tokens:
+def _everywhere(blocks: Sequence[Block], prefix: Tensor, patches: Tensor) -> Tokens:
     every = _through(blocks, torch.cat([prefix, patches.flatten(1, 2)], dim=1))
     count = prefix.shape[1]
     return every[:, :count], every[:, count:].reshape(patches.shape)
 
 
-def _apart(blocks: Sequence[nn.Module], prefix: Tensor, patches: Tensor) -> Tokens:
+def _apart(blocks: Sequence[Block], prefix: Tensor, patches: Tensor) -> Tokens:
     return prefix, _through(blocks, patches.flatten(0, 1)).reshape(patches.shape)
 
 
-def _copied(blocks: Sequence[nn.Module], prefix: Tensor, patches: Tensor) -> Tokens:
+def _copied(blocks: Sequence[Block], prefix: Tensor, patches: Tensor) -> Tokens:
     both = torch.cat([prefix[:, None].expand(-1, patches.shape[1], -1, -1), patches], dim=2)
     both = _through(blocks, both.flatten(0, 1)).reshape(both.shape)
     count = prefix.shape[1]
@@ -122,7 +123,7 @@ WITHIN = {"apart": _apart, "copied": _copied}
 """Policy → function that runs consecutive windowed blocks."""
 
 
-def _through(blocks: Sequence[nn.Module], tokens: Tensor) -> Tensor:
+def _through(blocks: Sequence[Block], tokens: Tensor) -> Tensor:
     for block in blocks:
         tokens = block(tokens)
     return tokens

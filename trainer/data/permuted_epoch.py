@@ -1,0 +1,114 @@
+"""The order of one epoch of a view set, as a function of the place in it: it takes no table of the set's views.
+
+The views of a set are numbered in the order of their row slots, without gaps. Blocks of as many views as a shard has
+row slots are shuffled by a keyed permutation. So many blocks as `window` says form a window, whose views are shuffled
+together. The epoch begins at a random place of this order and goes round: so every view is as likely as any other at
+every place, also where the last block is shorter than the others.
+
+Where several draws of one image lie side by side in a set, the views of a block do not: each is `apart` views further
+than the one before. Any two draws of an image are then in different blocks, and meet in a window by chance alone.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+from jaxtyping import Int64
+
+from storage_schemas.format.seeds import Key
+from trainer.data.permutation import ROUNDS, Permutation, mixed, round_keys, shuffled_places
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocks:
+    """How the views of a set are divided into blocks."""
+
+    views: int
+    """Views of the set; at least one."""
+    size: int
+    """Views in a block; the last ones may have fewer."""
+    apart: int = 1
+    """Distance of the views of a block from one another."""
+
+    @property
+    def count(self) -> int:
+        """Number of blocks."""
+        groups, rest = divmod(self.views, self.size * self.apart)
+        return groups * self.apart + min(rest, self.apart)
+
+    @property
+    def short(self) -> range:
+        """The blocks that may have fewer views than the others: the last ones."""
+        return range(self.views // (self.size * self.apart) * self.apart, self.count)
+
+    def lengths(self, blocks: Int64[np.ndarray, " blocks"]) -> Int64[np.ndarray, " blocks"]:
+        """Return how many views some blocks have."""
+        rest = self.views % (self.size * self.apart)
+        of_last = -(-(rest - blocks % self.apart) // self.apart)
+        return np.where(blocks >= self.short.start, of_last, self.size)
+
+    def views_of(self, blocks: Int64[np.ndarray, " blocks"]) -> Int64[np.ndarray, " views"]:
+        """Return the numbers of the views of some blocks, block after block."""
+        lengths = self.lengths(blocks)
+        groups, first = np.divmod(blocks, self.apart)
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return np.repeat(groups * (self.size * self.apart) + first, lengths) + self.apart * within
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PermutedEpoch:
+    """The order of one epoch of a view set."""
+
+    blocks: Blocks
+    window: int
+    """Blocks whose views are shuffled together."""
+    key: Key
+    """What the order depends on."""
+
+    def window_at(self, place: int) -> tuple[int, int]:
+        """Return the window that a place of the epoch is in, and the place in the window.
+
+        Args:
+            place: 0 … views − 1.
+        """
+        turned = (place + self._turn) % self.blocks.views
+        window = turned // (self.window * self.blocks.size)
+        while self._start(window + 1) <= turned:  # windows before it hold short blocks: a bounded number
+            window += 1
+        return window, turned - self._start(window)
+
+    def views_of_window(self, window: int) -> Int64[np.ndarray, " views"]:
+        """Return the numbers of the views of a window, in their order."""
+        first = window * self.window
+        blocks = self._order.at(np.arange(first, min(first + self.window, self.blocks.count)))
+        views, key = self.blocks.views_of(blocks), mixed(self._keys[-2], np.array([window]))[0]
+        return views[shuffled_places(key, len(views))]
+
+    @cached_property
+    def _keys(self) -> np.ndarray:
+        return round_keys(self.key, ROUNDS + 2)
+
+    @cached_property
+    def _order(self) -> Permutation:
+        return Permutation(size=self.blocks.count, keys=self._keys[:ROUNDS])
+
+    @cached_property
+    def _turn(self) -> int:
+        return int(self._keys[-1]) % self.blocks.views
+
+    @cached_property
+    def _shortened(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the places of the short blocks among all blocks, sorted, and how many views lack up to each."""
+        short = np.array(self.blocks.short, dtype=np.int64)
+        places, lacking = self._order.place_of(short), self.blocks.size - self.blocks.lengths(short)
+        by_place = np.argsort(places)
+        return places[by_place], np.concatenate([[0], np.cumsum(lacking[by_place])])
+
+    def _start(self, window: int) -> int:
+        """Return how many views come before a window, before the order is turned."""
+        block = min(window * self.window, self.blocks.count)
+        places, lacking = self._shortened
+        return block * self.blocks.size - int(lacking[np.searchsorted(places, block)])
