@@ -20,6 +20,7 @@ from trainer.data.source import open_source
 from trainer.data.view_dataset import ViewDataset
 from trainer.downstream.labels import label_views
 from trainer.downstream.options import KnnSettings
+from trainer.evaluation.evaluate import evaluating
 from trainer.run.metrics import start_metrics
 from trainer.run.train import train
 from trainer.run_folder import RunFolder
@@ -115,3 +116,11 @@ def test_a_run_that_resumes_keeps_the_scores_up_to_its_checkpoint(tmp_path: Path
     assert json.loads(run.metrics.read_text())["tasks"] == tasks[:2]
     start_metrics(run, {"student": "s"}, 0)
     assert "tasks" not in json.loads(run.metrics.read_text())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_student_that_is_measured_keeps_its_mode(training: bool) -> None:
+    student = torch.nn.Dropout().train(training)
+    with evaluating(student):
+        assert not student.training
+    assert student.training == training

@@ -98,7 +98,7 @@ def observe(
         sizes: every resolution of the run (pixels). The student sees the views of the largest at all of these sizes.
     """
     observations = Observations()
-    with _evaluating(model):
+    with evaluating(model):
         for batch in (part for parts in batches for part in parts):
             pixels = unit_pixels(batch.pixels)
             output = model(pixels, batch.targets)
@@ -163,7 +163,8 @@ def _own_score(observations: Sequence[Observations]) -> StudentScore:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Keep a module in evaluation mode while the block runs; then it has its mode of before."""
     training = module.training
     module.eval()
     yield

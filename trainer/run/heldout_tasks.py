@@ -19,6 +19,7 @@ from trainer.data.source import Source
 from trainer.downstream.during_training import label_heldout, summary_scores
 from trainer.downstream.labels import LabelledViews
 from trainer.downstream.student_features import own_summary
+from trainer.evaluation.evaluate import evaluating
 from trainer.learning.module import Distillation
 from trainer.learning.sharding import whole
 from trainer.run.metrics import add_task_scores, has_task_scores
@@ -124,9 +125,7 @@ class HeldoutTasks(Callback):
     def _summaries(self, trainer: Trainer, module: Distillation, *, last: bool) -> Rows:
         """Return the summaries of this process's share of the held-out views; fewer if a signal came."""
         finished, found = module.finished, Rows()
-        training = finished.training
-        finished.eval()
-        with trainer.precision_plugin.forward_context(), whole(finished):
+        with trainer.precision_plugin.forward_context(), whole(finished), evaluating(finished):
             for rows, batches in takewhile(lambda _: last or not self.stop.received, self._batches(trainer)):
                 for batch in batches:
                     summary = own_summary(finished(unit_pixels(batch.pixels.to(module.device)), []).student)
@@ -135,7 +134,6 @@ class HeldoutTasks(Callback):
                         raise SettingError("running.labels", [Problem(place=place, found=problem)])
                     values = summary.float().cpu().numpy()
                     found |= {(batch.view_set.name, row): value for row, value in zip(rows, values, strict=True)}
-        finished.train(training)
         return found
 
     def _batches(self, trainer: Trainer) -> Iterator[tuple[list[int], Batches]]:
