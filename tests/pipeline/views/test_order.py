@@ -13,7 +13,11 @@ from pipeline.images.listing import SourceImage
 from pipeline.views.order import DrawnView, image_rank
 from pipeline.views.sampling import DrawBasis, draw_generations, draw_views, set_manifest
 from storage_schemas.format.layout import ShardGrid
-from trainer.data.order import ShuffledSet, shuffled
+from storage_schemas.format.views import ViewSet
+from storage_schemas.row_ranges import row_ranges
+from trainer.data.order import rule_of
+from trainer.data.order_types import Order, ShuffledSet
+from trainer.settings.running import OrderRule
 
 SMALL = {"low": (64,), "high": (), "canvas_tokens": 0, "tokens_per_shard": 160, "heldout": 0.2}
 """One set, in shards of ten views."""
@@ -103,16 +107,22 @@ def test_every_generation_spreads_its_own_draws() -> None:
         assert max(Counter(view.image.key for view in shard).values()) == 1
 
 
+@pytest.mark.parametrize("rule", ["permutation", "table"])
 @pytest.mark.parametrize(("count", "batch", "window"), [(200, 16, 3), (60, 32, 4), (30, 8, 2), (8, 8, 2)])
-def test_a_batch_holds_two_draws_of_an_image_no_more_often_than_chance(count: int, batch: int, window: int) -> None:
+def test_a_batch_holds_two_draws_of_an_image_no_more_often_than_chance(
+    count: int, batch: int, window: int, rule: OrderRule
+) -> None:
     views, grid = one_set(count, draws=12, heldout=0)
-    image = np.array([view.image.key for view in views])
-    rows = ShuffledSet(rows=np.arange(len(views)), rows_per_shard=grid.rows_per_shard, proportion=1.0)
+    image, view_set = np.array([view.image.key for view in views]), ViewSet(partition="low", resolution=64)
+    rows = row_ranges([0], [len(views)])
+    shuffled_set = ShuffledSet(rows=rows, rows_per_shard=grid.rows_per_shard, proportion=1.0)
+    drawn = rule_of(
+        Order(seed=0, sets={view_set: shuffled_set}, batches={"low": batch}, window_shards=window, rule=rule)
+    )
     epochs = 40
     together = []
     for epoch in range(epochs):
-        order = shuffled(rows, window, (0, "deal", "low-64", epoch))
-        of_image = image[order]
+        of_image = image[drawn.rows(view_set, epoch, np.arange(len(views)))]
         batches = [of_image[first : first + batch] for first in range(0, len(of_image) - batch + 1, batch)]
         together.append(sum(math.comb(found, 2) for keys in batches for found in Counter(keys.tolist()).values()))
     pairs = (len(views) // batch) * math.comb(batch, 2)
