@@ -153,7 +153,7 @@ ifneq ($(GIVEN_DATA),)
 endif
 	@teacher="$$($(PIPELINE) teachers --in-cache $(if $(TEACHER),--name "$(TEACHER)"))" && \
 		$(TRAINER) evaluate --cache "$(CACHE)" $${teacher:+--teacher "$$teacher"} $(STUDENT_ARGS) \
-		$(TASKS_ARGS) $(LABELS_ARGS) $(if $(TO),--to "$(TO)") $(ARGS)
+		$(TASKS_ARGS) $(LABELS_ARGS) $(if $(TO),--to "$(TO)",$${teacher:+--to "$(OUT)/$$teacher"}) $(ARGS)
 
 inspect: $(INSTALLED) ## show what is in the cache, and how far each stage is
 	@$(PIPELINE) inspect --cache "$(CACHE)" $(ARGS)

@@ -1,5 +1,6 @@
 """Evaluation views through the stages: what teachers see of them is what Pillow alone makes of the images."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,17 @@ def test_nothing_is_unfinished_without_statistics_and_no_split_is_asked_for(cent
     facts = inspect_cache(centre.cache)
     assert facts.unfinished == ()
     assert not [line for line in centre.said if "HELD OUT" in line or "held out" in line]
+
+
+def test_details_of_a_finished_teacher_can_go_though_the_recipe_names_no_teachers(
+    centre: StageRun, tmp_path: Path
+) -> None:
+    cache = shutil.copytree(centre.where, tmp_path / "cache")
+    assert main(["gc", "--recipe", "evaluation", "--cache", str(cache), "--details", "--delete"]) == 0
+    gone = set(contents(centre.where)) - set(contents(cache))
+    assert gone
+    assert all("/detail/quarter-mean-fixed" in name for name in gone)
+    assert main(["verify", "--cache", str(cache), "--run.executor", "local"]) == 0
 
 
 @pytest.mark.slow
