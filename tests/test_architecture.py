@@ -94,9 +94,9 @@ PLAN = {
         downstream: data evaluation export run_folder student storage_schemas storage_schemas.format
             storage_schemas.objects
         learning: data objective settings student storage_schemas.format
-        run: data evaluation export learning objective run_folder settings stopping student weights storage_schemas
-            storage_schemas.format storage_schemas.objects
-        report: data export objective recipes run run_folder run_name settings student storage_schemas
+        run: data downstream evaluation export learning objective run_folder settings stopping student weights
+            storage_schemas storage_schemas.format storage_schemas.objects
+        report: data downstream export objective recipes run run_folder run_name settings student storage_schemas
             storage_schemas.format storage_schemas.objects
         __main__: downstream export normalise_options normaliser options portable report run run_folder stopping
             storage_schemas

@@ -101,7 +101,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     from trainer.downstream.run import scores_text
 
     scores = measure(options, say if not options.json else lambda _: None)
-    for line in scores_text(scores, json_wanted=options.json).split("\n"):
+    for line in scores_text(scores, options).split("\n"):
         say(line)
 
 

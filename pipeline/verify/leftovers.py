@@ -3,7 +3,7 @@
 Files of others may lie among them. They are told apart by their names, and only those that a user names are deleted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import final
@@ -24,6 +24,7 @@ from storage_schemas.format.layout import FEATURES, detail_array, detail_unit, v
 from storage_schemas.format.manifest import ViewsManifest
 from storage_schemas.format.object_names import is_ours
 from storage_schemas.format.snapshots import HEADS, SNAPSHOTS
+from storage_schemas.format.teacher import TeacherSpec
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.pending_uploads import PendingUpload, pending_uploads
 from storage_schemas.objects.publish import require_claim
@@ -99,12 +100,18 @@ def _add_referenced(units: dict[str, Unit], log: UnitLog, shard: int, findings: 
     findings.referenced.update(units[name].objects(shard), units[views].objects(shard))
 
 
-def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherChoice]) -> list[Leftover]:
+def spent_details(cache: Cache, views: ViewsManifest, choices: Sequence[TeacherChoice]) -> list[Leftover]:
     """Return the details of the fixed teachers among `choices` whose features are complete, commit records first.
 
     Only `extract` reads details. They can be cut again from the images, to the same bytes.
+
+    Args:
+        cache: the cache.
+        views: manifest of its views.
+        choices: the teachers of its recipe; of a recipe that names none, those in the cache count.
     """
-    spent = [maps[0] for choice in choices if not unfinished_maps(cache, views, maps := map_specs(choice))]
+    teachers = [map_specs(choice) for choice in choices] if choices else _maps_in(cache)
+    spent = [maps[0] for maps in teachers if not unfinished_maps(cache, views, maps)]
     names = [
         name
         for spec in spent
@@ -115,6 +122,15 @@ def spent_details(cache: Cache, views: ViewsManifest, choices: Iterable[TeacherC
         if is_ours(name)
     ]
     return [Leftover(name=name, bytes=cache.store.size(name) or 0) for name in names]
+
+
+def _maps_in(cache: Cache) -> list[list[TeacherSpec]]:
+    """Return the specs of the maps of each teacher in a cache, that of the last block first."""
+    maps: dict[str, list[TeacherSpec]] = {}
+    for name in sorted(cache.teachers()):
+        if (manifest := cache.teacher_manifest(name)) is not None:
+            maps.setdefault(manifest.spec.forward_of, []).append(manifest.spec)
+    return [sorted(specs, key=lambda spec: len(spec.name)) for specs in maps.values()]
 
 
 def stale_uploads(cache: Cache, hours: float) -> list[PendingUpload] | None:

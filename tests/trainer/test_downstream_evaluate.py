@@ -23,8 +23,9 @@ from trainer.data.source import open_source
 from trainer.downstream.chosen_views import choose_views, window_boxes
 from trainer.downstream.features import EvaluationFeatures, mean_tokens
 from trainer.downstream.options import EvaluateOptions, KnnSettings, LinearSettings
-from trainer.downstream.results import scores_in
+from trainer.downstream.results import Score, scores_in
 from trainer.downstream.run import evaluate
+from trainer.downstream.score_table import table_text
 from trainer.downstream.student_features import StudentFeatures
 from trainer.downstream.tasks import TASKS
 from trainer.downstream.teacher_features import teacher_features
@@ -214,11 +215,11 @@ def test_the_command_prints_a_table_keeps_scores_and_measures_nothing_twice(
     line = command(options(views, labels, student=folder), "--outputs", "backbone", "any", "--tasks", "knn")
     assert main(line) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [row.split()[:3] for row in said if "accuracy" in row and "evaluate:" not in row] == [
-        ["knn", "backbone", "accuracy"],
-        ["knn", "any", "accuracy"],
+    assert [row.split()[:4] for row in said if "accuracy" in row and "evaluate:" not in row] == [
+        ["run", "knn", "any", "accuracy"],
+        ["run", "knn", "backbone", "accuracy"],
     ]
-    assert any(row.split() == ["task", "features", "score", "low-32", "low-48"] for row in said)
+    assert any(row.split() == ["run", "task", "features", "score", "low-32", "low-48"] for row in said)
     first = scores_in(folder / "evaluation.json")
     assert {(score.output, score.view_set) for score in first} == {
         (output, name) for output in ("backbone", "any") for name in SIZES
@@ -369,3 +370,29 @@ def test_an_output_that_the_student_lacks_and_a_cache_without_heldout_views_are_
 def less(folder: Path) -> Path:
     (folder / "less.csv").write_text("key,label\nimage 0,red\n")
     return folder / "less.csv"
+
+
+def kept(task: str, view_set: str, value: float, **changes: Any) -> Score:
+    about = {"output": "backbone", "cache": "c", "views": f"{view_set} views", "features": "f", "settings": {"k": 20}}
+    scores = {"scores": {"accuracy": value}, "lower_is_better": [], "counts": {}, "seconds": 0.0, "versions": {}}
+    return Score(**{"task": task, "view_set": view_set, **about, **scores, **changes})
+
+
+def test_the_best_of_a_column_is_marked_among_scores_that_may_be_compared() -> None:
+    runs = {
+        "a": [kept("knn", "low-512", 0.5), kept("knn", "low-32", 0.7), kept("knn", "low-32", 0.9, settings={"k": 1})],
+        "b": [kept("knn", "low-32", 0.8), kept("knn", "low-512", 0.4, views="others")],
+        "c": [kept("depth", "low-32", 0.8, lower_is_better=["accuracy"]), kept("knn", "low-32", 0.8)],
+        "d": [kept("depth", "low-32", 0.3, lower_is_better=["accuracy"])],
+    }
+    table = [line.split("  ") for line in table_text(runs).splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in table]
+    assert cells[0] == ["run", "task", "features", "score", "low-32", "low-512 low-512", "low-512 others"]
+    assert cells[1:7] == [
+        ["c", "depth", "backbone", "accuracy", "0.8000", "—", "—"],
+        ["d", "depth", "backbone", "accuracy", "0.3000*", "—", "—"],
+        ["a", "knn k=1", "backbone", "accuracy", "0.9000*", "—", "—"],
+        ["a", "knn k=20", "backbone", "accuracy", "0.7000", "0.5000*", "—"],
+        ["b", "knn k=20", "backbone", "accuracy", "0.8000*", "—", "0.4000*"],
+        ["c", "knn k=20", "backbone", "accuracy", "0.8000*", "—", "—"],
+    ]

@@ -79,6 +79,22 @@ def test_the_list_as_text_has_a_line_for_each_run(runs: Path, capsys: pytest.Cap
     assert (empty, note.startswith("best F: ")) == ("", True)
 
 
+def test_the_list_shows_what_was_evaluated(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = {"output": "backbone", "cache": "c", "views": "v", "features": "f", "settings": {}, "seconds": 1.0}
+    score = {"task": "knn", "view_set": "low-32", "scores": {"accuracy": 0.75}, "lower_is_better": [], "counts": {}}
+    for name, value in (("fast", 0.75), ("slow", 0.5)):
+        shutil.copytree(runs / name, tmp_path / name)
+        found = {**about, **score, "scores": {"accuracy": value}, "versions": {}}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps({"version": 1, "subject": {}, "scores": [found]}))
+    assert main(["runs", "--runs", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["fast", "knn", "backbone", "accuracy", "0.7500*"] in lines
+    assert ["slow", "knn", "backbone", "accuracy", "0.5000"] in lines
+    assert main(["runs", "--runs", str(tmp_path), "--json"]) == 0
+    listed = {run["name"]: run["evaluation"] for run in json.loads(capsys.readouterr().out)}
+    assert listed["slow"][0]["scores"] == {"accuracy": 0.5}
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "--runs", str(tmp_path)]) == 2
     assert "holds no run (run `make train`, or set RUNS)" in capsys.readouterr().err

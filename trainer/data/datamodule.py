@@ -5,7 +5,7 @@ from typing import final
 import torch
 from lightning import LightningDataModule
 
-from trainer.data.dataset import CachedBatches, heldout_requests
+from trainer.data.dataset import BatchRequest, CachedBatches, heldout_requests
 from trainer.data.loader import WHOLE, Batches, BatchLoader, Share, TrainingStream, open_loader
 from trainer.data.schedule import batch_sizes, make_schedule
 from trainer.data.source import Source
@@ -34,13 +34,17 @@ class CachedViews(LightningDataModule):
         self.stream = TrainingStream(CachedBatches(source=self.source), self.schedule, self.recipe, share)
         return self.stream
 
+    def heldout_requests(self, share: Share = WHOLE) -> list[BatchRequest]:
+        """Return what `heldout_loader` reads for each of its batches, in the same order."""
+        requests = heldout_requests(self.source, batch_sizes(self.recipe), self.recipe.seed)
+        return requests[share.rank :: share.world]
+
     def heldout_loader(self, share: Share = WHOLE) -> BatchLoader:
         """Return a process's share of the held-out views, in batches of one view set.
 
         All shares together hold each view once.
         """
-        requests = heldout_requests(self.source, batch_sizes(self.recipe), self.recipe.seed)
-        mine = [(request,) for request in requests[share.rank :: share.world]]
+        mine = [(request,) for request in self.heldout_requests(share)]
         return open_loader(CachedBatches(source=self.source), mine, self.recipe.running)
 
     def transfer_batch_to_device(self, batch: Batches, device: torch.device, _dataloader_idx: int) -> Batches:

@@ -1,7 +1,7 @@
-"""The scores of one student or teacher: one JSON file, which every command adds to, and the table that is printed."""
+"""The scores of one student or teacher: one JSON file, which every command adds to."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -9,16 +9,15 @@ from typing import Any, final
 
 from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.identity import digest, require_same
-from storage_schemas.format.views import ViewSet
 from trainer.downstream.measured import Measured
 from trainer.run_folder import read_json, write_json
 
 VERSION = 1
 """Version of the file. Files of other versions are refused."""
+RESULTS = "evaluation.json"
+"""Name of the file, in the folder of a run."""
 LIBRARIES = ("numpy", "scikit-learn", "torch")
 """Libraries that the scores are computed with."""
-NONE = "—"
-"""Text for a score that was not measured."""
 
 
 @final
@@ -32,11 +31,15 @@ class Score:
     view_set: str
     cache: str
     """URI of the cache, for people: `features` tells caches apart."""
+    views: str
+    """Digest of the views that were used: scores with the same views and settings may be compared."""
     features: str
     """Digest of everything that the features depend on."""
     settings: Mapping[str, Any]
     """Everything else that the scores depend on: settings, and digests of files."""
     scores: Mapping[str, float]
+    lower_is_better: Sequence[str]
+    """Those of the scores of which the lowest is the best."""
     counts: Mapping[str, int | float | str]
     seconds: float
     versions: Mapping[str, str]
@@ -46,11 +49,6 @@ class Score:
     def key(self) -> str:
         """What tells this score from others."""
         return score_key(self.task, self.features, self.settings)
-
-    @property
-    def resolution(self) -> int:
-        """Resolution of the view set (pixels)."""
-        return ViewSet.parse(self.view_set).resolution
 
 
 @final
@@ -81,7 +79,7 @@ def new_score(about: Mapping[str, Any], measured: Measured, seconds: float) -> S
     """Return the score of a task that has just been measured.
 
     Args:
-        about: task, output, view_set, cache, features and settings.
+        about: task, output, view_set, cache, views, features, settings and lower_is_better.
         measured: what the task returned.
         seconds: how long it took, without the features.
 
@@ -131,34 +129,6 @@ def scores_in(path: Path) -> list[Score]:
         found = f"has version {stored.get('version')}, but this Stillhouse reads version {VERSION}"
         raise ContractError("scores", [Problem(place=str(path), found=found, fix="delete it, or use that version")])
     return [Score(**values) for values in stored["scores"]]
-
-
-def table_text(scores: Sequence[Score], is_lower_better: Callable[[str, str], bool]) -> str:
-    """Return a table: a line for each task, output and score, a column for each view set. The best has a star.
-
-    Args:
-        scores: those to show.
-        is_lower_better: whether the lowest value of a task's score is the best.
-    """
-    sets = sorted({score.view_set for score in scores}, key=lambda name: (ViewSet.parse(name).resolution, name))
-    values: dict[tuple[str, str, str], dict[str, float]] = {}
-    for score in scores:
-        for name, value in score.scores.items():
-            values.setdefault((score.task, score.output, name), {})[score.view_set] = value
-    rows = [("task", "features", "score", *sets)]
-    for (task, output, name), by_set in values.items():
-        best = (min if is_lower_better(task, name) else max)(by_set.values())
-        marked = {found: f"{value:.4f}{'*' if value == best else ' '}" for found, value in by_set.items()}
-        rows.append((task, output, name, *(marked.get(found, f"{NONE} ") for found in sets)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place < 3 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, "", "* the best over view sets"])
 
 
 def json_text(scores: Sequence[Score]) -> str:

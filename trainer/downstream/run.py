@@ -13,12 +13,10 @@ from storage_schemas.objects.file_lock import locked
 from trainer.downstream.chosen_views import chosen_sets, require_views
 from trainer.downstream.features import EvaluationFeatures
 from trainer.downstream.options import EvaluateOptions
-from trainer.downstream.results import Results, Score, json_text, new_score, open_results, score_key, table_text
+from trainer.downstream.results import RESULTS, Results, Score, json_text, new_score, open_results, score_key
+from trainer.downstream.score_table import table_text
 from trainer.downstream.subjects import Subject, open_subject
 from trainer.downstream.tasks import TASKS, Task
-
-RESULTS = "evaluation.json"
-"""Name of the file of scores."""
 
 
 def evaluate(options: EvaluateOptions, say: Callable[[str], None]) -> list[Score]:
@@ -49,11 +47,10 @@ def evaluate(options: EvaluateOptions, say: Callable[[str], None]) -> list[Score
     return found
 
 
-def scores_text(scores: Sequence[Score], *, json_wanted: bool = False) -> str:
-    """Return scores as a table for a terminal, or as JSON."""
-    if json_wanted:
-        return json_text(scores)
-    return table_text(scores, lambda task, name: name in TASKS[task].lower_is_better)
+def scores_text(scores: Sequence[Score], options: EvaluateOptions) -> str:
+    """Return the scores that were asked for as a table for a terminal, or as JSON."""
+    name = options.teacher or options.student.name or options.student.resolve().name
+    return json_text(scores) if options.json else table_text({name: scores})
 
 
 def require_options(options: EvaluateOptions) -> None:
@@ -96,9 +93,9 @@ def _evaluate_set(
     say: Callable[[str], None],
 ) -> tuple[Results, list[Score]]:
     """Measure what is missing for one view set; return all scores, and those that were asked for, in order."""
-    digests = subject.digests(view_set)
+    views, digests = subject.digests(view_set)
     depends = {
-        (output, task): _compared(task, chosen, output, [subject.digests(name) for name in smaller])
+        (output, task): _compared(task, chosen, output, [subject.digests(name)[1] for name in smaller])
         for output in subject.outputs
         for task, chosen in settings.items()
         if smaller or isinstance(TASKS[task], Task)
@@ -112,7 +109,8 @@ def _evaluate_set(
     for output, features in zip(missing, subject.features(view_set, needed) if needed else (), strict=True):
         for task in missing[output]:
             about: dict[str, Any] = {"task": task, "output": output, "view_set": view_set}
-            about |= {"cache": subject.cache.store.uri, "features": digests[output], "settings": depends[output, task]}
+            about |= {"cache": subject.cache.store.uri, "views": views, "features": digests[output]}
+            about |= {"settings": depends[output, task], "lower_is_better": list(TASKS[task].lower_is_better)}
             results = results.with_score(_measure(about, features, subject, smaller))
             scores = results.scores[keys[output, task]].scores
             told = ", ".join(f"{name} {value:.4f}" for name, value in scores.items())

@@ -31,7 +31,7 @@ from trainer.downstream.features import EvaluationFeatures
 from trainer.downstream.options import BACKBONE, EvaluateOptions
 from trainer.export import ExportedStudent
 from trainer.run_folder import read_json, write_json
-from trainer.student.model import ModelOutput
+from trainer.student.student import StudentOutput
 
 VERSION = 1
 """Version of the stored features."""
@@ -196,7 +196,7 @@ class StudentFeatures:
         """Return summary and tokens of each output."""
         device = self.student.student.mean.device
         output = self.student.model(pixels.to(device), teachers, window=self.options.window or None)
-        return {BACKBONE: (own_summary(output), output.student.spatial)} | {
+        return {BACKBONE: (own_summary(output.student), output.student.spatial)} | {
             name: (output.summary.get(name), output.spatial[name]) for name in teachers
         }
 
@@ -228,9 +228,9 @@ class StudentFeatures:
         return np.concatenate(found) if found else np.empty((0, *self.shapes[output]), dtype=np.float32)
 
 
-def own_summary(output: ModelOutput) -> Float32[torch.Tensor, "batch summary_channels"] | None:
+def own_summary(output: StudentOutput) -> Float32[torch.Tensor, "batch summary_channels"] | None:
     """Return a student's own summary: its class tokens one behind the other, as RADIO's is; None where it has none."""
-    summaries = output.student.summaries.flatten(1)
+    summaries = output.summaries.flatten(1)
     return summaries if summaries.shape[1] else None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, final
 
 from storage_schemas.cache import Cache
+from storage_schemas.format.identity import digest
 from trainer.downstream.chosen_views import choose_views
 from trainer.downstream.features import EvaluationFeatures
 from trainer.downstream.options import EvaluateOptions
@@ -37,10 +38,10 @@ class TeacherSubject:
         """Its name."""
         return [self.options.teacher]
 
-    def digests(self, view_set: str) -> Mapping[str, str]:
-        """Return the digest of its features."""
-        name, manifest = self.options.teacher, require_teacher(self.cache, self.options.teacher)
-        return {name: teacher_digest(choose_views(self.cache, view_set, self.options.views), manifest)}
+    def digests(self, view_set: str) -> tuple[str, Mapping[str, str]]:
+        """Return the digest of the views, and that of its features by its name; nothing is computed."""
+        views, name = choose_views(self.cache, view_set, self.options.views), self.options.teacher
+        return digest(views.identity), {name: teacher_digest(views, require_teacher(self.cache, name))}
 
     def features(self, view_set: str, needed: Mapping[str, Iterable[Part]]) -> Iterator[EvaluationFeatures]:
         """Yield its features, read from the cache when a task asks for them.
@@ -74,10 +75,10 @@ class StudentSubject:
         """The outputs that are asked for."""
         return self.options.outputs
 
-    def digests(self, view_set: str) -> Mapping[str, str]:
-        """Return the digests of its features."""
+    def digests(self, view_set: str) -> tuple[str, Mapping[str, str]]:
+        """Return the digest of the views, and those of its features by output; nothing is computed."""
         stored = self._stored(view_set)
-        return {output: stored.digest(output) for output in self.outputs}
+        return digest(stored.views.identity), {output: stored.digest(output) for output in self.outputs}
 
     def features(self, view_set: str, needed: Mapping[str, Iterable[Part]]) -> Iterator[EvaluationFeatures]:
         """Run the student where something is missing, and yield its features, one output after the other.

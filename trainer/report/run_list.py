@@ -10,6 +10,8 @@ from typing import Any, final
 from storage_schemas.format.errors import MissingError, Problem
 from storage_schemas.format.plain_text import one_line
 from storage_schemas.objects.file_lock import is_locked
+from trainer.downstream.results import RESULTS, Score, scores_in
+from trainer.downstream.score_table import table_text
 from trainer.recipes import RECIPES
 from trainer.report.numbers_as_text import NONE, bytes_text, count_text, number_text
 from trainer.report.results import RunResult, read_runs
@@ -52,6 +54,8 @@ class RunFacts:
     """Libraries of the last session."""
     bytes: int
     """Size of the run's folder."""
+    evaluation: Sequence[Score]
+    """What `evaluate` has measured of the student, in the order of the file."""
 
 
 def run_facts(result: RunResult) -> RunFacts:
@@ -86,6 +90,7 @@ def run_facts(result: RunResult) -> RunFacts:
         begun=sessions[0]["started"] if sessions else None,
         versions="" if last is None else ", ".join(f"{name} {version}" for name, version in last["versions"].items()),
         bytes=_folder_bytes(result.run.path),
+        evaluation=scores_in(result.run.path / RESULTS),
     )
 
 
@@ -106,7 +111,8 @@ def runs_text(folder: Path, *, json_wanted: bool = False) -> str:
         raise MissingError("runs", [Problem(place=str(folder), found="holds no run", fix=fix)])
     if json_wanted:
         return json.dumps([asdict(run) for run in best_first(facts)], indent=1, ensure_ascii=False, allow_nan=False)
-    return list_text(facts)
+    measured = {run.name: run.evaluation for run in facts if run.evaluation}
+    return f"{list_text(facts)}\n\n{table_text(measured)}" if measured else list_text(facts)
 
 
 HEADINGS = ("run", "student", "settings that differ", "steps", "state", "best F", "at step", "parameters", "bytes")

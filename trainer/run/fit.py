@@ -23,6 +23,7 @@ from trainer.run.checkpoint import read_checkpoint, require_checkpoint_of, steps
 from trainer.run.checkpoint_writer import CheckpointWriter
 from trainer.run.disk import disk_refusals
 from trainer.run.heldout_evaluation import HeldoutEvaluation
+from trainer.run.heldout_tasks import HeldoutTasks, LabelledRows, label_rows
 from trainer.run.lightning_trainer import make_trainer, slurm_errors
 from trainer.run.loggers import make_loggers, require_loggers
 from trainer.run.metrics import has_stalled, start_metrics, teacher_facts
@@ -81,6 +82,7 @@ def _fit(
     callbacks: Sequence[Callback],
     request: StopRequest,
 ) -> None:
+    labelled = label_rows(run.source, run.recipe)
     start = steps_in_checkpoint(run.folder.checkpoint)
     started = None
     if start:
@@ -96,7 +98,7 @@ def _fit(
     )
     if start:
         require_checkpoint_of(run.folder.checkpoint, module)
-    trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, request), *callbacks])
+    trainer = make_trainer(run.recipe, run.folder, [*_callbacks(run, views, labelled, request), *callbacks])
     if is_first():
         _start_records(run, start, _parameters(model), started)
         trainer.loggers = make_loggers(run, start)
@@ -129,14 +131,18 @@ def _dispersions(source: Source) -> dict[str, float]:
     return {name: dispersion for name, dispersion in by_teacher.items() if dispersion is not None}
 
 
-def _callbacks(run: TrainingRun, views: CachedViews, request: StopRequest) -> list[Callback]:
+def _callbacks(
+    run: TrainingRun, views: CachedViews, labelled: Mapping[str, LabelledRows], request: StopRequest
+) -> list[Callback]:
     stop = StopAtStepEnd(request)
     evaluation = HeldoutEvaluation(run.folder, views, stop, scored=run.is_scored)
+    tasks = HeldoutTasks(run.folder, views, stop, labelled)
     # the order is that of the calls: a checkpoint is written after the scores of its step
     return [
         stop,
         ProgressLogging(run.folder, views, evaluation),
         evaluation,
+        tasks,
         CheckpointWriter(run.folder, run.recipe.running, run.recipe.steps),
     ]
 

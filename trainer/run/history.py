@@ -26,6 +26,8 @@ class HistoryLogger(Logger):
         super().__init__()
         self._path, self._columns = path, ["step", *columns]
         rows = [row for row in read_history(path) if int(row["step"]) <= start] if start else []
+        # a run may measure tasks that it does not measure any more
+        self._columns += [name for name in (rows[0] if rows else ()) if name not in self._columns]
         write_whole(path, _lines([dict(zip(self._columns, self._columns, strict=True)), *rows], self._columns))
 
     @property

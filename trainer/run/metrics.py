@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer.data.source import Source, TeacherSource
+from trainer.downstream.during_training import TASKS
 from trainer.evaluation.evaluate import Scores
 from trainer.run_folder import RunFolder, read_json, write_json
 from trainer.settings.config import TrainRecipe
@@ -43,9 +44,13 @@ def start_metrics(run: RunFolder, about: Mapping[str, Any], start: int) -> None:
         about: values that do not change during the run.
         start: the step after which the run starts.
     """
-    before = read_json(run.metrics)["evaluations"] if start and run.metrics.exists() else []
-    kept = [evaluation for evaluation in before if evaluation["step"] <= start]
-    write_json(run.metrics, {**about, "evaluations": kept})
+    before = read_json(run.metrics) if start and run.metrics.exists() else {"evaluations": []}
+    kept: dict[str, Any] = {
+        name: [evaluation for evaluation in before[name] if evaluation["step"] <= start]
+        for name in ("evaluations", "tasks")
+        if name in before
+    }
+    write_json(run.metrics, {**about, **kept})
 
 
 def add_scores(run: RunFolder, step: int, scores: Scores) -> None:
@@ -60,6 +65,24 @@ def add_scores(run: RunFolder, step: int, scores: Scores) -> None:
 def is_scored(run: RunFolder, step: int) -> bool:
     """Return whether the metrics have the scores of a step."""
     return any(evaluation["step"] == step for evaluation in read_json(run.metrics)["evaluations"])
+
+
+def add_task_scores(run: RunFolder, step: int, scores: Mapping[str, float]) -> None:
+    """Add the scores of the tasks at a step, or replace those of the same step.
+
+    Args:
+        run: the run's folder.
+        step: the step.
+        scores: by task and view set, such as `knn/low-256`.
+    """
+    metrics = read_json(run.metrics)
+    others = [measured for measured in metrics.get("tasks", []) if measured["step"] != step]
+    write_json(run.metrics, {**metrics, "tasks": [*others, {"step": step, "scores": dict(scores)}]})
+
+
+def has_task_scores(run: RunFolder, step: int) -> bool:
+    """Return whether the metrics have scores of the tasks at a step."""
+    return any(measured["step"] == step for measured in read_json(run.metrics).get("tasks", []))
 
 
 def score_values(scores: Scores) -> dict[str, float]:
@@ -93,7 +116,8 @@ def history_columns(recipe: TrainRecipe, source: Source) -> list[str]:
     specs = {name: teacher.manifest.spec for name, teacher in source.teachers.items()}
     angles = [f"angle/{name}" for name, spec in specs.items() if spec.summary_dim is not None]
     fidelities = [f"{kind}/{name}" for name in source.teachers for kind in ("fidelity", "phi_fidelity")]
-    scores = [*fidelities, *by_set, *angles, "effective_rank", "scale_variance"]
+    tasks = [f"{task}/{view_set.name}" for task in TASKS for view_set in source.sets] if recipe.running.labels else []
+    scores = [*fidelities, *by_set, *angles, "effective_rank", "scale_variance", *tasks]
     return ["loss", "lr", "views_per_second", "wait_share", *sorted(parts), *scores]
 
 

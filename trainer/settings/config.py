@@ -126,6 +126,7 @@ def _counts_too_small(recipe: TrainRecipe) -> Iterator[Problem]:
         "running.micro_batch_tokens": (recipe.running.micro_batch_tokens, 0),
         "running.log_every": (recipe.running.log_every, 1),
         "running.evaluate_every": (recipe.running.evaluate_every, 0),
+        "running.tasks_every": (recipe.running.tasks_every, 0),
         "running.checkpoint_every": (recipe.running.checkpoint_every, 1),
         "running.keep": (recipe.running.keep, 1),
     }

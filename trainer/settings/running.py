@@ -7,6 +7,7 @@ LoggerName = Literal["csv", "tensorboard", "wandb", "mlflow"]
 Accelerator = Literal["auto", "cpu", "gpu"]
 StrategyName = Literal["ddp", "fsdp"]
 SignalName = Literal["USR1", "USR2"]
+LabelParts = Literal["hash", "given"]
 StudentShifts = Literal["as-teachers", "uniform"]
 OrderRule = Literal["permutation", "table"]
 
@@ -84,6 +85,14 @@ class RunningSettings:
     evaluate: bool = True
     """Whether to score the student on held-out views. False: the run has no scores, and needs no held-out views. Runs
     on a cache that was cut with --views.heldout 0 are never scored."""
+    labels: str = ""
+    """Labels of the images, to measure nearest neighbours and a linear probe on held-out views during training: a CSV
+    file with the columns key, label and, for given parts, split; or `folders`. Empty: neither is measured."""
+    label_parts: LabelParts = "hash"
+    """How held-out images are divided into those that a classifier learns from and those that it is scored on. `hash`:
+    in halves, by a hash of the key. `given`: as the labels name them."""
+    tasks_every: int = 0
+    """Steps between two measurements with `labels`. 0: measure only before the first step and after the last."""
     checkpoint_every: int = 1000
     """Steps between two checkpoints. The last step always writes one."""
     keep: int = 1

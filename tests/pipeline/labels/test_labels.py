@@ -124,6 +124,8 @@ def test_a_file_of_names_names_numbers_and_codes(tmp_path: Path, capsys: pytest.
 def test_an_image_without_a_label_refuses_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_files(tmp_path / "folder", ["cat/1.jpg", "2.jpg", "3.jpg"])
     assert f"{data}: 2 of 3 images have no label: 2.jpg, 3.jpg (" in refused(capsys, data)
+    parted = write_files(tmp_path / "parted", ["train/cat/1.jpg", "train/2.jpg"])
+    assert "1 of 2 images have no label: train/2.jpg (" in refused(capsys, parted)
     tar = write_tar(tmp_path / "some.tar", {"1.jpg": b"i", "1.cls": b"4", "2.jpg": b"i", "3.jpg": b"i", "3.cls": b""})
     assert "2 of 3 images have no label: 2.jpg, 3.jpg (" in refused(capsys, tar)
     columns = {"key": ["a", "b", "c"], "label": [-1, 0, None]}

@@ -1,5 +1,6 @@
 """Evaluation views through the stages: what teachers see of them is what Pillow alone makes of the images."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.features.stage import make_features
 from pipeline.inspect.cache import inspect_cache
 from pipeline.recipes import recipe_of
 from storage_schemas.cache import Cache
+from storage_schemas.format.errors import SettingError
 from storage_schemas.format.phi_s import to_raw
 from storage_schemas.objects.store import Store
 
@@ -105,6 +107,17 @@ def test_an_image_that_the_windows_do_not_cover_is_rejected_by_name(tmp_path: Pa
     ] * 2
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_phi_s_is_fitted_on_few_images_or_refused(count: int, tmp_path: Path) -> None:
+    data = write_colours(tmp_path / "images", count)
+    recipe = replace(WINDOWS, views=replace(EVALUATION.views, low=(32,)))
+    if count * 4 >= 12:
+        assert "PHI-S fitted on 12 tokens and frozen" in "".join(run(recipe, data, tmp_path / "cache").said)
+        return
+    with pytest.raises(SettingError, match="training views: 8 tokens for 12 channels, fewer than 1 for each"):
+        run(recipe, data, tmp_path / "cache")
+
+
 def test_another_run_writes_the_same_bytes_and_verify_finds_both_sound(
     centre: StageRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +131,17 @@ def test_nothing_is_unfinished_without_statistics_and_no_split_is_asked_for(cent
     facts = inspect_cache(centre.cache)
     assert facts.unfinished == ()
     assert not [line for line in centre.said if "HELD OUT" in line or "held out" in line]
+
+
+def test_details_of_a_finished_teacher_can_go_though_the_recipe_names_no_teachers(
+    centre: StageRun, tmp_path: Path
+) -> None:
+    cache = shutil.copytree(centre.where, tmp_path / "cache")
+    assert main(["gc", "--recipe", "evaluation", "--cache", str(cache), "--details", "--delete"]) == 0
+    gone = set(contents(centre.where)) - set(contents(cache))
+    assert gone
+    assert all("/detail/quarter-mean-fixed" in name for name in gone)
+    assert main(["verify", "--cache", str(cache), "--run.executor", "local"]) == 0
 
 
 @pytest.mark.slow

@@ -103,6 +103,7 @@ def draw(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_student_is_scored_on_all_dense_tasks(
     tmp_path: Path,
     full_cache: Cache,
