@@ -54,7 +54,8 @@ def label_rows(source: Source, recipe: TrainRecipe) -> dict[str, LabelledRows]:
     rows, keys = {}, {}
     for view_set, found in source.sets.items():
         if heldout := found.rows["heldout"].tolist():
-            table = source.cache.views(view_set, found.commits)
+            shards = sorted({row // found.rows_per_shard for row in heldout})
+            table = source.cache.views(view_set, found.commits.open(shards))
             by_row = dict(zip(table["row"].to_pylist(), table["image"].to_pylist(), strict=True))
             rows[view_set.name], keys[view_set.name] = heldout, [by_row[row] for row in heldout]
     if not rows:

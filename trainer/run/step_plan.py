@@ -10,7 +10,7 @@ import torch
 from storage_schemas.format.views import Partition, ViewSet
 from trainer.data.batch import ViewBatch
 from trainer.data.dataset import CachedBatches, training_request
-from trainer.data.order import StepPart
+from trainer.data.order_types import StepPart
 from trainer.data.schedule import Schedule, batch_sizes, make_schedule
 from trainer.data.source import Source
 from trainer.learning.micro_batches import MicroBatch, micro_batch_count
