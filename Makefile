@@ -55,7 +55,7 @@ help: ## list the commands and variables
 	@echo "  RECIPE    what to make: demo, small, radio_v2_5, c_radio_v4, evaluation (now: $(RECIPE))"
 	@echo "  DATA      where the images are: a folder, tars, Parquet files, a list of URIs (now: $(if $(DATA),$(DATA),not set))"
 	@echo "  CACHE     where the cache is: a folder or s3://bucket/prefix (now: $(CACHE))"
-	@echo "  TO        where an export is written: a folder or s3://bucket/prefix"
+	@echo "  TO        where an export is written: a folder or s3://bucket/prefix; for labels a file, for evaluate a folder"
 	@echo "  TEACHER   dinov3, siglip2, sam3, timm:<model.tag>, hf:<repository or folder>, or module:Class"
 	@echo "  WEIGHTS   a local file or folder with the teacher's weights, instead of the hub"
 	@echo "  STUDENT   tiny, small, base, large, so400m, huge, any timm backbone, or radio_ before the name of a timm ViT"

@@ -1,10 +1,13 @@
 """The Makefile: names with spaces, a plan that leaves nothing behind, and what is installed."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,3 +50,23 @@ def test_an_installation_takes_pytorch_without_cuda_only_where_asked(without_cud
     said = make("--dry-run", "--always-make", "install", *asked, temporary=tmp_path / "temporary")
     assert ("--extra-index-url https://download.pytorch.org/whl/cpu --constraint" in said) == without_cuda
     assert ("7 GB" in said) != without_cuda
+
+
+@pytest.mark.slow
+def test_evaluate_cuts_views_runs_the_teacher_and_scores_it_and_then_needs_no_data(tmp_path: Path) -> None:
+    random, data, out = np.random.default_rng(0), tmp_path / "some images", tmp_path / "with space"
+    for number in range(16):
+        name, colours = ("red", (200, 60, 60)) if number % 2 else ("blue", (60, 60, 200))
+        path = data / ("val" if number > 11 else "train") / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.array(colours) + random.integers(-40, 40, (80, 100, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    teacher = ["evaluate", f"OUT={out}", "TEACHER=teachers.quarter_mean:QuarterMean", "EXECUTOR=local", "TASKS=knn"]
+    teacher, seen = [*teacher, "ARGS=--knn.k 3"], ["RESOLUTIONS=64 96", f"DATA={data}"]
+    make("labels", f"DATA={data}", f"TO={tmp_path / 'l.csv'}", temporary=tmp_path / "temporary")
+    said = make(*teacher, *seen, f"LABELS={tmp_path / 'l.csv'}", temporary=tmp_path / "temporary")
+    assert said.count("1.0000*") == 2
+    with_folders = make(*teacher, "LABELS=folders", temporary=tmp_path / "temporary")
+    assert "views" not in with_folders.partition("\n")[0]
+    stored = json.loads((out / "quarter-mean" / "evaluation.json").read_text())["scores"]
+    assert [(score["view_set"], score["scores"]["accuracy"]) for score in stored] == [("low-64", 1), ("low-96", 1)] * 2

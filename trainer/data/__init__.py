@@ -1,4 +1,4 @@
 """From a cache to batches: what a cache holds, the order of its views, reading, reader processes.
 
-Door: batch, datamodule, dataset, loader, set_source, source, view_dataset.
+Door: batch, datamodule, dataset, loader, order_types, schedule, set_source, source, view_dataset.
 """

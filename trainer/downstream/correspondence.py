@@ -1,6 +1,7 @@
 """Correspondence: whether the token nearest to a source keypoint's features lies at the target keypoint (PCK)."""
 
 import csv
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,19 +55,22 @@ def read_pairs(path: Path, *, boxes: bool) -> list[KeypointPair]:
         boxes: whether every pair must have a box.
 
     Raises:
-        SettingError: there are no pairs, a column is missing, or a value is no finite number.
+        SettingError: it is no CSV file, there are no pairs, a column is missing, or a value is no finite number.
         MissingError: there is no such file.
     """
     if not path.is_file():
         raise MissingError("keypoints", [Problem(place=str(path), found="is no file")])
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        wanted = (*COLUMNS, *(BOX if boxes else ()))
-        if missing := [name for name in wanted if name not in (reader.fieldnames or ())]:
-            fix = "without boxes, choose distances with `pixels` and no `alphas`" if set(missing) <= set(BOX) else ""
-            problems = [Problem(place=str(path), found=f"has no column {', '.join(missing)}", fix=fix)]
-            raise SettingError("keypoints", problems)
-        lines = list(reader)
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""), strict=True)
+        lines, names = list(reader), reader.fieldnames or ()
+    except (UnicodeDecodeError, csv.Error) as error:
+        problem = Problem(place=str(path), found=f"is not a CSV file in UTF-8: {error}")
+        raise SettingError("keypoints", [problem]) from error
+    wanted = (*COLUMNS, *(BOX if boxes else ()))
+    if missing := [name for name in wanted if name not in names]:
+        fix = "without boxes, choose distances with `pixels` and no `alphas`" if set(missing) <= set(BOX) else ""
+        found = f"has no column {', '.join(missing)}"
+        raise SettingError("keypoints", [Problem(place=str(path), found=found, fix=fix)])
     if not lines:
         raise SettingError("keypoints", [Problem(place=str(path), found="has no line of keypoints")])
     pairs, problems = [], []

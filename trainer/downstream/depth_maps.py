@@ -138,7 +138,7 @@ def _read_png(path: Path, task: str) -> np.ndarray:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             mode, stored = image.mode, np.asarray(image)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise SettingError(task, [Problem(place=str(path), found=f"cannot be read: {error}")]) from error
     bits = path.read_bytes()[PNG_BITS]  # Pillow drops the lower 8 bits of 16-bit RGB without a word
     if mode not in modes or bits != (16 if task == "depth" else 8):

@@ -17,6 +17,9 @@ IGNORED = 255
 MODES = ("1", "L", "P", "I;16", "I")
 """Pillow's modes of images with one number in each pixel."""
 
+BROKEN = (OSError, SyntaxError, ValueError)
+"""What Pillow raises for a damaged PNG file."""
+
 MaskClasses = Int64[np.ndarray, "height width"]
 
 
@@ -77,10 +80,14 @@ class Masks:
         """Return the class of every pixel of an image; `IGNORED` where it does not count.
 
         Raises:
-            SettingError: a value is no class.
+            SettingError: the file is damaged, or a value is no class.
         """
-        with Image.open(self.paths[key]) as image:
-            values = np.asarray(image).astype(np.int64)
+        try:
+            with Image.open(self.paths[key], formats=["PNG"]) as image:
+                values = np.asarray(image).astype(np.int64)
+        except BROKEN as error:
+            problem = Problem(place=str(self.paths[key]), found=f"cannot be read: {error}")
+            raise SettingError("segmentation", [problem]) from error
         if self.layout.to_classes is None:
             wrong = (values != IGNORED) & ((values < 0) | (values >= self.classes))
             classes = values
@@ -150,8 +157,11 @@ def find_masks(settings: SegmentationSettings, sizes: Mapping[str, tuple[int, in
 
 
 def _mask_problems(path: Path, key: str, size: tuple[int, int]) -> list[Problem]:
-    with Image.open(path) as image:
-        mode, (width, height) = image.mode, image.size
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            mode, (width, height) = image.mode, image.size
+    except BROKEN as error:
+        return [Problem(place=str(path), found=f"is no PNG file that can be read: {error}")]
     if mode not in MODES:
         found = f"has the mode {mode} of Pillow, not one number in each pixel"
         return [Problem(place=str(path), found=found, fix="write the classes as an index PNG")]

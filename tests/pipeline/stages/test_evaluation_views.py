@@ -17,6 +17,7 @@ from pipeline.features.stage import make_features
 from pipeline.inspect.cache import inspect_cache
 from pipeline.recipes import recipe_of
 from storage_schemas.cache import Cache
+from storage_schemas.format.errors import SettingError
 from storage_schemas.format.phi_s import to_raw
 from storage_schemas.objects.store import Store
 
@@ -104,6 +105,17 @@ def test_an_image_that_the_windows_do_not_cover_is_rejected_by_name(tmp_path: Pa
     assert [(row["image"], row["reason"]) for row in result.table("rejected", "low-64")] == [
         ("wide.png", "too elongated")
     ] * 2
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_phi_s_is_fitted_on_few_images_or_refused(count: int, tmp_path: Path) -> None:
+    data = write_colours(tmp_path / "images", count)
+    recipe = replace(WINDOWS, views=replace(EVALUATION.views, low=(32,)))
+    if count * 4 >= 12:
+        assert "PHI-S fitted on 12 tokens and frozen" in "".join(run(recipe, data, tmp_path / "cache").said)
+        return
+    with pytest.raises(SettingError, match="training views: 8 tokens for 12 channels, fewer than 1 for each"):
+        run(recipe, data, tmp_path / "cache")
 
 
 def test_another_run_writes_the_same_bytes_and_verify_finds_both_sound(

@@ -150,6 +150,8 @@ def test_bad_keypoints_are_refused_by_name(tmp_path: Path, changes: dict[str, ob
         ("", {}, "has no column source, target"),
         ("source,target,source_x,source_y,target_x,target_y\n", {}, "has no column target_left"),
         ("source,target,source_x,source_y,target_x,target_y\n", {"alphas": (), "pixels": (5.0,)}, "has no line"),
+        ("\udcff", {}, "is not a CSV file in UTF-8"),
+        ('"a', {}, "is not a CSV file in UTF-8: unexpected end of data"),
         ("", {"alphas": ()}, "alphas, pixels: no distance is given"),
         ("", {"alphas": (0.0,)}, "0.0 is not a number above 0"),
         ("", {"pairs": Path()}, "no file of keypoints is given"),
@@ -160,6 +162,6 @@ def test_settings_are_refused_before_any_feature_is_computed(
     tmp_path: Path, text: str, changes: dict[str, object], message: str
 ) -> None:
     file = tmp_path / "pairs.csv"
-    file.write_text(text)
+    file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(AbstractStillhouseError, match=message):
         require_keypoints(CorrespondenceSettings(**{"pairs": file, **changes}))

@@ -28,6 +28,10 @@ def write_masks(folder: Path, sizes: Mapping[str, tuple[int, int]] = SIZES) -> S
     return SegmentationSettings(masks=folder, classes=3)
 
 
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-40])
+
+
 def oracle(key: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.eye(3)[Scene(SIZES[key]).labels(x, y)]
 
@@ -120,6 +124,8 @@ def test_the_masks_of_datasets_are_found_and_read(
     ("break_it", "message"),
     [
         (lambda folder: (folder / "val/0.png").unlink(), "val/0.jpg: has no mask"),
+        (lambda folder: (folder / "val/0.png").write_bytes(b"no picture"), "is no PNG file that can be read"),
+        (lambda folder: cut_short(folder / "val/0.png"), "val/0.png: cannot be read"),
         (lambda folder: Image.new("L", (4, 5)).save(folder / "val/0.png"), "has 5 × 4 pixels, but its image val/0.jpg"),
         (lambda folder: Image.new("RGB", (96, 48)).save(folder / "val/0.png"), "has the mode RGB of Pillow"),
         (lambda folder: Image.new("L", (96, 48), 3).save(folder / "val/0.png"), "holds the value 3, which is none"),
