@@ -33,7 +33,15 @@ LEAST_FIDELITY = 2
 OLD_RULES: ImageRules = "0.1"
 """The rules of caches that record none."""
 UNRECORDED: Mapping[str, Any] = MappingProxyType(
-    {"rules": OLD_RULES, "keys": "names", "members": "", "image_column": "", "key_column": "", "placing": "drawn"}
+    {
+        "rules": OLD_RULES,
+        "keys": "names",
+        "members": "",
+        "image_column": "",
+        "key_column": "",
+        "placing": "drawn",
+        "order": "views",
+    }
 )
 """Settings that the first caches do not record → what they stand for there. At this value they are left out of the
 identity, so that those caches keep theirs."""
@@ -117,6 +125,10 @@ class ViewsConfig:
     """`drawn`: each view has one resolution and one crop, both drawn. `centre` and `windows` are for evaluation: every
     image is cut at every resolution, nothing is drawn, and `crop`, `area`, `aspect` and `high_share` have no effect.
     `centre` cuts the square in the middle, `windows` cuts `draws` squares side by side. See docs/evaluation.md."""
+    order: Literal["images", "views"] = "images"
+    """Order of the views in a set. `images`: the draws of an image lie in a few shards that are cut together, each in
+    another shard, so an image is decoded once for all of them. `views`: all views are shuffled, so an image is decoded
+    once for each draw; caches that were made before there was a choice keep this order."""
 
     def __post_init__(self) -> None:
         _refuse("views settings", _views_problems(self))
@@ -224,7 +236,8 @@ class RunConfig:
     """How a stage runs. Only `device`, `compiled` and `threads` can change how stored numbers are rounded."""
 
     executor: Literal["ray", "local"] = "ray"
-    """`ray`: worker processes on this machine, or on the cluster at RAY_ADDRESS. `local`: all work in this process."""
+    """`ray`: worker processes on this machine, or on the cluster at RAY_ADDRESS. `local`: all work in this process;
+    views are cut on all of its cores."""
     workers: int = 0
     """Most worker processes on Ray; 0 for as many as fit on the cluster's CPUs (or GPUs, where `gpus` is set). There
     are never more workers than tasks. An autoscaling cluster needs a number: it adds nodes for workers that wait."""
@@ -241,7 +254,8 @@ class RunConfig:
     compiled: bool = False
     """Whether teachers run through `torch.compile`, with a program for each size of input. No effect on a CPU."""
     threads: int = 1
-    """CPU threads of each worker. Used with `executor=local` too, so that both executors write the same bytes."""
+    """CPU threads of each worker. Used with `executor=local` too, so that both executors write the same bytes, but for
+    cutting views, which gives the same bytes with any number."""
     max_rejected: float | None = None
     """Largest share of views that may be rejected because their images are unusable. As soon as it is certain to be
     exceeded, the stage stops and names these images. What is committed is kept. The cache keeps the share: it need be

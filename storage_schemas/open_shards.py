@@ -5,17 +5,17 @@ So the memory of a reading process is bounded by the shards that it has open, no
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from threading import Lock
 from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 
-from storage_schemas.commits import ShardRecord
+from storage_schemas.commits import ShardRecord, UnitLog
 from storage_schemas.format.errors import MissingError, Problem, first_few
+from storage_schemas.unit_log import array_bytes
 
 Part = TypeVar("Part")
-AT_ONCE = 2**12
-"""Commit records that are in memory at a time while they are counted."""
 OPEN_SLOTS = 2**17
 """Row slots of a view set whose shards a process keeps open."""
 
@@ -73,15 +73,17 @@ class OpenShards(Generic[Part]):
 class UnitRecords:
     """The commit records of a unit, by shard number, each read when its shard is opened."""
 
-    def __init__(self, unit: str, shards: int, records: OpenShards[list[ShardRecord]]) -> None:
+    def __init__(self, log: UnitLog, identity: str, shards: int, most: int) -> None:
         """Describe the records; nothing is read yet.
 
         Args:
-            unit: its name.
-            shards: how many shards it has, all of them committed.
-            records: reads the records of shards.
+            log: commit log of the unit.
+            identity: digest that every record must carry.
+            shards: how many shards of the unit are read, the first ones, all of them committed.
+            most: shards that stay open.
         """
-        self.unit, self.shards, self.records = unit, shards, records
+        self.log, self.unit, self.shards = log, log.unit, shards
+        self.records: OpenShards[list[ShardRecord]] = OpenShards(partial(log.records, identity=identity), most)
 
     def __getitem__(self, shard: int) -> list[ShardRecord]:
         if not 0 <= shard < self.shards:
@@ -102,12 +104,11 @@ class UnitRecords:
         return self.records.of([shard for shard in shards if shard in self])
 
     def array_bytes(self) -> int:
-        """Return the size of all array shards of the unit (bytes). It reads every record, a few thousand at a time."""
-        total = 0
-        for first in range(0, self.shards, AT_ONCE):
-            read = self.records.read(range(first, min(first + AT_ONCE, self.shards)))
-            total += sum(record.bytes for records in read.values() for record in records if record.array)
-        return total
+        """Return the size of all array shards that are read (bytes). It reads the records that are in no snapshot."""
+        if len(self.log) == self.shards:
+            return self.log.totals().bytes
+        parts = self.log.read_in_parts(range(self.shards))
+        return sum(array_bytes(records) for part in parts for records in part.values())
 
 
 UnitCommits = UnitRecords | Mapping[int, list[ShardRecord]]

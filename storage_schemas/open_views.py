@@ -5,7 +5,7 @@ from functools import partial
 from typing import get_args
 
 from storage_schemas.cached_views import TeacherReader, Units, ViewReader
-from storage_schemas.commits import committed_shards
+from storage_schemas.commits import open_log
 from storage_schemas.format import layout
 from storage_schemas.format.errors import MissingError, Problem, SettingError, first_few
 from storage_schemas.format.feature_storage import require_storage
@@ -21,7 +21,14 @@ from storage_schemas.read_latents import read_coding
 from storage_schemas.read_phi_s import require_phi_s
 from storage_schemas.row_ranges import RowRanges
 from storage_schemas.sharded_array import open_array
-from storage_schemas.split_rows import find_splits, open_described, open_offsets, open_records, open_splits, read_counts
+from storage_schemas.split_rows import (
+    find_splits,
+    missing_shards,
+    open_described,
+    open_offsets,
+    open_splits,
+    read_counts,
+)
 
 
 def open_views(
@@ -68,7 +75,7 @@ def open_views(
 def _rows(
     store: Store, view_set: ViewSet, grid: layout.ShardGrid, identity: str, records: UnitRecords
 ) -> list[Mapping[Split, RowRanges]]:
-    counts, splits = read_counts(store, view_set, grid, identity), open_splits(store, view_set, grid, records)
+    counts, splits = read_counts(records.log, grid, identity), open_splits(store, view_set, grid, records)
     return [generation.rows for generation in find_splits(grid, counts, splits)]
 
 
@@ -104,7 +111,7 @@ def _chosen(store: Store, view_set: ViewSet, teachers: Collection[str] | None) -
         problems = [Problem(place=name, found=found, fix=did_you_mean(name, known)) for name in unknown]
         raise MissingError("teacher", problems)
     asked = [name for name in known if teachers is None or name in teachers]
-    seeing = [name for name in asked if committed_shards(store, layout.features_unit(view_set, name))]
+    seeing = [name for name in asked if len(open_log(store, layout.features_unit(view_set, name)))]
     if unseen := [name for name in teachers or () if name not in seeing]:
         found = f"has no features of {view_set.name} yet"
         problems = [Problem(place=name, found=found, fix=f"run `{_extract(name)}`") for name in unseen]
@@ -148,12 +155,18 @@ def _records(
     store: Store, unit: str, identity: str, shards: Sequence[int], grid: layout.ShardGrid, command: str
 ) -> UnitRecords:
     """Return the commit records of a unit, of which some shards must all be committed."""
-    if absent := sorted(set(shards) - set(committed_shards(store, unit))):
+    log = open_log(store, unit)
+    absent = (
+        missing_shards(log, grid.shards)
+        if len(shards) == grid.shards
+        else [shard for shard in shards if shard not in log]
+    )
+    if absent:
         found = f"{len(absent)} of {len(shards)} shards are not committed: {', '.join(first_few(absent))}"
         if len(shards) == 1:
             found = f"shard {absent[0]} is not committed"
         raise MissingError("shards", [Problem(place=unit, found=found, fix=f"run `{command}` again: it resumes")])
-    return open_records(store, unit, identity, grid.shards, shards_kept_open(grid.rows_per_shard))
+    return UnitRecords(log, identity, grid.shards, shards_kept_open(grid.rows_per_shard))
 
 
 def _extract(teacher: str) -> str:

@@ -16,15 +16,16 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int8, Int64
 
-from storage_schemas.commits import read_records
+from storage_schemas.commits import UnitLog
 from storage_schemas.format.errors import ContractError, Problem
-from storage_schemas.format.layout import ShardGrid, features_unit, pixels_array, spatial_array, views_unit
+from storage_schemas.format.layout import ShardGrid, features_unit, spatial_array, views_unit
 from storage_schemas.format.tables import PLACEMENTS, VIEWS
 from storage_schemas.format.views import Split, ViewSet
 from storage_schemas.objects.store import Store
-from storage_schemas.open_shards import AT_ONCE, OpenShards, SlotValues, UnitRecords
+from storage_schemas.open_shards import OpenShards, SlotValues, UnitRecords
 from storage_schemas.read_tables import read_parts
 from storage_schemas.row_ranges import RowRanges, row_ranges
+from storage_schemas.unit_log import require_identity, view_count
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 """The splits, in the order that their views have in a generation."""
@@ -68,19 +69,6 @@ class ViewCounts:
         return row_ranges(starts, np.concatenate([short * size + self.views[low:high], [stop * size]]))
 
 
-def open_records(store: Store, unit: str, identity: str, shards: int, most: int) -> UnitRecords:
-    """Return the commit records of a unit, each read when its shard is opened.
-
-    Args:
-        store: the cache.
-        unit: the unit's name.
-        identity: digest that every record must carry.
-        shards: how many shards the unit has, all of them committed.
-        most: shards that stay open.
-    """
-    return UnitRecords(unit, shards, OpenShards(partial(read_records, store, unit, identity), most))
-
-
 def open_described(store: Store, view_set: ViewSet, records: UnitRecords) -> OpenShards[pa.Table]:
     """Return the rows of the `views` table, read with their shards.
 
@@ -119,28 +107,48 @@ def open_offsets(store: Store, view_set: ViewSet, teacher: str, grid: ShardGrid,
     return SlotValues(features_unit(view_set, teacher), grid.rows_per_shard, OpenShards(read, records.records.most))
 
 
-def read_counts(store: Store, view_set: ViewSet, grid: ShardGrid, identity: str) -> ViewCounts:
-    """Count the views of each shard by the commit records of the canvases, of which only the counts are kept.
+def missing_shards(log: UnitLog, shards: int) -> list[int]:
+    """Return which of the first shards of a unit are not committed, in order."""
+    absent, position = list[int](), 0
+    for snapshot in log.snapshots:
+        absent += [*range(position, min(snapshot.first, shards)), *snapshot.missing]
+        position = snapshot.stop
+    absent += range(position, shards)
+    return [shard for shard in absent if shard < shards and shard not in log.newer]
+
+
+def read_counts(log: UnitLog, grid: ShardGrid, identity: str) -> ViewCounts:
+    """Count the views of each shard, by the head of the log where it lists no rejected view, else by commit records.
 
     Args:
-        store: the cache.
-        view_set: the set.
-        grid: its shards, all of them committed.
+        log: commit log of the set's canvases.
+        grid: shards of the set, all of them committed.
         identity: digest that every record must carry.
 
     Raises:
-        MissingError: a shard is not committed.
         ContractError: a record carries another identity.
     """
-    short, views, array, unit = [], [], pixels_array(view_set), views_unit(view_set)
-    for first in range(0, grid.shards, AT_ONCE):
-        records = read_records(store, unit, identity, range(first, min(first + AT_ONCE, grid.shards)))
-        counts = {shard: sum(part.rows for part in parts if part.array == array) for shard, parts in records.items()}
-        of_short = {shard: count for shard, count in counts.items() if count < grid.rows_per_shard}
-        short += [*of_short]
-        views += [*of_short.values()]
-    as_numbers = (np.array(numbers, dtype=np.int64) for numbers in (short, views))
-    return ViewCounts(rows_per_shard=grid.rows_per_shard, short=next(as_numbers), views=next(as_numbers))
+    size = grid.rows_per_shard
+    ends = [grid.first(number).shards - 1 for number, count in enumerate(grid.counts, 1) if count]
+    drawn = {shard: len(grid.slots(shard)) for shard in ends}
+    uncounted = [shard for shard in sorted(log.newer) if shard < grid.shards]
+    short: dict[int, int] = {}
+    if grid.shards:
+        log.read(0, identity)  # a sealed log has one identity
+    for snapshot in log.snapshots:
+        last = {shard: count for shard, count in drawn.items() if snapshot.holds(shard)}
+        if snapshot.views == size * snapshot.shards - sum(size - count for count in last.values()):
+            short |= {shard: count for shard, count in last.items() if count < size}
+        else:
+            inside = range(snapshot.first, min(snapshot.stop, grid.shards))
+            uncounted += [shard for shard in inside if snapshot.holds(shard)]
+    for commits in log.read_in_parts(sorted(uncounted)):
+        require_identity(log.unit, commits, identity)
+        counts = {shard: view_count(records) for shard, records in commits.items()}
+        short |= {shard: count for shard, count in counts.items() if count < size}
+    shards = sorted(shard for shard in short if shard < grid.shards)
+    views = np.array([short[shard] for shard in shards], dtype=np.int64)
+    return ViewCounts(rows_per_shard=size, short=np.array(shards, dtype=np.int64), views=views)
 
 
 def find_splits(grid: ShardGrid, counts: ViewCounts, splits: SlotValues) -> list[GenerationRows]:

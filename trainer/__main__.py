@@ -32,8 +32,11 @@ def main(arguments: Sequence[str]) -> int:
 def train_student(arguments: Sequence[str]) -> None:
     """Train a student, or resume its training."""
     options = train_options(arguments)
-    from trainer.run.train import train  # the help text does not need Parquet and Zarr
+    from trainer.run.train import plan, train  # the help text does not need Parquet and Zarr
 
+    if options.dry_run:
+        plan(options.settings, options.cache, say)
+        return
     with REQUEST.on_signals(options.settings.running.stop_signals):
         train(options.settings, options.cache, options.folder, say, REQUEST)
 

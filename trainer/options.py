@@ -30,6 +30,10 @@ class TrainOptions:
     """Name of the run (NAME). By default the student, followed by each setting that differs from the recipe's, such as
     `small-lr=0.0005`; `steps` is not part of it. `make runs` lists the runs."""
 
+    dry_run: bool = False
+    """Whether to train nothing, and to print what a step needs: the memory of each process by kind (parameters,
+    gradients, optimiser, moving average, activations), and the arithmetic. It needs the cache, but no GPU."""
+
     @property
     def folder(self) -> Path:
         """Folder that keeps the run.

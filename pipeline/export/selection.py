@@ -8,7 +8,7 @@ import fsspec
 
 from pipeline.export.options import ExportOptions
 from pipeline.views.extension import stored_config
-from pipeline.views.generations import Drawn, implied_sets, redraw
+from pipeline.views.generations import Drawn, implied_sets, redraw_exported
 from pipeline.views.image_parts import ImagePart, read_part
 from pipeline.views.sampling import draw_split, set_manifest
 from storage_schemas.cache import Cache
@@ -45,12 +45,12 @@ def select_views(cache: Cache, views: ViewsManifest, options: ExportOptions) -> 
     chosen = _chosen_sets(views, options.sets)
     stored = [read_part(cache, number) for number in range(len(views.generations))]
     parts = tuple(_chosen_images(views, stored, options))
-    drawn = {view_set: added for view_set, added in redraw(views, parts).items() if view_set in chosen}
+    rows = {view_set.name: _rows_per_shard(views, view_set, options) for view_set in chosen}
+    drawn = redraw_exported(views, parts, rows)
     if not drawn:
         found, fix = "select no view of this cache", "select more sets, more images, or both splits"
         raise SettingError("export", [Problem(place="--sets, --split, --images", found=found, fix=fix)])
-    rows = {view_set.name: _rows_per_shard(views, view_set, options) for view_set in drawn}
-    manifest = _exported_manifest(views, parts, rows)
+    manifest = _exported_manifest(views, parts, {view_set.name: rows[view_set.name] for view_set in drawn})
     return ExportedViews(manifest=replace(manifest, sets=implied_sets(manifest, drawn)), parts=parts, drawn=drawn)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.export.pairs import UnitPair
 from pipeline.export.selection import ExportedViews
 from pipeline.export.worker import ExportTask, take_rows
-from pipeline.views.sampling import DrawnView
+from pipeline.views.order import DrawnView
 from storage_schemas.cache import Cache
 from storage_schemas.commits import committed_shards
 from storage_schemas.format.errors import CorruptionError, Problem

@@ -210,7 +210,7 @@ def plan_extraction(cache: Cache, recipe: Recipe, choice: TeacherChoice, inputs:
     if choice.compression == "zstd":
         zstd_codec()  # now, and not after hours of forwards
     maps, inputs = map_specs(choice), inputs or read_inputs(cache, recipe, choice)
-    if inputs.views is None or inputs.views.missing_tasks():
+    if inputs.views is None or inputs.views.missing_shards():
         found, fix = "not all views that the teacher needs are cut", "run `make views`; it resumes"
         raise MissingError("views", [Problem(place=cache.store.uri, found=found, fix=fix)])
     views = inputs.views.manifest

@@ -59,7 +59,7 @@ def make_features(cache: Cache, recipe: Recipe, choice: TeacherChoice, data: str
         IdentityError, BusyError: as `make_views` and `extract_teacher`.
     """
     inputs = read_inputs(cache, recipe, choice)
-    if inputs.views is None or inputs.views.missing_tasks():
+    if inputs.views is None or inputs.views.missing_shards():
         specs = {spec.name: spec for spec in map(teacher_spec, (*recipe.teachers, choice))}
         make_views(cache, recipe, list(specs.values()), data, run, say)
         inputs = read_inputs(cache, recipe, choice)

@@ -137,6 +137,21 @@ def open_picture(body: bytes, limits: ViewsConfig) -> Picture:
         raise
 
 
+def pixels_of(body: bytes) -> int:
+    """Return how many pixels a file's header says that it has; 0 where its header cannot be read.
+
+    Raises:
+        MemoryError: there is too little memory to read it.
+    """
+    try:
+        width, height = _open(body).size
+    except MemoryError:
+        raise
+    except Exception:  # a decoder may raise anything on arbitrary bytes
+        return 0
+    return width * height
+
+
 def prepare_cutting() -> None:
     """Prepare a process to cut many images.
 
@@ -182,13 +197,7 @@ def _usable(step: Callable[[], Result], body: bytes) -> Result:
 
 
 def _require_memory(body: bytes) -> None:
-    try:
-        width, height = _open(body).size
-    except MemoryError:
-        raise
-    except Exception:
-        width = height = 0
-    np.empty(DECODER_BYTES + DECODER_BYTES_PER_PIXEL * width * height, dtype=np.uint8)
+    np.empty(DECODER_BYTES + DECODER_BYTES_PER_PIXEL * pixels_of(body), dtype=np.uint8)
 
 
 def _opened(forms: Iterable[bytes], limits: ViewsConfig) -> Picture:

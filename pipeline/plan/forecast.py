@@ -11,7 +11,8 @@ from pipeline.images.listing import SourceImage, list_images
 from pipeline.views.evaluation_views import evaluation_sets
 from pipeline.views.extension import divide, match_images, under_rules_of
 from pipeline.views.generations import plan_views
-from pipeline.views.sampling import DrawnView, draw_views, set_manifest
+from pipeline.views.order import DrawnView
+from pipeline.views.sampling import draw_views, set_manifest
 from pipeline.workers.progress import Say
 from storage_schemas.cache import Cache
 from storage_schemas.format.manifest import ViewSetManifest, ViewsManifest

@@ -5,7 +5,7 @@ from typing import final
 
 from pipeline.config import ViewsConfig
 from pipeline.inventory.units import Unit
-from pipeline.views.sampling import DrawnView
+from pipeline.views.order import DrawnView
 from storage_schemas.format.snapshots import Snapshot
 
 

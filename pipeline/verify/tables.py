@@ -10,7 +10,8 @@ from pipeline.inventory.units import Unit
 from pipeline.verify.problems import collecting, rows_problem
 from pipeline.verify.shard_task import CheckTask
 from pipeline.views.crop import draw_crop
-from pipeline.views.placements import place_views, placements_of, placements_table, source_rows
+from pipeline.views.order import rank_of
+from pipeline.views.placements import Placement, place_views, placements_of, placements_table, source_rows
 from storage_schemas.format.errors import Problem
 from storage_schemas.format.layout import table_part
 from storage_schemas.format.tables import PLACEMENTS, REJECTED, VIEWS, from_parquet
@@ -98,22 +99,53 @@ def _placement_rows(
     expected = placements_table(drawn).to_pylist()
     if task.exported and unit.teacher.size_rule == "canvas":
         expected = [{name: row[name] for name in ("row", "offset_row", "offset_col")} for row in expected]
-        yield from _mosaic_rows(place, placements, task, unit, settings)
+        yield from _mosaic_rows(place, placements, views, task, unit, settings)
     found = "is not the placement that is drawn for it"
     yield from _different(place, placements.to_pylist(), expected, found, task.fix)
 
 
 def _mosaic_rows(
-    place: str, placements: pa.Table, task: CheckTask, unit: Unit, settings: ViewsConfig
+    place: str, placements: pa.Table, views: pa.Table, task: CheckTask, unit: Unit, settings: ViewsConfig
 ) -> Iterator[Problem]:
-    """Check mosaics from another cache: each view is in a cell drawn for it there, and views keep their order."""
+    """Check mosaics from another cache: each view is in a cell drawn for it there, and in the order of that cache."""
     if unit.teacher is None:
         return
     listed, geometry = placements_of(placements), unit.shape.geometry
     rows = source_rows(unit.teacher, settings.seed, unit.view_set, geometry, listed)
-    before = [-1, *(-1 if row is None else row for row in rows)]
-    wrong = [position for position, row in enumerate(rows) if row is None or row <= before[position]]
+    wrong = (
+        _out_of_order(rows)
+        if settings.order == "views"
+        else _dealt_otherwise(rows, listed, views.to_pylist(), settings.seed)
+    )
     yield from rows_problem(place, wrong, "is not in a cell that is drawn for it", task.fix)
+
+
+def _out_of_order(rows: Sequence[int | None]) -> list[int]:
+    before = [-1, *(-1 if row is None else row for row in rows)]
+    return [position for position, row in enumerate(rows) if row is None or row <= before[position]]
+
+
+def _dealt_otherwise(
+    rows: Sequence[int | None], listed: Sequence[Placement], views: Sequence[Row], seed: int
+) -> list[int]:
+    """Return the views that lay in their mosaic in an order that is never dealt; see `pipeline.views.order`.
+
+    In a mosaic, images lie in their order. Only a later walk, in which no image is met for its first draw, goes back.
+    """
+    seen, last, wrong = set[int](), dict[int | None, tuple[int, int]](), list[int]()
+    ranks = [(rank_of(view["image"], view["split"], seed), view["draw"]) for view in views]
+    for position in sorted(range(len(rows)), key=ranks.__getitem__):
+        row, mosaic, draw = rows[position], listed[position].mosaic, views[position]["draw"]
+        if row is None or row in seen:
+            wrong.append(position)
+            continue
+        before, draw_before = last.get(mosaic, (-1, 0))
+        if row < before and draw_before == 0:
+            wrong.append(position)
+        if row > before:
+            last[mosaic] = row, draw
+        seen.add(row)
+    return sorted(wrong)
 
 
 def _different(place: str, rows: Sequence[Row], expected: Sequence[Row], found: str, fix: str) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from pipeline.inventory.units import Unit
 from pipeline.verify.manifests import CheckedManifests
 from pipeline.verify.shard_task import CheckTask
 from pipeline.verify.worker import CheckReport, ShardChecker
-from pipeline.views.sampling import DrawnView
+from pipeline.views.order import DrawnView
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.ordered import in_order
 from pipeline.workers.pool import Task, Worker, WorkerFactory

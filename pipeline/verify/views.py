@@ -13,7 +13,7 @@ from pipeline.verify.zarr_metadata import Fixes, check_group, check_unit, metada
 from pipeline.views.extension import stored_config
 from pipeline.views.generations import implied_sets, redraw
 from pipeline.views.image_parts import ImagePart, read_part
-from pipeline.views.sampling import DrawnView
+from pipeline.views.order import DrawnView
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import MALFORMED, CorruptionError, MissingError
 from storage_schemas.format.layout import FEATURES, images_part, views_unit

@@ -87,18 +87,23 @@ def stored_config(settings: Identity) -> ViewsConfig:
 
 
 def under_rules_of(manifest: ViewsManifest | None, recipe: Recipe) -> Recipe:
-    """Return a recipe with the rules of a cache, where the cache was made before rules for images were recorded.
+    """Return a recipe with the rules of a cache, where the cache was made before they were recorded.
 
-    Such a cache also keeps its shifts: `c_radio_v4` had uniform ones before the report's author published his.
+    A cache without rules for images also keeps its shifts: `c_radio_v4` had uniform ones before the report's author
+    published his.
 
     Args:
         manifest: of the cache's views; None before any view was cut.
         recipe: the recipe that the user names.
     """
-    if manifest is None or "rules" in manifest.generations[-1].views:
+    if manifest is None:
         return recipe
-    stored = stored_config(manifest.generations[-1].views)
-    views = replace(recipe.views, rules=OLD_RULES, shifts=stored.shifts, shift_sd=stored.shift_sd)
+    settings, views = manifest.generations[-1].views, recipe.views
+    if "order" not in settings:
+        views = replace(views, order=UNRECORDED["order"])
+    if "rules" not in settings:
+        stored = stored_config(settings)
+        views = replace(views, rules=OLD_RULES, shifts=stored.shifts, shift_sd=stored.shift_sd)
     return replace(recipe, views=views)
 
 

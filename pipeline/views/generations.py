@@ -7,7 +7,8 @@ from typing import final
 from pipeline.config import Recipe, ViewsConfig, views_settings
 from pipeline.views.extension import MANIFEST, ImageParts, stored_config, views_identity
 from pipeline.views.image_parts import ImagePart
-from pipeline.views.sampling import DrawBasis, DrawnView, draw_generations, set_manifest
+from pipeline.views.order import DrawnView
+from pipeline.views.sampling import DrawBasis, draw_generations, set_manifest
 from storage_schemas.format.errors import ContractError, Problem
 from storage_schemas.format.layout import ShardGrid
 from storage_schemas.format.manifest import Generation, ViewSetManifest, ViewsManifest
@@ -74,8 +75,9 @@ def total_views(manifest: ViewsManifest) -> int:
 def redraw(manifest: ViewsManifest, parts: Sequence[ImagePart]) -> Drawn:
     """Draw the views of every generation again.
 
-    An export holds what its images give in the sets that were exported. Partition, resolution, split and order of a
-    view do not depend on the other images, so these are the views of the cache that it came from, in the same order.
+    An export holds what its images give in the sets that were exported. Partition, resolution and split of a view do
+    not depend on the other images, so these are the views of the cache that it came from. Their order may be another:
+    under the order `images` the draws of an image are spread over the shards of the export.
 
     Args:
         manifest: of the views.
@@ -84,11 +86,22 @@ def redraw(manifest: ViewsManifest, parts: Sequence[ImagePart]) -> Drawn:
     Raises:
         ContractError: another version wrote the settings.
     """
-    drawn = _draw(parts, [stored_config(generation.views) for generation in manifest.generations])
     if not manifest.exported:
-        return drawn
-    exported = manifest.identity["export"]["sets"]
-    return {view_set: views for view_set, views in drawn.items() if view_set.name in exported}
+        return redraw_exported(manifest, parts, None)
+    return redraw_exported(manifest, parts, manifest.identity["export"]["sets"])
+
+
+def redraw_exported(manifest: ViewsManifest, parts: Sequence[ImagePart], rows: Mapping[str, int] | None) -> Drawn:
+    """Draw the views of an export: some images of a cache, in some of its sets.
+
+    Args:
+        manifest: of the cache, or of the export.
+        parts: the images of each generation.
+        rows: row slots in a shard of each set, by the names of the sets that are exported; None for all sets, in shards
+            as the settings have them.
+    """
+    drawn = _draw(parts, [stored_config(generation.views) for generation in manifest.generations], rows)
+    return {view_set: views for view_set, views in drawn.items() if rows is None or view_set.name in rows}
 
 
 def implied_sets(manifest: ViewsManifest, drawn: Drawn) -> dict[ViewSet, ViewSetManifest]:
@@ -101,9 +114,11 @@ def implied_sets(manifest: ViewsManifest, drawn: Drawn) -> dict[ViewSet, ViewSet
     return {view_set: _with_shards_of(shape, rows[view_set.name]) for view_set, shape in sets.items()}
 
 
-def _draw(parts: Sequence[ImagePart], settings: Sequence[ViewsConfig]) -> dict[ViewSet, list[list[DrawnView]]]:
+def _draw(
+    parts: Sequence[ImagePart], settings: Sequence[ViewsConfig], rows: Mapping[str, int] | None = None
+) -> dict[ViewSet, list[list[DrawnView]]]:
     bases = [DrawBasis(images=part.kept, config=config) for part, config in zip(parts, settings, strict=True)]
-    return draw_generations(bases)
+    return draw_generations(bases, rows)
 
 
 def _require_grown(stored: ViewsManifest, grown: ViewsManifest) -> None:

@@ -9,17 +9,29 @@ from typing import Any, final
 
 from pipeline.config import ViewsConfig
 from pipeline.images.decoding import Picture, open_picture
+from pipeline.images.listing import SourceImage
 from pipeline.images.reader import ImageReader, is_local
 from pipeline.images.unusable import UnusableImageError
-from pipeline.views.crop import Crop, CropDraws, crop_of, draw_for_crop
-from pipeline.views.sampling import DrawnView
+from pipeline.views.crop import Crop, draw_crop
+from pipeline.views.order import DrawnView
 from storage_schemas.format.errors import MissingError, Problem
 
 OPENED_BYTES = 4 * 2**20
 """Bytes of local image files that are opened together, before the first of them is decoded."""
 
-ReadView = tuple[DrawnView, CropDraws, bytes | UnusableImageError]
-"""A view, the random numbers of its crop, and the bytes of its image file, or why there are none to be had."""
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageViews:
+    """The views of one image that are cut while it is at hand."""
+
+    image: SourceImage
+    views: tuple[tuple[int, DrawnView], ...]
+    """Each view, with the number of its shard in the task."""
+
+
+ReadImage = tuple[ImageViews, bytes | UnusableImageError]
+"""An image with the bytes of its file, or why there are none to be had."""
 
 
 @final
@@ -49,10 +61,12 @@ class RejectedView:
         return {"image": self.view.image.key, "draw": self.view.draw, "reason": reason, "detail": detail}
 
 
-def open_views(
-    views: Sequence[DrawnView], reader: ImageReader, config: ViewsConfig
-) -> Iterator[OpenedView | RejectedView]:
-    """Read and open the images of views, and yield the views in their order.
+Opened = Sequence[tuple[int, OpenedView | RejectedView]]
+"""The views of one image, whose header was read, each with the number of its shard in the task."""
+
+
+def open_images(images: Sequence[ImageViews], reader: ImageReader, config: ViewsConfig) -> Iterator[Opened]:
+    """Read and open images, and yield the views of each, in their order.
 
     Local files are opened in groups: right after an image was decoded, its pixels fill the processor's cache, and
     Python code takes several times as long. Images from a network are opened one by one, as the reader delivers them.
@@ -61,49 +75,68 @@ def open_views(
     decoded image waits here while the caller cuts the one before it.
 
     Args:
-        views: what to open.
+        images: what to open.
         reader: reads the files; it decides whether it does so in threads of its own.
         config: limits of an image, and how a crop is drawn.
 
     Raises:
         MissingError: an image cannot be read, or there is too little memory to decode it.
     """
-    draws = [draw_for_crop(config, (config.seed, view.image.key, view.draw)) for view in views]
-    uris = [view.image.uri for view in views]
-    group_bytes = OPENED_BYTES if all(map(is_local, uris)) else 1
-    files = zip(views, draws, reader.read_all(uris), strict=True)
+    group_bytes = OPENED_BYTES if all(is_local(image.image.uri) for image in images) else 1
+    files = read_images(images, reader)
     while group := _open_group(files, group_bytes, config):
         while group:
             yield group.popleft()  # the caller then holds the only reference to its pixels
 
 
-def _open_group(files: Iterator[ReadView], group_bytes: int, config: ViewsConfig) -> deque[OpenedView | RejectedView]:
-    group, size = deque[OpenedView | RejectedView](), 0
-    for view, draws, body in files:
-        group.append(_open_view(view, draws, body, config))
+def read_images(images: Sequence[ImageViews], reader: ImageReader) -> Iterator[ReadImage]:
+    """Yield the images with the bytes of their files, in their order."""
+    return zip(images, reader.read_all([image.image.uri for image in images]), strict=True)
+
+
+def _open_group(files: Iterator[ReadImage], group_bytes: int, config: ViewsConfig) -> deque[Opened]:
+    group, size = deque[Opened](), 0
+    for image, body in files:
+        group.append(open_image(image, body, config))
         size += 0 if isinstance(body, UnusableImageError) else len(body)
         if size >= group_bytes or _is_decoded(group[-1]):
             break
     return group
 
 
-def _open_view(
-    view: DrawnView, draws: CropDraws, body: bytes | UnusableImageError, config: ViewsConfig
-) -> OpenedView | RejectedView:
+def open_image(image: ImageViews, body: bytes | UnusableImageError, config: ViewsConfig) -> Opened:
+    """Read the header of an image file, and place the crops of its views in it.
+
+    Args:
+        image: the views.
+        body: the file, or why there is none to be had.
+        config: limits of an image, and how a crop is drawn.
+
+    Raises:
+        MissingError: there is too little memory to decode it.
+    """
     if isinstance(body, UnusableImageError):
-        return RejectedView(view=view, error=body)
+        return _rejected(image, body)
     sha256 = hashlib.sha256(body).hexdigest()  # now, while the bytes are in the processor's cache
     try:
-        with naming(view):
+        with naming(image.image):
             picture = open_picture(body, config)
     except UnusableImageError as error:
-        return RejectedView(view=view, error=error)
-    crop = crop_of(picture.width, picture.height, config, draws)
+        return _rejected(image, error)
+    return [(shard, _open_view(view, picture, sha256, config)) for shard, view in image.views]
+
+
+def _rejected(image: ImageViews, error: UnusableImageError) -> Opened:
+    return [(shard, RejectedView(view=view, error=error)) for shard, view in image.views]
+
+
+def _open_view(view: DrawnView, picture: Picture, sha256: str, config: ViewsConfig) -> OpenedView:
+    crop = draw_crop(picture.width, picture.height, config, (config.seed, view.image.key, view.draw))
     return OpenedView(view=view, picture=picture, crop=crop, row=_views_row(view, picture, crop, sha256))
 
 
 @contextmanager
-def naming(view: DrawnView) -> Iterator[None]:
+def naming(image: SourceImage) -> Iterator[None]:
     """Name the image in a refusal for lack of memory, which says nothing about the image and ends the run.
 
     Raises:
@@ -114,11 +147,11 @@ def naming(view: DrawnView) -> Iterator[None]:
     except MemoryError as error:
         found = "there is too little memory to decode it"
         fix = "use fewer workers or a machine with more memory, then run the same command again, which resumes"
-        raise MissingError("memory", [Problem(place=view.image.key, found=found, fix=fix)]) from error
+        raise MissingError("memory", [Problem(place=image.key, found=found, fix=fix)]) from error
 
 
-def _is_decoded(view: OpenedView | RejectedView) -> bool:
-    return isinstance(view, OpenedView) and bool(view.picture.decoded)
+def _is_decoded(opened: Opened) -> bool:
+    return any(isinstance(view, OpenedView) and bool(view.picture.decoded) for _, view in opened)
 
 
 def _views_row(view: DrawnView, picture: Picture, crop: Crop, sha256: str) -> dict[str, Any]:

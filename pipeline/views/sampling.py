@@ -1,29 +1,19 @@
 """Drawing views: to which set, split and row each view of each image belongs. No image is read here."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from pipeline.config import ViewsConfig
 from pipeline.images.listing import SourceImage
 from pipeline.views.evaluation_views import evaluation_sets
+from pipeline.views.order import DrawnView, in_order
 from storage_schemas.format.geometry import CanvasGeometry
 from storage_schemas.format.layout import ShardGrid
 from storage_schemas.format.manifest import ViewSetManifest
 from storage_schemas.format.mosaic import MosaicLayout
-from storage_schemas.format.seeds import digest_of, pick, unit_interval
+from storage_schemas.format.seeds import pick, unit_interval
 from storage_schemas.format.views import Partition, Split, ViewSet
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrawnView:
-    """A view that is to be cut."""
-
-    image: SourceImage
-    draw: int
-    """Number of the view among those of its image: 0 … draws − 1."""
-    split: Split
 
 
 @final
@@ -46,7 +36,7 @@ def draw_views(images: Sequence[SourceImage], config: ViewsConfig) -> dict[ViewS
 
     Partition, resolution and split are functions of (seed, image key, draw). Within a set the training views come
     first, and each split is shuffled by hash: neighbours in a shard are unrelated, and the order of the images does not
-    matter.
+    matter; see `pipeline.views.order`.
 
     Returns:
         Views by set, sets in order of name; sets without views are left out.
@@ -55,10 +45,16 @@ def draw_views(images: Sequence[SourceImage], config: ViewsConfig) -> dict[ViewS
     return {view_set: views for view_set, [views] in drawn.items()}
 
 
-def draw_generations(generations: Sequence[DrawBasis]) -> dict[ViewSet, list[list[DrawnView]]]:
+def draw_generations(
+    generations: Sequence[DrawBasis], rows_per_shard: Mapping[str, int] | None = None
+) -> dict[ViewSet, list[list[DrawnView]]]:
     """Draw the views of every generation.
 
     A generation applies its settings to all images so far, and adds the views that no earlier generation holds.
+
+    Args:
+        generations: what each is drawn from.
+        rows_per_shard: row slots in a shard by name of the set, where they are not those of the settings.
 
     Returns:
         Views by set and generation, sets in order of name; sets without views are left out.
@@ -67,11 +63,14 @@ def draw_generations(generations: Sequence[DrawBasis]) -> dict[ViewSet, list[lis
     for number in range(len(generations)):
         for view_set, view in _added(generations[: number + 1]):
             sets.setdefault(view_set, [[] for _ in generations])[number].append(view)
-    seed = generations[0].config.seed
-    return {
-        view_set: [sorted(views, key=lambda view: _rank(view, seed)) for views in sets[view_set]]
-        for view_set in sorted(sets)
-    }
+    configs, ordered = [generation.config for generation in generations], dict[ViewSet, list[list[DrawnView]]]()
+    for view_set in sorted(sets):
+        chosen = (rows_per_shard or {}).get(view_set.name)
+        rows = chosen or set_manifest(view_set, [1], configs[-1]).grid.rows_per_shard
+        ordered[view_set] = [
+            in_order(added, config, rows) for added, config in zip(sets[view_set], configs, strict=True)
+        ]
+    return ordered
 
 
 def _added(generations: Sequence[DrawBasis]) -> Iterator[tuple[ViewSet, DrawnView]]:
@@ -129,7 +128,3 @@ def _windows_per_mosaic(window_tokens: int, canvas_tokens: int) -> int:
     if window_tokens > canvas_tokens:
         return 1
     return MosaicLayout(canvas_tokens=canvas_tokens, window_tokens=window_tokens).capacity
-
-
-def _rank(view: DrawnView, seed: int) -> tuple[bool, bytes]:
-    return view.split == "heldout", digest_of((seed, view.image.key, view.draw, "order"))

@@ -1,11 +1,11 @@
-"""What a worker of the views stage is given for one shard, and what it reports back."""
+"""What a worker of the views stage is given, and what it reports back."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import final
 
 from pipeline.inventory.arrays import detail_identity, detail_spec, pixels_spec
-from pipeline.views.sampling import DrawnView
+from pipeline.views.order import DrawnView
 from storage_schemas.format.manifest import ViewSetManifest, ViewsManifest
 from storage_schemas.format.shard_format import ArraySpec
 from storage_schemas.format.teacher import TeacherSpec
@@ -26,7 +26,7 @@ class Detail:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CutTask:
+class ShardTask:
     """One shard of a view set, and which of its arrays are to be written."""
 
     view_set: ViewSet
@@ -51,6 +51,20 @@ class CutTask:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CutTask:
+    """Shards that are cut together, so that each of their images is decoded once."""
+
+    shards: tuple[ShardTask, ...]
+    """Of one view set or of several."""
+
+    @property
+    def views(self) -> int:
+        """Views drawn for all shards."""
+        return sum(len(shard.views) for shard in self.shards)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CutReport:
     """The result of a task."""
 
@@ -58,6 +72,8 @@ class CutReport:
     """Views that were cut."""
     rejected: int
     """Views whose image cannot be cut."""
+    newly_rejected: int
+    """Of these, views of shards whose canvases were not committed before."""
     bytes: int
     """Bytes of the arrays that were written."""
 

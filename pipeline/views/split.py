@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.config import ViewsConfig
-from pipeline.views.sampling import DrawnView
+from pipeline.views.order import DrawnView
 from storage_schemas.format.errors import first_few
 from storage_schemas.format.views import ViewSet
 

@@ -25,10 +25,11 @@ from pipeline.views.planning import (
 from pipeline.views.rejected import require_few_rejected
 from pipeline.views.shard_task import CutReport, details_of
 from pipeline.views.split import counts_of, split_lines
-from pipeline.views.tasks import CommittedViews, read_committed
+from pipeline.views.tasks import CommittedViews, cut_together, read_committed
 from pipeline.views.worker import ViewCutter
 from pipeline.workers.open_pool import open_pool
 from pipeline.workers.progress import Say, progress
+from pipeline.workers.worker_count import expected_workers, usable_cores
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import IdentityError, MissingError, Problem
 from storage_schemas.format.layout import FEATURES, detail_unit, images_part, views_unit
@@ -163,7 +164,7 @@ def _stored_views(cache: Cache, request: ViewsRequest) -> StoredViews:
     if manifest is None:
         return StoredViews(committed=None, complete=False)
     committed = read_committed(cache, manifest, details_of(manifest, request.specs))
-    return StoredViews(committed=committed, complete=not committed.missing_tasks())
+    return StoredViews(committed=committed, complete=not committed.missing_shards())
 
 
 def require_present_views(cache: Cache, recipe: str, committed: CommittedViews) -> None:
@@ -203,24 +204,26 @@ def _cut_missing_views(cache: Cache, request: ViewsRequest, plan: ViewsPlan, det
     """Cut the shards that are not committed. End early when more views are rejected than the user accepts."""
     manifest, run, say = plan.manifest, request.run, request.say
     committed = read_committed(cache, manifest, details)
-    tasks = committed.missing_tasks(plan.views)
-    total, to_cut = total_views(manifest), sum(len(task.views) for task in tasks)
-    say(f"views: {describe_sets(manifest)}; {to_cut} to cut in {len(tasks)} shards")
-    for line in split_lines(counts_of(plan.views), request.recipe.views):
+    config, shards = request.recipe.views, committed.missing_shards(plan.views)
+    tasks = cut_together(shards, config, expected_workers(run))
+    total, to_cut = total_views(manifest), sum(task.views for task in tasks)
+    say(f"views: {describe_sets(manifest)}; {to_cut} to cut in {len(shards)} shards")
+    for line in split_lines(counts_of(plan.views), config):
         say(f"views: {line}")
     require_present_views(cache, request.recipe.name, committed)
     require_few_rejected(cache, committed, run.max_rejected)
     rejected = rejected_count(committed.canvases.values())
     reports: list[CutReport] = []
-    cutter = partial(ViewCutter, store=cache.store, config=request.recipe.views)
+    threads = usable_cores() if run.executor == "local" else run.threads
+    cutter = partial(ViewCutter, store=cache.store, config=config, threads=threads)
     with (
         open_pool(cutter, replace(run, gpus=0), tasks=len(tasks)) as pool,
         progress("views", done=total - to_cut, total=total, report=run.report) as bar,
     ):
-        for index, report in pool.run(ViewCutter.cut, tasks):
+        for _, report in pool.run(ViewCutter.cut, tasks):
             reports.append(report)
             bar.add(report.views, rejected=report.rejected, size=report.bytes)
-            rejected += report.rejected if tasks[index].canvases else 0
+            rejected += report.newly_rejected
             if are_too_many(cache, rejected, manifest, run.max_rejected):
                 break
     size = sum(report.bytes for report in reports)

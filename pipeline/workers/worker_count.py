@@ -1,5 +1,6 @@
 """How many workers a run asks Ray for: what its settings say, and how many fit on the cluster's nodes."""
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,6 +9,10 @@ from storage_schemas.format.errors import Problem, SettingError
 
 Nodes = Iterable[Mapping[str, Any]]
 """Nodes as `ray.nodes()` describes them: `Alive`, and `Resources` by name."""
+
+
+CLUSTER_WORKERS = 256
+"""Workers that work is divided for on a cluster, where `RunConfig.workers` does not say how many there are."""
 
 
 def capacity(config: RunConfig, nodes: Nodes) -> int:
@@ -27,6 +32,20 @@ def wanted_workers(config: RunConfig, nodes: Nodes, tasks: int) -> int:
         tasks: that are not done; there are never more workers than tasks.
     """
     return min(config.workers or max(capacity(config, nodes), config.min_workers), tasks)
+
+
+def usable_cores() -> int:
+    """Return on how many cores this process may run."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def expected_workers(config: RunConfig) -> int:
+    """Return for how many workers work should be divided, before a cluster is asked how many fit on it."""
+    if config.executor == "local":
+        return 1
+    if not config.workers and os.environ.get("RAY_ADDRESS"):
+        return CLUSTER_WORKERS
+    return config.workers or max((os.cpu_count() or 1) // config.threads, 1)
 
 
 def require_capacity(config: RunConfig, nodes: Nodes, tasks: int) -> None:

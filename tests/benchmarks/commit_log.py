@@ -211,10 +211,11 @@ def simulate(folder: Path, shards: int = 6_000_000) -> None:
             "from tests.benchmarks.commit_log import peak_memory\n"
             f"unit_log.FEW = {few}; store = Store(uri={store.uri!r})\n"
             "unit_log.open_log(store, 'teachers/none/low-64')\n"
-            "peak_memory(); start = peak_memory(); began = time.perf_counter()\n"
+            "peak_memory(); start = peak_memory(); began, used = time.perf_counter(), time.process_time()\n"
             f"log = unit_log.open_log(store, {unit!r}); opened = time.perf_counter(); log.read({first + 7})\n"
-            "read = time.perf_counter(); grown = peak_memory() - start\n"
-            "print(f'opened in {opened - began:.3f} s, read in {read - opened:.3f} s, {grown:.0f} MB')"
+            "read, used = time.perf_counter(), time.process_time() - used; grown = peak_memory() - start\n"
+            "print(f'opened in {opened - began:.3f} s, read in {read - opened:.3f} s; {used:.3f} s of the processor,'"
+            "f' {grown:.0f} MB')"
         )
         root = Path(__file__).parents[2]
         run = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)

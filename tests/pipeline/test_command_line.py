@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline.__main__ import COMMANDS
+from pipeline.__main__ import COMMANDS, main
 from pipeline.command_line import COMMAND_HELP, usage
 from pipeline.config import TeacherChoice
 from pipeline.features.options import extract_options
@@ -112,3 +112,18 @@ def test_help_gives_the_meaning_of_a_setting(capsys: pytest.CaptureFixture[str])
     assert ended.value.code == 0
     assert "Inputs (images, or mosaics) in one forward pass." in shown
     assert "--choice.batch" in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("timm:vit_small_patch16_224.augreg_in1k", "vit_small_patch16_224-augreg_in1k"),
+        ("dinov3-b", "dinov3-b"),
+        ("", ""),
+    ],
+)
+def test_a_script_is_told_the_name_that_a_teacher_has_in_a_cache(
+    given: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["teachers", "--in-cache", *(["--name", given] if given else [])]) == 0
+    assert capsys.readouterr().out == f"{named}\n"

@@ -11,7 +11,7 @@ from counting_store import counted
 
 from storage_schemas import seal_log
 from storage_schemas.commits import Commits, ShardRecord, committed_shards, read_commit, read_commits
-from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
+from storage_schemas.format.errors import ContractError, CorruptionError, MissingError, StorageError
 from storage_schemas.format.layout import FORMAT_VERSION, SEALED_FORMAT
 from storage_schemas.format.snapshots import HEADS, SNAPSHOTS, Head, Snapshot, head_name, parse_head, snapshot_name
 from storage_schemas.objects.publish import publish_bytes, publish_group
@@ -19,7 +19,7 @@ from storage_schemas.objects.store import Store
 from storage_schemas.read_groups import read_attributes
 from storage_schemas.seal_log import forget_shards, seal_unit
 from storage_schemas.shard_writer import ShardKey, commit
-from storage_schemas.unit_log import open_log, open_logs
+from storage_schemas.unit_log import logged, open_log, open_logs
 
 UNIT, OTHER = "teachers/t/low-64", "teachers/t/low-64x"
 IDENTITY = "cd" * 32
@@ -175,6 +175,21 @@ def test_an_old_head_that_was_put_back_loses_no_record_when_it_is_sealed_again(s
     assert read_commits(store, UNIT) == added
 
 
+def test_a_run_whose_claim_is_gone_seals_and_forgets_nothing(store: Store) -> None:
+    added = add(store, 0, 1)
+    cut_off = replace(store, claim="leases/gone.claim")
+    with pytest.raises(StorageError, match="is gone: the lease of this run expired"):
+        seal_unit(cut_off, UNIT)
+    assert (names_in(store, HEADS), names_in(store, SNAPSHOTS)) == ([], [])
+    seal_unit(store, UNIT)
+    before = store.read(head_name(UNIT))
+    for shards in ([0], [0, 1]):
+        with pytest.raises(StorageError, match="is gone: the lease of this run expired"):
+            forget_shards(cut_off, UNIT, shards)
+    assert store.read(head_name(UNIT)) == before
+    assert read_commits(store, UNIT) == added
+
+
 def test_records_of_two_identities_are_not_sealed(store: Store) -> None:
     add(store, 0)
     commit(store, ShardKey(unit=UNIT, shard=1, identity="x"), records_of(1, identity="ee" * 32))
@@ -288,6 +303,14 @@ def test_a_log_holds_what_was_committed_and_not_forgotten_whatever_is_done_to_it
         shard = draw.randrange(40)
         assert (shard in log) == (shard in model)
         assert len(log) == len(model)
+
+
+def test_of_two_records_of_a_shard_the_newer_counts() -> None:
+    names = [f"tables/shards/{UNIT}/{name}.parquet" for name in ("after/00002/00001", "00001", "after/00001/00001")]
+    others = [
+        f"tables/shards/{UNIT}/{name}" for name in ("1.parquet", "after/2/00001.parquet", "00001.parquet.partial")
+    ]
+    assert logged([*names, *others]) == {UNIT: {1: 2}}
 
 
 SNAPSHOT = Snapshot(first=0, stop=4, missing=(1,), epochs=(0,), views=8, rejected=0, bytes=9, size=10, xxh3="ab" * 16)

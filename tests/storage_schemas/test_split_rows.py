@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from small_cache import SmallCache, spec_of, split_of
 
 from storage_schemas.cache import Cache
+from storage_schemas.commits import open_log
 from storage_schemas.format.errors import ContractError, CorruptionError, MissingError
 from storage_schemas.format.layout import ShardGrid, pixels_array, views_unit
 from storage_schemas.format.tables import VIEWS, from_parquet, to_parquet
 from storage_schemas.format.views import ViewSet
 from storage_schemas.objects.store import Store
-from storage_schemas.open_shards import OpenShards, SlotValues, shards_kept_open
+from storage_schemas.open_shards import OpenShards, SlotValues, UnitRecords, shards_kept_open
 from storage_schemas.row_ranges import joined_ranges, row_ranges
-from storage_schemas.split_rows import ViewCounts, find_splits, open_offsets, open_records, open_splits, read_counts
+from storage_schemas.split_rows import ViewCounts, find_splits, open_offsets, open_splits, read_counts
 
 LOW = ViewSet(partition="low", resolution=32)
 SPEC = spec_of("any", dim=4, summary_dim=3)
@@ -126,7 +127,7 @@ def test_what_belongs_to_a_shard_is_read_once_and_dropped_when_others_are_opened
     plain = Store.read_many
     monkeypatch.setattr(Store, "read_many", lambda self, names, *most: read.extend(names) or plain(self, names, *most))
     grid, identity = made.manifest.sets[LOW].grid, made.manifest.digest
-    records = open_records(made.store, views_unit(LOW), identity, grid.shards, 1)
+    records = UnitRecords(open_log(made.store, views_unit(LOW)), identity, grid.shards, 1)
     splits = open_splits(made.store, LOW, grid, records)
     pixels = Cache(store=made.store).array(pixels_array(LOW), records)
     read.clear()
@@ -144,7 +145,9 @@ def test_what_belongs_to_a_shard_is_read_once_and_dropped_when_others_are_opened
 
 def test_a_row_without_a_view_is_refused(made: SmallCache) -> None:
     grid, identity = made.manifest.sets[LOW].grid, made.manifest.digest
-    splits = open_splits(made.store, LOW, grid, open_records(made.store, views_unit(LOW), identity, grid.shards, 8))
+    splits = open_splits(
+        made.store, LOW, grid, UnitRecords(open_log(made.store, views_unit(LOW)), identity, grid.shards, 8)
+    )
     with pytest.raises(MissingError, match="views/low-32 row 3: no view fills this row slot"):
         splits[[0, 3]]
 
@@ -180,7 +183,7 @@ def test_a_placement_for_each_view_is_required(made: SmallCache) -> None:
     grid = made.manifest.sets[LOW].grid
     features = Cache.open(made.store.uri).teacher_manifest(SPEC.name)
     assert features is not None
-    records = open_records(made.store, f"teachers/{SPEC.name}/low-32", features.digest, grid.shards, 8)
+    records = UnitRecords(open_log(made.store, f"teachers/{SPEC.name}/low-32"), features.digest, grid.shards, 8)
     offsets = open_offsets(made.store, LOW, SPEC.name, grid, records)
     assert offsets[[0, 4, 8]].tolist() == [made.offset(SPEC, LOW, row) for row in (0, 4, 8)]
     with pytest.raises(MissingError, match="row 7: no view fills this row slot"):
@@ -188,11 +191,11 @@ def test_a_placement_for_each_view_is_required(made: SmallCache) -> None:
 
 
 def test_counts_are_those_of_the_commit_records(made: SmallCache) -> None:
-    counts = read_counts(made.store, LOW, made.manifest.sets[LOW].grid, made.manifest.digest)
+    counts = read_counts(open_log(made.store, views_unit(LOW)), made.manifest.sets[LOW].grid, made.manifest.digest)
     assert [counts.of(shard) for shard in range(3)] == [3, 3, 3]
     assert counts.short.tolist() == [0, 1, 2]
     with pytest.raises(ContractError, match="were computed from something else"):
-        read_counts(made.store, LOW, made.manifest.sets[LOW].grid, "f" * 64)
+        read_counts(open_log(made.store, views_unit(LOW)), made.manifest.sets[LOW].grid, "f" * 64)
 
 
 def test_a_set_keeps_as_many_shards_open_as_memory_and_windows_say() -> None:

@@ -298,6 +298,19 @@ def full_cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     return maker.cache
 
 
+@pytest.fixture(scope="session")
+def larger_cache() -> Callable[[Path], Cache]:
+    """Writes a cache of few views that are large enough for activations to outweigh weights."""
+
+    def write(folder: Path) -> Cache:
+        maker = CacheMaker(folder, {"low-128": 16, "high-256": 8}).views()
+        for teacher in (ANY, FIXED, CANVAS):
+            maker.teacher(teacher).stats(teacher)
+        return maker.cache
+
+    return write
+
+
 @pytest.fixture
 def cache_maker() -> type[CacheMaker]:
     """What writes caches."""

@@ -153,10 +153,6 @@ def test_a_gpu_that_is_not_there_is_refused(recipe_of: Recipes) -> None:
         ({"running": {"devices": 4}}, "data.batch_high: 2 views cannot be divided equally among 4 training processes"),
         ({"running": {"nodes": 0}}, "running.nodes: 0 is less than 1"),
         ({"damp": -0.1}, "damp: -0.1 is not a finite number of at least 0"),
-        (
-            {"running": {"strategy": "fsdp"}, "damp": 0.1},
-            "damp: needs whole weights, but fsdp shards them (set running.strategy to ddp)",
-        ),
         ({"average": AverageSettings(decay=1.0)}, "average.decay: 1.0 is not in [0, 1)"),
     ],
 )

@@ -125,11 +125,12 @@ class CachedBatches(Dataset[list[ViewBatch]]):
     def _targets(
         self, view_set: ViewSet, teacher: str, features: Features, rows: Int64[np.ndarray, " batch"]
     ) -> TeacherTargets:
+        # first of all, since it reads the commit records of all shards of the batch together
+        start = torch.from_numpy(features.offsets[rows])
         spatial = self._rows(layout.spatial_array(view_set, teacher), features.commits, rows)
         summary = None
         if features.has_summary:
             summary = torch.from_numpy(self._rows(layout.summary_array(view_set, teacher), features.commits, rows))
-        start = torch.from_numpy(features.offsets[rows])
         return TeacherTargets(spatial=torch.from_numpy(spatial), summary=summary, start=start)
 
     def _rows(self, path: str, commits: UnitRecords, rows: Int64[np.ndarray, " batch"]) -> np.ndarray:

@@ -61,7 +61,7 @@ class Permuted:
 
     def _open_epoch(self, view_set: ViewSet, epoch: int) -> PermutedEpoch:
         found = self.order.sets[view_set]
-        blocks = Blocks(views=len(found.rows), size=found.rows_per_shard, apart=found.apart)
+        blocks = Blocks(views=len(found.rows), size=found.rows_per_shard)
         key = (self.order.seed, "epoch", view_set.name, epoch)
         return PermutedEpoch(blocks=blocks, window=self.order.window_shards, key=key)
 

@@ -23,8 +23,6 @@ class ShuffledSet:
     """Row slots in a shard. Rows of one shard are read together."""
     proportion: float
     """How often the set is drawn, relative to the other sets of its partition (unitless)."""
-    apart: int = 1
-    """Views that may be draws of one image when they follow one another; see `Blocks.apart`."""
 
 
 @final

@@ -5,8 +5,8 @@ row slots are shuffled by a keyed permutation. So many blocks as `window` says f
 together. The epoch begins at a random place of this order and goes round: so every view is as likely as any other at
 every place, also where the last block is shorter than the others.
 
-Where several draws of one image lie side by side in a set, the views of a block do not: each is `apart` views further
-than the one before. Any two draws of an image are then in different blocks, and meet in a window by chance alone.
+Two draws of one image lie in different shards where a cache keeps an image's draws together, so in different blocks:
+they meet in a window, and in a batch, by chance alone.
 """
 
 from dataclasses import dataclass
@@ -28,33 +28,17 @@ class Blocks:
     views: int
     """Views of the set; at least one."""
     size: int
-    """Views in a block; the last ones may have fewer."""
-    apart: int = 1
-    """Distance of the views of a block from one another."""
+    """Views in a block; the last one may have fewer."""
 
     @property
     def count(self) -> int:
         """Number of blocks."""
-        groups, rest = divmod(self.views, self.size * self.apart)
-        return groups * self.apart + min(rest, self.apart)
-
-    @property
-    def short(self) -> range:
-        """The blocks that may have fewer views than the others: the last ones."""
-        return range(self.views // (self.size * self.apart) * self.apart, self.count)
-
-    def lengths(self, blocks: Int64[np.ndarray, " blocks"]) -> Int64[np.ndarray, " blocks"]:
-        """Return how many views some blocks have."""
-        rest = self.views % (self.size * self.apart)
-        of_last = -(-(rest - blocks % self.apart) // self.apart)
-        return np.where(blocks >= self.short.start, of_last, self.size)
+        return -(-self.views // self.size)
 
     def views_of(self, blocks: Int64[np.ndarray, " blocks"]) -> Int64[np.ndarray, " views"]:
         """Return the numbers of the views of some blocks, block after block."""
-        lengths = self.lengths(blocks)
-        groups, first = np.divmod(blocks, self.apart)
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return np.repeat(groups * (self.size * self.apart) + first, lengths) + self.apart * within
+        views = (blocks[:, None] * self.size + np.arange(self.size)).reshape(-1)
+        return views[views < self.views]
 
 
 @final
@@ -76,7 +60,7 @@ class PermutedEpoch:
         """
         turned = (place + self._turn) % self.blocks.views
         window = turned // (self.window * self.blocks.size)
-        while self._start(window + 1) <= turned:  # windows before it hold short blocks: a bounded number
+        if self._start(window + 1) <= turned:  # the short block comes before it
             window += 1
         return window, turned - self._start(window)
 
@@ -100,15 +84,12 @@ class PermutedEpoch:
         return int(self._keys[-1]) % self.blocks.views
 
     @cached_property
-    def _shortened(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the places of the short blocks among all blocks, sorted, and how many views lack up to each."""
-        short = np.array(self.blocks.short, dtype=np.int64)
-        places, lacking = self._order.place_of(short), self.blocks.size - self.blocks.lengths(short)
-        by_place = np.argsort(places)
-        return places[by_place], np.concatenate([[0], np.cumsum(lacking[by_place])])
+    def _short_place(self) -> int:
+        """Place of the last block, which may be short, among all blocks."""
+        return int(self._order.place_of(np.array([self.blocks.count - 1]))[0])
 
     def _start(self, window: int) -> int:
         """Return how many views come before a window, before the order is turned."""
         block = min(window * self.window, self.blocks.count)
-        places, lacking = self._shortened
-        return block * self.blocks.size - int(lacking[np.searchsorted(places, block)])
+        lacking = self.blocks.count * self.blocks.size - self.blocks.views
+        return block * self.blocks.size - (lacking if self._short_place < block else 0)

@@ -1,11 +1,11 @@
 """One view set of a cache with the features of its teachers, checked to be complete."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
 from storage_schemas.cache import Cache
-from storage_schemas.commits import committed_shards
+from storage_schemas.commits import UnitLog
 from storage_schemas.format.encodings import Coding
 from storage_schemas.format.errors import MissingError, Problem, first_few
 from storage_schemas.format.feature_storage import require_storage
@@ -19,8 +19,8 @@ from storage_schemas.split_rows import (
     SPLITS,
     GenerationRows,
     find_splits,
+    missing_shards,
     open_offsets,
-    open_records,
     open_splits,
     read_counts,
 )
@@ -85,11 +85,10 @@ def open_set(
     shape, unit = views.sets[view_set], views_unit(view_set)
     # a block of the order may begin in one shard and end in the next
     most = shards_kept_open(shape.grid.rows_per_shard, 2 * window_shards)
-    records = open_records(cache.store, unit, views.digest, shape.grid.shards, most)
+    log = cache.log(unit)
+    records = UnitRecords(log, views.digest, shape.grid.shards, most)
     splits = open_splits(cache.store, view_set, shape.grid, records)
-    committed = committed_shards(cache.store, unit)
-    grid, generations = _generations(cache, views, view_set, committed, splits, counts)
-    _require_whole(unit, committed, grid.shards, "run `make views` again: it resumes")
+    grid, generations = _generations(log, views, view_set, splits, counts)
     rows = {split: joined_ranges([generation.rows[split] for generation in generations]) for split in SPLITS}
     features = {
         name: found
@@ -108,10 +107,9 @@ def open_set(
 
 
 def _generations(
-    cache: Cache,
+    log: UnitLog,
     views: ViewsManifest,
     view_set: ViewSet,
-    committed: Sequence[int],
     splits: SlotValues,
     counts: Mapping[Split, int] | None,
 ) -> tuple[ShardGrid, list[GenerationRows]]:
@@ -122,17 +120,17 @@ def _generations(
     Raises:
         MissingError: some of their shards are not committed.
     """
-    grid, unit = views.sets[view_set].grid, views_unit(view_set)
-    whole = [number for number in range(1, len(grid.counts) + 1) if not grid.first(number).missing(committed)]
-    if not whole or (counts is None and whole[-1] < len(grid.counts)):
-        _require_whole(unit, committed, grid.shards, "run `make views` again: it resumes")
-    known = grid.first(whole[-1])
-    found = find_splits(known, read_counts(cache.store, view_set, known, views.digest), splits)
+    grid, fix = views.sets[view_set].grid, "run `make views` again: it resumes"
+    missing = missing_shards(log, grid.shards)
+    begun = [grid.first(number) for number in range(1, len(grid.counts) + 1)]
+    whole = [first for first in begun if not missing or missing[0] >= first.shards]
+    if not whole or (counts is None and missing):
+        _require_whole(log, grid.shards, fix)
+    found = find_splits(whole[-1], read_counts(log, whole[-1], views.digest), splits)
     for number in range(1, len(found) + 1):
         if counts == {split: sum(len(part.rows[split]) for part in found[:number]) for split in SPLITS}:
-            return grid.first(number), found[:number]
-    if whole[-1] < len(grid.counts):
-        _require_whole(unit, committed, grid.shards, "run `make views` again: it resumes")
+            return begun[number - 1], found[:number]
+    _require_whole(log, grid.shards, fix)
     return grid, found
 
 
@@ -142,11 +140,11 @@ def _features(
     """Return a teacher's features of a set, or None if it was never run on the set."""
     name = manifest.spec.name
     unit = features_unit(view_set, name)
-    committed = committed_shards(cache.store, unit)
-    if not committed:
+    log = cache.log(unit)
+    if not len(log):
         return None
-    _require_whole(unit, committed, grid.shards, f"run `make extract TEACHER={name}` again: it resumes")
-    records = open_records(cache.store, unit, manifest.digest, grid.shards, most)
+    _require_whole(log, grid.shards, f"run `make extract TEACHER={name}` again: it resumes")
+    records = UnitRecords(log, manifest.digest, grid.shards, most)
     return Features(
         commits=records,
         tokens=manifest.tokens[view_set],
@@ -163,7 +161,7 @@ def _coding(cache: Cache, manifest: TeacherManifest, view_set: ViewSet) -> Codin
     return cache.coding(spec)
 
 
-def _require_whole(unit: str, committed: Sequence[int], shards: int, fix: str) -> None:
-    if missing := sorted(set(range(shards)).difference(committed)):
+def _require_whole(log: UnitLog, shards: int, fix: str) -> None:
+    if missing := missing_shards(log, shards):
         found = f"{len(missing)} of {shards} shards are not committed: {', '.join(first_few(missing))}"
-        raise MissingError("shards", [Problem(place=unit, found=found, fix=fix)])
+        raise MissingError("shards", [Problem(place=log.unit, found=found, fix=fix)])

@@ -1,4 +1,4 @@
 """One training step: the Lightning module, learning rate and optimiser, moving average, DAMP, sharding.
 
-Door: module, learning_rate, sharding.
+Door: micro_batches, module, learning_rate, sharding, step_cost.
 """

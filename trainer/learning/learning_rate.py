@@ -33,12 +33,21 @@ class ParameterGroup:
     """Their weight decay."""
 
 
-def make_optimiser(groups: list[dict[str, Any]], settings: OptimiserSettings) -> torch.optim.Optimizer:
-    """Return the optimiser over groups of parameters."""
+def make_optimiser(
+    groups: list[dict[str, Any]], settings: OptimiserSettings, *, sharded: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimiser over groups of parameters.
+
+    Args:
+        groups: from `optimiser_groups`.
+        settings: kind and rates.
+        sharded: whether FSDP shards the parameters.
+    """
     betas = (settings.beta1, settings.beta2)
     if settings.kind == "lamb":
         # Lightning clips the gradient, the same for both optimisers
-        return Lamb(groups, lr=settings.lr, betas=betas, max_grad_norm=None)
+        # in shards one parameter at a time: the norms are then those of whole parameters, as tests on CPUs show
+        return Lamb(groups, lr=settings.lr, betas=betas, max_grad_norm=None, foreach=False if sharded else None)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=betas)
 
 
@@ -60,7 +69,7 @@ def renew_settings(
     """
     settings, factor = recipe.optimiser, rate_factor(recipe, step)
     for group, renewed in zip(optimiser.param_groups, groups, strict=True):
-        rates = {"initial_lr": renewed.lr, "lr": renewed.lr * factor}
+        rates = {"initial_lr": renewed.lr, "lr": renewed.lr * factor, "foreach": optimiser.defaults["foreach"]}
         group |= {**rates, "betas": (settings.beta1, settings.beta2), "weight_decay": renewed.weight_decay}
     schedule.base_lrs = [group.lr for group in groups]
 

@@ -2,10 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, final
-
-import torch
-from torch import Tensor, nn
+from typing import final
 
 from trainer.data.batch import ViewBatch
 from trainer.settings.running import RunningSettings
@@ -26,10 +23,9 @@ def micro_batches(batch: ViewBatch, count: int) -> Iterator[MicroBatch]:
 
     Args:
         batch: views and targets.
-        count: number of micro-batches; of a batch with fewer views, each view is one.
+        count: number of micro-batches, at most that of its views.
     """
     views = len(batch.pixels)
-    count = min(count, views)
     if count == 1:
         yield MicroBatch(views=batch, share=1.0)
         return
@@ -40,38 +36,14 @@ def micro_batches(batch: ViewBatch, count: int) -> Iterator[MicroBatch]:
 
 
 def micro_batch_count(views: int, tokens: int, settings: RunningSettings) -> int:
-    """Return the number of micro-batches of a batch: `accumulate`, or as many more as `micro_batch_tokens` asks for.
+    """Return the number of micro-batches of a batch: `accumulate`, or more where `micro_batch_tokens` asks for it.
+
+    A micro-batch has at least one view.
 
     Args:
         views: of the batch, on one process.
         tokens: of a view.
         settings: the two settings.
     """
-    if not settings.micro_batch_tokens:
-        return settings.accumulate
-    views_at_once = max(settings.micro_batch_tokens // tokens, 1)
-    return max(settings.accumulate, -(-views // views_at_once))
-
-
-def also_used(loss: Tensor, model: nn.Module) -> Tensor:
-    """Return a loss whose backward pass also reaches, without changing them, the gradients that are there already.
-
-    DDP averages the gradients of those parameters that the last backward pass of a step reaches. A head that only an
-    earlier micro-batch has used would keep a gradient of its own on every process.
-
-    Args:
-        loss: of the last micro-batch of a step.
-        model: what learns.
-    """
-    return _AlsoUsed.apply(loss, *(weight for weight in model.parameters() if weight.grad is not None))
-
-
-@final
-class _AlsoUsed(torch.autograd.Function):
-    @staticmethod
-    def forward(_ctx: Any, loss: Tensor, *_used: Tensor) -> Tensor:
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        return grads[0], *(None for _ in ctx.needs_input_grad[1:])
+    at_once = max(settings.micro_batch_tokens // tokens, 1) if settings.micro_batch_tokens else views
+    return min(max(settings.accumulate, -(-views // at_once)), views)

@@ -24,7 +24,7 @@ from trainer.learning.learning_rate import (
     rate_factor,
     renew_settings,
 )
-from trainer.learning.micro_batches import MicroBatch, also_used, micro_batch_count, micro_batches
+from trainer.learning.micro_batches import MicroBatch, micro_batch_count, micro_batches
 from trainer.learning.sharding import renumbered, shard
 from trainer.objective.batch_loss import NO_VARIANCES, Variances, batch_loss, mesa
 from trainer.objective.token_maps import TokenMaps
@@ -112,8 +112,7 @@ class Distillation(LightningModule):
             with torch.autocast(self.device.type, enabled=False):
                 total.backward()
             loss = loss + total.detach()
-        total = self._loss(last, parts)
-        return {"loss": loss + (also_used(total, self.model) if earlier else total), "parts": parts}
+        return {"loss": loss + self._loss(last, parts), "parts": parts}
 
     def optimizer_zero_grad(self, _epoch: int, _batch_idx: int, _optimizer: torch.optim.Optimizer) -> None:
         """Keep the gradients: Lightning calls this after `training_step`, which clears them before its first pass."""
@@ -141,7 +140,9 @@ class Distillation(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the recipe's optimiser and learning rate schedule."""
         settings = self.recipe.optimiser
-        optimiser = make_optimiser(optimiser_groups(self.model, self.groups, settings), settings)
+        optimiser = make_optimiser(
+            optimiser_groups(self.model, self.groups, settings), settings, sharded=self.device_mesh is not None
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(self.recipe, step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -179,7 +180,7 @@ class Distillation(LightningModule):
         return output
 
     def _pieces(self, part: ViewBatch) -> int:
-        """Return the number of micro-batches of a batch."""
+        """Return the number of micro-batches of a batch on this process."""
         side = part.view_set.resolution // self.model.student.stride
         return micro_batch_count(len(part.pixels), side * side, self.recipe.running)
 

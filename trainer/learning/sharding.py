@@ -23,10 +23,15 @@ def shard(model: DistilledModel, mesh: DeviceMesh) -> None:
     """
     if isinstance(model, FSDPModule):
         return
-    for unit in (*_blocks(model.student.backbone), *model.heads.values()):
+    for unit in sharded_units(model):
         fully_shard(unit, mesh=mesh)
     # without this, the root would stay gathered after a forward pass without a backward pass
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
+
+
+def sharded_units(model: DistilledModel) -> list[nn.Module]:
+    """Return the parts of a model whose weights are gathered together: blocks and heads. The rest is one more unit."""
+    return [*_blocks(model.student.backbone), *model.heads.values()]
 
 
 @contextmanager

@@ -16,7 +16,8 @@ def c_radio_v4() -> TrainRecipe:
     which only the heads learn, are those of PHI-S (arXiv:2410.01680, table 10), by the same authors. The weight of MESA
     and σ of DAMP are those of their authors. The attention windows of training are not published; these are all windows
     from 6 to 32 tokens that divide one of the resolutions. The tokens before the patches are those of the published
-    weights: 3 class tokens, of which the first 2 are the summary, and 7 registers.
+    weights: 3 class tokens, of which the first 2 are the summary, and 7 registers. Micro-batches and activation
+    checkpointing are ours: they bound the memory of a step on any number of GPUs, and change nothing that is learnt.
     """
     return TrainRecipe(
         name="c_radio_v4",
@@ -29,5 +30,7 @@ def c_radio_v4() -> TrainRecipe:
         damp=0.1,
         data=DataSettings(batch_low=1024, batch_high=128),
         optimiser=OptimiserSettings(kind="lamb", lr=1e-3, weight_decay=2e-2, frozen_trunk=5_000),
-        running=RunningSettings(workers=8, log_every=50, evaluate_every=10_000),
+        running=RunningSettings(
+            workers=8, log_every=50, evaluate_every=10_000, checkpointing=True, micro_batch_tokens=16_384
+        ),
     )

@@ -1,4 +1,4 @@
 """A training run from start to end: checks, fitting, checkpoints, history, scores, loggers, processes.
 
-Door: checkpoint, history_rows, metrics, processes, sessions, train.
+Door: checkpoint, history_rows, metrics, processes, sessions, step_plan, train.
 """

@@ -82,6 +82,26 @@ def train(
     return run.folder
 
 
+def plan(recipe: TrainRecipe, cache: str, say: Say = print) -> None:
+    """Say what a step of a run needs, and train nothing.
+
+    Args:
+        recipe: recipe of the run.
+        cache: URI of the cache.
+        say: receives each line for the user.
+
+    Raises:
+        MissingError: the cache lacks something that an earlier stage makes.
+        SettingError: a setting, a student or a view set that cannot be used.
+    """
+    by_set = recipe.loss.balance == "view-set"
+    source = open_source(_open_cache(cache, recipe.running), recipe.data.teachers, sets_of(recipe), by_set=by_set)
+    from trainer.run.step_plan import plan_step  # torch takes seconds to import
+
+    for line in plan_step(recipe, source).lines():
+        say(line)
+
+
 def _open_cache(uri: str, settings: RunningSettings) -> Cache:
     store = Store(uri=uri)
     if not settings.read_cache:

@@ -196,21 +196,8 @@ def _conflicts(recipe: TrainRecipe) -> Iterator[Problem]:
         if processes > 1 and views % processes:
             found = f"{views} views cannot be divided equally among {processes} training processes"
             yield Problem(place=place, found=found)
-    if recipe.running.strategy == "fsdp":
-        yield from _needs_whole_weights(recipe)
     steps_of_stages = sum(stage.steps for stage in recipe.stages)
     if recipe.stages and steps_of_stages != recipe.steps:
         found = f"the stages have {steps_of_stages} steps together, the run has {recipe.steps}"
         fix = f"set steps to {steps_of_stages}, or change the steps of a stage with --stages.0.steps"
         yield Problem(place="stages", found=found, fix=fix)
-
-
-def _needs_whole_weights(recipe: TrainRecipe) -> Iterator[Problem]:
-    """Name the settings that cannot work on sharded weights."""
-    in_use = {
-        "damp": bool(recipe.damp),
-        "optimiser.kind": recipe.optimiser.kind == "lamb",
-    }
-    for place in (name for name, is_set in in_use.items() if is_set):
-        found, fix = "needs whole weights, but fsdp shards them", "set running.strategy to ddp"
-        yield Problem(place=place, found=found, fix=fix)

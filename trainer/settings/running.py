@@ -66,7 +66,7 @@ class RunningSettings:
     """Number of machines. With several, torchrun or Slurm starts the processes; see docs/training.md."""
     strategy: StrategyName = "ddp"
     """How several processes train together. `ddp`: each holds the whole student. `fsdp`: weights, gradients and
-    optimiser are sharded over the processes; DAMP and LAMB do not work with it."""
+    optimiser are sharded over the processes."""
     accumulate: int = 1
     """Gradient accumulation: micro-batches that each batch of a step is split into, one after another on each process.
     Activations need that much less memory, and the gradient is that of the whole batch. A step is one optimiser step.

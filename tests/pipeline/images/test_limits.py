@@ -18,9 +18,10 @@ from pipeline.images import decoding, limits, reader
 from pipeline.images.listing import SourceImage, list_images
 from pipeline.images.reader import ImageReader
 from pipeline.images.unusable import UnusableImageError
-from pipeline.views.opening import OpenedView, RejectedView, open_views
-from pipeline.views.sampling import DrawnView, set_manifest
-from pipeline.views.shard_task import CutTask
+from pipeline.views.opening import ImageViews, OpenedView, RejectedView, open_images
+from pipeline.views.order import DrawnView
+from pipeline.views.sampling import set_manifest
+from pipeline.views.shard_task import ShardTask
 from pipeline.views.worker import ViewCutter
 from storage_schemas.format.errors import MissingError, SettingError
 from storage_schemas.format.views import ViewSet
@@ -110,9 +111,10 @@ def test_a_lack_of_memory_is_called_damage_in_no_format(form: str, tmp_path: Pat
         assert (status, said) == (0, "image|['image', 'memory']\n"), failed
 
 
-def views_of(*uris: str) -> list[DrawnView]:
-    """The views of images."""
-    return [DrawnView(image=SourceImage(key=uri[-9:], uri=uri), draw=0, split="train") for uri in uris]
+def views_of(*uris: str) -> list[ImageViews]:
+    """One view of each image."""
+    images = [SourceImage(key=uri[-9:], uri=uri) for uri in uris]
+    return [ImageViews(image=image, views=((0, DrawnView(image=image, draw=0, split="train")),)) for image in images]
 
 
 def lacking(*_: Any) -> None:
@@ -140,8 +142,8 @@ def cut(uri: str, folder: Path) -> None:
     cutter = ViewCutter(store=Store(uri=str(folder / "cache")), config=ViewsConfig(low=(64,), high=()))
     view_set = ViewSet(partition="low", resolution=64)
     manifest = set_manifest(view_set, [1], cutter.config)
-    task = CutTask(view_set=view_set, manifest=manifest, shard=0, views=(), identity="", canvases=True, details=())
-    [view] = open_views(views_of(uri), ImageReader(), cutter.config)
+    task = ShardTask(view_set=view_set, manifest=manifest, shard=0, views=(), identity="", canvases=True, details=())
+    [[(_, view)]] = open_images(views_of(uri), ImageReader(), cutter.config)
     assert isinstance(view, OpenedView)
     cutter._cut_view(task, view)
 
@@ -157,7 +159,7 @@ def test_an_image_of_too_many_bytes_is_rejected(kind: str, tmp_path: Path, monke
         uri = reader.range_locator(write_tar(tmp_path / "0.tar", {"0.jpg": body}).as_uri(), 512, 1513)
     else:
         uri = reader.cell_locator(write_parquet(tmp_path / "0.parquet", [{"jpg": body}]).as_uri(), 0, 0, "jpg")
-    [view] = open_views(views_of(uri), ImageReader(), ViewsConfig())
+    [[(_, view)]] = open_images(views_of(uri), ImageReader(), ViewsConfig())
     assert isinstance(view, RejectedView)
     assert (view.error.reason, view.error.detail) == ("too many bytes", "1001, at most 1000")
     monkeypatch.setattr(reader, "FILE_BYTES", 1001)

@@ -81,7 +81,8 @@ def note_begun(notes: Path) -> None:
 
     def noting(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         def noted(worker: Any, task: Any) -> Any:
-            os.write(file, f"{name} {task.view_set.name} {getattr(task, 'shard', '')}\n".encode())
+            for part in getattr(task, "shards", None) or [task]:
+                os.write(file, f"{name} {part.view_set.name} {getattr(part, 'shard', '')}\n".encode())
             return step(worker, task)
 
         return noted

@@ -153,12 +153,10 @@ def test_an_export_of_everything_has_the_bytes_of_every_shard_table_and_map(
     assert "MB of it copied without decoding" in whole.said[1]
 
 
-def test_a_selection_has_the_views_that_were_selected_in_the_order_in_which_they_were(
-    grown_run: StageRun, part: StageRun
-) -> None:
+def test_a_selection_has_the_views_that_were_selected(grown_run: StageRun, part: StageRun) -> None:
     before, after = rows_of(grown_run, "low-128"), rows_of(part, "low-128")
     wanted = [key for key in before if key[0] in keys(grown_run)[:14] and draw_split(key[0], MORE.views) == "train"]
-    assert list(after) == wanted
+    assert sorted(after) == sorted(wanted)
     assert 8 < len(wanted) < len(before) - 3
     assert part.sets == ["low-128"]
     rejected = {row["image"] for row in part.table("rejected", "low-128")}
@@ -242,7 +240,8 @@ def test_an_export_of_int8_may_take_coarser_steps_and_no_finer_ones(part: StageR
     source, target = (of_run.arrays["teachers/quarter-mean/low-128/spatial"] for of_run in (part, run))
     step = target.attrs["stillhouse"]["step"]
     assert (step, target.dtype) == (step_of_fidelity(100), np.int8)
-    rows, before = list(rows_of(run, "low-128").values()), list(rows_of(part, "low-128").values())
+    placed = rows_of(part, "low-128")
+    rows, before = list(rows_of(run, "low-128").values()), [placed[key] for key in rows_of(run, "low-128")]
     numbers = as_numbers(source[...][before], Coding(encoding="int8", step=INT8_STEP))
     np.testing.assert_array_equal(target[...][rows], as_stored(numbers, Coding(encoding="int8", step=step)))
     assert run.cache.array("teachers/quarter-mean/low-128/spatial", {}).spec.level == 1

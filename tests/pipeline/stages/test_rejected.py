@@ -11,7 +11,8 @@ from stage_runs import LOCAL, StageRun, own, run_stages, write_colours
 
 from pipeline.config import Recipe, ViewsConfig
 from pipeline.images.listing import list_images
-from pipeline.views.sampling import DrawnView, draw_views
+from pipeline.views.order import DrawnView
+from pipeline.views.sampling import draw_views
 from storage_schemas.commits import ShardRecord, read_commits
 from storage_schemas.format.errors import MissingError
 from storage_schemas.format.layout import ShardGrid, features_unit, spatial_array, views_unit

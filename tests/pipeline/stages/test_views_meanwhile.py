@@ -56,7 +56,7 @@ def cut_shards(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     shards, step = list[str](), ViewCutter.cut
 
     def noted(worker: ViewCutter, task: Any) -> Any:
-        shards.append(task.view_set.name)
+        shards.extend(shard.view_set.name for shard in task.shards)
         return step(worker, task)
 
     monkeypatch.setattr(ViewCutter, "cut", noted)
