@@ -98,7 +98,7 @@ def scipy_probe(vectors: np.ndarray, classes: np.ndarray, strength: float) -> An
     return lambda others: ((others - mean) / width @ fitted[:, 1:].T + fitted[:, 0]).argmax(axis=1)
 
 
-@pytest.mark.parametrize(("task", "side"), [("linear", 4), ("linear-mean", 2)])
+@pytest.mark.parametrize(("task", "side"), [pytest.param("linear", 4, marks=pytest.mark.slow), ("linear-mean", 2)])
 def test_a_linear_probe_is_logistic_regression_with_the_strength_that_validates_best(task: str, side: int) -> None:
     images, classes, keys = digits()
     vectors, test = at_resolution(images, side), np.array([key.startswith("val/") for key in keys])

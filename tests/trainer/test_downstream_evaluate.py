@@ -383,7 +383,7 @@ def test_the_best_of_a_column_is_marked_among_scores_that_may_be_compared() -> N
         "a": [kept("knn", "low-512", 0.5), kept("knn", "low-32", 0.7), kept("knn", "low-32", 0.9, settings={"k": 1})],
         "b": [kept("knn", "low-32", 0.8), kept("knn", "low-512", 0.4, views="others")],
         "c": [kept("depth", "low-32", 0.8, lower_is_better=["accuracy"]), kept("knn", "low-32", 0.8)],
-        "d": [kept("depth", "low-32", 0.3, lower_is_better=["accuracy"])],
+        "d": [kept("depth", "low-32", 0.3, lower_is_better=["accuracy"], settings={"k": 20, "smaller": ["its own"]})],
     }
     table = [line.split("  ") for line in table_text(runs).splitlines()]
     cells = [[cell.strip() for cell in line if cell.strip()] for line in table]

@@ -16,6 +16,8 @@ VERSION = 1
 """Version of the file. Files of other versions are refused."""
 RESULTS = "evaluation.json"
 """Name of the file, in the folder of a run."""
+SMALLER = "smaller"
+"""Setting of a comparison over resolutions: digests of the features at smaller ones."""
 LIBRARIES = ("numpy", "scikit-learn", "torch")
 """Libraries that the scores are computed with."""
 

@@ -13,7 +13,7 @@ from storage_schemas.objects.file_lock import locked
 from trainer.downstream.chosen_views import chosen_sets, require_views
 from trainer.downstream.features import EvaluationFeatures
 from trainer.downstream.options import EvaluateOptions
-from trainer.downstream.results import RESULTS, Results, Score, json_text, new_score, open_results, score_key
+from trainer.downstream.results import RESULTS, SMALLER, Results, Score, json_text, new_score, open_results, score_key
 from trainer.downstream.score_table import table_text
 from trainer.downstream.subjects import Subject, open_subject
 from trainer.downstream.tasks import TASKS, Task
@@ -124,7 +124,7 @@ def _compared(
     """Return what a score depends on beside its features; for a comparison, also the features of smaller view sets."""
     if isinstance(TASKS[task], Task):
         return chosen
-    return {**chosen, "smaller": [digests[output] for digests in smaller]}
+    return {**chosen, SMALLER: [digests[output] for digests in smaller]}
 
 
 def _measure(about: Mapping[str, Any], features: EvaluationFeatures, subject: Subject, smaller: Sequence[str]) -> Score:

@@ -7,7 +7,7 @@ from typing import Any, final
 from storage_schemas.format.identity import digest
 from storage_schemas.format.plain_text import one_line
 from storage_schemas.format.views import ViewSet
-from trainer.downstream.results import Score
+from trainer.downstream.results import SMALLER, Score
 
 NONE = "—"
 """Text for a score that was not measured."""
@@ -99,15 +99,20 @@ def _value_text(row: ScoreRow, column: Column) -> str:
     return f"{row.values[column]:.4f}{'*' if column in row.best else ' '}"
 
 
+def _settings(score: Score) -> Mapping[str, Any]:
+    """Return the settings that scores must share to be compared: all but digests of the student's own features."""
+    return {name: value for name, value in score.settings.items() if name != SMALLER}
+
+
 def _settings_key(score: Score) -> tuple[str, str]:
-    return score.task, digest(score.settings)
+    return score.task, digest(_settings(score))
 
 
 def _task_names(scores: Sequence[Score]) -> dict[tuple[str, str], str]:
     """Return a name for each task and settings: the task, with the settings in which scores of it differ."""
     by_task: dict[str, dict[str, Mapping[str, Any]]] = {}
     for score in scores:
-        by_task.setdefault(score.task, {})[digest(score.settings)] = score.settings
+        by_task.setdefault(score.task, {})[digest(_settings(score))] = _settings(score)
     return {
         (task, key): " ".join([task, *_different(chosen, list(settings.values()))])
         for task, settings in by_task.items()

@@ -54,8 +54,9 @@ def label_rows(source: Source, recipe: TrainRecipe) -> dict[str, LabelledRows]:
     rows, keys = {}, {}
     for view_set, found in source.sets.items():
         if heldout := found.rows["heldout"].tolist():
-            table = source.cache.views(view_set, found.commits)
-            by_row = dict(zip(table["row"].to_pylist(), table["image"].to_pylist(), strict=True))
+            shards = sorted({row // found.rows_per_shard for row in heldout})
+            tables = [source.cache.shard_views(view_set, shard).to_pydict() for shard in shards]
+            by_row = {row: key for table in tables for row, key in zip(table["row"], table["image"], strict=True)}
             rows[view_set.name], keys[view_set.name] = heldout, [by_row[row] for row in heldout]
     if not rows:
         found_there, fix = "there is no held-out view", "cut views with a held-out share, or leave running.labels out"
