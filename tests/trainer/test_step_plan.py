@@ -11,7 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from storage_schemas.cache import Cache
 from trainer.__main__ import main
+from trainer.data.loader import Batches
 from trainer.data.source import Source, open_source
+from trainer.learning.micro_batches import MicroBatch
+from trainer.learning.module import Distillation
 from trainer.run.step_plan import plan_step
 from trainer.settings.config import TrainRecipe
 from trainer.settings.learning import AverageSettings
@@ -60,6 +63,41 @@ def test_memory_and_arithmetic_of_a_step_are_what_the_dry_run_says(
     assert plan.weights["optimiser"] == 2 * sum(parameters)
     batch_bytes = [sum(tensor.nbytes for tensor in tensors_of(part)) for part in batch]
     assert plan.batch_bytes == sum(batch_bytes)
+
+
+@pytest.mark.slow
+def test_a_step_that_fits_has_a_quarter_of_the_activations_and_a_third_more_arithmetic(
+    source: Source, recipe_of: Recipes
+) -> None:
+    settings: dict[str, Any] = {
+        "student": "radio_test_vit",
+        "vit": VitSettings(position_grid=8, registers=2, global_blocks=2),
+        "heads": HeadSettings(width=64, transformer_blocks=1),
+        "average": AverageSettings(decay=0.9, mesa_weight=0.5),
+        "damp": 0.05,
+        "data": DataSettings(batch_low=12, batch_high=3, window_shards=2),
+    }
+    plain = module_of(recipe_of(**settings), source)
+    fitting = module_of(recipe_of(**settings, running={"accumulate": 3, "checkpointing": True}), source)
+    batch = training_batches(plain.recipe, source)
+    gradients = sum(weight.nbytes for weight in plain.model.parameters())
+    before, after = allocated(plain, batch, in_one_graph) - gradients, allocated(fitting, batch) - gradients
+    assert after <= before / 4
+    losses, flop = [], []
+    for module, run in ((plain, in_one_graph), (fitting, step)):
+        with FlopCounterMode(display=False) as counter:
+            losses.append(float(run(module, batch)))
+        flop.append(counter.get_total_flops())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert flop[1] <= 1.35 * flop[0]
+
+
+def in_one_graph(module: Distillation, batch: Batches) -> torch.Tensor:
+    """A step as it was before: one backward pass for both partitions."""
+    torch.manual_seed(0)
+    loss = torch.stack([module._loss(MicroBatch(views=part, share=1.0), {}) for part in batch]).sum()
+    loss.backward()
+    return loss.detach()
 
 
 @pytest.mark.slow
