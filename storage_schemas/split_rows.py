@@ -133,8 +133,8 @@ def read_counts(log: UnitLog, grid: ShardGrid, identity: str) -> ViewCounts:
     drawn = {shard: len(grid.slots(shard)) for shard in ends}
     uncounted = [shard for shard in sorted(log.newer) if shard < grid.shards]
     short: dict[int, int] = {}
-    if grid.shards:
-        log.read(0, identity)  # a sealed log has one identity
+    if log.head is not None and log.head.identity != identity:
+        log.read(log.snapshots[0].first, identity)  # which says so
     for snapshot in log.snapshots:
         last = {shard: count for shard, count in drawn.items() if snapshot.holds(shard)}
         if snapshot.views == size * snapshot.shards - sum(size - count for count in last.values()):

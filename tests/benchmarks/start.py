@@ -12,7 +12,8 @@ names. BEFORE is a checkout of the build to compare with. The builds take turns,
 The store is a folder that is read as one behind a network would be: each request takes 20 ms, of those that are sent
 together 16 at a time. Memory is the highest resident set, over that before the cache was opened.
 
-Then the order of 10⁹ views is drawn, from its first step and from the middle of an epoch.
+Then a cache of 10⁹ views is simulated: the head of its log, of which the row slots of each split are found, and the
+order of its views, from the first step and from the middle of an epoch.
 """
 
 import json
@@ -273,12 +274,59 @@ def simulate(views: int) -> None:
         )
 
 
+def simulate_head(views: int) -> None:
+    """Print what it takes to find the row slots of each split by a head of so many views."""
+    from functools import partial
+
+    from storage_schemas.format.layout import ShardGrid
+    from storage_schemas.format.snapshots import SHARDS_PER_SNAPSHOT, Head, Snapshot, parse_head
+    from storage_schemas.objects.store import Store
+    from storage_schemas.open_shards import OpenShards, SlotValues
+    from storage_schemas.split_rows import find_splits, read_counts
+    from storage_schemas.unit_log import UnitLog
+
+    grid = ShardGrid(counts=(views,), rows_per_shard=162)
+    starts = range(0, grid.shards, SHARDS_PER_SNAPSHOT)
+    snapshots = tuple(
+        _snapshot(Snapshot, start, min(start + SHARDS_PER_SNAPSHOT, grid.shards), grid) for start in starts
+    )
+    body = Head(unit="views/low-32", epoch=1, identity="ab" * 32, snapshots=snapshots).to_json()
+    del snapshots
+    peak_memory()
+    before, began = peak_memory(), time.perf_counter()
+    head = parse_head(body, "tables/heads/views/low-32/head.json")
+    log = UnitLog(store=Store(uri="memory://none"), unit="views/low-32", head=head, newer={})
+    splits = SlotValues("views/low-32", 162, OpenShards(partial(_splits_of, grid.shards * 19 // 20), 100))
+    [found] = find_splits(grid, read_counts(log, grid, "ab" * 32), splits)
+    counts = {split: len(rows) for split, rows in found.rows.items()}
+    seconds = time.perf_counter() - began
+    print(
+        f"| {views:,} | head of {len(body) / 1e6:.1f} MB | {seconds:.2f} s | {peak_memory() - before:.0f} MB "
+        f"| {len(splits.values)} parts of `views` read | {counts} |",
+        flush=True,
+    )
+
+
+def _snapshot(kind: Any, first: int, stop: int, grid: Any) -> Any:
+    views = grid.slots(stop - 1).stop - first * grid.rows_per_shard
+    sizes = {"missing": (), "epochs": (0,), "rejected": 0, "bytes": 10**9, "size": 10**6, "xxh3": os.urandom(16).hex()}
+    return kind(first=first, stop=stop, views=views, **sizes)
+
+
+def _splits_of(border: int, shards: Any) -> dict[int, Any]:
+    import numpy as np
+
+    return {shard: np.full(162, int(shard >= border), dtype=np.int8) for shard in shards}
+
+
 def main(folder: str, before: str, *sizes: str) -> None:
     """Print both tables."""
     for views in map(int, sizes or ROWS):
         compare(Path(folder), Path(before), views)
     for views in (10_000, 10**6, 10**9):
         simulate(views)
+    for views in (10**6, 10**9):
+        simulate_head(views)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def asked(source: Source) -> list[BatchRequest]:
         for view_set, of_set in source.sets.items()
         for row in of_set.rows["train"].tolist()
     ]
-    return training + heldout_requests(source, {"low": 1, "high": 1}, seed=0)
+    return [*training, *heldout_requests(source, {"low": 1, "high": 1}, seed=0)]
 
 
 def digests(dataset: CachedBatches, requests: list[BatchRequest]) -> list[str]:

@@ -30,7 +30,7 @@ def source(full_cache: Cache) -> Source:
 
 
 def heldout(source: Source) -> list[list[ViewBatch]]:
-    requests = heldout_requests(source, {"low": 4, "high": 4}, seed=0)
+    requests = list(heldout_requests(source, {"low": 4, "high": 4}, seed=0))
     return [CachedBatches(source=source)[(request,)] for request in requests]
 
 

@@ -62,7 +62,7 @@ def test_a_view_has_the_same_window_in_one_epoch_and_others_in_other_epochs(full
 
 def test_every_heldout_view_is_asked_for_once_in_batches_of_one_set(full_cache: Cache) -> None:
     source = open_source(full_cache)
-    requests = heldout_requests(source, SIZES, seed=0)
+    requests = list(heldout_requests(source, SIZES, seed=0))
     asked = [(request.view_set, row) for request in requests for row in request.rows.tolist()]
     held = [
         (view_set, row) for view_set, set_source in source.sets.items() for row in set_source.rows["heldout"].tolist()

@@ -1,5 +1,7 @@
 """The Lightning data module: training batches as a stream that resumes, held-out batches in order."""
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import final
 
 import torch
@@ -34,17 +36,17 @@ class CachedViews(LightningDataModule):
         self.stream = TrainingStream(CachedBatches(source=self.source), self.schedule, self.recipe, share)
         return self.stream
 
-    def heldout_requests(self, share: Share = WHOLE) -> list[BatchRequest]:
-        """Return what `heldout_loader` reads for each of its batches, in the same order."""
+    def heldout_requests(self, share: Share = WHOLE) -> Iterator[BatchRequest]:
+        """Yield what `heldout_loader` reads for each of its batches, in the same order."""
         requests = heldout_requests(self.source, batch_sizes(self.recipe), self.recipe.seed)
-        return requests[share.rank :: share.world]
+        return islice(requests, share.rank, None, share.world)
 
     def heldout_loader(self, share: Share = WHOLE) -> BatchLoader:
         """Return a process's share of the held-out views, in batches of one view set.
 
         All shares together hold each view once.
         """
-        mine = [(request,) for request in self.heldout_requests(share)]
+        mine = ((request,) for request in self.heldout_requests(share))
         return open_loader(CachedBatches(source=self.source), mine, self.recipe.running)
 
     def transfer_batch_to_device(self, batch: Batches, device: torch.device, _dataloader_idx: int) -> Batches:

@@ -1,6 +1,6 @@
 """Reading batches from the cache. Arrays are opened only in the process that reads them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -60,21 +60,19 @@ def _window_keys(part: StepPart, seed: int, viewer: str) -> tuple[Key, ...]:
     return tuple((seed, viewer, epoch, part.view_set.name, row) for epoch, row in uses)
 
 
-def heldout_requests(source: Source, sizes: Mapping[Partition, int], seed: int) -> list[BatchRequest]:
-    """Return requests for every held-out view once, in order. A view always has the same window.
+def heldout_requests(source: Source, sizes: Mapping[Partition, int], seed: int) -> Iterator[BatchRequest]:
+    """Yield requests for every held-out view once, in order. A view always has the same window.
 
     Args:
         source: the cache.
         sizes: views per batch, by partition.
         seed: seed of the run.
     """
-    requests = []
     for view_set, set_source in source.sets.items():
         rows, size = set_source.rows["heldout"], sizes[view_set.partition]
         for part in (rows[first : first + size] for first in range(0, len(rows), size)):
             keys = heldout_keys(seed, view_set, part.tolist())
-            requests.append(BatchRequest(view_set=view_set, split="heldout", rows=part, window_keys=keys))
-    return requests
+            yield BatchRequest(view_set=view_set, split="heldout", rows=part, window_keys=keys)
 
 
 def heldout_keys(seed: int, view_set: ViewSet, rows: Sequence[int]) -> tuple[Key, ...]:

@@ -98,7 +98,7 @@ def test_a_plan_knows_the_bytes_of_every_encoding(encoded_run: StageRun) -> None
 
 def test_the_trainer_reads_numbers_in_phi_s_units_whatever_the_encoding(encoded_run: StageRun) -> None:
     source = open_source(encoded_run.cache)
-    requests = heldout_requests(source, {"low": 100, "high": 1}, seed=0)
+    requests = list(heldout_requests(source, {"low": 100, "high": 1}, seed=0))
     [batch] = CachedBatches(source=source)[tuple(requests)]
     assert len(requests[0].rows) > 5
     bounds = {"float32": 1e-4, "float16": 0.01} | {name: step / 2 + 1e-4 for name, step in STEPS.items()}
