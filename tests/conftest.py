@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import final
 
 import hypothesis
+import jaxtyping
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
@@ -38,6 +39,14 @@ def flushed_by_nobody() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Run a test as production runs: without the checks of shapes and types."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -124,6 +124,7 @@ def unseen_flips(cache: Path, count: int, draws: random.Random) -> Iterator[str]
             put(cache / name, body)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_thousand_flipped_bits_are_found_and_each_place_named(copied: Path) -> None:
     assert list(unseen_flips(copied, 1000, random.Random(7))) == []
 

@@ -32,6 +32,7 @@ from storage_schemas.objects.store import Store
 from storage_schemas.shard_writer import ShardKey, array_record, create_array, open_shard
 from storage_schemas.small_arrays import write_small_arrays
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # odd values have to reach the checks that users get
 ALL = 10**6
 SPATIAL = "teachers/dinov3/low-192/spatial"
 PIXELS = "views/low-192/pixels"

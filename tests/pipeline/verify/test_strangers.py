@@ -31,6 +31,7 @@ from storage_schemas.format.seeds import generator
 from storage_schemas.format.tables import SHARDS, from_parquet, to_parquet
 from storage_schemas.objects.store import Store
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # odd values have to reach the checks that users get
 DOCUMENTS = (
     "features.zarr/zarr.json",
     "features.zarr/views/zarr.json",
