@@ -81,7 +81,7 @@ def note_begun(notes: Path) -> None:
 
     def noting(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
         def noted(worker: Any, task: Any) -> Any:
-            for part in getattr(task, "shards", None) or [task]:
+            for part in task.shards if name == "cut" else [task]:
                 os.write(file, f"{name} {part.view_set.name} {getattr(part, 'shard', '')}\n".encode())
             return step(worker, task)
 
