@@ -130,7 +130,7 @@ def test_a_checkpoint_needs_no_folder_for_temporary_files_and_little_memory(
 ) -> None:
     # in place of the old one, which is whole until the new one is
     weights = {"weight": torch.rand(1_500_000)}
-    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setenv("TMPDIR", str(small_disk / "none"))
     for _ in range(2):
         CheckpointFile().save_checkpoint(weights, small_disk / "last.ckpt")
     saved = (small_disk / "last.ckpt").read_bytes()

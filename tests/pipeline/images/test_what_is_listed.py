@@ -101,23 +101,23 @@ def test_a_link_that_leads_back_is_not_followed_for_ever(tmp_path: Path) -> None
 def test_links_that_lead_nowhere_are_refused_and_named(tmp_path: Path, pattern: str) -> None:
     data = touched(tmp_path, "1.png")
     (data / "2.png").symlink_to("gone.png")
-    (data / "3.png").symlink_to("/nowhere/3.png")
+    (data / "3.png").symlink_to(tmp_path / "nowhere/3.png")
     assert refusal(f"{data}{pattern}").splitlines()[1:] == [
         f"  {data}/2.png: is a link to gone.png, where nothing is",
-        f"  {data}/3.png: is a link to /nowhere/3.png, where nothing is",
+        f"  {data}/3.png: is a link to {tmp_path}/nowhere/3.png, where nothing is",
         "  what to do: restore what it leads to, or delete the link",
     ]
 
 
 def test_a_folder_behind_a_link_that_leads_nowhere_is_not_lost_silently(tmp_path: Path) -> None:
     data = touched(tmp_path, "1.png")
-    (data / "dog").symlink_to("/nowhere/dog")
-    assert "dog: is a link to /nowhere/dog, where nothing is" in refusal(data)
+    (data / "dog").symlink_to(tmp_path / "nowhere/dog")
+    assert f"dog: is a link to {tmp_path}/nowhere/dog, where nothing is" in refusal(data)
 
 
 def test_data_that_is_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
-    (tmp_path / "data").symlink_to("/nowhere")
-    assert f"{tmp_path}/data: is a link to /nowhere, where nothing is" in refusal(tmp_path / "data")
+    (tmp_path / "data").symlink_to(tmp_path / "nowhere")
+    assert f"{tmp_path}/data: is a link to {tmp_path}/nowhere, where nothing is" in refusal(tmp_path / "data")
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.parquet", "a.txt", "a.jpg"])

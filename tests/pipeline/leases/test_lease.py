@@ -323,6 +323,7 @@ def test_a_file_where_leases_belong_is_refused_at_once(folder: Cache) -> None:
         pass
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "spoil", [lambda body: body[:-9], lambda body: body.replace(b"views", b"viewz"), lambda _: b"[]"]
 )

@@ -568,7 +568,7 @@ def test_an_unknown_command_is_answered_with_those_there_are(refused: Refused) -
 def test_an_unknown_recipe_is_answered_with_the_nearest(refused: Refused) -> None:
     expected = [
         "RECIPE cannot be used:",
-        "  smal: no such recipe (did you mean small? there are demo, small, radio_v2_5, c_radio_v4)",
+        "  smal: no such recipe (did you mean small? there are demo, small, radio_v2_5, c_radio_v4, evaluation)",
     ]
     assert refused("views", "--recipe", "smal") == expected
     assert refused("extract", "--recipe=smal") == expected
