@@ -75,7 +75,7 @@ def open_views(
 def _rows(
     store: Store, view_set: ViewSet, grid: layout.ShardGrid, identity: str, records: UnitRecords
 ) -> list[Mapping[Split, RowRanges]]:
-    counts, splits = read_counts(records.log, grid, identity), open_splits(store, view_set, grid, records)
+    counts, splits = read_counts(records, grid, identity), open_splits(store, view_set, grid, records)
     return [generation.rows for generation in find_splits(grid, counts, splits)]
 
 

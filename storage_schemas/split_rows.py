@@ -6,7 +6,7 @@ which the held-out views of the generation begin, which a search finds by readin
 That this order holds is checked in every shard that is opened.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -25,6 +25,7 @@ from storage_schemas.objects.store import Store
 from storage_schemas.open_shards import OpenShards, SlotValues, UnitRecords
 from storage_schemas.read_tables import read_parts
 from storage_schemas.row_ranges import RowRanges, row_ranges
+from storage_schemas.shard_records import ShardRecord
 from storage_schemas.unit_log import require_identity, view_count
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
@@ -117,18 +118,18 @@ def missing_shards(log: UnitLog, shards: int) -> list[int]:
     return [shard for shard in absent if shard < shards and shard not in log.newer]
 
 
-def read_counts(log: UnitLog, grid: ShardGrid, identity: str) -> ViewCounts:
+def read_counts(records: UnitRecords, grid: ShardGrid, identity: str) -> ViewCounts:
     """Count the views of each shard, by the head of the log where it lists no rejected view, else by commit records.
 
     Args:
-        log: commit log of the set's canvases.
+        records: commit records of the set's canvases.
         grid: shards of the set, all of them committed.
         identity: digest that every record must carry.
 
     Raises:
         ContractError: a record carries another identity.
     """
-    size = grid.rows_per_shard
+    log, size = records.log, grid.rows_per_shard
     ends = [grid.first(number).shards - 1 for number, count in enumerate(grid.counts, 1) if count]
     drawn = {shard: len(grid.slots(shard)) for shard in ends}
     uncounted = [shard for shard in sorted(log.newer) if shard < grid.shards]
@@ -142,13 +143,21 @@ def read_counts(log: UnitLog, grid: ShardGrid, identity: str) -> ViewCounts:
         else:
             inside = range(snapshot.first, min(snapshot.stop, grid.shards))
             uncounted += [shard for shard in inside if snapshot.holds(shard)]
-    for commits in log.read_in_parts(sorted(uncounted)):
+    for commits in _in_parts(records, sorted(uncounted)):
         require_identity(log.unit, commits, identity)
         counts = {shard: view_count(records) for shard, records in commits.items()}
         short |= {shard: count for shard, count in counts.items() if count < size}
     shards = sorted(shard for shard in short if shard < grid.shards)
     views = np.array([short[shard] for shard in shards], dtype=np.int64)
     return ViewCounts(rows_per_shard=size, short=np.array(shards, dtype=np.int64), views=views)
+
+
+def _in_parts(records: UnitRecords, shards: Sequence[int]) -> Iterator[Mapping[int, list[ShardRecord]]]:
+    """Read records, so that those of few shards stay open for what is read next."""
+    if len(shards) <= records.records.most:
+        yield records.open(shards)
+    else:
+        yield from records.log.read_in_parts(shards)
 
 
 def find_splits(grid: ShardGrid, counts: ViewCounts, splits: SlotValues) -> list[GenerationRows]:

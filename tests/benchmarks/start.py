@@ -281,7 +281,7 @@ def simulate_head(views: int) -> None:
     from storage_schemas.format.layout import ShardGrid
     from storage_schemas.format.snapshots import SHARDS_PER_SNAPSHOT, Head, Snapshot, parse_head
     from storage_schemas.objects.store import Store
-    from storage_schemas.open_shards import OpenShards, SlotValues
+    from storage_schemas.open_shards import OpenShards, SlotValues, UnitRecords
     from storage_schemas.split_rows import find_splits, read_counts
     from storage_schemas.unit_log import UnitLog
 
@@ -297,7 +297,8 @@ def simulate_head(views: int) -> None:
     head = parse_head(body, "tables/heads/views/low-32/head.json")
     log = UnitLog(store=Store(uri="memory://none"), unit="views/low-32", head=head, newer={})
     splits = SlotValues("views/low-32", 162, OpenShards(partial(_splits_of, grid.shards * 19 // 20), 100))
-    [found] = find_splits(grid, read_counts(log, grid, "ab" * 32), splits)
+    records = UnitRecords(log, "ab" * 32, grid.shards, 100)
+    [found] = find_splits(grid, read_counts(records, grid, "ab" * 32), splits)
     counts = {split: len(rows) for split, rows in found.rows.items()}
     seconds = time.perf_counter() - began
     print(

@@ -190,12 +190,15 @@ def test_a_placement_for_each_view_is_required(made: SmallCache) -> None:
         offsets[7]
 
 
-def test_counts_are_those_of_the_commit_records(made: SmallCache) -> None:
-    counts = read_counts(open_log(made.store, views_unit(LOW)), made.manifest.sets[LOW].grid, made.manifest.digest)
+@pytest.mark.parametrize("most", [1, 8])
+def test_counts_are_those_of_the_commit_records(made: SmallCache, most: int) -> None:
+    grid, identity = made.manifest.sets[LOW].grid, made.manifest.digest
+    records = UnitRecords(open_log(made.store, views_unit(LOW)), identity, grid.shards, most)
+    counts = read_counts(records, grid, identity)
     assert [counts.of(shard) for shard in range(3)] == [3, 3, 3]
     assert counts.short.tolist() == [0, 1, 2]
     with pytest.raises(ContractError, match="were computed from something else"):
-        read_counts(open_log(made.store, views_unit(LOW)), made.manifest.sets[LOW].grid, "f" * 64)
+        read_counts(records, grid, "f" * 64)
 
 
 def test_a_set_keeps_as_many_shards_open_as_memory_and_windows_say() -> None:

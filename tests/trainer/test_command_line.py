@@ -129,7 +129,7 @@ def test_every_recipe_carries_its_name() -> None:
         (
             ["fly"],
             "error: command cannot be used:\n"
-            "  fly: is no command (there are train, runs, report, export, families, normalise)\n",
+            "  fly: is no command (there are train, runs, report, evaluate, export, families, latency, normalise)\n",
         ),
         (["train"], "error: CACHE cannot be used:\n  --cache: is not given (make … CACHE=…)\n"),
         (

@@ -88,7 +88,7 @@ def open_set(
     log = cache.log(unit)
     records = UnitRecords(log, views.digest, shape.grid.shards, most)
     splits = open_splits(cache.store, view_set, shape.grid, records)
-    grid, generations = _generations(log, views, view_set, splits, counts)
+    grid, generations = _generations(records, views, view_set, splits, counts)
     rows = {split: joined_ranges([generation.rows[split] for generation in generations]) for split in SPLITS}
     features = {
         name: found
@@ -107,7 +107,7 @@ def open_set(
 
 
 def _generations(
-    log: UnitLog,
+    records: UnitRecords,
     views: ViewsManifest,
     view_set: ViewSet,
     splits: SlotValues,
@@ -120,13 +120,13 @@ def _generations(
     Raises:
         MissingError: some of their shards are not committed.
     """
-    grid, fix = views.sets[view_set].grid, "run `make views` again: it resumes"
+    log, grid, fix = records.log, views.sets[view_set].grid, "run `make views` again: it resumes"
     missing = missing_shards(log, grid.shards)
     begun = [grid.first(number) for number in range(1, len(grid.counts) + 1)]
     whole = [first for first in begun if not missing or missing[0] >= first.shards]
     if not whole or (counts is None and missing):
         _require_whole(log, grid.shards, fix)
-    found = find_splits(whole[-1], read_counts(log, whole[-1], views.digest), splits)
+    found = find_splits(whole[-1], read_counts(records, whole[-1], views.digest), splits)
     for number in range(1, len(found) + 1):
         if counts == {split: sum(len(part.rows[split]) for part in found[:number]) for split in SPLITS}:
             return begun[number - 1], found[:number]
