@@ -48,7 +48,7 @@ def report(arguments: Sequence[str]) -> None:
     options = report_options(arguments)
     from trainer.report.make import make_report
 
-    make_report(options.cache, options.runs, options.page, say)
+    make_report(options.cache, options.runs, options.page, say, options.evaluations)
 
 
 def list_runs(arguments: Sequence[str]) -> None:

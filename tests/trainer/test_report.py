@@ -31,6 +31,7 @@ from trainer.report.make import make_report
 from trainer.report.numbers_as_text import bytes_text, number_text, signed_text
 from trainer.report.page import render_page
 from trainer.report.pictures import make_pictures
+from trainer.report.rejected_images import RejectedFor
 from trainer.report.results import find_runs
 from trainer.report.student import Prediction, predict
 from trainer.report.views import of_many_images, pictured_views
@@ -464,6 +465,63 @@ def test_a_folder_of_one_run_is_reported_by_its_name(full_cache: Cache, runs: Pa
     assert [result.name for result in find_runs(runs / "whole", open_source(full_cache))] == ["whole"]
 
 
+def evaluated(folder: Path, name: str, output: str, *values: float) -> None:
+    """Write scores of a task at two resolutions."""
+    about = {"task": "knn", "output": output, "cache": "c", "features": "f", "settings": {}, "seconds": 1.0}
+    about |= {"lower_is_better": [], "counts": {}, "versions": {}}
+    scores = [
+        {**about, "view_set": view_set, "views": view_set, "scores": {"accuracy": value}}
+        for view_set, value in zip(("low-32", "low-48"), values, strict=True)
+    ]
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / name / "evaluation.json").write_text(json.dumps({"version": 1, "subject": {}, "scores": scores}))
+
+
+def test_the_page_has_a_table_and_curves_of_what_was_evaluated(
+    full_cache: Cache, runs: Path, page: str, tmp_path: Path
+) -> None:
+    hint = "No student or teacher was evaluated yet. make evaluate STUDENT=… DATA=… LABELS=…"
+    assert hint in " ".join(Parsed(section(page, "Evaluation")).text.split())
+    assert "<svg" not in section(page, "Evaluation")
+    shutil.copytree(runs / "whole", tmp_path / "runs" / "<b>")
+    evaluated(tmp_path / "runs", "<b>", "backbone", 0.5, 0.75)
+    evaluated(tmp_path / "evaluation", "any", "any", 0.625, 0.25)
+    out = tmp_path / "page.html"
+    make_report(full_cache.store.uri, tmp_path / "runs", out, lambda _: None, tmp_path / "evaluation")
+    shown = section(out.read_text(encoding="utf-8"), "Evaluation")
+    assert hint not in shown
+    assert Parsed(shown).rows == [
+        ["", "knnaccuracy"],
+        ["Features", "low-32", "low-48"],
+        ["<b>student, backbone", "0.500", "★ 0.750"],
+        ["anyteacher", "★ 0.625", "0.250"],
+    ]
+    assert drawn(shown, "knn") == [
+        "&lt;b&gt;, px 32: 0.500",
+        "&lt;b&gt;, px 48: 0.750",
+        "any, px 32: 0.625",
+        "any, px 48: 0.250",
+    ]
+
+
+def test_rejected_images_are_listed_where_there_are_some(
+    full_cache: Cache, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "<h2>Rejected images</h2>" not in page
+    named = (("<i>.jpg", "truncated"), ("b.jpg", "no end"))
+    rejected = [
+        RejectedFor(reason="damaged", images=1234, views=2000, named=named),
+        RejectedFor(reason="too small", images=1, views=2, named=(("c.jpg", "8 × 8"),)),
+    ]
+    monkeypatch.setattr("trainer.report.page.rejected_images", lambda *_: rejected)
+    shown = Parsed(section(render_page(open_source(full_cache), "", [], [], [], COLOURS), "Rejected images"))
+    assert shown.rows[1:] == [
+        ["damaged", "1\u202f234", "2\u202f000", "<i>.jpg: truncatedb.jpg: no endand 1\u202f232 more"],
+        ["too small", "1", "2", "c.jpg: 8 × 8"],
+    ]
+    assert "1\u202f235 images could not be cut, by reason." in " ".join(shown.text.split(" "))
+
+
 def test_names_from_outside_cannot_become_markup(full_cache: Cache) -> None:
     source = open_source(full_cache)
     views = [replace(view, image="<script>alert(1)</script>&") for view in pictured_views(source)[:1]]
@@ -521,8 +579,14 @@ def test_a_page_that_cannot_be_written_is_refused(full_cache: Cache, tmp_path: P
 
 
 def test_the_command_prints_the_table_and_the_path_of_the_page(
-    full_cache: Cache, runs: Path, said: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    full_cache: Cache,
+    runs: Path,
+    said: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where no teacher was evaluated
     page = tmp_path / "page.html"
     assert main(["report", "--cache", full_cache.store.uri, "--runs", str(runs), "--page", str(page)]) == 0
     table, _, path = said[0].rpartition("report: ")

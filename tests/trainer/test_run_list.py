@@ -149,6 +149,18 @@ def test_all_runs_share_one_plot_for_each_measure(results: list[RunResult]) -> N
     assert list(plots["Fidelity to any"].lines[1].points) == expected
 
 
+def test_accuracies_during_training_share_a_plot_for_each_task_and_view_set(results: list[RunResult]) -> None:
+    tasks = [{"step": step, "scores": {"knn/low-32": step / 8, "linear/low-32": 0.5}} for step in (0, 4)]
+    plots = compare([replace(results[0], tasks=tasks), results[1], replace(results[2], tasks=tasks[1:])], []).plots
+    shown = {plot.title: plot for plot in plots if "training" in plot.title}
+    assert list(shown) == ["knn on low-32 during training", "linear on low-32 during training"]
+    lines = shown["knn on low-32 during training"].lines
+    assert [(line.label, line.colour, list(line.points)) for line in lines] == [
+        ("cut off", 0, [(0, 0.0), (4, 0.5)]),
+        ("slow", 2, [(4, 0.5)]),
+    ]
+
+
 def test_a_ninth_run_is_dashed(results: list[RunResult]) -> None:
     many = [replace(results[0], name=str(number)) for number in range(12)]
     lines = compare(many, ["any"]).plots[0].lines

@@ -29,6 +29,7 @@ class ScoreRow:
     output: str
     score: str
     values: Mapping[Column, float]
+    lower_is_better: bool
     best: frozenset[Column]
     """Columns in which no other row with the same task, settings and score is better."""
 
@@ -56,7 +57,17 @@ def score_rows(scores: Mapping[str, Sequence[Score]]) -> list[ScoreRow]:
             if value == (min if lower[key[:2]] else max)(values[column] for values in others if column in values)
         )
         task, name, run, output = key
-        rows.append(ScoreRow(run=run, task=task, output=output, score=name, values=found[key], best=best))
+        rows.append(
+            ScoreRow(
+                run=run,
+                task=task,
+                output=output,
+                score=name,
+                values=found[key],
+                lower_is_better=lower[key[:2]],
+                best=best,
+            )
+        )
     return rows
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import final
 
-from trainer.report.curves import own_points, points_of, resolution_points, score_points
+from trainer.report.curves import own_points, points_of, resolution_points, score_points, task_names, task_points
 from trainer.report.numbers_as_text import NONE, count_text, duration_text, number_text
 from trainer.report.plots import Axis, Line, Plot, Points, make_plot, spaced_ticks
 from trainer.report.results import RunResult
@@ -133,6 +133,9 @@ def _plots(results: Sequence[RunResult], teachers: Sequence[str]) -> list[Plot]:
     for name in teachers:
         angle = lines(_of(name, score_points, "angle"))
         plots += _some(f"Summary angle to {name}", "angle² / dispersion", angle, reference=1.0, log=True)
+    for name in task_names(results):
+        title = f"{name.replace('/', ' on ')} during training"
+        plots += _some(title, "accuracy", lines(partial(_of_task, name)))
     plots += _some("Scale variance", "σ², 0 is perfect", lines(lambda result: own_points(result, "scale")))
     plots += _some("Effective rank", "directions", lines(lambda result: own_points(result, "effective_rank")))
     return plots + _some("Speed", "views/s", lines(lambda result: points_of(result.history, "views_per_second")))
@@ -144,6 +147,10 @@ def _of(teacher: str, points: Callable[[RunResult, str, str], Points], kind: str
 
 def _resolutions(teacher: str, result: RunResult) -> Points:
     return resolution_points(result, teacher) if teacher in result.teachers else []
+
+
+def _of_task(name: str, result: RunResult) -> Points:
+    return task_points(result, name)
 
 
 def _by_resolution(teacher: str, lines: Sequence[Line]) -> list[Plot]:

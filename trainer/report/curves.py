@@ -15,6 +15,8 @@ _UNITS = {
     ("summary", "angle"): "angle² / dispersion",
     ("summary", "cosine"): "1 − cosine",
 }
+SET_COLOURS = 8
+"""Colours of view sets; a ninth view set gets the colour of the first."""
 PARTITIONS = ("low", "high")
 Score = Mapping[str, Any]
 """How well a student matches one teacher, as in `metrics.json`."""
@@ -35,7 +37,7 @@ def run_plots(result: RunResult, colours: Mapping[str, int]) -> list[Plot]:
             plots.append(make_plot(title, _UNITS[kind, result.recipe["loss"][kind]], lines, log=True))
     if lines := _partitions(result, "mesa"):
         plots.append(make_plot("MESA", "squared LN units", lines, log=True))
-    return [*plots, *_teacher_plots(result, colours), *_own_plots(result)]
+    return [*plots, *_teacher_plots(result, colours), *_own_plots(result), *_task_plots(result)]
 
 
 def _teacher_plots(result: RunResult, colours: Mapping[str, int]) -> list[Plot]:
@@ -81,6 +83,16 @@ def _own_plots(result: RunResult) -> list[Plot]:
     return plots
 
 
+def _task_plots(result: RunResult) -> list[Plot]:
+    """Return a plot of the accuracies of each task, with a line for each view set."""
+    tasks: dict[str, list[Line]] = {}
+    for name in task_names([result]):
+        task, _, view_set = name.partition("/")
+        of_task = tasks.setdefault(task, [])
+        of_task.append(Line(label=view_set, colour=len(of_task) % SET_COLOURS, points=task_points(result, name)))
+    return [make_plot(f"{task} during training", "accuracy", lines) for task, lines in tasks.items()]
+
+
 def _parts(result: RunResult, kind: str, colours: Mapping[str, int]) -> list[Line]:
     return [
         Line(label=name, colour=colours[name], dashed=partition == "high", points=points)
@@ -112,6 +124,16 @@ def resolution_points(result: RunResult, teacher: str) -> Points:
     """Return the fidelity to a teacher at each resolution, at the last evaluation."""
     sets = result.evaluations[-1]["teachers"][teacher]["sets"] if result.evaluations else {}
     return sorted(_finite([(ViewSet.parse(name).resolution, fidelity) for name, fidelity in sets.items()]))
+
+
+def task_names(results: Sequence[RunResult]) -> list[str]:
+    """Return the tasks that runs measured during training, each with its view set: `knn/low-256`."""
+    return sorted({name for result in results for measured in result.tasks for name in measured["scores"]})
+
+
+def task_points(result: RunResult, name: str) -> Points:
+    """Return an accuracy that was measured during training by step; see `task_names`."""
+    return [(measured["step"], measured["scores"][name]) for measured in result.tasks if name in measured["scores"]]
 
 
 def own_points(result: RunResult, kind: str) -> Points:

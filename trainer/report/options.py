@@ -1,13 +1,17 @@
 """The command line of a report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 import tyro
 
 from storage_schemas.format.errors import Problem, SettingError
+from trainer.downstream.results import RESULTS
+
+EVALUATIONS = Path("out", "evaluation")
+"""Where `evaluate` keeps the scores of teachers."""
 
 
 @final
@@ -22,6 +26,9 @@ class ReportOptions:
     only."""
     page: Path = Path("out", "report.html")
     """File that the page is written to (REPORT). An existing file is replaced."""
+    evaluations: Path | None = None
+    """Folder of evaluated teachers and models, each with its `evaluation.json` in a subfolder. By default
+    `out/evaluation`, where it exists: `make evaluate TEACHER=…` keeps scores there."""
 
 
 def report_options(arguments: Sequence[str]) -> ReportOptions:
@@ -33,6 +40,8 @@ def report_options(arguments: Sequence[str]) -> ReportOptions:
     options = tyro.cli(ReportOptions, prog="python -m trainer report", args=list(arguments))
     if not options.cache:
         raise SettingError("CACHE", [Problem(place="--cache", found="is not given", fix="make … CACHE=…")])
+    if options.evaluations is None and any(EVALUATIONS.glob(f"*/{RESULTS}")):
+        return replace(options, evaluations=EVALUATIONS)
     return options
 
 

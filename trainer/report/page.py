@@ -11,12 +11,15 @@ from storage_schemas.format.stats import PAPER_DISPERSIONS, TOLERANCE, ChannelSt
 from storage_schemas.format.views import ViewSet
 from trainer.data.set_source import SetSource
 from trainer.data.source import Source
+from trainer.downstream.results import RESULTS, scores_in
 from trainer.report import numbers_as_text as text
 from trainer.report.closing_table import RANDOM, ClosingRow
 from trainer.report.comparison import compare
+from trainer.report.evaluation_scores import Evaluated, evaluation_scores
 from trainer.report.pictures import ViewPictures
 from trainer.report.plots import Plot
 from trainer.report.png import ERROR_COLOUR, ERROR_FULL
+from trainer.report.rejected_images import rejected_images
 from trainer.report.results import RunResult
 from trainer.report.run_list import changed_text
 
@@ -64,6 +67,7 @@ def render_page(
     students: Sequence[StudentSection],
     pictures: Sequence[ViewPictures],
     colours: Mapping[str, int],
+    evaluated: Sequence[Evaluated] = (),
 ) -> str:
     """Return the page.
 
@@ -74,7 +78,9 @@ def render_page(
         students: the runs, in the order of the pictures.
         pictures: pictures of the views.
         colours: number of each teacher's colour.
+        evaluated: teachers and models that were evaluated.
     """
+    results = [student.result for student in students]
     environment = Environment(
         loader=PackageLoader("trainer.report"),
         autoescape=True,
@@ -97,7 +103,9 @@ def render_page(
         source=source,
         rows=rows,
         students=students,
-        comparison=compare([student.result for student in students], list(source.teachers)) if students else None,
+        comparison=compare(results, list(source.teachers)) if students else None,
+        evaluation=evaluation_scores([_evaluated(result) for result in results], evaluated),
+        rejected=rejected_images(source.cache, source.identity["views"], source.sets),
         pictures=_by_set(source, pictures),
         residuals=_residuals(source),
         tolerance=TOLERANCE,
@@ -109,6 +117,10 @@ def render_page(
         error_full=ERROR_FULL,
         dash=text.NONE,
     )
+
+
+def _evaluated(result: RunResult) -> Evaluated:
+    return Evaluated(name=result.name, trained=True, scores=scores_in(result.run.path / RESULTS))
 
 
 def _by_set(source: Source, pictures: Sequence[ViewPictures]) -> dict[str, list[ViewPictures]]:

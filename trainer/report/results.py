@@ -29,6 +29,8 @@ class RunResult:
     """Scores on held-out views, in order of step."""
     history: Sequence[Mapping[str, str]]
     """Rows of the loss history; empty for a run without the logger `csv`."""
+    tasks: Sequence[Mapping[str, Any]]
+    """Accuracies that `running.labels` measured during training, in order of step."""
     speed: Mapping[str, float] | None
     """Views per second, and share of the time spent waiting for data; None until the run ends or stops early."""
     parameters: Mapping[str, int]
@@ -96,6 +98,7 @@ def _result(place: Path) -> RunResult:
         learnt_from=identity["cache"],
         evaluations=tuple(sorted(metrics["evaluations"], key=lambda evaluation: evaluation["step"])),
         history=read_history(run.history),
+        tasks=sorted(metrics.get("tasks", []), key=lambda measured: measured["step"]),
         speed=metrics.get("speed"),
         parameters=metrics.get("parameters", {}),
         sessions=read_sessions(run),
