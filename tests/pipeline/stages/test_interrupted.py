@@ -74,7 +74,9 @@ def interrupt_over_ray(where: Path, stage: str, signalled: str) -> None:
             time.sleep(0.01)
         process.send_signal(getattr(signal, signalled))
         _, errors = process.communicate()
-    assert (process.returncode, errors.decode()) == (STATUS[signalled], LINES[signalled])
+    # on a busy machine a stage takes longer than the ten seconds after which it says how far it is
+    said = "".join(line for line in errors.decode().splitlines(keepends=True) if " views/s" not in line)
+    assert (process.returncode, said) == (STATUS[signalled], LINES[signalled])
     assert not (cache / "leases").exists()
     assert main(command) == 0
 
