@@ -47,7 +47,9 @@ def test_a_cache_on_s3_has_the_bytes_of_one_in_a_folder_and_teaches_the_same_stu
     uri, requests = cached
     assert contents(Store(uri=uri)) == expected
     by_the_clock = [request for request in requests if "/leases/" in request]  # heartbeats
-    assert len(requests) - len(by_the_clock) < 280  # some 40 of them for heads of commit logs, as many for any number of shards
+    assert (
+        len(requests) - len(by_the_clock) < 280
+    )  # some 40 of them for heads of commit logs, as many for any number of shards
     proxy.arm()
     assert runner.run("train", uri, folder=str(tmp_path / "run"), retries=RETRIES).status == 0
     assert weights(tmp_path / "run") == weights(undisturbed / "run")
