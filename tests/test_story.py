@@ -8,7 +8,7 @@ from tests.benchmarks.story import RANDOM, STUDENT, TASKS, Sizes, best_teacher, 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-LEAST = {"knn": 0.8, "zero-shot": 0.8, "segmentation": 0.15, "correspondence": 0.5}
+LEAST = {"knn": 0.8, "zero-shot": 0.8, "segmentation": 0.4, "correspondence": 0.45}
 """Task → how far the student comes at least, from random weights (0) to the best teacher (1). 0.8 was expected in all
 tasks; docs/evaluation.md tells where so small a student falls short."""
 
@@ -20,4 +20,4 @@ def test_the_student_learns_from_each_teacher_and_is_better_overall_than_any(tmp
     for task in TASKS:
         assert best_teacher(scores, task) - scores[RANDOM][task] > 0.2, f"{task}\n{shown}"
         assert relative(scores, STUDENT, task) > LEAST[task], f"{task}\n{shown}"
-    assert overall(scores, STUDENT) > max(overall(scores, name) for name in teachers()), shown
+    assert overall(scores, STUDENT) > max(overall(scores, name) for name in teachers()) + 0.05, shown

@@ -46,7 +46,7 @@ class Sizes:
     """How much of everything."""
 
     teacher_steps: int = 250
-    student_steps: int = 1400
+    student_steps: int = 3000
     unlabelled: int = 4000
     """Scenes that the student learns from."""
     train: int = 300
