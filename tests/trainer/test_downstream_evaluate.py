@@ -391,8 +391,8 @@ def test_the_best_of_a_column_is_marked_among_scores_that_may_be_compared() -> N
     assert cells[1:7] == [
         ["c", "depth", "backbone", "accuracy", "0.8000", "—", "—"],
         ["d", "depth", "backbone", "accuracy", "0.3000*", "—", "—"],
-        ["a", "knn k=1", "backbone", "accuracy", "0.9000*", "—", "—"],
-        ["a", "knn k=20", "backbone", "accuracy", "0.7000", "0.5000*", "—"],
-        ["b", "knn k=20", "backbone", "accuracy", "0.8000*", "—", "0.4000*"],
+        ["a", "knn k=1", "backbone", "accuracy", "0.9000", "—", "—"],  # with nothing to compare it with
+        ["a", "knn k=20", "backbone", "accuracy", "0.7000", "0.5000", "—"],
+        ["b", "knn k=20", "backbone", "accuracy", "0.8000*", "—", "0.4000"],
         ["c", "knn k=20", "backbone", "accuracy", "0.8000*", "—", "—"],
     ]

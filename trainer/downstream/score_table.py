@@ -54,7 +54,7 @@ def score_rows(scores: Mapping[str, Sequence[Score]]) -> list[ScoreRow]:
         best = frozenset(
             column
             for column, value in found[key].items()
-            if value == (min if lower[key[:2]] else max)(values[column] for values in others if column in values)
+            if _is_best(value, [values[column] for values in others if column in values], lowest=lower[key[:2]])
         )
         task, name, run, output = key
         rows.append(
@@ -69,6 +69,11 @@ def score_rows(scores: Mapping[str, Sequence[Score]]) -> list[ScoreRow]:
             )
         )
     return rows
+
+
+def _is_best(value: float, compared: Sequence[float], *, lowest: bool) -> bool:
+    """Whether a value is the best of those that it is compared with. Where all are alike, none is."""
+    return len(set(compared)) > 1 and value == (min if lowest else max)(compared)
 
 
 def columns_of(rows: Iterable[ScoreRow]) -> dict[Column, str]:
@@ -101,7 +106,8 @@ def table_text(scores: Mapping[str, Sequence[Score]]) -> str:
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([*texts, "", "*: the best of its column, for each task and score"])
+    legend = ["", "*: the best of its column, for each task and score"] if any(row.best for row in rows) else []
+    return "\n".join([*texts, *legend])
 
 
 def _value_text(row: ScoreRow, column: Column) -> str:

@@ -152,9 +152,7 @@ def _cell(of_task: Mapping[_Output, ScoreRow], output: _Output, column: Column) 
     row = of_task.get(output)
     if row is None or column not in row.values:
         return Cell(text=NONE)
-    # a column in which all are alike has no best
-    differ = len({other.values[column] for other in of_task.values() if column in other.values}) > 1
-    return Cell(text=number_text(row.values[column]), best=differ and column in row.best)
+    return Cell(text=number_text(row.values[column]), best=column in row.best)
 
 
 def _score_text(row: ScoreRow) -> str:
