@@ -10,6 +10,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from own_processes import carry_out, losses
+from step_memory import module_of, training_batches
 from timm.layers import DropPath
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -18,16 +19,12 @@ import trainer
 from storage_schemas.cache import Cache
 from storage_schemas.format.errors import SettingError
 from storage_schemas.format.teacher import TeacherSpec
-from trainer.data.dataset import CachedBatches, training_request
 from trainer.data.loader import Batches
-from trainer.data.schedule import make_schedule, scheduled_steps
 from trainer.data.source import Source, open_source
 from trainer.learning.micro_batches import MicroBatch
 from trainer.learning.module import Distillation
-from trainer.objective.token_maps import TokenMaps
 from trainer.run.checkpoint import steps_in_checkpoint
-from trainer.run.fit import build_model, fit
-from trainer.run.metrics import teacher_facts
+from trainer.run.fit import fit
 from trainer.run.train import train
 from trainer.run.training_run import TrainingRun
 from trainer.run_folder import RunFolder
@@ -63,17 +60,6 @@ class CutAfter(Callback):
 @pytest.fixture(scope="module")
 def source(full_cache: Cache) -> Source:
     return open_source(full_cache)
-
-
-def module_of(source: Source, recipe: TrainRecipe) -> Distillation:
-    model, shape = build_model(recipe, source)
-    dispersions = {name: fact["dispersion"] for name, fact in teacher_facts(source).items() if fact["dispersion"]}
-    return Distillation(recipe, model, TokenMaps(source, shape.tokens), dispersions)
-
-
-def batches_of(source: Source, recipe: TrainRecipe) -> Batches:
-    parts = next(scheduled_steps(make_schedule(source, recipe)))
-    return CachedBatches(source=source)[tuple(training_request(part, 0, second=True) for part in parts)]
 
 
 def gradients(module: Distillation) -> dict[str, Tensor]:
@@ -120,9 +106,9 @@ def test_a_backward_pass_for_each_partition_gives_the_gradients_of_one_for_the_s
     source: Source, recipe_of: Recipes
 ) -> None:
     recipe = recipe_of(**EVERYTHING)
-    batch = batches_of(source, recipe)
+    batch = training_batches(recipe, source)
     assert [part.view_set.partition for part in batch] == ["low", "high"]
-    plain, module = module_of(source, recipe), module_of(source, recipe)
+    plain, module = module_of(recipe, source), module_of(recipe, source)
     assert float(stepped(module, batch)) == pytest.approx(float(in_one_graph(plain, batch)), rel=1e-6)
     assert_alike(gradients(module), gradients(plain))
     stepped(module, batch)  # gradients of a step before are gone
@@ -141,11 +127,11 @@ def test_micro_batches_give_the_loss_and_the_gradients_of_the_whole_batch(
     source: Source, recipe_of: Recipes, running: dict[str, Any], pieces: int
 ) -> None:
     data = DataSettings(batch_low=7, batch_high=2, window_shards=2, proportions={"low-48": 1, "high-64": 1})
-    plain = module_of(source, recipe_of(**EVERYTHING, data=data))
-    batch = batches_of(source, plain.recipe)
+    plain = module_of(recipe_of(**EVERYTHING, data=data), source)
+    batch = training_batches(plain.recipe, source)
     common = plain.maps(torch.zeros(7, 3, 3, 4), batch[0], "canvas")[2].sum(dim=(1, 2))
     assert len(set(common.tolist())) > 1  # views have unequal numbers of common positions
-    module = module_of(source, recipe_of(**EVERYTHING, data=data, running=running))
+    module = module_of(recipe_of(**EVERYTHING, data=data, running=running), source)
     seen: list[int] = []
     module.model.register_forward_hook(lambda _model, inputs, _output: seen.append(len(inputs[0])))
     assert float(stepped(module, batch)) == pytest.approx(float(in_one_graph(plain, batch)), rel=1e-6)
@@ -176,7 +162,7 @@ def test_recomputed_blocks_give_the_same_gradients_bit_for_bit(
         del settings["vit"]
     found = []
     for checkpointing in (False, True):
-        module = module_of(source, recipe_of(**settings, running={"checkpointing": checkpointing}))
+        module = module_of(recipe_of(**settings, running={"checkpointing": checkpointing}), source)
         assert module.average is not None
         for block in module.model.modules():
             if isinstance(block, Block):
@@ -185,7 +171,7 @@ def test_recomputed_blocks_give_the_same_gradients_bit_for_bit(
         with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):
             kept = Kept()
             with kept:
-                loss = stepped(module, batches_of(source, module.recipe))
+                loss = stepped(module, training_batches(module.recipe, source))
         found.append((loss, gradients(module), kept.bytes))
     (plain_loss, plain, plain_bytes), (loss, recomputed, fewer) = found
     assert float(loss) == float(plain_loss)
@@ -210,7 +196,7 @@ def test_students_that_would_learn_something_else_or_cannot_recompute_are_refuse
     recipe = recipe_of(student=student, running=running, data=DataSettings(proportions={"high-64": 1}))
     chosen = {view_set: found for view_set, found in source.sets.items() if view_set.name == "high-64"}
     with pytest.raises(SettingError, match=message):
-        module_of(replace(source, sets=chosen), recipe)
+        module_of(recipe, replace(source, sets=chosen))
 
 
 @pytest.mark.slow
